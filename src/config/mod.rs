@@ -1,0 +1,273 @@
+//! What the operator wrote, checked: words only, no machinery.
+//!
+//! `load` gives a whole `Config` or every problem of the file at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use units::{Cidr, HostPattern, PathPattern, Secret, Template, TemplatePart};
+
+/// The effective configuration, every default filled in.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: Listen,
+    /// Threads, one per core by default.
+    pub workers: usize,
+    /// Peers whose forwarding headers are believed.
+    pub trust: Vec<Cidr>,
+    pub tls: Tls,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    /// In the order written; the first one answers when SNI is absent.
+    pub sites: Vec<Site>,
+    pub hub: Option<Hub>,
+    pub log: Log,
+    /// Whether `GET /metrics` answers on the admin listener.
+    pub metrics: bool,
+    pub shutdown: Shutdown,
+}
+
+#[derive(Debug, Clone)]
+pub struct Listen {
+    pub http: Vec<SocketAddr>,
+    pub https: Vec<SocketAddr>,
+    pub admin: Option<Admin>,
+}
+
+/// The private listener.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub address: AdminAddress,
+    /// Required of every request that changes something when the address is TCP.
+    pub token: Option<Secret>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// A folder of `NAME.pem` + `NAME.key`, or `NAME/fullchain.pem` + `NAME/privkey.pem`.
+    pub certs: PathBuf,
+    pub min: TlsVersion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    V12,
+    V13,
+}
+
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections per process; above it new ones are refused.
+    pub connections: usize,
+    /// Bytes of a request head.
+    pub headers: usize,
+    /// Bytes of a request body; a route may raise it.
+    pub body: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct Timeouts {
+    /// TLS handshake, from accept.
+    pub handshake: Duration,
+    /// Request head, from its first byte or from accept.
+    pub head: Duration,
+    /// Between two pieces of a body, either way.
+    pub body_idle: Duration,
+    /// Between two requests on a kept connection.
+    pub idle: Duration,
+    /// Connecting to an upstream target.
+    pub connect: Duration,
+    /// From the request's last byte to the response's first.
+    pub first_byte: Duration,
+}
+
+/// One public host and what answers for it.
+#[derive(Debug, Clone)]
+pub struct Site {
+    pub host: HostPattern,
+    /// Redirected to the site's own name.
+    pub aliases: Vec<HostPattern>,
+    pub next: Option<Upstream>,
+    pub routes: Vec<Route>,
+    /// Tunnels Next's HMR sockets.
+    pub dev: bool,
+}
+
+/// A named group of servers that are each as good as the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    pub targets: Vec<Target>,
+    pub balance: Balance,
+    pub health: Health,
+    pub keep: Keep,
+}
+
+/// One server of the application, spoken to in plain HTTP/1.1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Host (name or address, IPv6 without brackets) and port.
+    Tcp(String, u16),
+    Unix(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Fewest requests in flight.
+    Least,
+    /// In turn.
+    Round,
+}
+
+/// How a target shows that it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Asked by GET, any status below 500 is healthy; without it a connection is enough.
+    pub path: Option<String>,
+    pub every: Duration,
+    pub timeout: Duration,
+}
+
+/// Idle connections kept per target and worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    pub idle: usize,
+    pub lasts: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub path: PathPattern,
+    pub action: Action,
+    /// `limits.body` unless given.
+    pub body: Option<u64>,
+    /// `timeouts.first_byte` unless given.
+    pub first_byte: Option<Duration>,
+    /// Whether `Upgrade` requests become tunnels here.
+    pub upgrade: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// To the site's `next`.
+    Next,
+    /// To another upstream; `strip` is removed from the front of the path.
+    To { upstream: Upstream, strip: Option<String> },
+    /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
+    Redirect { location: String, status: u16 },
+}
+
+#[derive(Debug, Clone)]
+pub struct Hub {
+    /// Without the slash at its end: `/socket.io`.
+    pub path: String,
+    /// Origins allowed besides the site's own; `*` is any.
+    pub origins: Vec<String>,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    /// From the engine's handshake to the first namespace joined.
+    pub connect_timeout: Duration,
+    pub limits: HubLimits,
+    /// Over this time transports are closed when the process stops.
+    pub drain_over: Duration,
+    pub namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Clone)]
+pub struct HubLimits {
+    /// Bytes of one message from a client (`maxPayload`).
+    pub message: usize,
+    /// Rooms one socket may be in.
+    pub rooms: usize,
+    /// Bytes queued for one client before it is closed as too slow.
+    pub queue: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Namespace {
+    /// With its slash: `/chat`.
+    pub name: String,
+    pub auth: NamespaceAuth,
+    /// Rooms joined at connect.
+    pub join: Vec<Template>,
+    /// Rules by event name, in the order written.
+    pub events: Vec<(String, Rule)>,
+    /// What holds for every other event: the rule of `"*"`.
+    pub otherwise: Option<Rule>,
+}
+
+/// Who may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamespaceAuth {
+    Anyone,
+}
+
+#[derive(Debug, Clone)]
+pub enum Rule {
+    Relay(Relay),
+    Join(Vec<Template>),
+    Leave(Vec<Template>),
+    Deny,
+}
+
+/// An event passed on to rooms, to everyone there but the sender.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    pub to: Audience,
+    /// Fields of the first argument that are overwritten.
+    pub stamp: Vec<(String, Template)>,
+    /// Dropped for a client that cannot take it at once.
+    pub volatile: bool,
+    /// The sender gets it too.
+    pub echo: bool,
+    /// The sender must be in the room.
+    pub member: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Audience {
+    /// `"*"`: the whole namespace.
+    Everyone,
+    Rooms(Vec<Template>),
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    pub access: AccessTo,
+    pub level: Level,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessTo {
+    Stdout,
+    File(PathBuf),
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// From SIGTERM to the exit, whatever is still open.
+    pub grace: Duration,
+}

@@ -1,0 +1,1 @@
+//! The small words of a configuration and how each is written.

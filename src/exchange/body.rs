@@ -1,0 +1,185 @@
+//! One body type for requests and responses, whoever makes it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// A stream of bytes and, perhaps, trailers; never collected.
+pub struct Body {
+    kind: Kind,
+}
+
+enum Kind {
+    Empty,
+    Full(Bytes),
+    Incoming(Box<Limited>),
+    Stream(Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError>>>),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("the body is larger than {max} bytes")]
+    TooLarge { max: u64 },
+    #[error("no byte of the body came for {0:?}")]
+    Idle(Duration),
+    #[error("the body was cut off")]
+    Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the body is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+impl BodyError {
+    pub fn io(error: io::Error) -> Self {
+        Self::Cut(Box::new(error))
+    }
+}
+
+impl Body {
+    pub fn empty() -> Self {
+        Self { kind: Kind::Empty }
+    }
+
+    /// What a client sends, refused past `max` bytes and when nothing comes for `idle`.
+    pub fn incoming(body: Incoming, max: u64, idle: Duration) -> Self {
+        if body.is_end_stream() {
+            return Self::empty();
+        }
+        Self { kind: Kind::Incoming(Box::new(Limited { body, max, left: max, idle, wait: None })) }
+    }
+
+    pub fn stream(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self { kind: Kind::Stream(Box::pin(body)) }
+    }
+
+    /// Raises or lowers the limit of a client's body that was not read yet.
+    pub fn limit(&mut self, max: u64) {
+        if let Kind::Incoming(limited) = &mut self.kind {
+            limited.max = max;
+            limited.left = max;
+        }
+    }
+
+    /// The bytes, when all of them are here already.
+    pub fn as_full(&self) -> Option<&Bytes> {
+        match &self.kind {
+            Kind::Full(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Reads everything up to `max` bytes. For small control messages, never on the proxy's way.
+    pub async fn read_all(mut self, max: usize) -> Result<Bytes, BodyError> {
+        let mut all = bytes::BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if all.len() + data.len() > max {
+                return Err(BodyError::TooLarge { max: max as u64 });
+            }
+            if all.is_empty() && self.is_end_stream() {
+                return Ok(data);
+            }
+            all.extend_from_slice(&data);
+        }
+        Ok(all.freeze())
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Self { kind: Kind::Full(bytes) } }
+    }
+}
+
+impl From<String> for Body {
+    fn from(text: String) -> Self {
+        Bytes::from(text).into()
+    }
+}
+
+impl From<&'static str> for Body {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.kind = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Incoming(limited) => limited.poll(cx),
+            Kind::Stream(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Full(_) => false,
+            Kind::Incoming(limited) => limited.body.is_end_stream(),
+            Kind::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Incoming(limited) => limited.body.size_hint(),
+            Kind::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+struct Limited {
+    body: Incoming,
+    max: u64,
+    left: u64,
+    idle: Duration,
+    /// Made at the first pause, moved on at each; a body that never pauses needs no timer.
+    wait: Option<Pin<Box<Sleep>>>,
+}
+
+impl Limited {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.wait = None;
+                let came = frame.data_ref().map_or(0, |data| data.len() as u64);
+                let Some(left) = self.left.checked_sub(came) else {
+                    return Poll::Ready(Some(Err(BodyError::TooLarge { max: self.max })));
+                };
+                self.left = left;
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                Poll::Ready(Some(Err(BodyError::Cut(error.into()))))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                let idle = self.idle;
+                let wait =
+                    self.wait.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
+                ready!(wait.as_mut().poll(cx));
+                Poll::Ready(Some(Err(BodyError::Idle(idle))))
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Why the edge answered instead of a handler: status, whose side it was, one stable word.
+
+use http::{HeaderValue, StatusCode, header};
+
+use super::{Body, Response};
+
+/// An answer of the edge's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    pub status: u16,
+    pub side: Side,
+    /// One stable word: the access line's field, the metric's label, the page's second line.
+    pub reason: &'static str,
+}
+
+/// Who made the exchange fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Upstream,
+    Edge,
+}
+
+impl Fault {
+    pub const NO_SITE: Self = Self::new(421, Side::Client, "no_site");
+    pub const NO_ROUTE: Self = Self::new(404, Side::Client, "no_route");
+    pub const NO_HOST: Self = Self::new(400, Side::Client, "bad_host");
+    pub const BAD_TARGET: Self = Self::new(400, Side::Client, "bad_target");
+    pub const UPGRADE_REFUSED: Self = Self::new(426, Side::Client, "upgrade_refused");
+    pub const BODY_TOO_LARGE: Self = Self::new(413, Side::Client, "body_too_large");
+    pub const HEAD_TOO_LARGE: Self = Self::new(431, Side::Client, "head_too_large");
+
+    pub const fn new(status: u16, side: Side, reason: &'static str) -> Self {
+        Self { status, side, reason }
+    }
+
+    /// A short text page: status and reason. Never cached; 503 says when to come back.
+    pub fn response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = Response::new(Body::from(format!("{status}\n{}\n", self.reason)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if self.status == 503 {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,5 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+mod config;
+mod drain;
+mod exchange;
