@@ -3,3 +3,4 @@
 mod config;
 mod drain;
 mod exchange;
+mod observe;

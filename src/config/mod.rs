@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod units;
+
 pub use units::{Cidr, HostPattern, PathPattern, Secret, Template, TemplatePart};
 
 /// The effective configuration, every default filled in.

@@ -4,10 +4,12 @@ mod body;
 mod fault;
 pub mod headers;
 mod peer;
+mod stream;
 
 pub use body::{Body, BodyError};
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
+pub use stream::Stream;
 
 pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;

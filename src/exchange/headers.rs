@@ -1,0 +1,292 @@
+//! Headers that belong to one connection, and the ones that tell who is behind it.
+//!
+//! The only file that reads or writes hop-by-hop and forwarding headers (RFC 9110 §7.6, RFC 7239).
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Uri, Version};
+
+use super::{Client, Fault, Peer, Scheme};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Never passed on, whichever way (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HTTP2_SETTINGS,
+];
+
+/// What a `Connection` header may not take away: the message itself and what the edge vouches for.
+const NOT_NOMINABLE: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PROTO,
+];
+
+/// Written by the edge alone; what a client says in them is removed.
+const FORWARDING: [HeaderName; 6] = [
+    header::FORWARDED,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PROTO,
+    REAL_IP,
+];
+
+/// Tells whom a request comes from; `trusted` peers may speak for others.
+pub fn client(
+    peer: &Peer,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+    trusted: bool,
+) -> Result<Client, Fault> {
+    let authority = authority(uri, version, headers)?;
+    let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let (host, port) = split_port(authority).ok_or(Fault::NO_HOST)?;
+    let mut client = Client {
+        address: peer.address.ip().to_canonical(),
+        host: host.to_ascii_lowercase(),
+        port: port.unwrap_or(peer.local_port),
+        scheme,
+        chain: None,
+    };
+    // The port is what the browser used; without one it used the scheme's own.
+    if port.is_none() {
+        client.port = scheme.default_port();
+    }
+    if trusted {
+        believe(&mut client, headers);
+    }
+    Ok(client)
+}
+
+/// The one host a request is for: `:authority` or the target's, else exactly one `Host`.
+fn authority<'a>(uri: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<&'a str, Fault> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().map(|host| host.to_str().map_err(|_error| Fault::NO_HOST)).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Fault::NO_HOST);
+    }
+    match (uri.authority().map(http::uri::Authority::as_str), host) {
+        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => Err(Fault::NO_HOST),
+        (Some(target), _) => Ok(target),
+        (None, Some(host)) => Ok(host),
+        (None, None) if version == Version::HTTP_10 => Ok("localhost"),
+        (None, None) => Err(Fault::NO_HOST),
+    }
+}
+
+/// Host and port of an authority without user information: `a.example:443`, `[::1]:80`.
+pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let valid = |host: &str| {
+        !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (address, after) = rest.split_once(']')?;
+        address.parse::<std::net::Ipv6Addr>().ok()?;
+        let host = authority.get(..address.len() + 2)?;
+        return match after.strip_prefix(':') {
+            Some(port) => Some((host, Some(port.parse().ok()?))),
+            None => after.is_empty().then_some((host, None)),
+        };
+    }
+    match authority.split_once(':') {
+        Some((host, port)) => valid(host).then_some((host, Some(port.parse().ok()?))),
+        None => valid(authority).then_some((authority, None)),
+    }
+}
+
+/// Takes what a trusted peer says about the client behind it.
+fn believe(client: &mut Client, headers: &HeaderMap) {
+    if let Some(chain) = joined(headers, &FORWARDED_FOR) {
+        let nearest = chain.rsplit(',').next().unwrap_or_default();
+        if let Some(address) = parse_address(nearest) {
+            client.chain = Some(chain);
+            client.address = address;
+        }
+    }
+    let first = |name: &HeaderName| {
+        let value = headers.get(name)?.to_str().ok()?;
+        Some(value.split(',').next().unwrap_or_default().trim())
+    };
+    match first(&FORWARDED_PROTO) {
+        Some("https") => (client.scheme, client.port) = (Scheme::Https, 443),
+        Some("http") => (client.scheme, client.port) = (Scheme::Http, 80),
+        _ => (),
+    }
+    if let Some((host, port)) = first(&FORWARDED_HOST).and_then(split_port) {
+        client.host = host.to_ascii_lowercase();
+        client.port = port.unwrap_or_else(|| client.scheme.default_port());
+    }
+    if let Some(port) = first(&FORWARDED_PORT).and_then(|port| port.parse().ok()) {
+        client.port = port;
+    }
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let all = values.collect::<Vec<_>>().join(", ");
+    (!all.is_empty()).then_some(all)
+}
+
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().ok();
+    address.or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()))
+}
+
+/// Removes what belongs to the connection the message came on; first what `Connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let nominated: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .filter(|name| !NOT_NOMINABLE.contains(name))
+            .collect();
+        for name in nominated {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// True if the request asks to become another protocol, named in lower case.
+pub fn upgrade(headers: &HeaderMap) -> Option<String> {
+    let asked = headers.get_all(header::CONNECTION).iter().any(|value| {
+        let value = value.to_str().unwrap_or_default();
+        value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
+    });
+    let protocol = headers.get(header::UPGRADE)?.to_str().ok()?.trim().to_ascii_lowercase();
+    asked.then_some(protocol)
+}
+
+/// The `Connection: upgrade` pair of a tunnelled handshake, either way.
+pub fn set_upgrade(headers: &mut HeaderMap, protocol: &str) {
+    if let Ok(protocol) = HeaderValue::from_str(protocol) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+/// Replaces every forwarding header by what the edge knows itself.
+///
+/// Next.js reads `X-Forwarded-Proto` twice, once as a whole word: it is always one word.
+/// `X-Forwarded-Host` carries the port only when it is not the scheme's own, as `Origin` does.
+pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
+    for name in &FORWARDING {
+        headers.remove(name);
+    }
+    let peer_address = peer.address.ip().to_canonical();
+    let chain = match &client.chain {
+        Some(chain) => format!("{chain}, {peer_address}"),
+        None => peer_address.to_string(),
+    };
+    let mut set = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    set(FORWARDED_FOR, &chain);
+    set(FORWARDED_HOST, &client.authority());
+    set(FORWARDED_PORT, itoa::Buffer::new().format(client.port));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_str(value).expect("a value"))
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.iter().map(pair) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    fn peer() -> Peer {
+        Peer { address: ([10, 0, 0, 9], 4000).into(), local_port: 8443, tls: None }
+    }
+
+    fn told(lines: &[(&str, &str)], trusted: bool) -> Result<String, &'static str> {
+        let headers = map(lines);
+        let client = client(&peer(), &Uri::from_static("/"), Version::HTTP_11, &headers, trusted)
+            .map_err(|fault| fault.reason)?;
+        let mut sent = headers;
+        set_forwarded(&mut sent, &client, &peer());
+        let get = |name: &HeaderName| sent.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
+        Ok(format!(
+            "{} {} {} {}",
+            get(&FORWARDED_FOR), get(&FORWARDED_HOST), get(&FORWARDED_PORT), get(&FORWARDED_PROTO)
+        ))
+    }
+
+    #[test]
+    fn forwarding_headers_come_from_the_connection() {
+        let lines = [("host", "A.example"), ("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")];
+        assert_eq!(told(&lines, false).as_deref(), Ok("10.0.0.9 a.example 80 http"));
+        assert_eq!(told(&lines, true).as_deref(), Ok("1.2.3.4, 10.0.0.9 a.example 443 https"));
+        assert_eq!(told(&[("host", "a.example:8080")], false).as_deref(), Ok("10.0.0.9 a.example:8080 8080 http"));
+    }
+
+    #[test]
+    fn one_host_or_none() {
+        assert_eq!(told(&[], false), Err("bad_host"));
+        assert_eq!(told(&[("host", "a"), ("host", "b")], false), Err("bad_host"));
+        for bad in ["a b", "a@b", "", "a:x", "[::1", "a/b", "[::g]"] {
+            assert_eq!(told(&[("host", bad)], false), Err("bad_host"), "{bad}");
+        }
+        assert_eq!(told(&[("host", "[::1]:3000")], false).as_deref(), Ok("10.0.0.9 [::1]:3000 3000 http"));
+    }
+
+    #[test]
+    fn nominated_headers_go_but_not_the_edges_own() {
+        let mut headers = map(&[
+            ("connection", "close, X-Private , cookie, x-forwarded-host"),
+            ("x-private", "1"), ("cookie", "a=b"), ("te", "trailers"), ("transfer-encoding", "chunked"),
+            ("x-forwarded-host", "kept for set_forwarded"), ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "cookie", "x-forwarded-host"]);
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers() {
+        assert_eq!(upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])).as_deref(), Some("websocket"));
+        assert_eq!(upgrade(&map(&[("upgrade", "websocket")])), None);
+        assert_eq!(upgrade(&map(&[("connection", "upgrade")])), None);
+    }
+}

@@ -1,0 +1,250 @@
+//! Every metric: its name, its labels, its help; counted per worker, added up when asked.
+//!
+//! A label is an enum's word or a name from the configuration, never a client's value.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+/// One family as `GET /metrics` shows it.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    /// In seconds; the upper bounds are `BOUNDS`.
+    Histogram,
+}
+
+/// Upper bounds of a duration's buckets, in microseconds.
+const BOUNDS: [u64; 12] = [
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    10_000_000,
+];
+
+/// Workers beyond this share a slot: still right, only slower.
+const SLOTS: usize = 64;
+
+thread_local! {
+    static SLOT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Gives this thread a slot of its own; slot 0 is the main thread's.
+pub fn enter_worker(worker: usize) {
+    SLOT.set((worker + 1) % SLOTS);
+}
+
+/// One line, or one histogram, of a family. Adding to it touches only this worker's memory.
+#[derive(Debug)]
+pub struct Series {
+    slots: Box<[Slot]>,
+}
+
+/// On cache lines of its own, so that workers do not slow each other.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slot {
+    value: AtomicI64,
+    buckets: [AtomicI64; BOUNDS.len()],
+    micros: AtomicI64,
+}
+
+impl Series {
+    fn new() -> Self {
+        Self { slots: (0..SLOTS).map(|_| Slot::default()).collect() }
+    }
+
+    fn slot(&self) -> &Slot {
+        self.slots.get(SLOT.get()).expect("a slot number is below SLOTS")
+    }
+
+    pub fn add(&self, amount: i64) {
+        self.slot().value.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub fn increment(&self) {
+        self.add(1);
+    }
+
+    pub fn decrement(&self) {
+        self.add(-1);
+    }
+
+    /// Counts one duration of a histogram.
+    pub fn observe(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let slot = self.slot();
+        let bucket = BOUNDS.iter().zip(&slot.buckets).find(|(bound, _)| micros <= **bound);
+        if let Some((_, bucket)) = bucket {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+        slot.value.fetch_add(1, Ordering::Relaxed);
+        slot.micros.fetch_add(i64::try_from(micros).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
+    /// The sum over all workers.
+    pub fn value(&self) -> i64 {
+        self.slots.iter().map(|slot| slot.value.load(Ordering::Relaxed)).sum()
+    }
+
+    fn render(&self, metric: &Metric, labels: &[String], page: &mut String) {
+        if metric.kind != Kind::Histogram {
+            line(page, metric.name, "", metric.labels, labels, None, &self.value().to_string());
+            return;
+        }
+        let mut below = 0;
+        for (index, bound) in BOUNDS.iter().enumerate() {
+            let loaded = self.slots.iter().filter_map(|slot| slot.buckets.get(index));
+            below += loaded.map(|bucket| bucket.load(Ordering::Relaxed)).sum::<i64>();
+            let bound = seconds(i64::try_from(*bound).unwrap_or(i64::MAX));
+            line(page, metric.name, "_bucket", metric.labels, labels, Some(&bound), &below.to_string());
+        }
+        let count = self.value().to_string();
+        let micros = self.slots.iter().map(|slot| slot.micros.load(Ordering::Relaxed)).sum();
+        line(page, metric.name, "_bucket", metric.labels, labels, Some("+Inf"), &count);
+        line(page, metric.name, "_sum", metric.labels, labels, None, &seconds(micros));
+        line(page, metric.name, "_count", metric.labels, labels, None, &count);
+    }
+}
+
+fn seconds(micros: i64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}
+
+fn line(
+    page: &mut String,
+    name: &str,
+    suffix: &str,
+    keys: &[&str],
+    values: &[String],
+    le: Option<&str>,
+    value: &str,
+) {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let pairs = keys.iter().zip(values).map(|(key, value)| (*key, value.as_str()));
+    let pairs: Vec<String> = pairs
+        .chain(le.map(|bound| ("le", bound)))
+        .map(|(key, value)| format!("{key}=\"{}\"", escape(value)))
+        .collect();
+    page.push_str(name);
+    page.push_str(suffix);
+    if !pairs.is_empty() {
+        page.push('{');
+        page.push_str(&pairs.join(","));
+        page.push('}');
+    }
+    // Writing to a String cannot fail.
+    let _written = writeln!(page, " {value}");
+}
+
+type Key = (&'static str, Vec<String>);
+
+static SERIES: LazyLock<Mutex<BTreeMap<Key, (&'static Metric, Arc<Series>)>>> =
+    LazyLock::new(Mutex::default);
+
+/// The series of `metric` with these label values, made at its first use.
+///
+/// Takes a lock: find a series once, when a part is compiled, and keep it.
+pub fn series(metric: &'static Metric, labels: &[&str]) -> Arc<Series> {
+    debug_assert_eq!(metric.labels.len(), labels.len(), "{}", metric.name);
+    let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+    let mut all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let entry = all.entry((metric.name, labels));
+    let (_, series) = entry.or_insert_with(|| (metric, Arc::new(Series::new())));
+    Arc::clone(series)
+}
+
+/// All metrics in the text format of Prometheus.
+pub fn render() -> String {
+    let mut page = String::new();
+    let mut family = "";
+    for ((name, labels), (metric, series)) in
+        SERIES.lock().unwrap_or_else(PoisonError::into_inner).iter()
+    {
+        if family != *name {
+            family = name;
+            let kind = match metric.kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+                Kind::Histogram => "histogram",
+            };
+            // Writing to a String cannot fail.
+            let _written = writeln!(page, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help);
+        }
+        series.render(metric, labels, &mut page);
+    }
+    page
+}
+
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident $name:literal [$($label:literal)*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Metric = Metric {
+                name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*],
+            };
+        )*
+
+        /// Every family there is.
+        pub static ALL: &[&Metric] = &[$(&$constant),*];
+    };
+}
+
+metrics! {
+    CONNECTIONS: Counter "vestibule_connections_total" ["listener"] "Connections accepted.";
+    CONNECTIONS_OPEN: Gauge "vestibule_connections_open" ["listener"] "Connections open now.";
+    CONNECTIONS_REFUSED: Counter "vestibule_connections_refused_total" ["reason"] "Connections refused at accept or at the handshake.";
+    REQUESTS: Counter "vestibule_requests_total" ["route" "class"] "Exchanges ended, by route and status class.";
+    REQUEST_SECONDS: Histogram "vestibule_request_duration_seconds" ["route"] "From the request's head to the response's last byte.";
+    REQUEST_BYTES: Counter "vestibule_response_bytes_total" ["route"] "Bytes of response bodies.";
+    FAULTS: Counter "vestibule_faults_total" ["reason"] "Answers of the edge's own, by reason.";
+    TARGET_UP: Gauge "vestibule_target_up" ["target"] "1 while an upstream target is up.";
+    TARGET_CONNECTS: Counter "vestibule_target_connects_total" ["target"] "Connections opened to an upstream target.";
+    HUB_SESSIONS: Gauge "vestibule_hub_sessions" ["transport"] "Engine.IO sessions open now.";
+    HUB_SOCKETS: Gauge "vestibule_hub_sockets" ["namespace"] "Sockets connected now.";
+    HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";
+    HUB_BYTES: Counter "vestibule_hub_bytes_total" ["direction"] "Bytes of Engine.IO messages.";
+    HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
+    ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Access lines dropped because the log could not take them.";
+    RELOADS: Counter "vestibule_reloads_total" ["verdict"] "Reloads, installed or refused.";
+    GENERATION: Gauge "vestibule_generation" [] "Number of the installed configuration, from 1.";
+    BUILD: Gauge "vestibule_build_info" ["version"] "1, with the version that runs.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_add_up_and_render() {
+        static TEST: Metric =
+            Metric { name: "test_seconds", help: "Help.", kind: Kind::Histogram, labels: &["route"] };
+        let series = series(&TEST, &["a\"b"]);
+        series.observe(Duration::from_millis(3));
+        std::thread::spawn({
+            let series = Arc::clone(&series);
+            move || {
+                enter_worker(1);
+                series.observe(Duration::from_secs(60));
+            }
+        })
+        .join()
+        .expect("a thread that ends");
+        assert_eq!(series.value(), 2);
+        let page = render();
+        assert!(page.contains("# TYPE test_seconds histogram"), "{page}");
+        assert!(page.contains("test_seconds_bucket{route=\"a\\\"b\",le=\"0.005000\"} 1"), "{page}");
+        assert!(page.contains("test_seconds_bucket{route=\"a\\\"b\",le=\"+Inf\"} 2"), "{page}");
+        assert!(page.contains("test_seconds_sum{route=\"a\\\"b\"} 60.003000"), "{page}");
+    }
+}

@@ -1,0 +1,3 @@
+//! What the process tells about itself: logs, access lines, metrics.
+
+pub mod metrics;
