@@ -1,6 +1,27 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
+// The process.
+mod service;
+mod snapshot;
+mod worker;
+// The way in.
+mod connection;
+mod listener;
+mod tls;
+// The choice.
+mod admin;
+mod router;
+// The answers.
+mod hub;
+mod proxy;
+mod redirect;
+// The other wire.
+mod next;
+mod upstream;
+// Words.
 mod config;
 mod drain;
 mod exchange;
 mod observe;
+
+pub use service::{Stop, run};

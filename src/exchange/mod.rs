@@ -9,12 +9,7 @@ mod stream;
 pub use body::{Body, BodyError};
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
-pub use stream::Stream;
+pub use stream::{Stream, TakeBackError, Watched, take_back};
 
 pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;
-
-/// Resolves to `None` when `future` is not done within `limit`.
-pub async fn deadline<F: Future>(limit: std::time::Duration, future: F) -> Option<F::Output> {
-    tokio::time::timeout(limit, future).await.ok()
-}

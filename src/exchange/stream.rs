@@ -2,8 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -70,4 +75,79 @@ impl AsyncWrite for Stream {
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+/// A stream that remembers whether bytes came, so that a request's head can have a deadline.
+pub struct Watched {
+    stream: Stream,
+    came: Arc<AtomicBool>,
+}
+
+impl Watched {
+    pub fn new(stream: Stream, came: Arc<AtomicBool>) -> Self {
+        Self { stream, came }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.came.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Why an upgraded connection could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeBackError {
+    #[error("the connection ended before it was upgraded")]
+    Ended(#[source] hyper::Error),
+    #[error("the upgraded connection is not one of this edge's")]
+    Foreign,
+}
+
+/// Takes the socket back from hyper after a 101, with the bytes that came early.
+pub async fn take_back(upgrade: OnUpgrade) -> Result<(Stream, Bytes), TakeBackError> {
+    let upgraded = upgrade.await.map_err(TakeBackError::Ended)?;
+    let parts = upgraded
+        .downcast::<TokioIo<Watched>>()
+        .map_err(|_upgraded| TakeBackError::Foreign)?;
+    Ok((parts.io.into_inner().stream, parts.read_buf))
 }

@@ -1,0 +1,166 @@
+//! The private listener: live, ready, metrics, reload.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, oneshot};
+use tracing::debug;
+
+use crate::config::Secret;
+use crate::drain::Drain;
+use crate::exchange::{Body, Response};
+use crate::observe::metrics;
+
+/// What came of a reload.
+#[derive(Debug, Clone, Serialize)]
+pub struct Verdict {
+    pub installed: bool,
+    /// The generation in force.
+    pub generation: u64,
+    /// Why nothing was installed, or what takes a restart, one line each.
+    pub notes: Vec<String>,
+}
+
+/// Why the process should not get traffic.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    pub ready: bool,
+    pub reasons: Vec<String>,
+}
+
+/// What the admin listener can tell and do; the service knows how.
+pub struct Admin {
+    pub readiness: Box<dyn Fn() -> Readiness>,
+    /// Each sender asks for one reload. Full: the request waits.
+    pub reload: mpsc::Sender<oneshot::Sender<Verdict>>,
+    pub metrics: bool,
+    /// Required for what changes something; over a unix socket the file's rights are enough.
+    pub token: Option<Secret>,
+    pub open: bool,
+}
+
+/// The private listener's socket.
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// How long a request may take to come, and a reload to answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Serves until the thread ends.
+pub async fn serve(listener: Listener, admin: Rc<Admin>, drain: Drain) {
+    loop {
+        let accepted = match &listener {
+            Listener::Tcp(listener) => {
+                let stream = listener.accept().await;
+                stream.map(|(stream, _)| connection(stream, &admin, &drain))
+            }
+            Listener::Unix(listener) => {
+                let stream = listener.accept().await;
+                stream.map(|(stream, _)| connection(stream, &admin, &drain))
+            }
+        };
+        if let Err(error) = accepted {
+            debug!(%error, "cannot accept on the admin listener");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    admin: &Rc<Admin>,
+    drain: &Drain,
+) {
+    let admin = Rc::clone(admin);
+    let service = service_fn(move |request| answer(request, Rc::clone(&admin)));
+    drain.spawn_background(async move {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(DEADLINE)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            debug!(%error, "admin connection ended");
+        }
+    });
+}
+
+async fn answer(
+    request: http::Request<Incoming>,
+    admin: Rc<Admin>,
+) -> Result<Response, Infallible> {
+    let path = request.uri().path();
+    Ok(match (request.method(), path) {
+        (&Method::GET, "/health/live") => text(StatusCode::OK, "ok\n"),
+        (&Method::GET, "/health/ready") => {
+            let readiness = (admin.readiness)();
+            let ready = readiness.ready;
+            json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &readiness)
+        }
+        (&Method::GET, "/metrics") if admin.metrics => {
+            let mut page = Response::new(Body::from(metrics::render()));
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            page.headers_mut().insert(header::CONTENT_TYPE, kind);
+            page
+        }
+        (&Method::POST, "/reload") if may(&request, &admin) => reload(&admin).await,
+        (&Method::POST, "/reload") => text(
+            StatusCode::UNAUTHORIZED,
+            "listen.admin is a TCP address: send its token, Authorization: Bearer TOKEN\n",
+        ),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "GET /health/live, GET /health/ready, GET /metrics, POST /reload\n",
+        ),
+    })
+}
+
+fn may(request: &http::Request<Incoming>, admin: &Admin) -> bool {
+    let shown = request.headers().get(header::AUTHORIZATION);
+    let shown = shown.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    match (&admin.token, shown) {
+        (Some(token), Some(shown)) => token.matches(shown),
+        (Some(_), None) => false,
+        (None, _) => admin.open,
+    }
+}
+
+async fn reload(admin: &Admin) -> Response {
+    let (answer, verdict) = oneshot::channel();
+    let asked = admin.reload.send(answer).await.is_ok();
+    let verdict = tokio::time::timeout(DEADLINE, verdict).await;
+    match verdict {
+        Ok(Ok(verdict)) if asked => {
+            let status = if verdict.installed { StatusCode::OK } else { StatusCode::CONFLICT };
+            json(status, &verdict)
+        }
+        _ => text(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping\n"),
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    // The types above have no map keys or floats that JSON could refuse.
+    let body = serde_json::to_string(value).unwrap_or_default();
+    let mut response = Response::new(Body::from(body + "\n"));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn text(status: StatusCode, body: &'static str) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}

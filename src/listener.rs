@@ -1,0 +1,119 @@
+//! Accept sockets; refuse when full; hand each to tls and connection.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, warn};
+
+use crate::connection;
+use crate::exchange::{Peer, Scheme, Stream};
+use crate::observe::metrics::{self, Series};
+use crate::router::Local;
+use crate::snapshot::Current;
+
+/// How long to wait before the next accept when the process is out of file descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is open in the whole process, against `limits.connections`.
+#[derive(Clone, Default)]
+pub struct Open(Arc<AtomicUsize>);
+
+/// One connection's place; given back when it ends.
+struct Place {
+    open: Open,
+    gauge: Arc<Series>,
+}
+
+impl Open {
+    fn take(&self, max: usize, gauge: &Arc<Series>) -> Option<Place> {
+        if self.0.fetch_add(1, Ordering::Relaxed) >= max {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        gauge.increment();
+        Some(Place { open: self.clone(), gauge: Arc::clone(gauge) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.0.fetch_sub(1, Ordering::Relaxed);
+        self.gauge.decrement();
+    }
+}
+
+/// Accepts until the process leaves or the task is aborted; what was accepted goes on.
+pub async fn serve(socket: TcpListener, scheme: Scheme, current: Current, local: Rc<Local>, open: Open) {
+    let accepted = metrics::series(&metrics::CONNECTIONS, &[scheme.as_str()]);
+    let gauge = metrics::series(&metrics::CONNECTIONS_OPEN, &[scheme.as_str()]);
+    let refused = metrics::series(&metrics::CONNECTIONS_REFUSED, &["full"]);
+    let port = socket.local_addr().map_or(0, |address| address.port());
+    loop {
+        let next = tokio::select! {
+            // Nothing is lost when this arm is dropped: the socket stays in the kernel's queue.
+            next = socket.accept() => next,
+            () = local.drain.leaving() => return,
+        };
+        let (stream, address) = match next {
+            Ok(next) => next,
+            Err(error) => {
+                warn!(%error, "cannot accept");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        accepted.increment();
+        let Some(place) = open.take(current.load().connections_max(), &gauge) else {
+            refused.increment();
+            continue;
+        };
+        let peer = Peer { address, local_port: port, tls: None };
+        let (current, local) = (current.clone(), Rc::clone(&local));
+        let drain = local.drain.clone();
+        drain.spawn("connection", async move {
+            let _place = place;
+            begin(stream, peer, scheme, current, local).await;
+        });
+    }
+}
+
+async fn begin(stream: TcpStream, mut peer: Peer, scheme: Scheme, current: Current, local: Rc<Local>) {
+    // Only a closed socket refuses this, and the first read will say so.
+    let _set = stream.set_nodelay(true);
+    if scheme == Scheme::Http {
+        return connection::serve(Stream::Plain(stream), peer, current, local).await;
+    }
+    let Some(acceptor) = current.load().tls().cloned() else { return };
+    match acceptor.accept(stream).await {
+        Ok((stream, facts)) => {
+            peer.tls = Some(facts);
+            connection::serve(Stream::Tls(Box::new(stream)), peer, current, local).await;
+        }
+        Err(error) => {
+            metrics::series(&metrics::CONNECTIONS_REFUSED, &["handshake"]).increment();
+            debug!(peer = %peer.address, %error, "no handshake");
+        }
+    }
+}
+
+/// Binds `address` for one worker; every worker binds its own, the kernel spreads connections.
+pub fn bind(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    use socket2::{Domain, Protocol, Socket, Type};
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() && address.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;

@@ -1,0 +1,249 @@
+//! Answers every request: site, route, handler, response or fault.
+
+mod table;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, StatusCode, header};
+
+use crate::config::{self, Cidr, Config};
+use crate::drain::Drain;
+use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
+use crate::hub;
+use crate::observe::Access;
+use crate::observe::access::RouteCount;
+use crate::proxy::{ForwardError, Proxy};
+use crate::redirect::Redirect;
+use crate::upstream::{Pools, Registry, Upstream};
+
+use table::{Route, Site, Table};
+
+/// What a worker owns and lends to the handlers.
+pub struct Local {
+    pub hub: Rc<hub::Shard>,
+    pub pools: Rc<Pools>,
+    pub drain: Drain,
+}
+
+/// Compiled from the sites; part of the snapshot.
+pub struct Router {
+    table: Table,
+    trust: Vec<Cidr>,
+    hub: Option<Arc<hub::Policy>>,
+    hub_count: Arc<RouteCount>,
+    edge_count: Arc<RouteCount>,
+    /// Where plain HTTP is sent when the site has a certificate.
+    https_port: Option<u16>,
+}
+
+/// What answers a route.
+enum Handler {
+    Proxy(Proxy),
+    Redirect(Redirect),
+}
+
+impl Router {
+    /// Compiles every site. `has_certificate` tells which hosts HTTPS can be served for.
+    pub fn compile(
+        config: &Config,
+        hub: Option<Arc<hub::Policy>>,
+        registry: &Arc<Registry>,
+        has_certificate: &dyn Fn(&str) -> bool,
+    ) -> Self {
+        let sites = config.sites.iter().map(|site| {
+            compile_site(site, config, registry, has_certificate(site.host.as_str()))
+        });
+        Self {
+            table: Table::new(sites.collect()),
+            trust: config.trust.clone(),
+            hub,
+            hub_count: RouteCount::new("hub"),
+            edge_count: RouteCount::new("edge"),
+            https_port: config.listen.https.first().map(std::net::SocketAddr::port),
+        }
+    }
+
+    /// The upstreams that requests may go to, for readiness.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
+        self.table.routes().filter_map(|route| match &route.handler {
+            Handler::Proxy(proxy) => Some(proxy.upstream()),
+            Handler::Redirect(_) => None,
+        })
+    }
+
+    /// Answers every request: with a handler's response, or with a fault.
+    pub async fn answer(
+        &self,
+        request: Request,
+        peer: &Peer,
+        local: &Local,
+        access: &mut Access,
+    ) -> Response {
+        let answered = self.choose(request, peer, local, access).await;
+        answered.unwrap_or_else(|fault| {
+            access.reason = Some(fault.reason);
+            if access.route.is_none() {
+                access.route = Some(Arc::clone(&self.edge_count));
+            }
+            fault.response()
+        })
+    }
+
+    async fn choose(
+        &self,
+        request: Request,
+        peer: &Peer,
+        local: &Local,
+        access: &mut Access,
+    ) -> Result<Response, Fault> {
+        let client = self.client(&request, peer)?;
+        access.client = Some(client.address);
+        access.host.clone_from(&client.host);
+        if request.uri().path() == HEALTH && request.method() == Method::GET {
+            access.route = Some(Arc::clone(&self.edge_count));
+            return health(local);
+        }
+        let site = self.table.site(&client.host);
+        if let Some(site) = site {
+            if let Some(response) = self.elsewhere(site, &request, &client) {
+                access.route = Some(Arc::clone(&self.edge_count));
+                return Ok(response);
+            }
+        }
+        // Without sites the process is a hub for whoever asks.
+        if let Some(policy) = &self.hub
+            && (site.is_some() || self.table.is_empty())
+            && is_below(request.uri().path(), policy.path())
+        {
+            access.route = Some(Arc::clone(&self.hub_count));
+            let answered = local.hub.answer(request, &client).await;
+            return Ok(answered.unwrap_or_else(|refusal| {
+                access.reason = Some(refusal.reason());
+                refusal.response()
+            }));
+        }
+        let site = site.ok_or(Fault::NO_SITE)?;
+        let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
+        access.route = Some(Arc::clone(&route.count));
+        match &route.handler {
+            Handler::Redirect(redirect) => {
+                let capture = |name: &str| captures.get(name).map(str::to_owned);
+                Ok(redirect.answer(&capture, request.uri().query()))
+            }
+            Handler::Proxy(proxy) => {
+                let request = limit(request, route.body_max)?;
+                let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
+                answered.await.map_err(ForwardError::into)
+            }
+        }
+    }
+
+    /// Whom the request comes from. Only origin-form targets are answered, and `*` for OPTIONS.
+    fn client(&self, request: &Request, peer: &Peer) -> Result<Client, Fault> {
+        let path = request.uri().path();
+        let asterisk = path == "*" && request.method() == Method::OPTIONS;
+        if request.method() == Method::CONNECT || !(path.starts_with('/') || asterisk) {
+            return Err(Fault::BAD_TARGET);
+        }
+        let address = peer.address.ip().to_canonical();
+        let trusted = self.trust.iter().any(|block| block.contains(address));
+        let (uri, headers) = (request.uri(), request.headers());
+        exchange::headers::client(peer, uri, request.version(), headers, trusted)
+    }
+
+    /// A redirect to the place where the site is answered: its own name, or HTTPS.
+    fn elsewhere(&self, site: &Site, request: &Request, client: &Client) -> Option<Response> {
+        let secure = self.https_port.filter(|_| site.secure && client.scheme == Scheme::Http);
+        let alias = !site.host.matches(&client.host);
+        if !alias && secure.is_none() {
+            return None;
+        }
+        let host = if alias { site.host.as_str() } else { &client.host };
+        let (scheme, port) = match secure {
+            Some(port) => (Scheme::Https, port),
+            None => (client.scheme, client.port),
+        };
+        let port =
+            if port == scheme.default_port() { String::new() } else { format!(":{port}") };
+        let rest = request.uri().path_and_query().map_or("/", |rest| rest.as_str());
+        let location = format!("{}://{host}{port}{rest}", scheme.as_str());
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(header::LOCATION, HeaderValue::try_from(location).ok()?);
+        Some(response)
+    }
+}
+
+/// Answered by the edge itself on every public listener.
+const HEALTH: &str = "/health";
+
+fn health(local: &Local) -> Result<Response, Fault> {
+    if local.drain.is_leaving() {
+        return Err(Fault::new(503, exchange::Side::Edge, "draining"));
+    }
+    let mut response = Response::new(Body::from("ok\n"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Refuses a body that says it is too large before a byte of it is read.
+fn limit(mut request: Request, max: u64) -> Result<Request, Fault> {
+    let length = http_body::Body::size_hint(request.body()).exact();
+    if length.is_some_and(|length| length > max) {
+        return Err(Fault::BODY_TOO_LARGE);
+    }
+    request.body_mut().limit(max);
+    Ok(request)
+}
+
+fn compile_site(
+    site: &config::Site,
+    config: &Config,
+    registry: &Arc<Registry>,
+    has_certificate: bool,
+) -> Site {
+    let proxy = |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
+        let first_byte = route.and_then(|route| route.first_byte);
+        let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
+        Handler::Proxy(Proxy::compile(
+            upstream,
+            strip,
+            route.is_some_and(|route| route.upgrade),
+            site.dev,
+        ))
+    };
+    let routes = site.routes.iter().filter_map(|route| {
+        let handler = match &route.action {
+            config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
+            config::Action::To { upstream, strip } => proxy(upstream, strip.clone(), Some(route)),
+            config::Action::Redirect { location, status } => {
+                Handler::Redirect(Redirect::compile(location, *status))
+            }
+        };
+        Some(Route {
+            path: Some(route.path.clone()),
+            handler,
+            body_max: route.body.unwrap_or(config.limits.body),
+            count: RouteCount::new(&route.path.to_string()),
+        })
+    });
+    let rest = site.next.as_ref().map(|next| Route {
+        path: None,
+        handler: proxy(next, None, None),
+        body_max: config.limits.body,
+        count: RouteCount::new("next"),
+    });
+    Site {
+        host: site.host.clone(),
+        aliases: site.aliases.clone(),
+        secure: has_certificate && !config.listen.https.is_empty(),
+        routes: routes.chain(rest).collect(),
+    }
+}

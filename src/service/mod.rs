@@ -1,0 +1,268 @@
+//! The process: start, ready, reload, drain, stop.
+
+mod cli;
+mod listeners;
+mod reload;
+mod shutdown;
+mod signals;
+mod systemd;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tracing::level_filters::LevelFilter;
+use tracing::{info, warn};
+
+use crate::admin::{self, Admin, Readiness, Verdict};
+use crate::config::{self, Config, Problems};
+use crate::drain::Drain;
+use crate::hub::Hub;
+use crate::listener::Open;
+use crate::observe::{access, log, metrics};
+use crate::snapshot::{CompileError, Current, Resident, Snapshot};
+use crate::tls::{Tickets, TlsError};
+use crate::upstream::{self, Registry};
+use crate::worker::{Command, Shared, Worker};
+
+use listeners::{ListenError, Listeners};
+use signals::{Event, Signals};
+
+/// Why the process ends before its time, or never began.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// `--help`, `--version` and what is wrong with the arguments.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    #[error("{0}")]
+    Config(#[from] Problems),
+    #[error("vestibule: {file}: {error}", file = file.display())]
+    Compile { file: PathBuf, error: CompileError },
+    #[error("vestibule: {0}")]
+    Listen(#[from] ListenError),
+    #[error("vestibule: {0}")]
+    Tls(#[from] TlsError),
+    #[error("vestibule: {what}: {error}")]
+    Io { what: &'static str, error: io::Error },
+    #[error("vestibule: {0}")]
+    Reload(String),
+}
+
+/// `EX_CONFIG` of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+impl Stop {
+    /// Says why on standard error, and with which status to exit: 78 for the configuration.
+    pub fn report(self) -> ExitCode {
+        if let Self::Arguments(error) = &self {
+            // Nobody is left to tell if the terminal is gone.
+            let _printed = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+        // As above.
+        let _written = writeln!(io::stderr(), "{}", self.to_string().trim_end());
+        match self {
+            Self::Config(_) | Self::Compile { .. } => ExitCode::from(EXIT_CONFIG),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Does what the arguments say; returns when that is done.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
+    let arguments = cli::Arguments::try_parse_from(arguments)?;
+    match arguments.command {
+        cli::Command::Run(file) => start(&file.config),
+        cli::Command::Check { file, show } => cli::check::run(&file.config, show),
+        cli::Command::Reload(file) => cli::reload::run(&file.config),
+        cli::Command::Schema => cli::say(&config::schema()),
+        cli::Command::Completions { shell } => cli::completions(shell),
+    }
+}
+
+/// What is kept for the life of the process.
+fn resident(workers: usize) -> Result<(Resident, Vec<crate::hub::Inbox>), TlsError> {
+    let (hub, inboxes) = Hub::new(workers);
+    Ok((Resident { hub, registry: Registry::new(), tickets: Tickets::new()? }, inboxes))
+}
+
+fn compile(config: Config, generation: u64, resident: &Resident, file: &Path) -> Result<Snapshot, Stop> {
+    Snapshot::compile(config, generation, resident)
+        .map_err(|error| Stop::Compile { file: file.to_owned(), error })
+}
+
+fn start(file: &Path) -> Result<(), Stop> {
+    let config = config::load(file)?;
+    log::init(level(config.log.level), config.log.format == config::LogFormat::Json);
+    let (resident, inboxes) = resident(config.workers)?;
+    let listeners = Listeners::open(&config.listen, config.workers)?;
+    let snapshot = compile(config, 1, &resident, file)?;
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(|error| Stop::Io { what: "no runtime", error })?;
+    let service = Service {
+        file: file.to_owned(),
+        current: Current::new(snapshot),
+        resident,
+        listeners,
+        workers: Vec::new(),
+        drain: Drain::default(),
+    };
+    runtime.block_on(service.serve(inboxes))
+}
+
+/// The main thread's belongings.
+struct Service {
+    file: PathBuf,
+    current: Current,
+    resident: Resident,
+    listeners: Listeners,
+    workers: Vec<Worker>,
+    drain: Drain,
+}
+
+impl Service {
+    async fn serve(mut self, inboxes: Vec<crate::hub::Inbox>) -> Result<(), Stop> {
+        let mut signals =
+            Signals::install().map_err(|error| Stop::Io { what: "no signals", error })?;
+        access::install(access_target(self.current.load().config()));
+        metrics::series(&metrics::BUILD, &[env!("CARGO_PKG_VERSION")]).increment();
+        metrics::series(&metrics::GENERATION, &[]).add(1);
+        self.start_workers(inboxes).await?;
+        let (reload, mut reloads) = mpsc::channel(1);
+        self.start_admin(reload)?;
+        self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
+        let status = self.status();
+        systemd::ready(&status);
+        info!(version = env!("CARGO_PKG_VERSION"), "{status}");
+        let mut watchdog = systemd::Watchdog::from_env();
+        loop {
+            tokio::select! {
+                // Nothing is lost when an arm is dropped: signals and requests stay queued.
+                event = signals.next() => match event {
+                    Event::Reload => drop(self.reload().await),
+                    Event::Stop => break,
+                },
+                Some(answer) = reloads.recv() => self.reload_for(answer).await,
+                () = watchdog.due() => self.show_life(&mut watchdog).await,
+            }
+        }
+        self.leave(signals).await;
+        Ok(())
+    }
+
+    async fn start_workers(&mut self, inboxes: Vec<crate::hub::Inbox>) -> Result<(), Stop> {
+        let shared = Shared {
+            current: self.current.clone(),
+            hub: Arc::clone(&self.resident.hub),
+            open: Open::default(),
+        };
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let worker = Worker::start(index, inbox, shared.clone())
+                .map_err(|error| Stop::Io { what: "no thread for a worker", error })?;
+            self.workers.push(worker);
+        }
+        let first = self.listeners.take_new();
+        self.hand_out(first).await;
+        if self.current.load().tls().is_none() && self.listeners.any_https() {
+            let certs = self.current.load().config().tls.certs.display().to_string();
+            warn!(certs, "no certificate: HTTPS connections are closed until there is one");
+        }
+        Ok(())
+    }
+
+    /// Gives every worker its socket of each new listener.
+    async fn hand_out(&self, opened: Vec<listeners::Opened>) {
+        for opened in opened {
+            for (worker, socket) in self.workers.iter().zip(opened.sockets) {
+                worker.tell(Command::Listen(opened.scheme, socket)).await;
+            }
+        }
+    }
+
+    fn start_admin(&self, reload: mpsc::Sender<oneshot::Sender<Verdict>>) -> Result<(), Stop> {
+        let snapshot = self.current.load();
+        let Some(words) = &snapshot.config().listen.admin else { return Ok(()) };
+        let listener = listeners::open_admin(&words.address)?;
+        let (current, drain) = (self.current.clone(), self.drain.clone());
+        let admin = Admin {
+            readiness: Box::new(move || readiness(&current, &drain)),
+            reload,
+            metrics: snapshot.config().metrics,
+            token: words.token.clone(),
+            open: matches!(words.address, config::AdminAddress::Unix(_)),
+        };
+        let serving = admin::serve(listener, Rc::new(admin), self.drain.clone());
+        self.drain.spawn_background(serving);
+        Ok(())
+    }
+
+    /// Tells systemd that the process lives, if every worker answers in time.
+    async fn show_life(&self, watchdog: &mut systemd::Watchdog) {
+        for worker in &self.workers {
+            let (answer, heard) = oneshot::channel();
+            let asked = worker.tell(Command::Ping(answer));
+            let alive = async { asked.await && heard.await.is_ok() };
+            if tokio::time::timeout(WORKER_ANSWER, alive).await != Ok(true) {
+                warn!("a worker does not answer; the watchdog is not told that all is well");
+                return;
+            }
+        }
+        watchdog.tell();
+    }
+
+    /// One line for `systemctl status` and the log.
+    fn status(&self) -> String {
+        let snapshot = self.current.load();
+        let config = snapshot.config();
+        format!(
+            "generation {}: {} sites, {} namespaces, {} workers, listening on {}",
+            snapshot.generation(),
+            config.sites.len(),
+            config.hub.as_ref().map_or(0, |hub| hub.namespaces.len()),
+            self.workers.len(),
+            self.listeners
+        )
+    }
+}
+
+/// A worker that takes longer than this is stuck.
+const WORKER_ANSWER: Duration = Duration::from_secs(2);
+
+fn readiness(current: &Current, drain: &Drain) -> Readiness {
+    let snapshot = current.load();
+    let down = snapshot.router().upstreams().filter(|upstream| !upstream.is_up());
+    let mut reasons: Vec<String> = down.map(ToString::to_string).collect();
+    reasons.sort();
+    reasons.dedup();
+    if drain.is_leaving() {
+        reasons.push("draining".to_owned());
+    }
+    Readiness { ready: reasons.is_empty(), reasons }
+}
+
+fn level(words: config::Level) -> LevelFilter {
+    match words {
+        config::Level::Error => LevelFilter::ERROR,
+        config::Level::Warn => LevelFilter::WARN,
+        config::Level::Info => LevelFilter::INFO,
+        config::Level::Debug => LevelFilter::DEBUG,
+        config::Level::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn access_target(config: &Config) -> access::Target {
+    match &config.log.access {
+        config::AccessTo::Stdout => access::Target::Stdout,
+        config::AccessTo::File(path) => access::Target::File(path.clone()),
+        config::AccessTo::Off => access::Target::Off,
+    }
+}

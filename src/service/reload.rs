@@ -1,0 +1,93 @@
+//! Read, check, compile, install; or say why not.
+
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::admin::Verdict;
+use crate::config;
+use crate::observe::{access, log, metrics};
+use crate::worker::Command;
+
+use super::{Service, Stop, access_target, compile, level, systemd};
+
+impl Service {
+    /// Reloads and tells whoever asked over the admin listener.
+    pub(super) async fn reload_for(&mut self, answer: oneshot::Sender<Verdict>) {
+        let verdict = self.reload().await;
+        // Whoever asked may have gone.
+        let _told = answer.send(verdict);
+    }
+
+    /// Takes the file as it is now. If anything is wrong with it, nothing changes.
+    pub(super) async fn reload(&mut self) -> Verdict {
+        systemd::reloading();
+        let verdict = match self.take_file().await {
+            Ok(notes) => {
+                let status = self.status();
+                info!("reloaded: {status}");
+                for note in &notes {
+                    warn!("{note}");
+                }
+                systemd::ready(&status);
+                self.verdict(true, notes)
+            }
+            Err(stop) => {
+                let why = stop.to_string();
+                error!("not reloaded, the running configuration stays: {why}");
+                let first = why.lines().nth(1).or(why.lines().next()).unwrap_or_default();
+                systemd::ready(&format!("not reloaded, generation {} stays: {first}", self.generation()));
+                self.verdict(false, why.lines().map(str::to_owned).collect())
+            }
+        };
+        let word = if verdict.installed { "installed" } else { "refused" };
+        metrics::series(&metrics::RELOADS, &[word]).increment();
+        verdict
+    }
+
+    fn verdict(&self, installed: bool, notes: Vec<String>) -> Verdict {
+        Verdict { installed, generation: self.generation(), notes }
+    }
+
+    fn generation(&self) -> u64 {
+        self.current.load().generation()
+    }
+
+    /// Everything that can fail comes first; from `install` on nothing can.
+    async fn take_file(&mut self) -> Result<Vec<String>, Stop> {
+        let config = config::load(&self.file)?;
+        let before = self.current.load();
+        let notes = restart_notes(before.config(), &config);
+        let next = compile(config, before.generation() + 1, &self.resident, &self.file)?;
+        let gone = self.listeners.change(&next.config().listen)?;
+        let hub = next.hub().cloned();
+        log::set_level(level(next.config().log.level));
+        access::install(access_target(next.config()));
+        self.current.install(next);
+        metrics::series(&metrics::GENERATION, &[]).increment();
+        self.resident.hub.install(hub).await;
+        let opened = self.listeners.take_new();
+        self.hand_out(opened).await;
+        for address in gone {
+            for worker in &self.workers {
+                worker.tell(Command::Unlisten(address)).await;
+            }
+        }
+        Ok(notes)
+    }
+}
+
+/// What the file says that only a restart brings about.
+fn restart_notes(before: &config::Config, after: &config::Config) -> Vec<String> {
+    let mut notes = Vec::new();
+    let mut note = |changed: bool, key: &str| {
+        if changed {
+            notes.push(format!("{key} takes effect at the next restart"));
+        }
+    };
+    note(before.workers != after.workers, "workers");
+    let address = |config: &config::Config| config.listen.admin.as_ref().map(|admin| admin.address.clone());
+    note(address(before) != address(after), "listen.admin");
+    note(before.metrics != after.metrics, "metrics.prometheus");
+    note(before.log.format != after.log.format, "log.format");
+    notes
+}

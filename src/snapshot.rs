@@ -1,0 +1,104 @@
+//! Everything compiled from one configuration, frozen; and what outlives it.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::{Config, Timeouts};
+use crate::hub;
+use crate::router::Router;
+use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
+use crate::upstream::Registry;
+
+/// What a reload replaces. Never changes after `compile`.
+pub struct Snapshot {
+    config: Config,
+    generation: u64,
+    router: Router,
+    tls: Option<Acceptor>,
+    hub: Option<Arc<hub::Policy>>,
+}
+
+/// What a reload keeps.
+pub struct Resident {
+    pub hub: Arc<hub::Hub>,
+    pub registry: Arc<Registry>,
+    pub tickets: Tickets,
+}
+
+/// Why a checked configuration cannot run here.
+#[derive(Debug, thiserror::Error)]
+pub enum CompileError {
+    #[error("tls.certs: {0}")]
+    Certificates(#[from] CertificateError),
+    #[error("tls: {0}")]
+    Tls(#[from] crate::tls::TlsError),
+}
+
+/// The snapshot in force; swapped whole.
+#[derive(Clone)]
+pub struct Current(Arc<ArcSwap<Snapshot>>);
+
+impl Snapshot {
+    pub fn compile(config: Config, generation: u64, resident: &Resident) -> Result<Self, CompileError> {
+        let hosts = config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
+        let certificates = Certificates::read(&config.tls.certs, hosts)?;
+        let hub = config.hub.as_ref().map(|hub| Arc::new(hub::Policy::compile(hub)));
+        let has_certificate = |host: &str| certificates.covers(host);
+        let router = Router::compile(&config, hub.clone(), &resident.registry, &has_certificate);
+        let tls = if certificates.is_empty() {
+            None
+        } else {
+            let deadline = config.timeouts.handshake;
+            Some(Acceptor::compile(&config.tls, deadline, certificates, &resident.tickets)?)
+        };
+        Ok(Self { config, generation, router, tls, hub })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// `None` while there is no certificate.
+    pub fn tls(&self) -> Option<&Acceptor> {
+        self.tls.as_ref()
+    }
+
+    pub fn hub(&self) -> Option<&Arc<hub::Policy>> {
+        self.hub.as_ref()
+    }
+
+    pub fn connections_max(&self) -> usize {
+        self.config.limits.connections
+    }
+
+    pub fn headers_max(&self) -> usize {
+        self.config.limits.headers
+    }
+
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.config.timeouts
+    }
+}
+
+impl Current {
+    pub fn new(first: Snapshot) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(first)))
+    }
+
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    pub fn install(&self, next: Snapshot) {
+        self.0.store(Arc::new(next));
+    }
+}
