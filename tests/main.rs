@@ -1,1 +1,30 @@
-fn main(){}
+//! The binary, driven from outside: by its sockets, signals and exit codes.
+
+mod harness;
+
+/// Health, readiness, metrics and reload on the private listener.
+mod admin;
+/// The example app in a real browser and with the stock Socket.IO client.
+mod app;
+/// The command line and what it says of a configuration.
+mod cli;
+/// SIGTERM: requests finish, transports close, nothing hangs.
+mod drain;
+/// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
+mod http;
+/// Engine.IO and Socket.IO over long polling.
+mod hub_polling;
+/// What clients may do in a namespace.
+mod hub_rules;
+/// Engine.IO and Socket.IO over WebSocket.
+mod hub_websocket;
+/// What the application sees, what the client gets back, and what happens when one of them fails.
+mod proxy;
+/// SIGHUP: installed or refused, and nobody notices.
+mod reload;
+/// The units, socket activation, the notify protocol.
+mod systemd;
+/// Certificates by name, ALPN, versions.
+mod tls;
+/// WebSockets that are not the hub's.
+mod upgrade;

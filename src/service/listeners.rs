@@ -168,6 +168,9 @@ pub fn open_admin(address: &AdminAddress) -> Result<admin::Listener, ListenError
             if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 return Err(fail(io::ErrorKind::AddrInUse.into()));
             }
+            if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+                fs::create_dir_all(folder).map_err(fail)?;
+            }
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail(error)),
                 _ => (),

@@ -52,7 +52,7 @@ pub enum Stop {
     #[error("vestibule: {what}: {error}")]
     Io { what: &'static str, error: io::Error },
     #[error("vestibule: {0}")]
-    Reload(String),
+    Asked(String),
 }
 
 /// `EX_CONFIG` of sysexits.h.
@@ -82,6 +82,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         cli::Command::Run(file) => start(&file.config),
         cli::Command::Check { file, show } => cli::check::run(&file.config, show),
         cli::Command::Reload(file) => cli::reload::run(&file.config),
+        cli::Command::Status(file) => cli::status::run(&file.config),
         cli::Command::Schema => cli::say(&config::schema()),
         cli::Command::Completions { shell } => cli::completions(shell),
     }

@@ -1,7 +1,9 @@
 //! The command line.
 
+mod ask;
 pub mod check;
 pub mod reload;
+pub mod status;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ pub enum Command {
     },
     /// Ask the running process to read its configuration again, and report its verdict.
     Reload(File),
+    /// Say whether the running process is ready, and why not.
+    Status(File),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Print a completion script for a shell.

@@ -1,0 +1,8 @@
+import type { NextConfig } from "next";
+
+const config: NextConfig = {
+  // localhost on any port is allowed already; these are its other names.
+  allowedDevOrigins: ["127.0.0.1", "[::1]"],
+};
+
+export default config;

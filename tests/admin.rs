@@ -1,0 +1,75 @@
+//! Health, readiness, metrics and reload on the private listener.
+
+use crate::harness::{Edge, Origin, PLAIN, eventually, vestibule};
+
+#[test]
+fn live_ready_and_the_way_around() {
+    let origin = Origin::text("ok");
+    let edge = Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    assert_eq!(edge.admin("GET", "/health/live").text(), "ok\n");
+    eventually("ready", || (edge.admin("GET", "/health/ready").status == 200).then_some(()));
+    let answer = edge.admin("GET", "/nothing");
+    assert_eq!(answer.status, 404);
+    assert!(answer.text().contains("/metrics"));
+    assert!(vestibule(&["status"], &edge.folder).status.success());
+    // None of it is public.
+    assert_eq!(edge.get("/metrics").text(), "ok");
+    assert_eq!(edge.get("/health/ready").text(), "ok");
+}
+
+#[test]
+fn metrics_count_what_happened() {
+    let origin = Origin::text("12345");
+    let edge = Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    for _ in 0..3 {
+        edge.get("/");
+    }
+    edge.connect().ask("GET", "/", &[("Host", "nowhere.example")], b"");
+    let wanted = [
+        "vestibule_requests_total{route=\"next\",class=\"2xx\"} 3",
+        "vestibule_requests_total{route=\"edge\",class=\"4xx\"} 1",
+        "vestibule_response_bytes_total{route=\"next\"} 15",
+        "vestibule_request_duration_seconds_count{route=\"next\"} 3",
+        "vestibule_connections_total{listener=\"http\"} 4",
+        "vestibule_generation 1",
+        "vestibule_faults_total{reason=\"no_site\"} 1",
+    ];
+    let page = edge.admin("GET", "/metrics");
+    assert_eq!(page.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    for line in wanted {
+        eventually(line, || edge.admin("GET", "/metrics").text().contains(line).then_some(()));
+    }
+}
+
+#[test]
+fn a_reload_is_asked_for_and_judged() {
+    let origin = Origin::text("ok");
+    let site = |host: &str| format!("{PLAIN}sites:\n  {host}:\n    next: {}\n", origin.url());
+    let edge = Edge::start(&site("localhost"));
+    edge.folder.write("proxy.yaml", &site("other.example"));
+    let output = vestibule(&["reload"], &edge.folder);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("generation 2"), "{output:?}");
+    assert_eq!(edge.get("/").status, 421);
+    edge.folder.write("proxy.yaml", &format!("{}workrs: 3\n", site("localhost")));
+    let output = vestibule(&["reload"], &edge.folder);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("the running configuration stays") && said.contains("\"workers\""), "{said}");
+    assert_eq!(edge.get("/").status, 421, "still the second one");
+}
+
+#[test]
+fn over_tcp_a_reload_takes_the_token() {
+    let origin = Origin::text("ok");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let listen = format!("listen: {{ http: ['127.0.0.1:0'], https: [], admin: {{ address: '{port}', token: s3cret }} }}\n");
+    let edge = Edge::start(&format!("{listen}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    let ask = |headers: &[(&str, &str)]| {
+        crate::harness::Client::connect(port).ask("POST", "/reload", headers, b"").status
+    };
+    assert_eq!(ask(&[]), 401);
+    assert_eq!(ask(&[("Authorization", "Bearer wrong")]), 401);
+    assert_eq!(ask(&[("Authorization", "Bearer s3cret")]), 200);
+    drop(edge);
+}

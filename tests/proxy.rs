@@ -1,0 +1,381 @@
+//! What the application sees, what the client gets back, and what happens when one of them fails.
+
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use crate::harness::origin::reply;
+use crate::harness::{Edge, Folder, Origin, PLAIN, eventually};
+
+fn site(next: &str, more: &str) -> Edge {
+    Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {next}\n{more}"))
+}
+
+#[test]
+fn forwarding_headers_are_the_connections_not_the_clients() {
+    let origin = Origin::text("ok");
+    let edge = site(&origin.url(), "");
+    let lies = [
+        ("Host", "LocalHost:8080"),
+        ("X-Forwarded-For", "6.6.6.6"),
+        ("X-Forwarded-Host", "evil.example"),
+        ("X-Forwarded-Proto", "https"),
+        ("X-Forwarded-Port", "1"),
+        ("X-Real-IP", "6.6.6.6"),
+        ("Forwarded", "for=6.6.6.6"),
+    ];
+    edge.connect().ask("GET", "/", &lies, b"");
+    let seen = origin.seen().remove(0);
+    assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(seen.all("x-forwarded-host"), ["localhost:8080"]);
+    assert_eq!(seen.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(seen.all("x-forwarded-port"), ["8080"]);
+    assert_eq!(seen.all("host"), ["localhost:8080"]);
+    assert!(seen.all("x-real-ip").is_empty() && seen.all("forwarded").is_empty(), "{seen:?}");
+}
+
+#[test]
+fn a_trusted_peer_speaks_for_others() {
+    let origin = Origin::text("ok");
+    let edge = site(&origin.url(), "trust: [127.0.0.0/8]\n");
+    let told = [("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-Proto", "https")];
+    edge.connect().ask("GET", "/", &told, b"");
+    let seen = origin.seen().remove(0);
+    assert_eq!(seen.all("x-forwarded-for"), ["1.2.3.4, 127.0.0.1"]);
+    assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
+    assert_eq!(seen.all("x-forwarded-port"), ["443"]);
+    edge.access_line(|line| line["client"] == "1.2.3.4");
+}
+
+#[test]
+fn connection_headers_and_nexts_own_stay_on_their_side() {
+    let origin = Origin::start(|_, stream| {
+        let headers = "x-middleware-rewrite: /secret\r\nx-powered-by: Next.js\r\nkeep-alive: timeout=5\r\nx-nextjs-prerender: 1\r\nset-cookie: a=1\r\nset-cookie: b=2\r\n";
+        reply(stream, "200 OK", headers, b"ok")
+    });
+    let edge = site(&origin.url(), "");
+    let sent = [
+        ("Connection", "X-Private, keep-alive, x-forwarded-host"),
+        ("X-Private", "1"),
+        ("TE", "trailers"),
+        ("Proxy-Authorization", "Basic eDp5"),
+        ("x-middleware-subrequest", "middleware"),
+        ("x-middleware-prefetch", "1"),
+        ("x-nextjs-data", "1"),
+        ("next-resume", "1"),
+        ("RSC", "1"),
+        ("Next-Router-State-Tree", "%5B%22%22%5D"),
+        ("Next-Action", "abc"),
+    ];
+    let answer = edge.connect().ask("GET", "/p%5Bx%5D?a=1&nxtPslug=2&_rsc=abc", &sent, b"");
+    let seen = origin.seen().remove(0);
+    assert_eq!(seen.line, "GET /p%5Bx%5D?a=1&_rsc=abc HTTP/1.1");
+    for gone in ["x-private", "te", "proxy-authorization", "x-middleware-subrequest", "x-middleware-prefetch", "x-nextjs-data", "next-resume"] {
+        assert!(seen.all(gone).is_empty(), "{gone}: {seen:?}");
+    }
+    for kept in ["rsc", "next-router-state-tree", "next-action", "x-forwarded-host"] {
+        assert_eq!(seen.all(kept).len(), 1, "{kept}: {seen:?}");
+    }
+    for gone in ["x-middleware-rewrite", "x-powered-by", "keep-alive"] {
+        assert_eq!(answer.header(gone), None, "{answer:?}");
+    }
+    assert_eq!(answer.header("x-nextjs-prerender"), Some("1"));
+    let cookies = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("set-cookie"));
+    assert_eq!(cookies.count(), 2);
+}
+
+#[test]
+fn redirects_to_the_bind_address_become_public() {
+    let origin = Origin::start(|_, stream| {
+        reply(stream, "307 Temporary Redirect", "location: http://0.0.0.0:3000/chat?a=1\r\nrefresh: 0;url=http://localhost:3000/chat\r\n", b"")
+    });
+    let edge = Edge::start(&format!("{PLAIN}sites:\n  app.example:\n    next: {}\n", origin.url()));
+    let answer = edge.connect().ask("GET", "/", &[("Host", "app.example")], b"");
+    assert_eq!(answer.header("location"), Some("http://app.example/chat?a=1"));
+    assert_eq!(answer.header("refresh"), Some("0;url=http://app.example/chat"));
+}
+
+#[test]
+fn a_response_streams_as_it_is_made() {
+    // The second chunk is sent only when the client has told that it has the first.
+    let (got, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::start(move |_, stream| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/html\r\n\r\n5\r\nfirst\r\n";
+        stream.write_all(head.as_bytes()).expect("sent");
+        wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10)).expect("the client has the first chunk");
+        stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").is_ok()
+    });
+    let edge = site(&origin.url(), "");
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(client.head().status, 200);
+    assert_eq!(client.chunk().as_deref(), Some(&b"first"[..]));
+    got.send(()).expect("the application waits");
+    assert_eq!(client.chunk().as_deref(), Some(&b"last"[..]));
+    assert_eq!(client.chunk(), None);
+}
+
+#[test]
+fn an_upload_streams_in_flat_memory() {
+    const MEGABYTES: usize = 100;
+    let origin = sink();
+    let edge = site(&origin, "limits: { body: 200MB }\n");
+    edge.get("/warm");
+    let before = edge.resident_peak_kb();
+    let mut client = edge.connect();
+    let length = MEGABYTES * 1024 * 1024;
+    client.send(format!("POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"));
+    let piece = vec![7; 1024 * 1024];
+    for _ in 0..MEGABYTES {
+        client.send(&piece);
+    }
+    let answer = client.answer();
+    assert_eq!(answer.text(), length.to_string());
+    let grown = edge.resident_peak_kb() - before;
+    assert!(grown < 8 * 1024, "{grown} KiB more for {MEGABYTES} MiB");
+}
+
+/// Counts bytes instead of keeping them.
+fn sink() -> String {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            std::thread::spawn(move || {
+                let mut reader = BufReader::with_capacity(256 * 1024, stream.try_clone().expect("a clone"));
+                loop {
+                    let (mut length, mut line) = (0, String::new());
+                    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                        let lower = line.to_ascii_lowercase();
+                        if let Some(value) = lower.strip_prefix("content-length:") {
+                            length = value.trim().parse().expect("a length");
+                        }
+                        line.clear();
+                    }
+                    let mut body = std::io::Read::by_ref(&mut reader).take(length);
+                    let count = std::io::copy(&mut body, &mut std::io::sink()).expect("a body");
+                    if !reply(&mut stream, "200 OK", "", count.to_string().as_bytes()) {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+#[test]
+fn bodies_over_the_limit_are_refused_before_they_are_read() {
+    let origin = Origin::text("ok");
+    let routes = "    routes: [{ path: /big/*, body: 3KB }]\nlimits: { body: 1KB }\n";
+    let edge = site(&origin.url(), routes);
+    assert_eq!(edge.connect().ask("POST", "/", &[], &[0; 1000]).status, 200);
+    assert_eq!(edge.connect().ask("POST", "/big/1", &[], &[0; 3000]).status, 200);
+    let count = origin.seen().len();
+    let mut client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1001\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text().contains("body_too_large")), (413, true));
+    assert_eq!(origin.seen().len(), count);
+    // Without a length it shows only on the way.
+    let mut client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send(format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2000)));
+    assert_eq!(client.answer().status, 413);
+}
+
+#[test]
+fn connections_to_the_application_are_kept_and_obey_its_word() {
+    let origin = Origin::start(|seen, stream| {
+        let keep = if seen.path() == "/short" { "keep-alive: timeout=1\r\n" } else { "keep-alive: timeout=5\r\n" };
+        reply(stream, "200 OK", keep, b"ok")
+    });
+    let edge = Edge::start(&format!(
+        "{}sites:\n  localhost:\n    next: {}\n",
+        PLAIN.replace("workers: 2", "workers: 1"),
+        origin.url()
+    ));
+    for _ in 0..5 {
+        edge.get("/");
+    }
+    assert_eq!(origin.seen().last().map(|seen| seen.connection), origin.seen().first().map(|seen| seen.connection));
+    // One second of patience is none after the margin: the connection is not used again.
+    edge.get("/short");
+    edge.get("/");
+    let seen = origin.seen();
+    assert_ne!(seen[seen.len() - 1].connection, seen[seen.len() - 2].connection);
+}
+
+#[test]
+fn a_stale_connection_is_no_error() {
+    // Closes after each answer without saying so: the worst a server can do to a pool.
+    let origin = Origin::start(|_, stream| {
+        reply(stream, "200 OK", "", b"ok");
+        false
+    });
+    let edge = site(&origin.url(), "");
+    for number in 0..50 {
+        assert_eq!(edge.get("/").status, 200, "request {number}");
+    }
+}
+
+#[test]
+fn each_failure_of_the_application_has_its_answer() {
+    // Nobody listens.
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let edge = site(&format!("http://{port}"), "");
+    let answer = edge.get("/");
+    assert!(answer.status == 502 || answer.status == 503, "{answer:?}");
+    assert!(answer.text().contains("upstream_"), "{answer:?}");
+
+    // Closes without an answer, answers nonsense, answers too late.
+    let origin = Origin::start(|seen, stream| match seen.path() {
+        "/close" => false,
+        "/nonsense" => stream.write_all(b"hello?\r\n\r\n").is_ok(),
+        _ => {
+            std::thread::sleep(Duration::from_secs(2));
+            false
+        }
+    });
+    let edge = site(&origin.url(), "timeouts: { first_byte: 400ms }\n");
+    for (path, status, reason) in [
+        ("/close", 502, "upstream_closed"),
+        ("/nonsense", 502, "upstream_bad_response"),
+        ("/slow", 504, "upstream_slow"),
+    ] {
+        let answer = edge.get(path);
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        assert!(answer.text().contains(reason), "{path}: {answer:?}");
+        edge.access_line(|line| line["path"] == path && line["reason"] == reason);
+    }
+}
+
+#[test]
+fn a_cut_response_is_never_a_short_one() {
+    let origin = Origin::start(|seen, stream| {
+        let head = match seen.path() {
+            "/length" => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
+            _ => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        };
+        stream.write_all(head.as_bytes()).expect("sent");
+        false
+    });
+    let edge = site(&origin.url(), "");
+    for path in ["/length", "/chunked"] {
+        let mut client = edge.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(client.head().status, 200);
+        let rest = String::from_utf8_lossy(&client.rest()).into_owned();
+        assert!(!rest.ends_with("0\r\n\r\n"), "{path}: a clean end: {rest:?}");
+        assert!(rest.len() < 100, "{path}: {rest:?}");
+        let line = edge.access_line(|line| line["path"] == path);
+        assert_eq!(line["reason"], "upstream_cut", "{line}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_request_with_it() {
+    let (left, gone) = std::sync::mpsc::channel();
+    let left = std::sync::Mutex::new(left);
+    let origin = Origin::start(move |_, stream| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).expect("sent");
+        while stream.write_all(b"1\r\nx\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        left.lock().expect("a lock").send(()).is_ok() && false
+    });
+    let edge = site(&origin.url(), "");
+    let mut client = edge.connect();
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.head();
+    client.chunk();
+    drop(client);
+    gone.recv_timeout(Duration::from_secs(5)).expect("the application's connection was closed");
+}
+
+#[test]
+fn several_targets_share_and_one_that_is_gone_is_passed_over() {
+    let (one, two) = (Origin::text("one"), Origin::text("two"));
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let targets = format!("{{ targets: [{}, {}, 'http://{nobody}'], balance: round }}", one.url(), two.url());
+    let edge = site(&targets, "");
+    for number in 0..30 {
+        assert_eq!(edge.get("/").status, 200, "request {number}");
+    }
+    assert!(one.seen().len() >= 8, "{}", one.seen().len());
+    assert!(two.seen().len() >= 8, "{}", two.seen().len());
+}
+
+#[test]
+fn an_application_on_a_unix_socket() {
+    let folder = Folder::new();
+    let path = folder.path("app.sock");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut buffer = [0; 4096];
+            while std::io::Read::read(&mut stream, &mut buffer).is_ok_and(|read| read > 0) {
+                let _sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nunix");
+            }
+        }
+    });
+    let edge = site(&format!("unix:{}", path.display()), "");
+    assert_eq!(edge.get("/").text(), "unix");
+    assert_eq!(edge.get("/").text(), "unix");
+}
+
+#[test]
+fn routes_go_to_other_upstreams_without_their_prefix() {
+    let (app, docs) = (Origin::echo(), Origin::echo());
+    let edge = site(&app.url(), &format!("    routes: [{{ path: /docs/*, to: '{}', strip: /docs }}]\n", docs.url()));
+    assert_eq!(edge.get("/docs/a?b").json()["line"], "GET /a?b HTTP/1.1");
+    assert_eq!(edge.get("/docs").json()["line"], "GET / HTTP/1.1");
+    assert_eq!(edge.get("/docsy").json()["line"], "GET /docsy HTTP/1.1");
+    assert_eq!((app.seen().len(), docs.seen().len()), (1, 2));
+}
+
+#[test]
+fn an_early_answer_ends_the_upload() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut buffer = [0; 1024];
+            let _head = std::io::Read::read(&mut stream, &mut buffer);
+            let _sent = stream.write_all(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    });
+    let edge = site(&format!("http://{address}"), "limits: { body: 1GB }\n");
+    let mut client = edge.connect();
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000000\r\n\r\n");
+    let begun = Instant::now();
+    let piece = vec![0; 64 * 1024];
+    for _ in 0..4 {
+        let _maybe = client.try_send(&piece);
+    }
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text().as_str()), (413, "no"));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn readiness_follows_the_targets() {
+    let folder = Folder::new();
+    let socket = folder.path("late.sock");
+    let edge = site(&format!("{{ targets: ['unix:{}'], health: {{ every: 100ms }} }}", socket.display()), "");
+    let answer = eventually("not ready", || {
+        let answer = edge.admin("GET", "/health/ready");
+        (answer.status == 503).then_some(answer)
+    });
+    assert!(answer.json()["reasons"][0].as_str().is_some_and(|why| why.contains("late.sock")), "{}", answer.text());
+    let _listener = UnixListener::bind(&socket).expect("a socket");
+    eventually("ready", || (edge.admin("GET", "/health/ready").status == 200).then_some(()));
+}

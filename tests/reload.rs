@@ -1,0 +1,114 @@
+//! SIGHUP: installed or refused, and nobody notices.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::harness::{Client, Edge, Origin, PLAIN, eventually};
+
+fn site(origin: &Origin, more: &str) -> String {
+    format!("{PLAIN}sites:\n  localhost:\n    next: {}\n{more}", origin.url())
+}
+
+#[test]
+fn a_new_file_is_installed_for_the_next_request_of_an_old_connection() {
+    let (one, two) = (Origin::text("one"), Origin::text("two"));
+    let mut edge = Edge::start(&site(&one, ""));
+    let mut client = edge.connect();
+    assert_eq!(client.get("/").text(), "one");
+    let status = edge.reload_with(&site(&two, ""));
+    assert!(status.contains("generation 2"), "{status}");
+    assert_eq!(client.get("/").text(), "two");
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_says_why() {
+    let origin = Origin::text("ok");
+    let mut edge = Edge::start(&site(&origin, ""));
+    let status = edge.reload_with("sites: [\n");
+    assert!(status.contains("not reloaded, generation 1 stays") && status.contains("proxy.yaml:"), "{status}");
+    assert!(edge.log().contains("not reloaded"), "{}", edge.log());
+    assert_eq!(edge.get("/").text(), "ok");
+    // Nor does one that cannot be compiled or bound.
+    edge.folder.write("certs/x.pem", "no certificate");
+    let status = edge.reload_with(&site(&origin, "tls: { certs: certs }\n"));
+    assert!(status.contains("not reloaded") && status.contains("x.key"), "{status}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let both = format!("['127.0.0.1:0', '{address}']");
+    let status = edge.reload_with(&site(&origin, "").replace("['127.0.0.1:0']", &both));
+    assert!(status.contains("not reloaded") && status.contains(&address.to_string()), "{status}");
+    assert_eq!(edge.get("/").text(), "ok");
+    assert!(edge.reload_with(&site(&origin, "")).contains("generation 2"));
+}
+
+#[test]
+fn the_service_manager_hears_of_a_reload() {
+    let origin = Origin::text("ok");
+    let mut edge = Edge::start(&site(&origin, ""));
+    edge.signal("HUP");
+    let begun = edge.wait_for_notify("RELOADING=1");
+    assert!(begun.lines().any(|line| line.starts_with("MONOTONIC_USEC=")), "{begun}");
+    edge.wait_for_notify("READY=1");
+}
+
+#[test]
+fn listeners_come_and_go_by_address() {
+    let origin = Origin::text("ok");
+    let mut edge = Edge::start(&site(&origin, ""));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let both = format!("['127.0.0.1:0', '{free}']");
+    edge.reload_with(&site(&origin, "").replace("['127.0.0.1:0']", &both));
+    let mut kept = Client::connect(free);
+    assert_eq!(kept.get("/").text(), "ok");
+    edge.reload_with(&site(&origin, ""));
+    eventually("a closed listener", || std::net::TcpStream::connect(free).is_err().then_some(()));
+    assert_eq!(kept.get("/").text(), "ok", "what was accepted goes on");
+    assert_eq!(edge.get("/").text(), "ok", "the other listener never closed");
+}
+
+#[test]
+fn a_hundred_reloads_under_load_fail_no_request() {
+    let origin = Origin::start(|_, stream| {
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head.as_bytes()).is_ok()
+            && stream.write_all(b"2\r\nab\r\n").is_ok()
+            && stream.write_all(b"2\r\ncd\r\n0\r\n\r\n").is_ok()
+    });
+    let mut edge = Edge::start(&site(&origin, ""));
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let address = edge.http();
+    let load: Vec<_> = (0..4)
+        .map(|number| {
+            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            std::thread::spawn(move || {
+                let mut kept = Client::connect(address);
+                while !stop.load(Ordering::Relaxed) {
+                    // Half of the load on a connection of its own each time.
+                    let answer = if number % 2 == 0 { kept.get("/") } else { Client::connect(address).get("/") };
+                    assert_eq!((answer.status, answer.text().as_str()), (200, "abcd"));
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for generation in 2..102 {
+        let before = count.load(Ordering::Relaxed);
+        let status = edge.reload();
+        assert!(status.contains(&format!("generation {generation}")), "{status}");
+        eventually("load between reloads", || (count.load(Ordering::Relaxed) > before).then_some(()));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for thread in load {
+        thread.join().expect("no request failed");
+    }
+    assert!(count.load(Ordering::Relaxed) > 100);
+}
+
+#[test]
+fn what_takes_a_restart_is_said() {
+    let origin = Origin::text("ok");
+    let mut edge = Edge::start(&site(&origin, ""));
+    edge.reload_with(&site(&origin, "").replace("workers: 2", "workers: 1"));
+    assert!(edge.log().contains("workers takes effect at the next restart"), "{}", edge.log());
+}
