@@ -276,14 +276,52 @@ pub struct Shutdown {
 #[derive(Debug, thiserror::Error)]
 #[error("x")]
 pub struct Problems;
-pub fn load(_p: &std::path::Path) -> Result<Config, Problems> { Err(Problems) }
-pub fn admin_of(_p: &std::path::Path) -> Result<Option<Admin>, Problems> { Err(Problems) }
-pub fn schema() -> String { String::new() }
-impl Config { pub fn show(&self) -> String { String::new() } }
+pub fn load(_p: &std::path::Path) -> Result<Config, Problems> {
+    Err(Problems)
+}
+pub fn admin_of(_p: &std::path::Path) -> Result<Option<Admin>, Problems> {
+    Err(Problems)
+}
+pub fn schema() -> String {
+    String::new()
+}
+impl Config {
+    pub fn show(&self) -> String {
+        String::new()
+    }
+}
 #[derive(Default)]
-pub struct Captures; impl Captures { pub fn get(&self, _n: &str) -> Option<&str> { None } }
-impl PathPattern { pub fn matches(&self, _p: &str) -> Option<Captures> { None } }
-impl std::fmt::Display for PathPattern { fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
-impl std::fmt::Display for AdminAddress { fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { Ok(()) } }
-impl HostPattern { pub fn as_str(&self) -> &str { "" } }
-impl Secret { pub fn matches(&self, _b: &[u8]) -> bool { false } pub fn expose(&self) -> &str { "" } }
+pub struct Captures;
+impl Captures {
+    pub fn get(&self, _n: &str) -> Option<&str> {
+        None
+    }
+}
+impl PathPattern {
+    pub fn matches(&self, _p: &str) -> Option<Captures> {
+        None
+    }
+}
+impl std::fmt::Display for PathPattern {
+    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Ok(())
+    }
+}
+impl std::fmt::Display for AdminAddress {
+    fn fmt(&self, _f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Ok(())
+    }
+}
+impl HostPattern {
+    pub fn as_str(&self) -> &str {
+        ""
+    }
+}
+impl Secret {
+    pub fn matches(&self, _b: &[u8]) -> bool {
+        false
+    }
+    pub fn expose(&self) -> &str {
+        ""
+    }
+}

@@ -51,9 +51,10 @@ impl Router {
         registry: &Arc<Registry>,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let sites = config.sites.iter().map(|site| {
-            compile_site(site, config, registry, has_certificate(site.host.as_str()))
-        });
+        let sites = config
+            .sites
+            .iter()
+            .map(|site| compile_site(site, config, registry, has_certificate(site.host.as_str())));
         Self {
             table: Table::new(sites.collect()),
             trust: config.trust.clone(),
@@ -117,11 +118,9 @@ impl Router {
             && is_below(request.uri().path(), policy.path())
         {
             access.route = Some(Arc::clone(&self.hub_count));
-            let answered = local.hub.answer(request, &client).await;
-            return Ok(answered.unwrap_or_else(|refusal| {
-                access.reason = Some(refusal.reason());
-                refusal.response()
-            }));
+            let (response, reason) = local.hub.answer(request, &client).await;
+            access.reason = reason;
+            return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
         let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
@@ -164,8 +163,7 @@ impl Router {
             Some(port) => (Scheme::Https, port),
             None => (client.scheme, client.port),
         };
-        let port =
-            if port == scheme.default_port() { String::new() } else { format!(":{port}") };
+        let port = if port == scheme.default_port() { String::new() } else { format!(":{port}") };
         let rest = request.uri().path_and_query().map_or("/", |rest| rest.as_str());
         let location = format!("{}://{host}{port}{rest}", scheme.as_str());
         let mut response = Response::new(Body::empty());
@@ -209,16 +207,17 @@ fn compile_site(
     registry: &Arc<Registry>,
     has_certificate: bool,
 ) -> Site {
-    let proxy = |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
-        let first_byte = route.and_then(|route| route.first_byte);
-        let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-        Handler::Proxy(Proxy::compile(
-            upstream,
-            strip,
-            route.is_some_and(|route| route.upgrade),
-            site.dev,
-        ))
-    };
+    let proxy =
+        |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
+            let first_byte = route.and_then(|route| route.first_byte);
+            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
+            Handler::Proxy(Proxy::compile(
+                upstream,
+                strip,
+                route.is_some_and(|route| route.upgrade),
+                site.dev,
+            ))
+        };
     let routes = site.routes.iter().filter_map(|route| {
         let handler = match &route.action {
             config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
