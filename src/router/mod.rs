@@ -11,7 +11,7 @@ use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
-use crate::observe::Access;
+use crate::observe::{Access, metrics};
 use crate::observe::access::RouteCount;
 use crate::proxy::{ForwardError, Proxy};
 use crate::redirect::Redirect;
@@ -83,6 +83,7 @@ impl Router {
         let answered = self.choose(request, peer, local, access).await;
         answered.unwrap_or_else(|fault| {
             access.reason = Some(fault.reason);
+            metrics::count_fault(fault.reason);
             if access.route.is_none() {
                 access.route = Some(Arc::clone(&self.edge_count));
             }
@@ -120,6 +121,7 @@ impl Router {
             let answered = local.hub.answer(request, &client).await;
             return Ok(answered.unwrap_or_else(|refusal| {
                 access.reason = Some(refusal.reason());
+                metrics::count_fault(refusal.reason());
                 refusal.response()
             }));
         }
