@@ -75,7 +75,8 @@ impl Proxy {
     }
 
     fn admit_upgrade(&self, request: &Request) -> Result<(), ForwardError> {
-        if !self.upgrade && !(self.dev && next::is_dev_socket(request.uri().path())) {
+        let declared = self.upgrade || (self.dev && next::is_dev_socket(request.uri().path()));
+        if !declared {
             return Err(ForwardError::UpgradeRefused);
         }
         // What follows the head would reach the application as a request of its own.

@@ -186,7 +186,7 @@ impl Attempt<'_> {
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
         match self.request.upload.poll(self.connection, cx) {
             Poll::Ready(Ok(())) => self.progress = Progress::Sent,
-            Poll::Ready(Err(UploadError::Write(_))) => self.progress = Progress::Broken,
+            Poll::Ready(Err(UploadError::Write)) => self.progress = Progress::Broken,
             Poll::Ready(Err(UploadError::Body(error))) => return Err(Failure::Body(error)),
             Poll::Pending => (),
         }

@@ -1,5 +1,6 @@
 //! A response's body on its way from the target; owns the connection and gives it back.
 
+use std::io::ErrorKind;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -64,7 +65,7 @@ pub fn body(
     }
     let upload = upload.map(Box::new);
     let flow = Some(Box::new(Flow { connection, keeping, upload, moved: 0 }));
-    Body::stream(Download { flow, left, idle, alarm: None, paused: false })
+    Body::stream(Download { flow, left, idle, alarm: None, paused: false, failed: None })
 }
 
 /// Streams one response. Dropped before its end it closes the connection, so that the target
@@ -77,6 +78,8 @@ struct Download {
     /// Made at the first pause, set anew at each.
     alarm: Option<Pin<Box<Sleep>>>,
     paused: bool,
+    /// Told one turn later: what came before goes out first.
+    failed: Option<BodyError>,
 }
 
 struct Flow {
@@ -151,9 +154,15 @@ impl Download {
         Poll::Ready(BodyError::Idle(self.idle))
     }
 
-    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn fail(
+        &mut self,
+        error: BodyError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.flow = None;
-        Poll::Ready(Some(Err(error)))
+        self.failed = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -166,6 +175,9 @@ impl http_body::Body for Download {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(failed) = this.failed.take() {
+            return Poll::Ready(Some(Err(failed)));
+        }
         loop {
             let Some(flow) = &mut this.flow else { return Poll::Ready(None) };
             if flow.send_on(cx) {
@@ -195,21 +207,21 @@ impl http_body::Body for Download {
                         return Poll::Ready(None);
                     }
                     Poll::Ready(Ok(0)) => {
-                        return this.fail(BodyError::io(std::io::ErrorKind::UnexpectedEof.into()));
+                        return this.fail(BodyError::io(ErrorKind::UnexpectedEof.into()), cx);
                     }
-                    Poll::Ready(Err(error)) => return this.fail(BodyError::io(error)),
+                    Poll::Ready(Err(error)) => return this.fail(BodyError::io(error), cx),
                     Poll::Pending => {
                         let late = ready!(this.poll_idle(cx));
-                        return this.fail(late);
+                        return this.fail(late, cx);
                     }
                 },
-                Err(bad) => return this.fail(BodyError::Malformed(bad.as_str())),
+                Err(bad) => return this.fail(BodyError::Malformed(bad.as_str()), cx),
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.flow.is_none()
+        self.flow.is_none() && self.failed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -32,7 +32,7 @@ use http1::Head;
 use target::{Load, Target};
 use upload::Upload;
 
-pub use error::{Retry, SendError};
+pub use error::SendError;
 pub use pool::Pools;
 pub use target::Registry;
 pub use tunnel::Tunnel;

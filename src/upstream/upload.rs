@@ -1,7 +1,7 @@
 //! A request's body on its way to the target, and how much of it may be said again.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -40,7 +40,7 @@ pub enum UploadError {
     /// The client's side.
     Body(BodyError),
     /// The target's side.
-    Write(io::Error),
+    Write,
 }
 
 impl Upload {
@@ -103,7 +103,7 @@ impl Upload {
             let before = self.unsent.remaining();
             let written = connection.poll_write(&mut self.unsent, cx);
             self.moved += (before - self.unsent.remaining()) as u64;
-            ready!(written).map_err(UploadError::Write)?;
+            ready!(written).map_err(|_closed| UploadError::Write)?;
             if self.ended {
                 return Poll::Ready(Ok(()));
             }
