@@ -33,8 +33,8 @@ fn a_broken_file_changes_nothing_and_says_why() {
     assert!(edge.log().contains("not reloaded"), "{}", edge.log());
     assert_eq!(edge.get("/").text(), "ok");
     // Nor does one that cannot be compiled or bound.
-    edge.folder.write("certs/x.pem", "no certificate");
-    let status = edge.reload_with(&site(&origin, "tls: { certs: certs }\n"));
+    edge.folder.write("half/x.pem", "no certificate");
+    let status = edge.reload_with(&site(&origin, "tls: { certs: half }\n"));
     assert!(status.contains("not reloaded") && status.contains("x.key"), "{status}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address");

@@ -191,7 +191,12 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: &str) {
     }
 }
 
-/// Replaces every forwarding header by what the edge knows itself.
+/// Asks the far end to close the connection after this message.
+pub fn set_close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Replaces `Host` and every forwarding header by what the edge knows itself.
 ///
 /// Next.js reads `X-Forwarded-Proto` twice, once as a whole word: it is always one word.
 /// `X-Forwarded-Host` carries the port only when it is not the scheme's own, as `Origin` does.
@@ -204,14 +209,15 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
         Some(chain) => format!("{chain}, {peer_address}"),
         None => peer_address.to_string(),
     };
-    let mut set = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
+    let mut set = |names: &[HeaderName], value: String| {
+        let Ok(value) = HeaderValue::try_from(value) else { return };
+        for name in names {
+            headers.insert(name, value.clone());
         }
     };
-    set(FORWARDED_FOR, &chain);
-    set(FORWARDED_HOST, &client.authority());
-    set(FORWARDED_PORT, itoa::Buffer::new().format(client.port));
+    set(&[FORWARDED_FOR], chain);
+    set(&[header::HOST, FORWARDED_HOST], client.authority());
+    headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
 }
 

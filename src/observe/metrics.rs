@@ -2,7 +2,7 @@
 //!
 //! A label is an enum's word or a name from the configuration, never a client's value.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -170,6 +170,22 @@ pub fn series(metric: &'static Metric, labels: &[&str]) -> Arc<Series> {
     let entry = all.entry((metric.name, labels));
     let (_, series) = entry.or_insert_with(|| (metric, Arc::new(Series::new())));
     Arc::clone(series)
+}
+
+thread_local! {
+    static FAULTS_HERE: RefCell<Vec<(&'static str, Arc<Series>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Counts an answer of the edge's own; each worker finds a reason's series once.
+pub fn count_fault(reason: &'static str) {
+    FAULTS_HERE.with_borrow_mut(|known| match known.iter().find(|(word, _)| *word == reason) {
+        Some((_, faults)) => faults.increment(),
+        None => {
+            let faults = series(&FAULTS, &[reason]);
+            faults.increment();
+            known.push((reason, faults));
+        }
+    });
 }
 
 /// All metrics in the text format of Prometheus.

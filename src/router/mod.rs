@@ -11,7 +11,7 @@ use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
-use crate::observe::Access;
+use crate::observe::{Access, metrics};
 use crate::observe::access::RouteCount;
 use crate::proxy::{ForwardError, Proxy};
 use crate::redirect::Redirect;
@@ -51,10 +51,9 @@ impl Router {
         registry: &Arc<Registry>,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let sites = config
-            .sites
-            .iter()
-            .map(|site| compile_site(site, config, registry, has_certificate(site.host.as_str())));
+        let sites = config.sites.iter().map(|site| {
+            compile_site(site, config, registry, has_certificate(site.host.as_str()))
+        });
         Self {
             table: Table::new(sites.collect()),
             trust: config.trust.clone(),
@@ -84,6 +83,7 @@ impl Router {
         let answered = self.choose(request, peer, local, access).await;
         answered.unwrap_or_else(|fault| {
             access.reason = Some(fault.reason);
+            metrics::count_fault(fault.reason);
             if access.route.is_none() {
                 access.route = Some(Arc::clone(&self.edge_count));
             }
@@ -118,9 +118,12 @@ impl Router {
             && is_below(request.uri().path(), policy.path())
         {
             access.route = Some(Arc::clone(&self.hub_count));
-            let (response, reason) = local.hub.answer(request, &client).await;
-            access.reason = reason;
-            return Ok(response);
+            let answered = local.hub.answer(request, &client).await;
+            return Ok(answered.unwrap_or_else(|refusal| {
+                access.reason = Some(refusal.reason());
+                metrics::count_fault(refusal.reason());
+                refusal.response()
+            }));
         }
         let site = site.ok_or(Fault::NO_SITE)?;
         let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
@@ -163,7 +166,8 @@ impl Router {
             Some(port) => (Scheme::Https, port),
             None => (client.scheme, client.port),
         };
-        let port = if port == scheme.default_port() { String::new() } else { format!(":{port}") };
+        let port =
+            if port == scheme.default_port() { String::new() } else { format!(":{port}") };
         let rest = request.uri().path_and_query().map_or("/", |rest| rest.as_str());
         let location = format!("{}://{host}{port}{rest}", scheme.as_str());
         let mut response = Response::new(Body::empty());
@@ -207,17 +211,16 @@ fn compile_site(
     registry: &Arc<Registry>,
     has_certificate: bool,
 ) -> Site {
-    let proxy =
-        |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
-            let first_byte = route.and_then(|route| route.first_byte);
-            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-            Handler::Proxy(Proxy::compile(
-                upstream,
-                strip,
-                route.is_some_and(|route| route.upgrade),
-                site.dev,
-            ))
-        };
+    let proxy = |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
+        let first_byte = route.and_then(|route| route.first_byte);
+        let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
+        Handler::Proxy(Proxy::compile(
+            upstream,
+            strip,
+            route.is_some_and(|route| route.upgrade),
+            site.dev,
+        ))
+    };
     let routes = site.routes.iter().filter_map(|route| {
         let handler = match &route.action {
             config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
