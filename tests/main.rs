@@ -8,6 +8,8 @@ mod admin;
 mod app;
 /// The command line and what it says of a configuration.
 mod cli;
+/// proxy.yaml in, problems or the effective configuration out.
+mod config;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
