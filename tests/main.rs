@@ -1,5 +1,7 @@
 //! The binary, driven from outside: by its sockets, signals and exit codes.
 
+#![expect(clippy::indexing_slicing, clippy::panic, clippy::print_stderr, reason = "a test may stop, and say why")]
+
 mod harness;
 
 /// Health, readiness, metrics and reload on the private listener.
