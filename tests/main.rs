@@ -1,6 +1,11 @@
 //! The binary, driven from outside: by its sockets, signals and exit codes.
 
-#![expect(clippy::indexing_slicing, clippy::panic, clippy::print_stderr, reason = "a test may stop, and say why")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test may stop, and say why"
+)]
 
 mod harness;
 
