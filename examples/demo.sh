@@ -29,7 +29,7 @@ fi
 
 app="" edge=""
 finish() {
-    trap "" EXIT INT TERM
+    trap "" EXIT HUP INT TERM
     # The edge first: it still passes on what the app is answering.
     for process in $edge $app; do
         kill -TERM "$process" 2>/dev/null || true
@@ -38,17 +38,21 @@ finish() {
     echo "stopped"
 }
 trap finish EXIT
+trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Process groups of their own: Ctrl-C reaches this script alone, which ends them in order.
+set -m
 echo "starting the app on port $APP_PORT (log: demo/app.log)"
 (cd examples/next-chat && exec node node_modules/next/dist/bin/next start -H 127.0.0.1 -p "$APP_PORT") \
-    >demo/app.log 2>&1 &
+    </dev/null >demo/app.log 2>&1 &
 app=$!
 
 echo "starting Vestibule (log: demo/vestibule.log, requests: demo/access.log)"
-"$vestibule" run -c examples/demo.yaml >demo/access.log 2>demo/vestibule.log &
+"$vestibule" run -c examples/demo.yaml </dev/null >demo/access.log 2>demo/vestibule.log &
 edge=$!
+set +m
 
 for _ in $(seq 300); do
     if ! kill -0 "$edge" 2>/dev/null; then cat demo/vestibule.log >&2; exit 1; fi
