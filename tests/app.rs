@@ -375,7 +375,12 @@ impl Load {
             // Two crowds in one room would count each other's messages.
             app.script(
                 "hold.mjs",
-                &[("TRANSPORTS", transports), ("CLIENTS", &clients), ("ROOM", transports)],
+                &[
+                    ("TRANSPORTS", transports),
+                    ("CLIENTS", &clients),
+                    ("EVERY_MS", "100"),
+                    ("ROOM", transports),
+                ],
             )
         });
         let (stop, answered) = (Arc::default(), Arc::default());
@@ -500,6 +505,7 @@ fn a_stop_closes_transports_and_clients_come_back_to_the_next_process() {
             ("URL", url.as_str()),
             ("TRANSPORTS", transports),
             ("CLIENTS", &clients),
+            ("EVERY_MS", "100"),
             ("ROOM", transports),
         ];
         Script::start("hold.mjs", &more)

@@ -27,6 +27,8 @@ mod hub_rules;
 mod hub_websocket;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
+/// What the README and the demo show is what the binary takes.
+mod readme;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
 /// The units, socket activation, the notify protocol.
