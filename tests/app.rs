@@ -522,8 +522,11 @@ fn a_stop_closes_transports_and_clients_come_back_to_the_next_process() {
         for _ in 0..CROWD {
             let line: Value =
                 serde_json::from_str(&crowd.wait_for("\"disconnect\"")).expect("JSON");
-            // After "io server disconnect" the client would stay away.
-            assert_eq!(line["reason"], "transport close", "{transports}: {line}");
+            // After "io server disconnect" the client would stay away. One that polls may find
+            // nobody to ask before it hears that its transport was closed.
+            let reason = line["reason"].as_str().unwrap_or_default();
+            let polls = transports != "websocket" && reason == "transport error";
+            assert!(polls || reason == "transport close", "{transports}: {line}");
         }
     }
     let mut page = Vec::new();

@@ -143,6 +143,8 @@ program(async () => {
     const timers = members.map((member) => setInterval(() => member.send(), everyMs));
     await stop;
     timers.forEach(clearInterval);
+    // A last word from each, so that whoever came back late has nothing older to wait for.
+    members.forEach((member) => member.send());
   });
 
   await step("the last messages arrive", async () => {
