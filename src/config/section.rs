@@ -329,12 +329,12 @@ impl<'a> Section<'a> {
     }
 
     /// The section below a key; without it, one of defaults only.
-    pub fn section(&self, name: &str) -> Section<'a> {
+    pub fn section(&self, name: &str) -> Self {
         let (main, keys) = keys_of(&self.key(name).kind);
         match (self.written(name), main) {
             (Some(field), Some(main)) => field.short(main, keys),
             (Some(field), None) => field.section(keys),
-            (None, _) => Section {
+            (None, _) => Self {
                 reader: self.reader,
                 keys,
                 path: join(&self.path, name),
@@ -348,7 +348,7 @@ impl<'a> Section<'a> {
 
 impl<'a> Section<'a> {
     /// The objects of a list.
-    pub fn sections(&self, name: &str) -> Vec<Section<'a>> {
+    pub fn sections(&self, name: &str) -> Vec<Self> {
         let (_, keys) = keys_of(&self.key(name).kind);
         let items = self.written(name).map(Field::items).unwrap_or_default();
         items.iter().map(|item| item.section(keys)).collect()
