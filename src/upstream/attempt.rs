@@ -172,13 +172,11 @@ impl Attempt<'_> {
             if self.waits_until.is_none() {
                 self.request.upload.join(head, cx).map_err(Failure::Body)?;
             }
-            let mut unsent = head.as_slice();
-            let tried = self.connection.poll_write(&mut unsent, cx);
-            self.written = head.len() - unsent.len();
-            if let Poll::Ready(Err(_)) = tried {
+            let Ok(written) = self.connection.try_write(head, cx) else {
                 return Err(self.closed());
-            }
-            self.request.upload.put_first(unsent);
+            };
+            self.written = written;
+            self.request.upload.put_first(head.get(written..).unwrap_or_default());
             Ok(())
         })
     }
