@@ -194,8 +194,8 @@ impl Attempt<'_> {
     /// Reads up to the head; `None` after an interim one that lets the body begin.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Answered>, Failure>> {
         loop {
-            let method = &self.request.parts.method;
-            let read = self.reader.read(&mut self.connection.buffer, method);
+            let request::Parts { method, headers, .. } = &mut self.request.parts;
+            let read = self.reader.read(&mut self.connection.buffer, method, headers);
             match read.map_err(Failure::BadResponse)? {
                 None => match ready!(self.connection.poll_fill(cx)) {
                     Ok(1..) => self.answering = true,
