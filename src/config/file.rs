@@ -45,16 +45,26 @@ pub struct Entry {
     pub node: Node,
 }
 
-/// The tree of a file and what is wrong with its YAML.
-///
-/// After a mistake in the syntax the tree holds what stands before it. An empty file has no root.
-pub fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
-    let mut builder = Builder {
-        parser: Parser::new_from_str(text),
-        problems: Vec::new(),
-        depth: 0,
-        broken: false,
-    };
+impl Node {
+    /// What stands behind a key, if this is a mapping that has it.
+    pub fn child(&self, name: &str) -> Option<&Self> {
+        let Value::Map(entries) = &self.value else { return None };
+        entries.iter().find(|entry| entry.name.text == name).map(|entry| &entry.node)
+    }
+}
+
+/// What could be read of a file.
+pub struct Parsed {
+    /// `None` if nothing is written. After a mistake in the syntax it holds what stands before it.
+    pub root: Option<Node>,
+    pub problems: Vec<Problem>,
+    /// The rest of the file is unknown.
+    pub broken: bool,
+}
+
+pub fn parse(text: &str) -> Parsed {
+    let parser = Parser::new_from_str(text);
+    let mut builder = Builder { parser, problems: Vec::new(), depth: 0, broken: false };
     let mut root = None;
     while let Some((event, place)) = builder.next() {
         match event {
@@ -67,7 +77,7 @@ pub fn parse(text: &str) -> (Option<Node>, Vec<Problem>) {
             event => root = Some(builder.node(event, place)),
         }
     }
-    (root, builder.problems)
+    Parsed { root, problems: builder.problems, broken: builder.broken }
 }
 
 struct Builder<'a> {

@@ -63,7 +63,7 @@ const MEMORY_MAX: usize = 1 << 30;
 fn namespaces(section: &Section<'_>) -> Vec<Namespace> {
     let named = section.names("namespaces");
     if named.is_empty() && section.written("namespaces").is_none_or(Field::is_map) {
-        section.refuse(
+        section.refuse_lack(
             "has no namespaces, so nobody could connect; write namespaces: { /: { auth: none } }",
         );
     }
@@ -76,15 +76,14 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
         named.field.refuse_key(what);
     }
     if section.written("auth").is_none() {
-        section.refuse("has no auth; write auth: none to let everybody in");
+        section.refuse_lack("has no auth; write auth: none to let everybody in");
     }
-    let none = |text: &str| match text {
-        "none" => Ok(()),
-        other => Err(format!("no session provider is called {other:?}; only none is built yet")),
-    };
-    section
-        .written("auth")
-        .inspect(|auth| auth.items().iter().for_each(|item| drop(item.read(none))));
+    for provider in section.written("auth").map(Field::items).unwrap_or_default() {
+        provider.read(|text| match text {
+            "none" => Ok(()),
+            _ => Err(format!("no session provider is called {text:?}; only none is built yet")),
+        });
+    }
     let join = section.list("join", |text| template(text, When::Connect));
     let (events, otherwise) = events(section, &join);
     Namespace { name: named.name.to_owned(), auth: NamespaceAuth::Anyone, join, events, otherwise }
@@ -149,7 +148,7 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
         ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
         [] => {
-            section.refuse("has no rule; write relay, join or leave, or deny alone");
+            section.refuse_lack("has no rule; write relay, join or leave, or deny alone");
             None
         }
         _ => {

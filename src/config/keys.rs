@@ -106,14 +106,19 @@ static LISTEN: &[Key] = &[
     key(
         "admin",
         Kind::Or("none", &Kind::Short("address", ADMIN)),
-        Some("unix:/run/vestibule/admin.sock"),
+        None,
         "The private listener for health, metrics and reload; none for none.",
     ),
     later("proxy_protocol"),
 ];
 
 static ADMIN: &[Key] = &[
-    key("address", Kind::Text, None, "unix:PATH or an address and port; never a public one."),
+    key(
+        "address",
+        Kind::Text,
+        Some("unix:/run/vestibule/admin.sock"),
+        "unix:PATH or an address and port; never a public one.",
+    ),
     key("token", Kind::Secret, None, "Asked of every request that changes something over TCP."),
 ];
 

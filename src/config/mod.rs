@@ -7,6 +7,8 @@ mod file;
 mod hub;
 mod keys;
 mod load;
+#[cfg(test)]
+mod manual;
 mod pattern;
 mod problem;
 mod schema;

@@ -1,6 +1,6 @@
 //! What is wrong with a file: where, what, and what instead.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Line and column of a character, both from 1.
@@ -62,12 +62,26 @@ impl fmt::Display for Problems {
                 write!(f, ":{line}:{column}")?;
             }
             if !problem.key.is_empty() {
-                // A key is the file's own text; it must not draw on the operator's terminal.
-                write!(f, "  {}", problem.key.escape_debug())?;
+                write!(f, "  {}", Tame(&problem.key))?;
             }
-            write!(f, "  {}", problem.what)?;
+            write!(f, "  {}", Tame(&problem.what))?;
         }
         Ok(())
+    }
+}
+
+/// A text of the file's that must not draw on the operator's terminal, nor begin a line.
+struct Tame<'a>(&'a str);
+
+impl fmt::Display for Tame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|letter| match letter {
+            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                write!(f, "{}", letter.escape_unicode())
+            }
+            letter if letter.is_control() => write!(f, "{}", letter.escape_debug()),
+            letter => f.write_char(letter),
+        })
     }
 }
 

@@ -118,9 +118,7 @@ impl<'a> Field<'a> {
             "true" if scalar.plain => Some(true),
             "false" if scalar.plain => Some(false),
             text => {
-                self.refuse(format!(
-                    "{text:?} is neither true nor false, which alone are read here"
-                ));
+                self.refuse(format!("{text:?} is no boolean; true and false are, without quotes"));
                 None
             }
         }
@@ -214,8 +212,11 @@ impl<'a> Field<'a> {
     }
 
     pub fn section(&self, keys: &'static [Key]) -> Section<'a> {
-        let known = self.entries().into_iter().filter(|named| is_known(named, keys)).collect();
-        self.of(keys, known, !self.is_map())
+        let mut entries = self.entries();
+        let written = entries.len();
+        entries.retain(|named| is_known(named, keys));
+        let muddled = entries.len() < written || !self.is_map();
+        self.of(keys, entries, muddled)
     }
 
     /// As `section`; what is no mapping is the value of `main`.
@@ -226,9 +227,9 @@ impl<'a> Field<'a> {
         self.of(keys, vec![Named { name: main, field: self.clone() }], false)
     }
 
-    fn of(&self, keys: &'static [Key], entries: Vec<Named<'a>>, broken: bool) -> Section<'a> {
+    fn of(&self, keys: &'static [Key], entries: Vec<Named<'a>>, muddled: bool) -> Section<'a> {
         let Self { reader, place, .. } = *self;
-        Section { reader, keys, path: self.path.clone(), place, entries, broken }
+        Section { reader, keys, path: self.path.clone(), place, entries, muddled }
     }
 }
 
@@ -260,8 +261,8 @@ pub struct Section<'a> {
     path: String,
     place: Place,
     entries: Vec<Named<'a>>,
-    /// Was refused as a whole: what it lacks is nobody's fault.
-    broken: bool,
+    /// Something of it was refused already, which may be what it lacks.
+    muddled: bool,
 }
 
 impl<'a> Section<'a> {
@@ -282,8 +283,13 @@ impl<'a> Section<'a> {
 
     /// About the section as a whole.
     pub fn refuse(&self, what: impl Into<String>) {
-        if !self.broken {
-            self.reader.refuse(self.place, &self.path, what);
+        self.reader.refuse(self.place, &self.path, what);
+    }
+
+    /// As `refuse` for what is not there, and not misspelt either.
+    pub fn refuse_lack(&self, what: impl Into<String>) {
+        if !self.muddled {
+            self.refuse(what);
         }
     }
 
@@ -292,7 +298,7 @@ impl<'a> Section<'a> {
         if let Some(field) = self.written(name) {
             return Some(read(field));
         }
-        let (node, _) = file::parse(self.key(name).default?);
+        let node = file::parse(self.key(name).default?).root;
         let path = join(&self.path, name);
         let field = Field { reader: self.reader, path, place: self.place, node: &node? };
         Some(read(&field))
@@ -334,7 +340,7 @@ impl<'a> Section<'a> {
                 path: join(&self.path, name),
                 place: self.place,
                 entries: Vec::new(),
-                broken: false,
+                muddled: false,
             },
         }
     }
@@ -374,7 +380,8 @@ pub fn choose<T: Copy>(text: &str, values: &[(&str, T)]) -> Result<T, String> {
         return Ok(*value);
     }
     let words: Vec<_> = values.iter().map(|(word, _)| *word).collect();
-    Err(match nearest(text, words.iter().copied()) {
+    let is_word = text.starts_with(|first: char| first.is_ascii_alphabetic());
+    Err(match nearest(text, words.iter().copied()).filter(|_| is_word) {
         Some(word) => format!("{text:?} is not known here; did you mean {word:?}?"),
         None => format!("{text:?} is not known here; {} can be written", words.join(", ")),
     })

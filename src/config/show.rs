@@ -6,7 +6,7 @@ use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
     AccessTo, Action, AdminAddress, Audience, Balance, Config, Hub, Level, Listen, LogFormat,
-    Namespace, Relay, Route, Rule, Site, Target, Template, TlsVersion, Upstream,
+    Namespace, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {

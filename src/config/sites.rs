@@ -48,7 +48,7 @@ fn site(
     let host = HostPattern::parse(named.name).map_err(|what| named.field.refuse_key(what)).ok();
     let next = section.written("next").map(|_| upstream(&section.section("next")));
     if next.is_none() && section.written("routes").is_none() && hub.is_none() {
-        section.refuse(
+        section.refuse_lack(
             "has neither next nor routes, so nothing answers; write next: http://127.0.0.1:3000",
         );
     }
@@ -82,7 +82,7 @@ fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Ve
 fn upstream(section: &Section<'_>) -> Upstream {
     let targets = section.list("targets", |text| target(text, section.folder()));
     if section.written("targets").is_none_or(Field::is_empty_list) {
-        section.refuse("has no targets; write http://127.0.0.1:3000");
+        section.refuse_lack("has no targets; write http://127.0.0.1:3000");
     }
     let double = |(index, target): &(usize, &Target)| {
         targets.iter().take(*index).any(|other| other == *target)
@@ -194,7 +194,7 @@ fn is_below(path: &str, prefix: &str) -> bool {
 
 fn route(section: &Section<'_>, has_next: bool) -> Option<Route> {
     if section.written("path").is_none() {
-        section.refuse("has no path; write /exact, /prefix/* or /old/:slug");
+        section.refuse_lack("has no path; write /exact, /prefix/* or /old/:slug");
     }
     let path = section.get("path", PathPattern::parse);
     let action = action(section, path.as_ref(), has_next);
@@ -224,7 +224,7 @@ fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> 
         (None, Some(_)) => redirect_of(section, path),
         (None, None) => {
             if !has_next {
-                section.refuse("goes to next, which the site has not; write to or redirect");
+                section.refuse_lack("goes to next, which the site has not; write to or redirect");
             }
             Action::Next
         }

@@ -32,7 +32,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
         shutdown: Shutdown { grace: file.section("shutdown").value("grace", duration) },
     };
     if file.written("sites").is_none() && file.written("hub").is_none() {
-        file.refuse("has neither sites nor hub, so there is nothing to do; write one");
+        file.refuse_lack("has neither sites nor hub, so there is nothing to do; write one");
     }
     (config, reader.into_problems())
 }
@@ -81,17 +81,11 @@ fn listen(section: &Section<'_>) -> Listen {
 }
 
 fn admin(listen: &Section<'_>) -> Option<Admin> {
-    let parse = |text: &str| admin_address(text, listen.folder());
-    let Some(field) = listen.written("admin") else {
-        return listen.get("admin", parse).map(|address| Admin { address, token: None });
-    };
-    if field.is_word("none") {
+    if listen.written("admin").is_some_and(|field| field.is_word("none")) {
         return None;
     }
     let section = listen.section("admin");
-    if section.written("address").is_none() {
-        section.refuse("has no address; write unix:PATH or 127.0.0.1:9180");
-    }
+    let parse = |text: &str| admin_address(text, listen.folder());
     let token = section.written("token").and_then(Field::read_secret);
     let address = section.get("address", parse)?;
     if let AdminAddress::Tcp(tcp) = &address

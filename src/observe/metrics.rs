@@ -107,7 +107,15 @@ impl Series {
             let loaded = self.slots.iter().filter_map(|slot| slot.buckets.get(index));
             below += loaded.map(|bucket| bucket.load(Ordering::Relaxed)).sum::<i64>();
             let bound = seconds(i64::try_from(*bound).unwrap_or(i64::MAX));
-            line(page, metric.name, "_bucket", metric.labels, labels, Some(&bound), &below.to_string());
+            line(
+                page,
+                metric.name,
+                "_bucket",
+                metric.labels,
+                labels,
+                Some(&bound),
+                &below.to_string(),
+            );
         }
         let count = self.value().to_string();
         let micros = self.slots.iter().map(|slot| slot.micros.load(Ordering::Relaxed)).sum();
@@ -231,6 +239,7 @@ metrics! {
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";
     HUB_BYTES: Counter "vestibule_hub_bytes_total" ["direction"] "Bytes of Engine.IO messages.";
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
+    HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Access lines dropped because the log could not take them.";
     RELOADS: Counter "vestibule_reloads_total" ["verdict"] "Reloads, installed or refused.";
     GENERATION: Gauge "vestibule_generation" [] "Number of the installed configuration, from 1.";
@@ -243,8 +252,12 @@ mod tests {
 
     #[test]
     fn slots_add_up_and_render() {
-        static TEST: Metric =
-            Metric { name: "test_seconds", help: "Help.", kind: Kind::Histogram, labels: &["route"] };
+        static TEST: Metric = Metric {
+            name: "test_seconds",
+            help: "Help.",
+            kind: Kind::Histogram,
+            labels: &["route"],
+        };
         let series = series(&TEST, &["a\"b"]);
         series.observe(Duration::from_millis(3));
         std::thread::spawn({

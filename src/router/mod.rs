@@ -118,12 +118,9 @@ impl Router {
             && is_below(request.uri().path(), policy.path())
         {
             access.route = Some(Arc::clone(&self.hub_count));
-            let answered = local.hub.answer(request, &client).await;
-            return Ok(answered.unwrap_or_else(|refusal| {
-                access.reason = Some(refusal.reason());
-                metrics::count_fault(refusal.reason());
-                refusal.response()
-            }));
+            let (response, reason) = local.hub.answer(request, &client).await;
+            access.reason = reason;
+            return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
         let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
