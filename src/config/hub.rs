@@ -38,14 +38,19 @@ fn path(text: &str) -> Result<String, String> {
     Ok(path.to_owned())
 }
 
+/// As browsers send it: in lower case, without the scheme's own port.
 fn origin(text: &str) -> Result<String, String> {
     let origin = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
-    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-    let is_host = |host: &str| {
-        !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@*".contains(&b))
-    };
-    if origin == "*" || host.is_some_and(is_host) {
+    if origin == "*" {
         return Ok(origin);
+    }
+    let letter = |byte: u8| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte);
+    for (scheme, port) in [("https://", ":443"), ("http://", ":80")] {
+        let Some(host) = origin.strip_prefix(scheme) else { continue };
+        let host = host.strip_suffix(port).unwrap_or(host);
+        if !host.is_empty() && host.bytes().all(letter) {
+            return Ok(format!("{scheme}{host}"));
+        }
     }
     Err(format!("{text:?} is no origin; write https://app.example.com, or \"*\" for any"))
 }
