@@ -1,13 +1,14 @@
 //! The cases: what is done to a server, and the figures that come of it.
 
 use std::error::Error;
+use std::io::Write as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::client::{Way, find};
 use crate::crowd::{Crowd, Pace, in_time, is_granted};
 use crate::figure::Figure;
-use crate::server::{Memory, Server};
+use crate::server::{Kind, Memory, Server};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 pub type Sample = Vec<(Figure, f64)>;
@@ -34,7 +35,7 @@ pub struct Plan {
 impl Plan {
     pub const WHOLE: Self = Self {
         rounds: 3,
-        connects: 2_000,
+        connects: 5_000,
         upgrades: 1_000,
         talk: Duration::from_secs(3),
         crowd: 10_000,
@@ -81,6 +82,11 @@ impl Case {
         matches!(self, Self::Crowd | Self::CrowdTls)
     }
 
+    /// TLS is the hub's alone: the other servers have it from elsewhere.
+    pub fn is_for(self, kind: Kind) -> bool {
+        self != Self::CrowdTls || kind == Kind::Vestibule
+    }
+
     pub fn sample(self, server: &Server, plan: &Plan) -> Outcome<Sample> {
         match self {
             Self::Connect => connect(server, plan.connects, Way::WebSocket, RUSH, Figure::Connect),
@@ -116,7 +122,7 @@ fn echo(server: &Server, time: Duration) -> Outcome<Sample> {
     let (before, begun) = (server.cpu()?, Instant::now());
     let count = echoes(&mut crowd, time)?;
     let spent = micros(server.cpu()? - before) / count as f64;
-    print!("  {:>9.0}/s", count as f64 / begun.elapsed().as_secs_f64());
+    tell(&format!("  {:>9.0}/s", count as f64 / begun.elapsed().as_secs_f64()));
     crowd.leave()?;
     Ok(vec![(Figure::Echo, spent)])
 }
@@ -169,7 +175,7 @@ fn delivery_cost(
     let (before, begun) = (server.cpu()?, Instant::now());
     let count = talk(crowd, speakers, time)?;
     let spent = micros(server.cpu()? - before) / count as f64;
-    print!("  {:>9.0}/s", count as f64 / begun.elapsed().as_secs_f64());
+    tell(&format!("  {:>9.0}/s", count as f64 / begun.elapsed().as_secs_f64()));
     Ok(spent)
 }
 
@@ -217,6 +223,7 @@ fn crowd(server: &Server, plan: &Plan) -> Outcome<Sample> {
     let mut crowd = Crowd::new(server.address, None)?;
     let (mut sample, full) = gather(server, &mut crowd, plan, empty)?;
 
+    tell("; pings");
     let before = server.cpu()?;
     let pings = crowd.rest(plan.ping)?;
     let spent = micros(server.cpu()? - before) / 1000.0;
@@ -225,21 +232,21 @@ fn crowd(server: &Server, plan: &Plan) -> Outcome<Sample> {
     }
     sample.push((Figure::Pings, spent / pings as f64 * PINGS_A_MINUTE));
 
+    tell("; broadcasts");
     let cost = delivery_cost(server, &mut crowd, 1, plan.talk)?;
     sample.push((Figure::DeliveryCrowd, cost));
     let told = settled(server, Some(&mut crowd))?;
     sample.push((Figure::AfterBroadcast, told.resident / full.resident));
+    tell(&format!("  {} KiB; leaving", told.resident));
     crowd.leave()?;
     let left = settled(server, None)?;
     sample.push((Figure::AfterLeave, left.resident / empty.resident));
-    print!("  resident KiB: empty {}, full {}", empty.resident, full.resident);
-    print!(", after broadcasts {}, after all left {}", told.resident, left.resident);
+    tell(&format!(" {} KiB", left.resident));
     Ok(sample)
 }
 
-/// Only for the hub: the other servers have TLS from elsewhere.
 fn crowd_tls(server: &Server, plan: &Plan) -> Outcome<Sample> {
-    let Some((address, client)) = server.secure.clone() else { return Ok(Vec::new()) };
+    let (address, client) = server.secure.clone().ok_or("a server without TLS")?;
     warm_up(server)?;
     let empty = settled(server, None)?;
     let mut crowd = Crowd::new(address, Some(client))?;
@@ -265,9 +272,11 @@ fn gather(
     plan: &Plan,
     empty: Memory,
 ) -> Outcome<(Sample, Memory)> {
+    tell(&format!(" {} KiB; gathering", empty.resident));
     crowd.connect(plan.crowd, Way::WebSocket, WALK)?;
     crowd.ask(&join_packet())?;
     let full = settled(server, Some(crowd))?;
+    tell(&format!(" {} KiB", full.resident));
     let each = |full: f64, empty: f64| (full - empty) / plan.crowd as f64;
     let sample = vec![
         (Figure::Memory, each(full.resident, empty.resident)),
@@ -315,6 +324,12 @@ fn stamp_of(packet: &[u8]) -> Option<u64> {
     let digits = packet.get(begin..)?;
     let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
     std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()
+}
+
+/// What has been done so far, on the line of the sample.
+fn tell(text: &str) {
+    print!("{text}");
+    let _shown = std::io::stdout().flush();
 }
 
 fn micros(time: Duration) -> f64 {

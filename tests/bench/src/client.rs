@@ -125,6 +125,8 @@ impl Client {
         let outcome = self.read(&mut line, over_websocket, buffer, around, heard);
         let keep = match outcome {
             Ok(open) => open && (over_websocket || self.needs_polling()),
+            // Goodbye was said; how the server hangs up is its own affair.
+            Err(_) if self.phase == Phase::Leaving => false,
             Err(error) => {
                 return Err(format!("client {} in {:?}: {error}", self.number, self.phase).into());
             }
@@ -187,7 +189,7 @@ impl Client {
             taken += found.length;
             match found.opcode {
                 frame::TEXT => self.read_packet(line, found.payload, heard)?,
-                frame::CLOSE if self.phase == Phase::Leaving => {}
+                frame::CLOSE if self.phase == Phase::Leaving => return Err("goodbye".into()),
                 other => return Err(format!("a frame with opcode {other}").into()),
             }
         }
@@ -236,7 +238,8 @@ impl Client {
                 self.phase = Phase::Awaiting;
                 line.socket.write(self.get().as_bytes())?;
             }
-            Phase::Awaiting if body.starts_with(b"40/chat,{") => {
+            // A server may ping meanwhile; the upgrade makes up for the answer.
+            Phase::Awaiting if find(body, b"40/chat,{").is_some() => {
                 self.phase = Phase::Probing { confirmed: false, released: false };
                 line.socket.write(self.get().as_bytes())?;
                 self.open_websocket(around)?;

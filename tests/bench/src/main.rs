@@ -92,6 +92,7 @@ fn run(options: &Options) -> Outcome<()> {
         node: package.join("node/server.mjs"),
         socketioxide: built.join("peer-socketioxide"),
         vestibule: built.join("vestibule"),
+        configuration: package.join("proxy.yaml"),
         folder: folder.clone(),
     };
     let plan = if options.quick { Plan::QUICK } else { Plan::WHOLE };
@@ -126,7 +127,7 @@ fn measure(
     let ping = if case.is_long() { plan.ping } else { Duration::from_secs(25) };
     let start = |&kind: &Kind| Server::start(kind, ping, programs);
     if case.is_long() {
-        for kind in &options.kinds {
+        for kind in options.kinds.iter().filter(|&&kind| case.is_for(kind)) {
             take(case, &start(kind)?, plan, report, "")?;
         }
         return Ok(());

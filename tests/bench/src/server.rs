@@ -18,6 +18,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 /// The load generator has the other one.
 const CORE: &str = "0";
 const START: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -43,6 +44,8 @@ pub struct Programs {
     pub node: PathBuf,
     pub socketioxide: PathBuf,
     pub vestibule: PathBuf,
+    /// Of Vestibule.
+    pub configuration: PathBuf,
     pub folder: PathBuf,
 }
 
@@ -67,6 +70,7 @@ impl Server {
         let mut command = Command::new("taskset");
         command.args(["-c", CORE]).stdin(Stdio::null()).current_dir(&programs.folder);
         command.env("PING_INTERVAL_MS", ping.as_millis().to_string());
+        command.env("PING_TIMEOUT_MS", ping.min(PING_TIMEOUT).as_millis().to_string());
         match kind {
             Kind::Node => {
                 command.arg("node").arg("--expose-gc").arg(&programs.node);
@@ -78,8 +82,9 @@ impl Server {
                 Self::listening(kind, command)
             }
             Kind::Vestibule => {
-                let client = write_configuration(ping, &programs.folder)?;
-                command.arg(&programs.vestibule).args(["run", "-c", "proxy.yaml"]);
+                let client = write_certificate(&programs.folder)?;
+                command.arg(&programs.vestibule).args(["run", "-c"]).arg(&programs.configuration);
+                command.env("BENCH_FOLDER", &programs.folder);
                 Self::notifying(command, client, &programs.folder)
             }
         }
@@ -172,33 +177,8 @@ fn end(child: &mut Child) {
     let _ended = child.wait();
 }
 
-/// The hub alone, with the rules that the other servers have in code, and no limit in the way.
-fn write_configuration(ping: Duration, folder: &Path) -> Outcome<Arc<ClientConfig>> {
-    let ping = ping.as_millis();
-    let yaml = format!(
-        "\
-listen: {{ http: ['127.0.0.1:0'], https: ['127.0.0.1:0'], admin: 'unix:admin.sock' }}
-tls: {{ certs: certs }}
-workers: 1
-limits:
-  connections: 100000
-  per_ip: {{ connections: 100000, requests: 1000000/s, burst: 1000000 }}
-hub:
-  origins: ['http://localhost']
-  ping: {{ interval: {ping}ms, timeout: 20s }}
-  limits: {{ per_ip: 100000, events: 1000000/s, burst: 1000000 }}
-  namespaces:
-    /chat:
-      auth: none
-      events:
-        join: {{ join: 'room:{{0}}' }}
-        leave: {{ leave: 'room:{{0}}' }}
-        message: {{ relay: 'room:{{0.room}}' }}
-        echo: {{ relay: 'room:{{sid}}', member: false }}
-        '*': deny
-"
-    );
-    fs::write(folder.join("proxy.yaml"), yaml)?;
+/// A certificate for the hub, and a client that trusts it.
+fn write_certificate(folder: &Path) -> Outcome<Arc<ClientConfig>> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     fs::create_dir_all(folder.join("certs"))?;
     fs::write(folder.join("certs/localhost.pem"), made.cert.pem())?;
