@@ -54,7 +54,9 @@ mod tests {
     #[test]
     fn reads_what_servers_write() {
         let long = [&[0x81, 126, 1, 0][..], &[b'x'; 256]].concat();
-        let table: [(&[u8], Option<(usize, usize)>); 6] = [
+        /// The lengths of payload and frame.
+        type Lengths = Option<(usize, usize)>;
+        let table: [(&[u8], Lengths); 6] = [
             (b"", None),
             (b"\x81", None),
             (b"\x81\x02a", None),
