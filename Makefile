@@ -1,50 +1,69 @@
 # make demo    the example app behind Vestibule, on https://localhost:8443
 # make test    everything that is checked
 # make build   the release binary, target/release/vestibule
-# make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick for two minutes
+# make check   what needs no browser and no app: format, architecture, lints, docs
+# make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
+# make clean   away with everything that was built or installed here
 
 APP := examples/next-chat
 NODE_TESTS := tests/node
 BENCH_NODE := tests/bench/node
 BENCH :=
+CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app bench-hub clean
+.PHONY: help build demo test check tools app bench-hub clean rust node
+.DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '1,/^$$/s/^# //p' Makefile
 
-build:
-	cargo build --release --locked
+build: rust
+	$(CARGO) build --release --locked
 
-demo: build app
+demo: rust node
+	@tests/tools.sh demo
+	@$(MAKE) --no-print-directory build app
 	@examples/demo.sh
 
-test: tools app $(NODE_TESTS)/node_modules/.package-lock.json check
-	cargo test --locked --profile ci
+# What is cheap to check comes first.
+test: rust node tools check app $(NODE_TESTS)/node_modules/.package-lock.json
+	$(CARGO) test --locked --profile ci
 
-check:
-	cargo fmt --check
-	cargo clippy --all-targets --locked --profile ci -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked --profile ci
+check: rust
+	$(CARGO) fmt --check
+	$(CARGO) test --locked --profile ci --test architecture
+	$(CARGO) clippy --all-targets --locked --profile ci -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --locked --profile ci
 
-# What the tests drive the edge with: a browser, and systemd's own tools.
+rust:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+
+# Next.js 16 runs on Node 20.9 and later.
+node:
+	@command -v npm >/dev/null || { echo "node or npm is missing: install Node.js 20.9 or later" >&2; exit 1; }
+	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 9) ? 0 : 1)' \
+		|| { echo "node $$(node --version) is too old: install Node.js 20.9 or later" >&2; exit 1; }
+
+# What the tests drive the edge with: a browser, curl, and systemd's own tools.
 tools:
 	@tests/tools.sh
 
-app: $(APP)/.next/BUILD_ID
+# Next.js writes its BUILD_ID before it is done, so a mark of our own says that a build is whole.
+app: $(APP)/.next/whole
 
-$(APP)/.next/BUILD_ID: $(APP)/node_modules/.package-lock.json $(shell find $(APP)/app $(APP)/lib $(APP)/public -type f 2>/dev/null) $(APP)/next.config.ts
-	cd $(APP) && npx next build
+$(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts $(APP)/tsconfig.json \
+		$(shell find $(APP)/app $(APP)/lib $(APP)/public -type f 2>/dev/null)
+	cd $(APP) && node_modules/.bin/next build
+	@touch $@
 
 bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
-	cargo build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target
-	tests/bench/hub.sh $(BENCH)
+	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target
+	@tests/bench/hub.sh $(BENCH)
 
-%/node_modules/.package-lock.json: %/package.json %/package-lock.json
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json | node
 	cd $* && npm ci --no-audit --no-fund
 	@touch $@
 
 clean:
-	cargo clean
-	rm -rf $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules $(BENCH_NODE)/node_modules demo
+	rm -rf target $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules $(BENCH_NODE)/node_modules demo

@@ -144,7 +144,11 @@ struct Watch {
 
 impl Watch {
     /// Drives the connection; when it is due, or the process leaves, it closes gracefully.
-    async fn over<C>(self, mut connection: Pin<Box<C>>, graceful: fn(Pin<&mut C>)) -> hyper::Result<()>
+    async fn over<C>(
+        self,
+        mut connection: Pin<Box<C>>,
+        graceful: fn(Pin<&mut C>),
+    ) -> hyper::Result<()>
     where
         C: Future<Output = hyper::Result<()>>,
     {
@@ -233,7 +237,8 @@ impl Served {
             let left = body.size_hint().exact();
             let mut served = Self { body, access, left, _exchange: exchange };
             // hyper does not read the body of an answer to HEAD.
-            served.access.complete = served.body.is_end_stream() || served.access.method == Method::HEAD;
+            served.access.complete =
+                served.body.is_end_stream() || served.access.method == Method::HEAD;
             served
         })
     }

@@ -24,4 +24,6 @@ mod drain;
 mod exchange;
 mod observe;
 
+#[doc(hidden)]
+pub use hub::echo;
 pub use service::{Stop, run};

@@ -47,7 +47,13 @@ impl Drop for Place {
 }
 
 /// Accepts until the process leaves or the task is aborted; what was accepted goes on.
-pub async fn serve(socket: TcpListener, scheme: Scheme, current: Current, local: Rc<Local>, open: Open) {
+pub async fn serve(
+    socket: TcpListener,
+    scheme: Scheme,
+    current: Current,
+    local: Rc<Local>,
+    open: Open,
+) {
     let accepted = metrics::series(&metrics::CONNECTIONS, &[scheme.as_str()]);
     let gauge = metrics::series(&metrics::CONNECTIONS_OPEN, &[scheme.as_str()]);
     let refused = metrics::series(&metrics::CONNECTIONS_REFUSED, &["full"]);
@@ -81,7 +87,13 @@ pub async fn serve(socket: TcpListener, scheme: Scheme, current: Current, local:
     }
 }
 
-async fn begin(stream: TcpStream, mut peer: Peer, scheme: Scheme, current: Current, local: Rc<Local>) {
+async fn begin(
+    stream: TcpStream,
+    mut peer: Peer,
+    scheme: Scheme,
+    current: Current,
+    local: Rc<Local>,
+) {
     // Only a closed socket refuses this, and the first read will say so.
     let _set = stream.set_nodelay(true);
     if scheme == Scheme::Http {

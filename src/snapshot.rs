@@ -40,8 +40,13 @@ pub enum CompileError {
 pub struct Current(Arc<ArcSwap<Snapshot>>);
 
 impl Snapshot {
-    pub fn compile(config: Config, generation: u64, resident: &Resident) -> Result<Self, CompileError> {
-        let hosts = config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
+    pub fn compile(
+        config: Config,
+        generation: u64,
+        resident: &Resident,
+    ) -> Result<Self, CompileError> {
+        let hosts =
+            config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
         let certificates = Certificates::read(&config.tls.certs, hosts)?;
         let hub = config.hub.as_ref().map(|hub| Arc::new(hub::Policy::compile(hub)));
         let has_certificate = |host: &str| certificates.covers(host);

@@ -79,12 +79,17 @@ impl Worker {
     }
 }
 
-async fn run(index: usize, inbox: hub::Inbox, shared: Shared, mut commands: mpsc::Receiver<Command>) {
+async fn run(
+    index: usize,
+    inbox: hub::Inbox,
+    shared: Shared,
+    mut commands: mpsc::Receiver<Command>,
+) {
     let drain = Drain::default();
     let Shared { current, hub, open } = shared;
     let policy = current.load().hub().cloned();
     let local = Rc::new(Local {
-        hub: hub::Shard::start(index, hub, inbox, policy, &drain),
+        hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), &drain),
         pools: Pools::new(&drain),
         drain: drain.clone(),
     });

@@ -55,15 +55,21 @@ fn a_reload_is_asked_for_and_judged() {
     let output = vestibule(&["reload"], &edge.folder);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("the running configuration stays") && said.contains("\"workers\""), "{said}");
+    assert!(
+        said.contains("the running configuration stays") && said.contains("\"workers\""),
+        "{said}"
+    );
     assert_eq!(edge.get("/").status, 421, "still the second one");
 }
 
 #[test]
 fn over_tcp_a_reload_takes_the_token() {
     let origin = Origin::text("ok");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
-    let listen = format!("listen: {{ http: ['127.0.0.1:0'], https: [], admin: {{ address: '{port}', token: s3cret }} }}\n");
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let listen = format!(
+        "listen: {{ http: ['127.0.0.1:0'], https: [], admin: {{ address: '{port}', token: s3cret }} }}\n"
+    );
     let edge = Edge::start(&format!("{listen}sites:\n  localhost:\n    next: {}\n", origin.url()));
     let ask = |headers: &[(&str, &str)]| {
         crate::harness::Client::connect(port).ask("POST", "/reload", headers, b"").status

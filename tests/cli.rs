@@ -26,7 +26,15 @@ fn a_wrong_file_says_everything_at_once_and_exits_78() {
         let output = vestibule(&[command], &folder);
         assert_eq!(output.status.code(), Some(78), "{command}");
         let said = String::from_utf8_lossy(&output.stderr);
-        for word in ["proxy.yaml:3:5", "nxet", "\"next\"", "proxy.yaml:4:19", "timeouts.head", "proxy.yaml:5:10", "workers"] {
+        for word in [
+            "proxy.yaml:3:5",
+            "nxet",
+            "\"next\"",
+            "proxy.yaml:4:19",
+            "timeouts.head",
+            "proxy.yaml:5:10",
+            "workers",
+        ] {
             assert!(said.contains(word), "{command}: no {word} in\n{said}");
         }
     }
@@ -65,7 +73,10 @@ fn an_address_in_use_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address");
     let folder = Folder::new();
-    folder.write("proxy.yaml", &format!("listen: {{ http: ['{address}'], https: [], admin: 'unix:a.sock' }}\n{GOOD}"));
+    folder.write(
+        "proxy.yaml",
+        &format!("listen: {{ http: ['{address}'], https: [], admin: 'unix:a.sock' }}\n{GOOD}"),
+    );
     let output = vestibule(&["run"], &folder);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -13,11 +13,14 @@ fn running_requests_finish_and_new_connections_are_refused() {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);
     let origin = Origin::start(move |_, stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").expect("sent");
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+            .expect("sent");
         wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10)).expect("told");
         stream.write_all(b"3\r\ntwo\r\n0\r\n\r\n").is_ok()
     });
-    let mut edge = Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    let mut edge =
+        Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
     let mut idle = edge.connect();
     let mut client = edge.connect();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -38,11 +41,16 @@ fn running_requests_finish_and_new_connections_are_refused() {
 #[test]
 fn what_never_ends_is_cut_after_the_grace() {
     let origin = Origin::start(|_, stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").expect("sent");
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+            .expect("sent");
         std::thread::sleep(Duration::from_secs(30));
         false
     });
-    let yaml = format!("{PLAIN}shutdown: {{ grace: 1s }}\nsites:\n  localhost:\n    next: {}\n", origin.url());
+    let yaml = format!(
+        "{PLAIN}shutdown: {{ grace: 1s }}\nsites:\n  localhost:\n    next: {}\n",
+        origin.url()
+    );
     let mut edge = Edge::start(&yaml);
     let mut client = edge.connect();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -57,11 +65,14 @@ fn what_never_ends_is_cut_after_the_grace() {
 #[test]
 fn a_second_signal_hurries() {
     let origin = Origin::start(|_, stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n").expect("sent");
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+            .expect("sent");
         std::thread::sleep(Duration::from_secs(30));
         false
     });
-    let mut edge = Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    let mut edge =
+        Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
     let mut client = edge.connect();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.head();

@@ -19,7 +19,9 @@ fn a_connection_carries_many_requests() {
         assert_eq!(answer.json()["line"], format!("GET /{number} HTTP/1.1"));
     }
     // And pipelined ones are answered in order.
-    client.send("GET /a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /b HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.send(
+        "GET /a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /b HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    );
     assert_eq!(client.answer().json()["line"], "GET /a HTTP/1.1");
     assert_eq!(client.answer().json()["line"], "GET /b HTTP/1.1");
 }
@@ -77,7 +79,10 @@ fn routes_redirect_with_their_parameters() {
     let answer = edge.get("/old/a%20b?x=1");
     assert_eq!((answer.status, answer.header("location")), (308, Some("/blog/a%20b?x=1")));
     let answer = edge.get("/go/to/there");
-    assert_eq!((answer.status, answer.header("location")), (302, Some("https://example.com/to/there")));
+    assert_eq!(
+        (answer.status, answer.header("location")),
+        (302, Some("https://example.com/to/there"))
+    );
     assert_eq!(edge.get("/old/a/b").text(), "app");
 }
 

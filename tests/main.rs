@@ -1,5 +1,12 @@
 //! The binary, driven from outside: by its sockets, signals and exit codes.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test may stop, and say why"
+)]
+
 mod harness;
 
 /// Health, readiness, metrics and reload on the private listener.
@@ -8,6 +15,8 @@ mod admin;
 mod app;
 /// The command line and what it says of a configuration.
 mod cli;
+/// proxy.yaml in, problems or the effective configuration out.
+mod config;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
@@ -20,6 +29,8 @@ mod hub_rules;
 mod hub_websocket;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
+/// What the README and the demo show is what the binary takes.
+mod readme;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
 /// The units, socket activation, the notify protocol.

@@ -370,7 +370,7 @@ fn an_early_answer_ends_the_upload() {
 fn readiness_follows_the_targets() {
     let folder = Folder::new();
     let socket = folder.path("late.sock");
-    let edge = site(&format!("{{ targets: ['unix:{}'], health: {{ every: 100ms }} }}", socket.display()), "");
+    let edge = site(&format!("{{ targets: ['unix:{}'], health: {{ every: 100ms, timeout: 100ms }} }}", socket.display()), "");
     let answer = eventually("not ready", || {
         let answer = edge.admin("GET", "/health/ready");
         (answer.status == 503).then_some(answer)

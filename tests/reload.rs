@@ -26,12 +26,15 @@ fn a_broken_file_changes_nothing_and_says_why() {
     let origin = Origin::text("ok");
     let mut edge = Edge::start(&site(&origin, ""));
     let status = edge.reload_with("sites: [\n");
-    assert!(status.contains("not reloaded, generation 1 stays") && status.contains("proxy.yaml:"), "{status}");
+    assert!(
+        status.contains("not reloaded, generation 1 stays") && status.contains("proxy.yaml:"),
+        "{status}"
+    );
     assert!(edge.log().contains("not reloaded"), "{}", edge.log());
     assert_eq!(edge.get("/").text(), "ok");
     // Nor does one that cannot be compiled or bound.
-    edge.folder.write("certs/x.pem", "no certificate");
-    let status = edge.reload_with(&site(&origin, "tls: { certs: certs }\n"));
+    edge.folder.write("half/x.pem", "no certificate");
+    let status = edge.reload_with(&site(&origin, "tls: { certs: half }\n"));
     assert!(status.contains("not reloaded") && status.contains("x.key"), "{status}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address");
@@ -56,7 +59,8 @@ fn the_service_manager_hears_of_a_reload() {
 fn listeners_come_and_go_by_address() {
     let origin = Origin::text("ok");
     let mut edge = Edge::start(&site(&origin, ""));
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
     let both = format!("['127.0.0.1:0', '{free}']");
     edge.reload_with(&site(&origin, "").replace("['127.0.0.1:0']", &both));
     let mut kept = Client::connect(free);
@@ -85,7 +89,11 @@ fn a_hundred_reloads_under_load_fail_no_request() {
                 let mut kept = Client::connect(address);
                 while !stop.load(Ordering::Relaxed) {
                     // Half of the load on a connection of its own each time.
-                    let answer = if number % 2 == 0 { kept.get("/") } else { Client::connect(address).get("/") };
+                    let answer = if number % 2 == 0 {
+                        kept.get("/")
+                    } else {
+                        Client::connect(address).get("/")
+                    };
                     assert_eq!((answer.status, answer.text().as_str()), (200, "abcd"));
                     count.fetch_add(1, Ordering::Relaxed);
                 }
@@ -96,7 +104,9 @@ fn a_hundred_reloads_under_load_fail_no_request() {
         let before = count.load(Ordering::Relaxed);
         let status = edge.reload();
         assert!(status.contains(&format!("generation {generation}")), "{status}");
-        eventually("load between reloads", || (count.load(Ordering::Relaxed) > before).then_some(()));
+        eventually("load between reloads", || {
+            (count.load(Ordering::Relaxed) > before).then_some(())
+        });
     }
     stop.store(true, Ordering::Relaxed);
     for thread in load {

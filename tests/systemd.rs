@@ -8,7 +8,11 @@ use crate::harness::{Client, Edge, Folder, Origin, PLAIN, project};
 
 fn analyze(arguments: &[&str]) -> String {
     let output = Command::new("systemd-analyze").args(arguments).output().expect("systemd-analyze");
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
@@ -17,7 +21,10 @@ fn the_units_are_right() {
     let folder = Folder::new();
     for unit in ["vestibule.service", "vestibule.socket"] {
         let text = std::fs::read_to_string(project("systemd").join(unit)).expect("a unit");
-        folder.write(unit, &text.replace("/usr/local/bin/vestibule", env!("CARGO_BIN_EXE_vestibule")));
+        folder.write(
+            unit,
+            &text.replace("/usr/local/bin/vestibule", env!("CARGO_BIN_EXE_vestibule")),
+        );
     }
     let (service, socket) = (folder.path("vestibule.service"), folder.path("vestibule.socket"));
     let said = analyze(&["verify", &service.display().to_string(), &socket.display().to_string()]);
@@ -38,10 +45,14 @@ fn the_service_is_exposed_to_little() {
 #[test]
 fn sockets_are_taken_from_systemd() {
     let origin = Origin::text("activated");
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     let folder = Folder::new();
     let listen = PLAIN.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
-    folder.write("proxy.yaml", &format!("{listen}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    folder.write(
+        "proxy.yaml",
+        &format!("{listen}sites:\n  localhost:\n    next: {}\n", origin.url()),
+    );
     let mut command = Command::new("systemd-socket-activate");
     command
         .args(["-l", &format!("127.0.0.1:{port}")])
@@ -67,7 +78,10 @@ fn sockets_are_taken_from_systemd() {
 #[test]
 fn the_watchdog_is_told() {
     let folder = Folder::new();
-    folder.write("proxy.yaml", &format!("{PLAIN}sites:\n  localhost:\n    next: http://127.0.0.1:9\n"));
+    folder.write(
+        "proxy.yaml",
+        &format!("{PLAIN}sites:\n  localhost:\n    next: http://127.0.0.1:9\n"),
+    );
     let mut command = Edge::command(&folder);
     command.env("WATCHDOG_USEC", "400000");
     let mut edge = Edge::spawn(folder, command);

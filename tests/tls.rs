@@ -54,7 +54,8 @@ fn each_name_gets_its_certificate() {
 fn requests_over_tls_know_where_they_came_from() {
     let (origin, authority) = (Origin::echo(), Authority::new());
     let edge = edge(&origin, &authority);
-    let stream = connect(&edge, authority.client(&[b"http/1.1"]), "b.example").expect("a handshake");
+    let stream =
+        connect(&edge, authority.client(&[b"http/1.1"]), "b.example").expect("a handshake");
     let answer = Client::over(Box::new(stream)).ask("GET", "/", &[("Host", "b.example")], b"");
     assert_eq!(answer.status, 200);
     let seen = origin.seen().remove(0);
@@ -67,7 +68,8 @@ fn requests_over_tls_know_where_they_came_from() {
 fn http2_is_chosen_by_alpn() {
     let (origin, authority) = (Origin::echo(), Authority::new());
     let edge = edge(&origin, &authority);
-    let stream = connect(&edge, authority.client(&[b"h2", b"http/1.1"]), "a.example").expect("a handshake");
+    let stream =
+        connect(&edge, authority.client(&[b"h2", b"http/1.1"]), "a.example").expect("a handshake");
     assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
     // The stock client of the matter, with several requests on one connection.
     edge.folder.write("ca.pem", &authority.pem);
@@ -95,7 +97,9 @@ fn old_versions_are_refused_when_told_so() {
     let old = |authority: &Authority| {
         let mut roots = rustls::RootCertStore::empty();
         use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-        roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("PEM")).expect("a CA");
+        roots
+            .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).expect("PEM"))
+            .expect("a CA");
         ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
             .with_protocol_versions(&[&rustls::version::TLS12])
             .expect("a version")

@@ -1,21 +1,32 @@
 #!/bin/sh
-# Installs what the tests need and the machine lacks, from Debian's packages.
+# Installs what the tests need and the machine lacks, from Debian's packages; `demo`: what the demo needs.
 set -eu
 
 missing=""
 need() {
     command -v "$1" >/dev/null 2>&1 || missing="$missing $2"
 }
-need cc gcc
-need chromium chromium
+need cc "gcc libc6-dev"
 need openssl openssl
-need systemd-analyze systemd
-need curl curl
+if [ "${1:-}" != demo ]; then
+    need chromium chromium
+    need curl curl
+    need systemd-analyze systemd
+    # The shell has a kill of its own; the tests run the program.
+    env kill -l >/dev/null 2>&1 || missing="$missing procps"
+fi
 [ -n "$missing" ] || exit 0
 
-echo "installing:$missing"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "missing here, and there is no apt-get to install it with:$missing" >&2
+    exit 1
+fi
 sudo=""
-[ "$(id -u)" = 0 ] || sudo=sudo
-$sudo apt-get update -qq
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null 2>&1 || { echo "as root: apt-get install$missing" >&2; exit 1; }
+    sudo=sudo
+fi
+echo "installing:$missing"
+$sudo apt-get update -q
 # shellcheck disable=SC2086
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing

@@ -63,7 +63,12 @@ fn other_paths_refuse_and_no_byte_passes() {
     assert_eq!(answer.status, 400, "{answer:?}");
     assert!(origin.seen().is_empty(), "{:?}", origin.seen());
     // Another protocol is not asked for; the request is an ordinary one.
-    let answer = edge.connect().ask("GET", "/x", &[("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AA")], b"");
+    let answer = edge.connect().ask(
+        "GET",
+        "/x",
+        &[("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AA")],
+        b"",
+    );
     assert_eq!((answer.status, answer.text().as_str()), (200, "plain"));
     let seen = origin.seen().remove(0);
     assert!(seen.all("upgrade").is_empty() && seen.all("http2-settings").is_empty(), "{seen:?}");
@@ -83,7 +88,10 @@ fn a_refusal_of_the_application_is_passed_on() {
 #[test]
 fn a_development_server_keeps_its_hot_reload() {
     let origin = shouting();
-    let edge = Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n    dev: true\n", origin.url()));
+    let edge = Edge::start(&format!(
+        "{PLAIN}sites:\n  localhost:\n    next: {}\n    dev: true\n",
+        origin.url()
+    ));
     for path in ["/_next/hmr", "/_next/webpack-hmr?id=1", "/base/_next/hmr"] {
         assert_eq!(edge.connect().ask("GET", path, &ASK, b"").status, 101, "{path}");
     }

@@ -77,7 +77,8 @@ impl Body {
     /// Reads everything up to `max` bytes. For small control messages, never on the proxy's way.
     pub async fn read_all(mut self, max: usize) -> Result<Bytes, BodyError> {
         let mut all = bytes::BytesMut::new();
-        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+        while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await
+        {
             let Ok(data) = frame?.into_data() else { continue };
             if all.len() + data.len() > max {
                 return Err(BodyError::TooLarge { max: max as u64 });
@@ -169,9 +170,7 @@ impl Limited {
                 self.left = left;
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(error))) => {
-                Poll::Ready(Some(Err(BodyError::Cut(error.into()))))
-            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Cut(error.into())))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 let idle = self.idle;

@@ -44,14 +44,8 @@ const NOT_NOMINABLE: [HeaderName; 8] = [
 ];
 
 /// Written by the edge alone; what a client says in them is removed.
-const FORWARDING: [HeaderName; 6] = [
-    header::FORWARDED,
-    FORWARDED_FOR,
-    FORWARDED_HOST,
-    FORWARDED_PORT,
-    FORWARDED_PROTO,
-    REAL_IP,
-];
+const FORWARDING: [HeaderName; 6] =
+    [header::FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, REAL_IP];
 
 /// Tells whom a request comes from; `trusted` peers may speak for others.
 pub fn client(
@@ -84,7 +78,8 @@ pub fn client(
 /// The one host a request is for: `:authority` or the target's, else exactly one `Host`.
 fn authority<'a>(uri: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<&'a str, Fault> {
     let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|host| host.to_str().map_err(|_error| Fault::NO_HOST)).transpose()?;
+    let host =
+        hosts.next().map(|host| host.to_str().map_err(|_error| Fault::NO_HOST)).transpose()?;
     if hosts.next().is_some() {
         return Err(Fault::NO_HOST);
     }
@@ -196,7 +191,12 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: &str) {
     }
 }
 
-/// Replaces every forwarding header by what the edge knows itself.
+/// Asks the far end to close the connection after this message.
+pub fn set_close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Replaces `Host` and every forwarding header by what the edge knows itself.
 ///
 /// Next.js reads `X-Forwarded-Proto` twice, once as a whole word: it is always one word.
 /// `X-Forwarded-Host` carries the port only when it is not the scheme's own, as `Origin` does.
@@ -209,14 +209,15 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
         Some(chain) => format!("{chain}, {peer_address}"),
         None => peer_address.to_string(),
     };
-    let mut set = |name: HeaderName, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(name, value);
+    let mut set = |names: &[HeaderName], value: String| {
+        let Ok(value) = HeaderValue::try_from(value) else { return };
+        for name in names {
+            headers.insert(name, value.clone());
         }
     };
-    set(FORWARDED_FOR, &chain);
-    set(FORWARDED_HOST, &client.authority());
-    set(FORWARDED_PORT, itoa::Buffer::new().format(client.port));
+    set(&[FORWARDED_FOR], chain);
+    set(&[header::HOST, FORWARDED_HOST], client.authority());
+    headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
 }
 
@@ -226,7 +227,10 @@ mod tests {
 
     fn map(lines: &[(&str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&str, &str)| {
-            (name.parse::<HeaderName>().expect("a name"), HeaderValue::from_str(value).expect("a value"))
+            (
+                name.parse::<HeaderName>().expect("a name"),
+                HeaderValue::from_str(value).expect("a value"),
+            )
         };
         let mut headers = HeaderMap::new();
         for (name, value) in lines.iter().map(pair) {
@@ -245,19 +249,28 @@ mod tests {
             .map_err(|fault| fault.reason)?;
         let mut sent = headers;
         set_forwarded(&mut sent, &client, &peer());
-        let get = |name: &HeaderName| sent.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned();
+        let get = |name: &HeaderName| {
+            sent.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned()
+        };
         Ok(format!(
             "{} {} {} {}",
-            get(&FORWARDED_FOR), get(&FORWARDED_HOST), get(&FORWARDED_PORT), get(&FORWARDED_PROTO)
+            get(&FORWARDED_FOR),
+            get(&FORWARDED_HOST),
+            get(&FORWARDED_PORT),
+            get(&FORWARDED_PROTO)
         ))
     }
 
     #[test]
     fn forwarding_headers_come_from_the_connection() {
-        let lines = [("host", "A.example"), ("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")];
+        let lines =
+            [("host", "A.example"), ("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")];
         assert_eq!(told(&lines, false).as_deref(), Ok("10.0.0.9 a.example 80 http"));
         assert_eq!(told(&lines, true).as_deref(), Ok("1.2.3.4, 10.0.0.9 a.example 443 https"));
-        assert_eq!(told(&[("host", "a.example:8080")], false).as_deref(), Ok("10.0.0.9 a.example:8080 8080 http"));
+        assert_eq!(
+            told(&[("host", "a.example:8080")], false).as_deref(),
+            Ok("10.0.0.9 a.example:8080 8080 http")
+        );
     }
 
     #[test]
@@ -267,15 +280,22 @@ mod tests {
         for bad in ["a b", "a@b", "", "a:x", "[::1", "a/b", "[::g]"] {
             assert_eq!(told(&[("host", bad)], false), Err("bad_host"), "{bad}");
         }
-        assert_eq!(told(&[("host", "[::1]:3000")], false).as_deref(), Ok("10.0.0.9 [::1]:3000 3000 http"));
+        assert_eq!(
+            told(&[("host", "[::1]:3000")], false).as_deref(),
+            Ok("10.0.0.9 [::1]:3000 3000 http")
+        );
     }
 
     #[test]
     fn nominated_headers_go_but_not_the_edges_own() {
         let mut headers = map(&[
             ("connection", "close, X-Private , cookie, x-forwarded-host"),
-            ("x-private", "1"), ("cookie", "a=b"), ("te", "trailers"), ("transfer-encoding", "chunked"),
-            ("x-forwarded-host", "kept for set_forwarded"), ("accept", "*/*"),
+            ("x-private", "1"),
+            ("cookie", "a=b"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("x-forwarded-host", "kept for set_forwarded"),
+            ("accept", "*/*"),
         ]);
         strip_hop_by_hop(&mut headers);
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
@@ -285,7 +305,11 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_headers() {
-        assert_eq!(upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])).as_deref(), Some("websocket"));
+        assert_eq!(
+            upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]))
+                .as_deref(),
+            Some("websocket")
+        );
         assert_eq!(upgrade(&map(&[("upgrade", "websocket")])), None);
         assert_eq!(upgrade(&map(&[("connection", "upgrade")])), None);
     }

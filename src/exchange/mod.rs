@@ -4,11 +4,13 @@ mod body;
 mod fault;
 pub mod headers;
 mod peer;
+mod socket;
 mod stream;
 
 pub use body::{Body, BodyError};
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
+pub use socket::{Detached, Guard, Socket};
 pub use stream::{Stream, TakeBackError, Watched, take_back};
 
 pub type Request = http::Request<Body>;

@@ -146,8 +146,7 @@ pub enum TakeBackError {
 /// Takes the socket back from hyper after a 101, with the bytes that came early.
 pub async fn take_back(upgrade: OnUpgrade) -> Result<(Stream, Bytes), TakeBackError> {
     let upgraded = upgrade.await.map_err(TakeBackError::Ended)?;
-    let parts = upgraded
-        .downcast::<TokioIo<Watched>>()
-        .map_err(|_upgraded| TakeBackError::Foreign)?;
+    let parts =
+        upgraded.downcast::<TokioIo<Watched>>().map_err(|_upgraded| TakeBackError::Foreign)?;
     Ok((parts.io.into_inner().stream, parts.read_buf))
 }

@@ -1,10 +1,162 @@
-//! stub
-use std::{rc::Rc, sync::Arc, time::Duration};
-use crate::{config, drain::Drain, exchange::{Client, Request, Response}};
-pub struct Hub; pub struct Inbox; pub struct Policy; pub struct Shard; pub enum Refusal {}
-impl Hub { pub fn new(_w: usize) -> (Arc<Self>, Vec<Inbox>) { (Arc::new(Self), vec![]) }
- pub async fn install(&self, _p: Option<Arc<Policy>>) {} pub async fn close(&self, _o: Duration) {} }
-impl Policy { pub fn compile(_h: &config::Hub) -> Self { Self } pub fn path(&self) -> &str { "" } }
-impl Shard { pub fn start(_w: usize, _h: Arc<Hub>, _i: Inbox, _p: Option<Arc<Policy>>, _d: &Drain) -> Rc<Self> { Rc::new(Self) }
- pub async fn answer(self: &Rc<Self>, _r: Request, _c: &Client) -> Result<Response, Refusal> { todo!() } }
-impl Refusal { pub fn reason(&self) -> &'static str { "" } pub fn response(&self) -> Response { todo!() } }
+//! The Socket.IO hub; the only face of it to the rest of the edge.
+
+mod clients;
+mod engine;
+mod namespace;
+mod outbox;
+mod packet;
+mod policy;
+mod rooms;
+mod rules;
+mod socket;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::drain::Drain;
+use crate::exchange::{Client, Request};
+
+use clients::Clients;
+use engine::{Ask, Close, Engine, MAILBOX, Node, Place};
+use outbox::{LETTERS, Letter, Order, Outbox};
+
+pub use engine::{Answered, echo};
+pub use policy::Policy;
+
+/// The hub of the whole process: how its workers are reached.
+pub struct Hub {
+    node: Node,
+    letters: Vec<mpsc::Sender<Letter>>,
+    mailboxes: Arc<[mpsc::Sender<Ask>]>,
+}
+
+/// A worker's ends of what `Hub` sends.
+pub struct Inbox {
+    letters: mpsc::Receiver<Letter>,
+    mailbox: mpsc::Receiver<Ask>,
+}
+
+impl Hub {
+    pub fn new(workers: usize) -> (Arc<Self>, Vec<Inbox>) {
+        let (mut letters, mut mailboxes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..workers {
+            let (to_letters, from_letters) = mpsc::channel(LETTERS);
+            let (to_mailbox, from_mailbox) = mpsc::channel(MAILBOX);
+            letters.push(to_letters);
+            mailboxes.push(to_mailbox);
+            inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
+        }
+        (Arc::new(Self { node: Node::random(), letters, mailboxes: mailboxes.into() }), inboxes)
+    }
+
+    /// Applies a new snapshot's rules to every socket; returns when all workers have.
+    pub async fn install(&self, policy: Option<Arc<Policy>>) {
+        self.order(|done| Order::Install(policy.clone(), done)).await;
+    }
+
+    /// Closes every transport, spread over `over`, so that not all clients return at once.
+    ///
+    /// No Socket.IO DISCONNECT is sent: clients come back by themselves.
+    pub async fn close(&self, over: Duration) {
+        self.order(|done| Order::Close(over, done)).await;
+    }
+
+    async fn order(&self, order: impl Fn(oneshot::Sender<()>) -> Order) {
+        let mut waits = Vec::new();
+        for letters in &self.letters {
+            let (done, wait) = oneshot::channel();
+            // A worker that has ended has nobody left to tell.
+            if letters.send(Letter::Order(order(done))).await.is_ok() {
+                waits.push(wait);
+            }
+        }
+        for wait in waits {
+            let _done = wait.await;
+        }
+    }
+}
+
+/// One worker's part of the hub. Lives as long as the worker.
+pub struct Shard {
+    engine: Rc<Engine>,
+    clients: Rc<Clients>,
+}
+
+impl Shard {
+    pub fn start(
+        worker: usize,
+        hub: &Hub,
+        inbox: Inbox,
+        policy: Option<&Policy>,
+        drain: &Drain,
+    ) -> Rc<Self> {
+        let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
+        let outbox = Outbox::start(others.map(|(_, letters)| letters.clone()).collect(), drain);
+        let clients = Clients::new(outbox, policy);
+        let place = Place {
+            node: hub.node,
+            worker,
+            workers: Arc::clone(&hub.mailboxes),
+            mailbox: inbox.mailbox,
+        };
+        let settings = policy.map(|policy| policy.settings.clone()).unwrap_or_default();
+        let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
+        let shard = Rc::new(Self { engine, clients });
+        drain.spawn_background(Rc::clone(&shard).work(inbox.letters, drain.clone()));
+        shard
+    }
+
+    /// Answers a request below the hub's path.
+    pub async fn answer(&self, request: Request, client: &Client) -> Answered {
+        self.engine.answer(request, client).await
+    }
+
+    async fn work(self: Rc<Self>, mut letters: mpsc::Receiver<Letter>, drain: Drain) {
+        while let Some(letter) = letters.recv().await {
+            match letter {
+                Letter::Notices(notices) => {
+                    notices.into_iter().for_each(|notice| self.clients.hear(notice));
+                }
+                Letter::Order(Order::Install(policy, done)) => {
+                    self.install(policy.as_deref());
+                    // Whoever ordered may have stopped waiting.
+                    let _told = done.send(());
+                }
+                Letter::Order(Order::Close(over, done)) => {
+                    drain.spawn_background(close_over(Rc::clone(&self.engine), over, done));
+                }
+            }
+        }
+    }
+
+    fn install(&self, policy: Option<&Policy>) {
+        self.clients.install(policy);
+        match policy {
+            Some(policy) => self.engine.change(policy.settings.clone()),
+            None => {
+                for session in self.engine.sessions() {
+                    session.close(Close::Forced);
+                }
+            }
+        }
+    }
+}
+
+async fn close_over(engine: Rc<Engine>, over: Duration, done: oneshot::Sender<()>) {
+    let sessions = engine.sessions();
+    let begun = Instant::now();
+    let pause = over / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+    for (number, session) in (0..).zip(sessions) {
+        let due = begun + pause * number;
+        if due > Instant::now() {
+            sleep_until(due).await;
+        }
+        session.close(Close::ShuttingDown);
+    }
+    // Whoever ordered may have stopped waiting.
+    let _told = done.send(());
+}

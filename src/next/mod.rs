@@ -1,1 +1,219 @@
-//! stub
+//! What we know of Next.js: its internal headers and query keys, its development sockets; pure.
+//!
+//! Next.js believes these from whoever sends them; only itself may.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+
+/// Read by Next.js as if it had written them itself, or steering what it renders.
+const REQUEST_HEADERS: [&str; 18] = [
+    "x-now-route-matches",
+    "x-matched-path",
+    "x-nextjs-data",
+    "x-nextjs-request-id",
+    "x-nextjs-html-request-id",
+    "x-next-resume-state-length",
+    "next-resume",
+    "x-prerender-revalidate",
+    "x-prerender-revalidate-if-generated",
+    "x-next-revalidated-tags",
+    "x-next-revalidate-tag-token",
+    "x-next-cache-tags",
+    "x-next-cache-soft-tags",
+    "x-action-forwarded",
+    // Reflected by middleware into its own fetches.
+    "location",
+    // The nonce of scripts is read from the request.
+    "content-security-policy",
+    "content-security-policy-report-only",
+    // What other proxies use to hide the path that was asked for.
+    "x-original-url",
+];
+const REQUEST_PREFIXES: [&str; 4] = ["x-middleware-", "x-invoke-", "x-vercel-", "x-now-"];
+
+/// What the browser's router sends with data of the Pages Router, and needs back.
+const DATA_REQUEST_HEADERS: [&str; 2] = ["x-nextjs-data", "x-middleware-prefetch"];
+
+const RESPONSE_HEADERS: [&str; 5] = [
+    "x-middleware-rewrite",
+    "x-middleware-next",
+    "x-middleware-override-headers",
+    "x-middleware-set-cookie",
+    "x-next-cache-tags",
+];
+const RESPONSE_PREFIXES: [&str; 2] = ["x-middleware-request-", "x-invoke-"];
+
+const POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+
+/// Query keys that platforms inject, and Next.js obeys.
+const QUERY_KEYS: [&str; 7] = [
+    "nextInternalLocale",
+    "__nextDataReq",
+    "__nextLocale",
+    "__nextDefaultLocale",
+    "__nextInferredLocaleFromDefault",
+    "__nextppronly",
+    "__nextNotFoundSrcPage",
+];
+const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
+
+/// Where `next dev` takes its hot reload sockets, below any base path.
+const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
+
+/// Removes what a client must not say to Next.js.
+pub fn strip_request(headers: &mut HeaderMap, path: &str) {
+    let data = path.contains("/_next/data/");
+    strip(headers, |name| {
+        let internal = has_prefix(name, &REQUEST_PREFIXES)
+            || REQUEST_HEADERS.contains(&name)
+            || name == "x-rewrite-url";
+        internal && !(data && DATA_REQUEST_HEADERS.contains(&name))
+    });
+}
+
+/// Removes what Next.js says to itself.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip(headers, |name| has_prefix(name, &RESPONSE_PREFIXES) || RESPONSE_HEADERS.contains(&name));
+    if headers.get(&POWERED_BY).is_some_and(|by| by.as_bytes() == b"Next.js") {
+        headers.remove(POWERED_BY);
+    }
+}
+
+fn strip(headers: &mut HeaderMap<HeaderValue>, is_internal: impl Fn(&str) -> bool) {
+    let internal: Vec<HeaderName> =
+        headers.keys().filter(|name| is_internal(name.as_str())).cloned().collect();
+    for name in internal {
+        headers.remove(name);
+    }
+}
+
+fn has_prefix(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The query without internal keys, if there are any; the other bytes and their order stay.
+pub fn strip_query(query: &str) -> Option<String> {
+    let kept = || query.split('&').filter(|pair| !is_internal_pair(pair));
+    let changed = kept().count() != query.split('&').count();
+    changed.then(|| kept().collect::<Vec<_>>().join("&"))
+}
+
+fn is_internal_pair(pair: &str) -> bool {
+    let key = pair.split('=').next().unwrap_or_default();
+    let key = decode(key);
+    QUERY_KEYS.contains(&&*key)
+        || QUERY_PREFIXES.iter().any(|prefix| key.starts_with(prefix) && key.len() > prefix.len())
+}
+
+/// A key as the application reads it.
+fn decode(key: &str) -> Cow<'_, str> {
+    if !key.contains('%') {
+        return Cow::Borrowed(key);
+    }
+    let mut decoded = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    while let [first, after @ ..] = rest {
+        let digits = after.get(..2).filter(|_| *first == b'%');
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                decoded.push(*first);
+                rest = after;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+/// True if `next dev` takes a hot reload socket at this path.
+pub fn is_dev_socket(path: &str) -> bool {
+    DEV_SOCKETS.iter().any(|socket| path.ends_with(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(names: &[&'static str], strip: impl Fn(&mut HeaderMap)) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for name in names {
+            headers.append(*name, HeaderValue::from_static("Next.js"));
+        }
+        strip(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(|name| name.as_str().to_owned()).collect();
+        left.sort();
+        left
+    }
+
+    #[test]
+    fn requests_keep_what_the_router_needs() {
+        let names = [
+            "rsc",
+            "next-action",
+            "next-router-state-tree",
+            "next-url",
+            "x-deployment-id",
+            "origin",
+            "x-middleware-subrequest",
+            "x-middleware-prefetch",
+            "x-nextjs-data",
+            "next-resume",
+            "x-vercel-id",
+            "content-security-policy",
+            "x-action-forwarded",
+            "x-rewrite-url",
+        ];
+        let page = left(&names, |headers| strip_request(headers, "/page"));
+        let kept = [
+            "next-action",
+            "next-router-state-tree",
+            "next-url",
+            "origin",
+            "rsc",
+            "x-deployment-id",
+        ];
+        assert_eq!(page, kept);
+        let data = left(&names, |headers| strip_request(headers, "/base/_next/data/b/page.json"));
+        assert_eq!(data.len(), kept.len() + 2, "{data:?}");
+    }
+
+    #[test]
+    fn responses_keep_what_the_router_needs() {
+        let names = [
+            "vary",
+            "x-nextjs-prerender",
+            "x-action-redirect",
+            "x-middleware-rewrite",
+            "x-middleware-request-cookie",
+            "x-next-cache-tags",
+            "x-powered-by",
+            "x-middleware-skip",
+        ];
+        let kept = ["vary", "x-action-redirect", "x-middleware-skip", "x-nextjs-prerender"];
+        assert_eq!(left(&names, strip_response), kept);
+    }
+
+    #[test]
+    fn queries_lose_only_internal_keys() {
+        for (query, expected) in [
+            ("a=1&b=2", None),
+            ("", None),
+            ("_rsc=abc&dpl=1", None),
+            ("nxtP=1", None),
+            ("nxtpslug=1", None),
+            ("a=1&nxtPslug=2&_rsc=abc", Some("a=1&_rsc=abc")),
+            ("nxtIx", Some("")),
+            ("%6extPslug=2&a=%2F&a", Some("a=%2F&a")),
+            ("__nextLocale=de&&x", Some("&x")),
+            ("nextInternalLocale%", None),
+        ] {
+            assert_eq!(strip_query(query).as_deref(), expected, "{query}");
+        }
+    }
+}

@@ -275,7 +275,8 @@ impl Writer {
         };
         if written.is_err() {
             let count = lines.iter().filter(|byte| **byte == b'\n').count();
-            metrics::series(&metrics::ACCESS_LOST, &[]).add(i64::try_from(count).unwrap_or(i64::MAX));
+            metrics::series(&metrics::ACCESS_LOST, &[])
+                .add(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A label is an enum's word or a name from the configuration, never a client's value.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -107,7 +107,15 @@ impl Series {
             let loaded = self.slots.iter().filter_map(|slot| slot.buckets.get(index));
             below += loaded.map(|bucket| bucket.load(Ordering::Relaxed)).sum::<i64>();
             let bound = seconds(i64::try_from(*bound).unwrap_or(i64::MAX));
-            line(page, metric.name, "_bucket", metric.labels, labels, Some(&bound), &below.to_string());
+            line(
+                page,
+                metric.name,
+                "_bucket",
+                metric.labels,
+                labels,
+                Some(&bound),
+                &below.to_string(),
+            );
         }
         let count = self.value().to_string();
         let micros = self.slots.iter().map(|slot| slot.micros.load(Ordering::Relaxed)).sum();
@@ -164,6 +172,22 @@ pub fn series(metric: &'static Metric, labels: &[&str]) -> Arc<Series> {
     Arc::clone(series)
 }
 
+thread_local! {
+    static FAULTS_HERE: RefCell<Vec<(&'static str, Arc<Series>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Counts an answer of the edge's own; each worker finds a reason's series once.
+pub fn count_fault(reason: &'static str) {
+    FAULTS_HERE.with_borrow_mut(|known| match known.iter().find(|(word, _)| *word == reason) {
+        Some((_, faults)) => faults.increment(),
+        None => {
+            let faults = series(&FAULTS, &[reason]);
+            faults.increment();
+            known.push((reason, faults));
+        }
+    });
+}
+
 /// All metrics in the text format of Prometheus.
 pub fn render() -> String {
     let mut page = String::new();
@@ -215,6 +239,7 @@ metrics! {
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";
     HUB_BYTES: Counter "vestibule_hub_bytes_total" ["direction"] "Bytes of Engine.IO messages.";
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
+    HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Access lines dropped because the log could not take them.";
     RELOADS: Counter "vestibule_reloads_total" ["verdict"] "Reloads, installed or refused.";
     GENERATION: Gauge "vestibule_generation" [] "Number of the installed configuration, from 1.";
@@ -227,8 +252,12 @@ mod tests {
 
     #[test]
     fn slots_add_up_and_render() {
-        static TEST: Metric =
-            Metric { name: "test_seconds", help: "Help.", kind: Kind::Histogram, labels: &["route"] };
+        static TEST: Metric = Metric {
+            name: "test_seconds",
+            help: "Help.",
+            kind: Kind::Histogram,
+            labels: &["route"],
+        };
         let series = series(&TEST, &["a\"b"]);
         series.observe(Duration::from_millis(3));
         std::thread::spawn({

@@ -11,7 +11,7 @@ use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
-use crate::observe::Access;
+use crate::observe::{Access, metrics};
 use crate::observe::access::RouteCount;
 use crate::proxy::{ForwardError, Proxy};
 use crate::redirect::Redirect;
@@ -83,6 +83,7 @@ impl Router {
         let answered = self.choose(request, peer, local, access).await;
         answered.unwrap_or_else(|fault| {
             access.reason = Some(fault.reason);
+            metrics::count_fault(fault.reason);
             if access.route.is_none() {
                 access.route = Some(Arc::clone(&self.edge_count));
             }
@@ -117,11 +118,9 @@ impl Router {
             && is_below(request.uri().path(), policy.path())
         {
             access.route = Some(Arc::clone(&self.hub_count));
-            let answered = local.hub.answer(request, &client).await;
-            return Ok(answered.unwrap_or_else(|refusal| {
-                access.reason = Some(refusal.reason());
-                refusal.response()
-            }));
+            let (response, reason) = local.hub.answer(request, &client).await;
+            access.reason = reason;
+            return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
         let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;

@@ -59,9 +59,9 @@ impl Listeners {
         let mut activated = activated();
         let mut listeners = Self { open: Vec::new(), fresh: Vec::new(), workers };
         for (scheme, address) in wanted(words) {
-            let given = activated.iter().position(|socket| {
-                socket.local_addr().is_ok_and(|local| serves(local, address))
-            });
+            let given = activated
+                .iter()
+                .position(|socket| socket.local_addr().is_ok_and(|local| serves(local, address)));
             let opened = match given.map(|index| activated.swap_remove(index)) {
                 Some(socket) => share(scheme, &socket, workers),
                 None => bind(scheme, address, workers),
@@ -76,7 +76,8 @@ impl Listeners {
         let wanted: Vec<_> = wanted(words).collect();
         let mut added = Vec::new();
         for (scheme, address) in &wanted {
-            if !self.open.iter().any(|(had, configured, _)| (had, configured) == (scheme, address)) {
+            if !self.open.iter().any(|(had, configured, _)| (had, configured) == (scheme, address))
+            {
                 let opened = bind(*scheme, *address, self.workers)
                     .map_err(|error| ListenError::new(address, error))?;
                 added.push((*address, opened));

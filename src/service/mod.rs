@@ -94,7 +94,12 @@ fn resident(workers: usize) -> Result<(Resident, Vec<crate::hub::Inbox>), TlsErr
     Ok((Resident { hub, registry: Registry::new(), tickets: Tickets::new()? }, inboxes))
 }
 
-fn compile(config: Config, generation: u64, resident: &Resident, file: &Path) -> Result<Snapshot, Stop> {
+fn compile(
+    config: Config,
+    generation: u64,
+    resident: &Resident,
+    file: &Path,
+) -> Result<Snapshot, Stop> {
     Snapshot::compile(config, generation, resident)
         .map_err(|error| Stop::Compile { file: file.to_owned(), error })
 }

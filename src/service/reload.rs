@@ -35,7 +35,10 @@ impl Service {
                 let why = stop.to_string();
                 error!("not reloaded, the running configuration stays: {why}");
                 let first = why.lines().nth(1).or(why.lines().next()).unwrap_or_default();
-                systemd::ready(&format!("not reloaded, generation {} stays: {first}", self.generation()));
+                systemd::ready(&format!(
+                    "not reloaded, generation {} stays: {first}",
+                    self.generation()
+                ));
                 self.verdict(false, why.lines().map(str::to_owned).collect())
             }
         };
@@ -85,7 +88,8 @@ fn restart_notes(before: &config::Config, after: &config::Config) -> Vec<String>
         }
     };
     note(before.workers != after.workers, "workers");
-    let address = |config: &config::Config| config.listen.admin.as_ref().map(|admin| admin.address.clone());
+    let address =
+        |config: &config::Config| config.listen.admin.as_ref().map(|admin| admin.address.clone());
     note(address(before) != address(after), "listen.admin");
     note(before.metrics != after.metrics, "metrics.prometheus");
     note(before.log.format != after.log.format, "log.format");

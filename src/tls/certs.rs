@@ -87,7 +87,8 @@ impl Certificates {
 
     fn find(&self, host: &str) -> Option<usize> {
         // A pattern is asked for as one name below it.
-        let host = host.strip_prefix("*.").map_or(host.to_owned(), |parent| format!("any.{parent}"));
+        let host =
+            host.strip_prefix("*.").map_or(host.to_owned(), |parent| format!("any.{parent}"));
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare).ok()?;
         self.all.iter().position(|certificate| {

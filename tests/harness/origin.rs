@@ -64,11 +64,17 @@ impl Origin {
     /// Answers with the request's own line and headers as JSON.
     pub fn echo() -> Self {
         Self::start(|seen, stream| {
-            let headers: Vec<_> = seen.headers.iter().map(|(n, v)| serde_json::json!([n, v])).collect();
+            let headers: Vec<_> =
+                seen.headers.iter().map(|(n, v)| serde_json::json!([n, v])).collect();
             let body = serde_json::json!({
                 "line": seen.line, "headers": headers, "length": seen.body.len(),
             });
-            reply(stream, "200 OK", "content-type: application/json\r\n", body.to_string().as_bytes())
+            reply(
+                stream,
+                "200 OK",
+                "content-type: application/json\r\n",
+                body.to_string().as_bytes(),
+            )
         })
     }
 
@@ -104,8 +110,12 @@ fn read(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<Seen> {
     if reader.read_line(&mut line).ok()? == 0 {
         return None;
     }
-    let mut seen =
-        Seen { line: line.trim_end().to_owned(), headers: Vec::new(), body: Vec::new(), connection };
+    let mut seen = Seen {
+        line: line.trim_end().to_owned(),
+        headers: Vec::new(),
+        body: Vec::new(),
+        connection,
+    };
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;

@@ -1,17 +1,18 @@
 // A crowd in one room that keeps talking until told to stop, then says what was lost.
 //
-// URL, CA, TRANSPORTS, CLIENTS, EVERY_MS, SECONDS (without it: until "stop" or the end of stdin).
-// After {"event":"ready"} all are in the room; the last line is the summary.
+// URL, CA, TRANSPORTS, ROOM, CLIENTS, EVERY_MS, SECONDS (without it: until "stop" or the end of stdin).
+// After {"event":"ready"} all are in the room; {"event":"returned"} tells of each that was away and
+// is heard again; the last line is the summary.
 
 import { createInterface } from "node:readline";
 import { io } from "socket.io-client";
 import { clientOptions, next, number, option, program, say, step } from "./program.mjs";
 
-const ROOM = "crowd";
 const ACK_MS = 10_000;
 const DRAIN_MS = 10_000;
 
 const url = option("URL").replace(/\/$/, "");
+const room = option("ROOM", "crowd");
 const clients = number("CLIENTS", 20);
 const everyMs = number("EVERY_MS", 50);
 const seconds = number("SECONDS", 0);
@@ -35,6 +36,7 @@ class Member {
   #number;
   #socket;
   #joined = false;
+  #away = false;
   #pending = 0;
   // By sender, the number of the last message seen.
   #seen = new Array(clients).fill(0);
@@ -49,6 +51,7 @@ class Member {
     });
     this.#socket.on("disconnect", (reason, details) => {
       this.#joined = false;
+      this.#away = true;
       sum.disconnects += 1;
       say("disconnect", { client: number, reason, details: details?.description?.message });
     });
@@ -61,7 +64,7 @@ class Member {
   }
 
   async #join() {
-    const ack = await this.#socket.emitWithAck("join", ROOM);
+    const ack = await this.#socket.emitWithAck("join", room);
     if (!ack.ok) throw new Error(`join: ${JSON.stringify(ack)}`);
     this.#joined = true;
     this.#socket.io.engine.emit("joined");
@@ -91,12 +94,16 @@ class Member {
     this.sent += 1;
     sum.sent += 1;
     this.#pending += 1;
-    const message = { room: ROOM, text: `${this.#number}:${this.sent}` };
+    const message = { room, text: `${this.#number}:${this.sent}` };
     this.#socket.timeout(ACK_MS).emit("message", message, (error, ack) => {
       this.#pending -= 1;
       if (error) sum.unanswered += 1;
-      else if (ack.ok) sum.acked += 1;
-      else sum.refused += 1;
+      else if (!ack.ok) sum.refused += 1;
+      else {
+        sum.acked += 1;
+        if (this.#away) say("returned", { client: this.#number });
+        this.#away = false;
+      }
     });
   }
 
@@ -136,6 +143,8 @@ program(async () => {
     const timers = members.map((member) => setInterval(() => member.send(), everyMs));
     await stop;
     timers.forEach(clearInterval);
+    // A last word from each, so that whoever came back late has nothing older to wait for.
+    members.forEach((member) => member.send());
   });
 
   await step("the last messages arrive", async () => {

@@ -24,7 +24,9 @@ pub struct Answer {
 pub fn ask(file: &Path, method: &str, path: &str) -> Result<Answer, Stop> {
     let admin = config::admin_of(file)?;
     let Some(admin) = admin else {
-        return Err(Stop::Asked("listen.admin is closed, so the process cannot be asked".to_owned()));
+        return Err(Stop::Asked(
+            "listen.admin is closed, so the process cannot be asked".to_owned(),
+        ));
     };
     let answer = exchange(&admin, method, path).map_err(|error| {
         Stop::Asked(format!("nobody answers at {}: {error}; does it run?", admin.address))

@@ -1,0 +1,250 @@
+//! The hub as written → `Hub`; pure.
+
+use super::section::{Field, Named, Section};
+use super::units::{deadline, duration};
+use super::validate::{at_least_one, bytes};
+use super::{
+    Audience, Hub, HubLimits, Namespace, NamespaceAuth, Relay, Rule, Template, TemplatePart,
+};
+
+pub fn read(section: &Section<'_>) -> Hub {
+    let ping = section.section("ping");
+    let hub = Hub {
+        path: section.value("path", path),
+        origins: section.list("origins", origin),
+        ping_interval: ping.value("interval", deadline),
+        ping_timeout: ping.value("timeout", deadline),
+        connect_timeout: section.value("connect_timeout", deadline),
+        limits: limits(&section.section("limits")),
+        drain_over: section.section("drain").value("over", duration),
+        namespaces: namespaces(section),
+    };
+    if hub.ping_timeout > hub.ping_interval && !hub.ping_interval.is_zero() {
+        ping.refuse("timeout is longer than interval, so pings would overtake each other");
+    }
+    hub
+}
+
+fn path(text: &str) -> Result<String, String> {
+    let path = text.strip_suffix('/').unwrap_or(text);
+    if path.is_empty() {
+        return Err(format!("{text:?} would hide every site; write /socket.io"));
+    }
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+    if !path.starts_with('/') || path.contains("//") || !path.bytes().all(letter) {
+        return Err(format!("{text:?} is no path for the hub; write /socket.io"));
+    }
+    Ok(path.to_owned())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let origin = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
+    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+    let is_host = |host: &str| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@*".contains(&b))
+    };
+    if origin == "*" || host.is_some_and(is_host) {
+        return Ok(origin);
+    }
+    Err(format!("{text:?} is no origin; write https://app.example.com, or \"*\" for any"))
+}
+
+fn limits(section: &Section<'_>) -> HubLimits {
+    HubLimits {
+        message: section.value("message", |text| bytes(text, 1 << 10, MEMORY_MAX)),
+        rooms: section.value("rooms", at_least_one),
+        queue: section.value("queue", |text| bytes(text, 4 << 10, MEMORY_MAX)),
+    }
+}
+
+/// Held in memory for each client.
+const MEMORY_MAX: usize = 1 << 30;
+
+fn namespaces(section: &Section<'_>) -> Vec<Namespace> {
+    let named = section.names("namespaces");
+    if named.is_empty() && section.written("namespaces").is_none_or(Field::is_map) {
+        section.refuse_lack(
+            "has no namespaces, so nobody could connect; write namespaces: { /: { auth: none } }",
+        );
+    }
+    let keys = section.keys("namespaces");
+    named.iter().map(|named| namespace(named, &named.field.section(keys))).collect()
+}
+
+fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
+    if let Err(what) = namespace_name(named.name) {
+        named.field.refuse_key(what);
+    }
+    if section.written("auth").is_none() {
+        section.refuse_lack("has no auth; write auth: none to let everybody in");
+    }
+    for provider in section.written("auth").map(Field::items).unwrap_or_default() {
+        provider.read(|text| match text {
+            "none" => Ok(()),
+            _ => Err(format!("no session provider is called {text:?}; only none is built yet")),
+        });
+    }
+    let join = section.list("join", |text| template(text, When::Connect));
+    let (events, otherwise) = events(section, &join);
+    Namespace { name: named.name.to_owned(), auth: NamespaceAuth::Anyone, join, events, otherwise }
+}
+
+fn namespace_name(name: &str) -> Result<(), String> {
+    if !name.starts_with('/') {
+        return Err(format!("a namespace begins with a slash; write /{name}"));
+    }
+    // A comma ends the namespace in a packet, a question mark its name in a URL.
+    if name.contains([',', '?']) || name.chars().any(char::is_control) {
+        return Err("a namespace has no comma and no question mark in it".to_owned());
+    }
+    Ok(())
+}
+
+type Events = (Vec<(String, Rule)>, Option<Rule>);
+
+fn events(section: &Section<'_>, joined: &[Template]) -> Events {
+    let Some(field) = section.written("events") else { return (Vec::new(), None) };
+    if field.is_word("deny") {
+        return (Vec::new(), Some(Rule::Deny));
+    }
+    let (mut events, mut otherwise) = (Vec::new(), None);
+    for Named { name, field } in section.names("events") {
+        if RESERVED.contains(&name) {
+            field.refuse_key("is a name that Socket.IO keeps for itself; no client can send it");
+        }
+        let Some(rule) = rule(&field, section, joined) else { continue };
+        if name == "*" {
+            otherwise = Some(rule);
+        } else {
+            events.push((name.to_owned(), rule));
+        }
+    }
+    (events, otherwise)
+}
+
+const RESERVED: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Option<Rule> {
+    if field.is_word("deny") {
+        return Some(Rule::Deny);
+    }
+    if !field.is_map() {
+        field.refuse("is no rule; write deny, { relay: ROOM }, { join: ROOM } or { leave: ROOM }");
+        return None;
+    }
+    let section = field.section(namespace.keys("events"));
+    let verbs: Vec<_> = ["relay", "join", "leave"]
+        .into_iter()
+        .filter(|verb| section.written(verb).is_some())
+        .collect();
+    if !verbs.contains(&"relay") {
+        for key in ["stamp", "volatile", "echo", "member"] {
+            section.written(key).inspect(|field| field.refuse_key("goes only with relay"));
+        }
+    }
+    match verbs.as_slice() {
+        ["relay"] => Some(Rule::Relay(relay(&section, joined))),
+        ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
+        ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
+        [] => {
+            section.refuse_lack("has no rule; write relay, join or leave, or deny alone");
+            None
+        }
+        _ => {
+            section.refuse(format!("has {}; an event has one rule", verbs.join(" and ")));
+            None
+        }
+    }
+}
+
+fn relay(section: &Section<'_>, joined: &[Template]) -> Relay {
+    let member = section.flag("member");
+    let everyone = section.written("relay").is_some_and(|field| field.is_word("*"));
+    let to = if everyone {
+        Audience::Everyone
+    } else {
+        // A member of a room may speak to it, however it came in.
+        Audience::Rooms(rooms(section, "relay", (!member).then_some(joined)))
+    };
+    let stamp = section.names("stamp").into_iter().filter_map(|Named { name, field }| {
+        Some((name.to_owned(), field.read(|text| template(text, When::Event))?))
+    });
+    let stamp = stamp.collect();
+    Relay { to, stamp, volatile: section.flag("volatile"), echo: section.flag("echo"), member }
+}
+
+/// Rooms that an event names. Where `joined` is given, a client must not come into those: they are
+/// the ones that the server chooses for it.
+fn rooms(section: &Section<'_>, verb: &str, joined: Option<&[Template]>) -> Vec<Template> {
+    section.list(verb, |text| {
+        if text == "*" {
+            return Err("\"*\" stands alone, and only with relay".to_owned());
+        }
+        let template = template(text, When::Event)?;
+        if template.has_client_data() {
+            guard(&template, joined)?;
+        }
+        Ok(template)
+    })
+}
+
+/// Refuses a room whose name the client could make into another's.
+fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String> {
+    let prefix = template.prefix();
+    if prefix.is_empty() {
+        return Err(format!(
+            "{template:?} lets a client name any room; begin with a word: room:{template}",
+            template = template.to_string()
+        ));
+    }
+    let Some(joined) = joined else { return Ok(()) };
+    let clashes = |reserved: &str| reserved.starts_with(prefix) || prefix.starts_with(reserved);
+    let reserved = joined.iter().find(|room| match room.parts.first() {
+        Some(TemplatePart::Literal(known)) if room.is_literal() => known.starts_with(prefix),
+        Some(TemplatePart::Literal(known)) => clashes(known),
+        // Whatever the store knows of a user may begin with the prefix; a socket's id does not.
+        Some(TemplatePart::User(_)) => true,
+        _ => false,
+    });
+    let reserved = match reserved {
+        Some(room) => Some(room.to_string()),
+        None => clashes(USER).then(|| format!("{USER}…")),
+    };
+    match reserved {
+        Some(room) => Err(format!(
+            "{:?} lets a client name {room} rooms, which the server chooses; begin with another word",
+            template.to_string()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Rooms of one user each, by convention of this language.
+const USER: &str = "user:";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Connect,
+    Event,
+}
+
+fn template(text: &str, when: When) -> Result<Template, String> {
+    let template = Template::parse(text)?;
+    for part in &template.parts {
+        match part {
+            TemplatePart::User(field) => {
+                return Err(format!(
+                    "{{user.{field}}} is never known: with auth: none nobody is a user"
+                ));
+            }
+            part if when == When::Connect && part.is_client_data() => {
+                return Err(format!(
+                    "{text:?} names what an event brings, and there is none at connect"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(template)
+}

@@ -1,0 +1,416 @@
+//! The catalogue of keys: what may be written where, and what holds when nothing is.
+//!
+//! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
+
+/// One key of a mapping.
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// As one would write it; `None` if nothing holds unless written.
+    pub default: Option<&'static str>,
+    /// One sentence for editors.
+    pub about: &'static str,
+}
+
+/// What may stand behind a key.
+#[derive(Debug)]
+pub enum Kind {
+    Flag,
+    Count,
+    Duration,
+    Size,
+    Text,
+    /// A file or folder, from the file's own folder.
+    Path,
+    /// A text, or `file:PATH`.
+    Secret,
+    /// `:80`, `127.0.0.1:80`
+    Address,
+    Host,
+    Cidr,
+    /// `http://127.0.0.1:3000`, `unix:PATH`
+    Target,
+    PathPattern,
+    Template,
+    Choice(&'static [&'static str]),
+    /// A list; one of them alone is a list of one.
+    List(&'static Kind),
+    Object(&'static [Key]),
+    /// An object, or the value of its main field alone.
+    Short(&'static str, &'static [Key]),
+    /// Names of the operator's, each with the same kind of value.
+    Map(&'static str, &'static Kind),
+    /// This word, or the kind.
+    Or(&'static str, &'static Kind),
+    /// In the language, but nothing acts on it yet.
+    Later,
+}
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    about: &'static str,
+) -> Key {
+    Key { name, kind, default, about }
+}
+
+const fn later(name: &'static str) -> Key {
+    Key { name, kind: Kind::Later, default: None, about: "" }
+}
+
+pub static FILE: &[Key] = &[
+    key("listen", Kind::Object(LISTEN), None, "Where connections are accepted."),
+    key(
+        "workers",
+        Kind::Or("auto", &Kind::Count),
+        Some("auto"),
+        "Threads that serve; auto is one per core.",
+    ),
+    key(
+        "trust",
+        Kind::List(&Kind::Cidr),
+        Some("[]"),
+        "Peers whose Forwarded and X-Forwarded-* headers are believed.",
+    ),
+    key("tls", Kind::Object(TLS), None, "How HTTPS is served."),
+    key("limits", Kind::Object(LIMITS), None, "What is refused for being too much."),
+    key("timeouts", Kind::Object(TIMEOUTS), None, "How long each wait may last."),
+    key(
+        "sites",
+        Kind::Map("host", &Kind::Object(SITE)),
+        None,
+        "The public hosts, and what answers for each.",
+    ),
+    key("hub", Kind::Object(HUB), None, "The Socket.IO server; left out, there is none."),
+    key("log", Kind::Object(LOG), None, "What is logged, where and how."),
+    key(
+        "metrics",
+        Kind::Short("prometheus", METRICS),
+        None,
+        "What the admin listener tells of the process.",
+    ),
+    key("shutdown", Kind::Object(SHUTDOWN), None, "How the process leaves."),
+    later("auth"),
+];
+
+static LISTEN: &[Key] = &[
+    key(
+        "http",
+        Kind::List(&Kind::Address),
+        Some("[':80']"),
+        "Addresses for plain HTTP; [] for none.",
+    ),
+    key("https", Kind::List(&Kind::Address), Some("[':443']"), "Addresses for HTTPS; [] for none."),
+    key(
+        "admin",
+        Kind::Or("none", &Kind::Short("address", ADMIN)),
+        None,
+        "The private listener for health, metrics and reload; none for none.",
+    ),
+    later("proxy_protocol"),
+];
+
+static ADMIN: &[Key] = &[
+    key(
+        "address",
+        Kind::Text,
+        Some("unix:/run/vestibule/admin.sock"),
+        "unix:PATH or an address and port; never a public one.",
+    ),
+    key("token", Kind::Secret, None, "Asked of every request that changes something over TCP."),
+];
+
+static TLS: &[Key] = &[
+    key(
+        "certs",
+        Kind::Path,
+        Some("certs"),
+        "A folder of NAME.pem + NAME.key, or NAME/fullchain.pem + NAME/privkey.pem.",
+    ),
+    key(
+        "min",
+        Kind::Choice(&["1.2", "1.3"]),
+        Some("1.2"),
+        "The oldest version of TLS that is spoken.",
+    ),
+    later("acme"),
+];
+
+static LIMITS: &[Key] = &[
+    key(
+        "connections",
+        Kind::Count,
+        Some("100000"),
+        "Open connections per process; more are refused, not queued.",
+    ),
+    key("headers", Kind::Size, Some("64KiB"), "Bytes of a request's head."),
+    key("body", Kind::Size, Some("10MB"), "Bytes of a request's body; a route may raise it."),
+    later("per_ip"),
+];
+
+static TIMEOUTS: &[Key] = &[
+    key("handshake", Kind::Duration, Some("10s"), "The TLS handshake, from accept."),
+    key(
+        "head",
+        Kind::Duration,
+        Some("10s"),
+        "A request's head, from its first byte or from accept.",
+    ),
+    key("body_idle", Kind::Duration, Some("30s"), "Between two pieces of a body, either way."),
+    key("idle", Kind::Duration, Some("75s"), "Between two requests on a kept connection."),
+    key("connect", Kind::Duration, Some("2s"), "Connecting to a target."),
+    key(
+        "first_byte",
+        Kind::Duration,
+        Some("60s"),
+        "From a request's last byte to its response's first.",
+    ),
+];
+
+static SITE: &[Key] = &[
+    key(
+        "aliases",
+        Kind::List(&Kind::Host),
+        Some("[]"),
+        "Hosts that are redirected to the site's own.",
+    ),
+    key(
+        "next",
+        Kind::Short("targets", UPSTREAM),
+        None,
+        "The application that answers what no route does.",
+    ),
+    key(
+        "routes",
+        Kind::List(&Kind::Object(ROUTE)),
+        Some("[]"),
+        "Paths that are answered otherwise; the first match wins.",
+    ),
+    key(
+        "dev",
+        Kind::Flag,
+        Some("false"),
+        "Whether next is a development server, whose hot reload is tunnelled.",
+    ),
+    later("hsts"),
+    later("compress"),
+    later("headers"),
+    later("errors"),
+];
+
+static UPSTREAM: &[Key] = &[
+    key(
+        "targets",
+        Kind::List(&Kind::Target),
+        None,
+        "Servers that are each as good as the other: http://HOST:PORT or unix:PATH.",
+    ),
+    key(
+        "balance",
+        Kind::Choice(&["least", "round"]),
+        Some("least"),
+        "Which target is asked: the one with the fewest requests in flight, or each in turn.",
+    ),
+    key("health", Kind::Object(HEALTH), None, "How a target shows that it is there."),
+    key("keep", Kind::Object(KEEP), None, "Idle connections that are kept for the next request."),
+    later("build"),
+    later("hold"),
+];
+
+static HEALTH: &[Key] = &[
+    key(
+        "path",
+        Kind::Text,
+        None,
+        "Asked by GET; any status below 500 is healthy. Left out, a connection is enough.",
+    ),
+    key("every", Kind::Duration, Some("2s"), "Between two checks of a target."),
+    key("timeout", Kind::Duration, Some("1s"), "How long one check may take."),
+];
+
+static KEEP: &[Key] = &[
+    key("idle", Kind::Count, Some("256"), "Idle connections per target and worker."),
+    key(
+        "for",
+        Kind::Duration,
+        Some("4s"),
+        "How long one may be idle; below the application's own keep-alive.",
+    ),
+];
+
+static ROUTE: &[Key] = &[
+    key("path", Kind::PathPattern, None, "/exact, /prefix/* or /old/:slug."),
+    key("to", Kind::Short("targets", UPSTREAM), None, "Servers that answer instead of next."),
+    key(
+        "strip",
+        Kind::Text,
+        None,
+        "Removed from the front of the path before it is sent; with to.",
+    ),
+    key("redirect", Kind::Text, None, "Where the client is sent; :slug and * are the path's."),
+    key(
+        "status",
+        Kind::Choice(&["301", "302", "303", "307", "308"]),
+        Some("308"),
+        "The redirect's status.",
+    ),
+    key("body", Kind::Size, None, "Bytes of a request's body; limits.body unless written."),
+    key("timeouts", Kind::Object(ROUTE_TIMEOUTS), None, "Waits that differ here."),
+    key(
+        "upgrade",
+        Kind::Flag,
+        Some("false"),
+        "Whether WebSockets are tunnelled here; they are refused elsewhere.",
+    ),
+    later("files"),
+    later("allow"),
+    later("basic"),
+    later("auth"),
+];
+
+static ROUTE_TIMEOUTS: &[Key] = &[key(
+    "first_byte",
+    Kind::Duration,
+    None,
+    "From a request's last byte to its response's first; timeouts.first_byte unless written.",
+)];
+
+static HUB: &[Key] = &[
+    key("path", Kind::Text, Some("/socket.io"), "Where Engine.IO is spoken, on every site."),
+    key(
+        "origins",
+        Kind::List(&Kind::Text),
+        Some("[]"),
+        "Origins that may connect besides the site's own; '*' is any.",
+    ),
+    key("ping", Kind::Object(PING), None, "How a client shows that it is there."),
+    key(
+        "connect_timeout",
+        Kind::Duration,
+        Some("45s"),
+        "From the handshake to the first namespace.",
+    ),
+    key("limits", Kind::Object(HUB_LIMITS), None, "What one client may take."),
+    key("drain", Kind::Object(DRAIN), None, "How clients are sent away when the process stops."),
+    key(
+        "namespaces",
+        Kind::Map("namespace", &Kind::Object(NAMESPACE)),
+        None,
+        "The namespaces; no other can be joined.",
+    ),
+    later("redis"),
+    later("recovery"),
+    later("hooks"),
+];
+
+static PING: &[Key] = &[
+    key("interval", Kind::Duration, Some("25s"), "Between two pings."),
+    key("timeout", Kind::Duration, Some("20s"), "How long a pong may take."),
+];
+
+static HUB_LIMITS: &[Key] = &[
+    key("message", Kind::Size, Some("1MB"), "Bytes of one message from a client."),
+    key("rooms", Kind::Count, Some("256"), "Rooms that one socket may be in."),
+    key(
+        "queue",
+        Kind::Size,
+        Some("1MiB"),
+        "Bytes that wait for one client before it is closed as too slow.",
+    ),
+    later("per_user"),
+    later("per_ip"),
+    later("events"),
+    later("burst"),
+];
+
+static DRAIN: &[Key] = &[key(
+    "over",
+    Kind::Duration,
+    Some("60s"),
+    "Clients are closed one after the other over this time.",
+)];
+
+static NAMESPACE: &[Key] = &[
+    key(
+        "auth",
+        Kind::Choice(&["none"]),
+        None,
+        "Who may connect; none is everybody. Must be written.",
+    ),
+    key(
+        "join",
+        Kind::List(&Kind::Template),
+        Some("[]"),
+        "Rooms that a socket joins when it connects.",
+    ),
+    key(
+        "events",
+        Kind::Or("deny", &Kind::Map("event", &Kind::Or("deny", &Kind::Object(RULE)))),
+        Some("{}"),
+        "What clients may send, by the event's name; '*' is every other.",
+    ),
+    later("connect"),
+    later("disconnect"),
+];
+
+static RULE: &[Key] = &[
+    key(
+        "relay",
+        Kind::List(&Kind::Template),
+        None,
+        "Rooms that get the event, all there but the sender; '*' is the whole namespace.",
+    ),
+    key("join", Kind::List(&Kind::Template), None, "Rooms that the sender joins."),
+    key("leave", Kind::List(&Kind::Template), None, "Rooms that the sender leaves."),
+    key(
+        "stamp",
+        Kind::Map("field", &Kind::Template),
+        Some("{}"),
+        "Fields of the first argument that are overwritten; with relay.",
+    ),
+    key(
+        "volatile",
+        Kind::Flag,
+        Some("false"),
+        "Dropped for a client that cannot take it at once; with relay.",
+    ),
+    key("echo", Kind::Flag, Some("false"), "The sender gets it too; with relay."),
+    key("member", Kind::Flag, Some("true"), "The sender must be in the room; with relay."),
+    later("forward"),
+    later("rate"),
+    later("max"),
+];
+
+static LOG: &[Key] = &[
+    key("access", Kind::Short("to", ACCESS), None, "One line for each exchange."),
+    key(
+        "level",
+        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
+        Some("info"),
+        "What of the process's own log is written.",
+    ),
+    key(
+        "format",
+        Kind::Choice(&["human", "json"]),
+        Some("human"),
+        "How the process's own log is written, to standard error.",
+    ),
+    later("events"),
+];
+
+static ACCESS: &[Key] = &[
+    key("to", Kind::Text, Some("stdout"), "stdout, none, or the path of a file."),
+    key("format", Kind::Choice(&["json"]), Some("json"), "How a line is written."),
+];
+
+static METRICS: &[Key] =
+    &[key("prometheus", Kind::Flag, Some("true"), "GET /metrics on the admin listener.")];
+
+static SHUTDOWN: &[Key] = &[key(
+    "grace",
+    Kind::Duration,
+    Some("30s"),
+    "From SIGTERM to the exit, whatever is still open.",
+)];

@@ -1,0 +1,236 @@
+//! Patterns of hosts and paths; pure.
+//!
+//! Paths are matched byte for byte as they came: nothing is decoded and no dot is resolved here.
+
+use std::fmt;
+
+/// A host without port: a name, `*` for any, `*.example.com` for one label more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPattern(String);
+
+impl HostPattern {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let name = host.strip_prefix("*.").unwrap_or(&host);
+        if host == "*" || is_host(name) || is_bracketed(&host) {
+            return Ok(Self(host));
+        }
+        Err(wrong_host(text))
+    }
+
+    /// Whether `host`, in lower case and without port, is meant.
+    pub fn matches(&self, host: &str) -> bool {
+        match self.0.strip_prefix('*') {
+            Some("") => true,
+            Some(suffix) => host
+                .strip_suffix(suffix)
+                .is_some_and(|label| !label.is_empty() && !label.contains('.')),
+            None => self.0 == host,
+        }
+    }
+
+    /// As written, in lower case.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// True if it stands for one host only.
+    pub fn is_exact(&self) -> bool {
+        !self.0.starts_with('*')
+    }
+}
+
+fn is_host(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    !label.is_empty()
+        && label.len() <= 63
+        && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+fn is_bracketed(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    address.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+fn wrong_host(text: &str) -> String {
+    if let Some((_, rest)) = text.split_once("://") {
+        return format!("{text:?} is a URL; write the host alone: {}", rest.trim_end_matches('/'));
+    }
+    if text.parse::<std::net::Ipv6Addr>().is_ok() {
+        return format!("{text} needs brackets; write \"[{text}]\"");
+    }
+    if let Some((host, port)) = text.rsplit_once(':')
+        && port.parse::<u16>().is_ok()
+    {
+        return format!("{text:?} has a port; a site answers on every listener, write {host}");
+    }
+    if !text.is_ascii() {
+        return format!("{text:?} is not ASCII; write it as it is sent, xn--…");
+    }
+    format!("{text:?} is no host; write app.example.com, *.example.com or \"*\"")
+}
+
+/// A path: `/exact`, `/prefix/*` with all below it, `/old/:slug` with one segment of any name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathPattern {
+    segments: Vec<Segment>,
+    /// Ends in `/*`: whatever follows, nothing too.
+    rest: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Named(String),
+}
+
+/// What the named parts of a pattern stood for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Captures(Vec<(String, String)>);
+
+impl Captures {
+    /// The segment of `:slug` by `slug`, the rest of the path by `*`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl PathPattern {
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with('~') {
+            return Err(
+                "regular expressions are not read; write /prefix/* or /old/:slug".to_owned()
+            );
+        }
+        let Some(inside) = text.strip_prefix('/') else {
+            return Err(format!("{text:?} is no path; write /{text}"));
+        };
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!(
+                "{text:?} is not as it is sent; write spaces and letters beyond ASCII as %20"
+            ));
+        }
+        if text.contains(['?', '#']) {
+            return Err(format!("{text:?} has a query; only the path decides"));
+        }
+        let (inside, rest) = match inside.strip_suffix("/*") {
+            Some(inside) => (Some(inside), true),
+            None if inside == "*" => (None, true),
+            None => (Some(inside), false),
+        };
+        let segments: Result<Vec<_>, String> =
+            inside.into_iter().flat_map(|inside| inside.split('/')).map(Segment::parse).collect();
+        let pattern = Self { segments: segments?, rest };
+        pattern.check(text)?;
+        Ok(pattern)
+    }
+
+    fn check(&self, text: &str) -> Result<(), String> {
+        // A slash at the end leaves an empty segment behind it, and is a path of its own.
+        let inner = match self.segments.split_last() {
+            Some((_, before)) if !self.rest => before,
+            _ => &self.segments,
+        };
+        if inner.contains(&Segment::Literal(String::new())) {
+            return Err(format!("{text:?} has two slashes side by side"));
+        }
+        let mut names: Vec<_> = self.names().collect();
+        names.sort_unstable();
+        if let Some([name, _]) = names.array_windows().find(|[a, b]| a == b) {
+            return Err(format!("{text:?} names :{name} twice"));
+        }
+        Ok(())
+    }
+
+    /// The names that captures will have.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let named = self.segments.iter().filter_map(|segment| match segment {
+            Segment::Named(name) => Some(name.as_str()),
+            Segment::Literal(_) => None,
+        });
+        named.chain(self.rest.then_some("*"))
+    }
+
+    /// The captures if `path` is meant: a request's path, without query, as it came.
+    pub fn matches(&self, path: &str) -> Option<Captures> {
+        let mut rest = Some(path.strip_prefix('/')?);
+        let mut captures = Captures::default();
+        for segment in &self.segments {
+            let (given, after) = match rest?.split_once('/') {
+                Some((given, after)) => (given, Some(after)),
+                None => (rest?, None),
+            };
+            match segment {
+                Segment::Literal(literal) if literal == given => {}
+                Segment::Named(name) if !given.is_empty() => {
+                    captures.0.push((name.clone(), given.to_owned()));
+                }
+                _ => return None,
+            }
+            rest = after;
+        }
+        if self.rest {
+            captures.0.push(("*".to_owned(), rest.unwrap_or_default().to_owned()));
+        } else if rest.is_some() {
+            return None;
+        }
+        Some(captures)
+    }
+
+    /// True if every path that `other` means is meant here too.
+    pub fn covers(&self, other: &Self) -> bool {
+        let long_enough = if self.rest {
+            other.segments.len() >= self.segments.len()
+        } else {
+            other.segments.len() == self.segments.len() && !other.rest
+        };
+        long_enough
+            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+                (Segment::Literal(here), Segment::Literal(there)) => here == there,
+                (Segment::Literal(_), Segment::Named(_)) => false,
+                (Segment::Named(_), Segment::Literal(there)) => !there.is_empty(),
+                (Segment::Named(_), Segment::Named(_)) => true,
+            })
+    }
+
+    /// The path up to its first named part, without a slash at its end: `/docs` of `/docs/*`.
+    pub fn literal(&self) -> String {
+        let literals = self.segments.iter().map_while(|segment| match segment {
+            Segment::Literal(literal) => Some(literal.as_str()),
+            Segment::Named(_) => None,
+        });
+        literals.flat_map(|literal| ["/", literal]).collect()
+    }
+}
+
+impl Segment {
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_name = |name: &str| {
+            name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        match text.strip_prefix(':') {
+            Some(name) if is_name(name) => Ok(Self::Named(name.to_owned())),
+            Some(name) => Err(format!("\":{name}\" is no name; write :slug, letters and digits")),
+            None if text.contains('*') => {
+                Err("* stands for a whole rest and only at the end; write /prefix/*".to_owned())
+            }
+            None => Ok(Self::Literal(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => write!(f, "/{literal}")?,
+                Segment::Named(name) => write!(f, "/:{name}")?,
+            }
+        }
+        f.write_str(if self.rest { "/*" } else { "" })
+    }
+}

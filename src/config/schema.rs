@@ -1,0 +1,86 @@
+//! The JSON Schema of the language, made from the catalogue.
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{FILE, Key, Kind};
+
+/// JSON Schema, draft 2020-12: editors complete and check by it.
+pub fn schema() -> String {
+    let mut schema = object(FILE);
+    if let Value::Object(fields) = &mut schema {
+        fields.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+        fields.insert("title".to_owned(), json!("proxy.yaml of Vestibule"));
+    }
+    format!("{schema:#}")
+}
+
+fn object(keys: &'static [Key]) -> Value {
+    let built = keys.iter().filter(|key| !matches!(key.kind, Kind::Later));
+    let properties: Map<_, _> = built.map(|key| (key.name.to_owned(), property(key))).collect();
+    json!({ "type": "object", "additionalProperties": false, "properties": properties })
+}
+
+fn property(key: &'static Key) -> Value {
+    let mut schema = kind(&key.kind);
+    if let Value::Object(fields) = &mut schema {
+        fields.insert("description".to_owned(), json!(key.about));
+        if let Some(default) = key.default {
+            fields.insert("default".to_owned(), written(&key.kind, default));
+        }
+    }
+    schema
+}
+
+fn kind(kind: &'static Kind) -> Value {
+    match kind {
+        Kind::Flag => or_variable(json!({ "type": "boolean" })),
+        Kind::Count => or_variable(json!({ "type": "integer", "minimum": 0 })),
+        Kind::Duration => pattern(r"^[0-9]+(ms|s|m|h|d)$", &["10s", "250ms", "1m"]),
+        Kind::Size => pattern(r"^[0-9]+(B|kB|KB|KiB|MB|MiB|GB|GiB)$", &["10MB", "64KiB"]),
+        Kind::Address => pattern(r"^(\S+)?:[0-9]+$", &[":80", "127.0.0.1:8080"]),
+        Kind::Target => pattern(r"^(http://|unix:)\S+$", &["http://127.0.0.1:3000"]),
+        Kind::PathPattern => pattern(r"^/\S*$", &["/prefix/*", "/old/:slug"]),
+        Kind::Cidr => json!({ "type": "string", "examples": ["10.0.0.0/8"] }),
+        Kind::Template => json!({ "type": "string", "examples": ["room:{0}"] }),
+        Kind::Text | Kind::Path | Kind::Secret | Kind::Host => {
+            json!({ "type": ["string", "number"] })
+        }
+        Kind::Choice(words) => or_variable(json!({ "enum": words })),
+        Kind::List(one) => {
+            let one = self::kind(one);
+            json!({ "anyOf": [{ "type": "array", "items": one }, one] })
+        }
+        Kind::Object(keys) => object(keys),
+        Kind::Short(main, keys) => {
+            let main = keys.iter().find(|key| key.name == *main).map(|key| self::kind(&key.kind));
+            json!({ "anyOf": [object(keys), main] })
+        }
+        Kind::Map(_, value) => {
+            json!({ "type": "object", "additionalProperties": self::kind(value) })
+        }
+        Kind::Or(word, kind) => json!({ "anyOf": [{ "const": word }, self::kind(kind)] }),
+        Kind::Later => Value::Bool(false),
+    }
+}
+
+fn pattern(pattern: &str, examples: &[&str]) -> Value {
+    or_variable(json!({ "type": "string", "pattern": pattern, "examples": examples }))
+}
+
+/// Any scalar may be taken from the environment.
+fn or_variable(schema: Value) -> Value {
+    json!({ "anyOf": [schema, { "type": "string", "pattern": r"\$\{" }] })
+}
+
+/// A default as JSON.
+fn written(kind: &Kind, default: &str) -> Value {
+    match (kind, default) {
+        (Kind::List(_), list) => {
+            serde_json::from_str(&list.replace('\'', "\"")).unwrap_or_default()
+        }
+        (_, "{}") => json!({}),
+        (Kind::Flag, flag) => json!(flag == "true"),
+        (Kind::Count, count) => count.parse::<u64>().map_or(Value::Null, Value::from),
+        _ => json!(default),
+    }
+}

@@ -1,0 +1,256 @@
+//! A configuration as the file that would say it, every default written out.
+
+use std::path::{self, Path};
+
+use super::units::{show_duration, show_size};
+use super::yaml::Yaml;
+use super::{
+    AccessTo, Action, AdminAddress, Audience, Balance, Config, Hub, Level, Listen, LogFormat,
+    Namespace, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
+};
+
+impl Config {
+    /// The effective configuration as YAML that reads the same.
+    ///
+    /// Paths are absolute. A secret shows where it comes from, or `***` if the file itself holds it.
+    pub fn show(&self) -> String {
+        let file = Yaml::map([
+            ("listen", self.listen.yaml()),
+            ("workers", Yaml::word(self.workers)),
+            ("trust", Yaml::texts(&self.trust)),
+            ("tls", self.tls()),
+            ("limits", self.limits()),
+            ("timeouts", self.timeouts()),
+        ]);
+        let sites = self.sites.iter().map(|site| (site.host.as_str().to_owned(), site.yaml()));
+        let sites = (!self.sites.is_empty()).then(|| Yaml::named(sites));
+        let access = match &self.log.access {
+            AccessTo::Stdout => Yaml::text("stdout"),
+            AccessTo::File(path) => Yaml::text(absolute(path)),
+            AccessTo::Off => Yaml::text("none"),
+        };
+        let log = Yaml::map([
+            ("access", Yaml::map([("to", access), ("format", Yaml::text("json"))])),
+            ("level", Yaml::text(self.log.level.word())),
+            ("format", Yaml::text(self.log.format.word())),
+        ]);
+        file.with("sites", sites)
+            .with("hub", self.hub.as_ref().map(Hub::yaml))
+            .with("log", Some(log))
+            .with("metrics", Some(Yaml::map([("prometheus", Yaml::word(self.metrics))])))
+            .with(
+                "shutdown",
+                Some(Yaml::map([("grace", Yaml::text(show_duration(self.shutdown.grace)))])),
+            )
+            .print()
+    }
+
+    fn tls(&self) -> Yaml {
+        let min = match self.tls.min {
+            TlsVersion::V12 => "1.2",
+            TlsVersion::V13 => "1.3",
+        };
+        Yaml::map([("certs", Yaml::text(absolute(&self.tls.certs))), ("min", Yaml::text(min))])
+    }
+
+    fn limits(&self) -> Yaml {
+        Yaml::map([
+            ("connections", Yaml::word(self.limits.connections)),
+            ("headers", Yaml::text(bytes(self.limits.headers))),
+            ("body", Yaml::text(show_size(self.limits.body))),
+        ])
+    }
+
+    fn timeouts(&self) -> Yaml {
+        let timeouts = &self.timeouts;
+        let all = [
+            ("handshake", timeouts.handshake),
+            ("head", timeouts.head),
+            ("body_idle", timeouts.body_idle),
+            ("idle", timeouts.idle),
+            ("connect", timeouts.connect),
+            ("first_byte", timeouts.first_byte),
+        ];
+        Yaml::map(all.map(|(name, duration)| (name, Yaml::text(show_duration(duration)))))
+    }
+}
+
+fn absolute(path: &Path) -> String {
+    path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+fn bytes(size: usize) -> String {
+    show_size(u64::try_from(size).unwrap_or(u64::MAX))
+}
+
+impl Listen {
+    fn yaml(&self) -> Yaml {
+        let admin = self.admin.as_ref().map_or_else(
+            || Yaml::text("none"),
+            |admin| {
+                let address = match &admin.address {
+                    AdminAddress::Tcp(address) => address.to_string(),
+                    AdminAddress::Unix(path) => format!("unix:{}", absolute(path)),
+                };
+                let token = admin.token.as_ref().map(|token| Yaml::raw(token.written()));
+                Yaml::map([("address", Yaml::text(address))]).with("token", token)
+            },
+        );
+        Yaml::map([
+            ("http", Yaml::texts(&self.http)),
+            ("https", Yaml::texts(&self.https)),
+            ("admin", admin),
+        ])
+    }
+}
+
+impl Site {
+    fn yaml(&self) -> Yaml {
+        let aliases = self.aliases.iter().map(|alias| alias.as_str());
+        let routes = self.routes.iter().map(Route::yaml).collect();
+        Yaml::map([("aliases", Yaml::texts(aliases))])
+            .with("next", self.next.as_ref().map(Upstream::yaml))
+            .with("routes", Some(Yaml::List(routes)))
+            .with("dev", Some(Yaml::word(self.dev)))
+    }
+}
+
+impl Upstream {
+    fn yaml(&self) -> Yaml {
+        let targets = self.targets.iter().map(|target| match target {
+            Target::Unix(path) => format!("unix:{}", absolute(path)),
+            Target::Tcp(..) => target.to_string(),
+        });
+        let balance = match self.balance {
+            Balance::Least => "least",
+            Balance::Round => "round",
+        };
+        let health = Yaml::map([
+            ("every", Yaml::text(show_duration(self.health.every))),
+            ("timeout", Yaml::text(show_duration(self.health.timeout))),
+        ]);
+        let keep = Yaml::map([
+            ("idle", Yaml::word(self.keep.idle)),
+            ("for", Yaml::text(show_duration(self.keep.lasts))),
+        ]);
+        Yaml::map([
+            ("targets", Yaml::texts(targets)),
+            ("balance", Yaml::text(balance)),
+            ("health", health.with("path", self.health.path.as_ref().map(Yaml::text))),
+            ("keep", keep),
+        ])
+    }
+}
+
+impl Route {
+    fn yaml(&self) -> Yaml {
+        let path = Yaml::map([("path", Yaml::text(&self.path))]);
+        match &self.action {
+            Action::Next => path,
+            Action::To { upstream, strip } => {
+                path.with("to", Some(upstream.yaml())).with("strip", strip.as_ref().map(Yaml::text))
+            }
+            Action::Redirect { location, status } => {
+                return path
+                    .with("redirect", Some(Yaml::text(location)))
+                    .with("status", Some(Yaml::word(status)));
+            }
+        }
+        .with("body", self.body.map(|body| Yaml::text(show_size(body))))
+        .with(
+            "timeouts",
+            self.first_byte
+                .map(|time| Yaml::map([("first_byte", Yaml::text(show_duration(time)))])),
+        )
+        .with("upgrade", Some(Yaml::word(self.upgrade)))
+    }
+}
+
+impl Hub {
+    fn yaml(&self) -> Yaml {
+        let time = |duration| Yaml::text(show_duration(duration));
+        let limits = Yaml::map([
+            ("message", Yaml::text(bytes(self.limits.message))),
+            ("rooms", Yaml::word(self.limits.rooms)),
+            ("queue", Yaml::text(bytes(self.limits.queue))),
+        ]);
+        let namespaces =
+            self.namespaces.iter().map(|namespace| (namespace.name.clone(), namespace.yaml()));
+        Yaml::map([
+            ("path", Yaml::text(&self.path)),
+            ("origins", Yaml::texts(&self.origins)),
+            (
+                "ping",
+                Yaml::map([
+                    ("interval", time(self.ping_interval)),
+                    ("timeout", time(self.ping_timeout)),
+                ]),
+            ),
+            ("connect_timeout", time(self.connect_timeout)),
+            ("limits", limits),
+            ("drain", Yaml::map([("over", time(self.drain_over))])),
+            ("namespaces", Yaml::named(namespaces)),
+        ])
+    }
+}
+
+impl Namespace {
+    fn yaml(&self) -> Yaml {
+        let rules = self.events.iter().map(|(name, rule)| (name.clone(), rule.yaml()));
+        let otherwise = self.otherwise.iter().map(|rule| ("*".to_owned(), rule.yaml()));
+        Yaml::map([
+            ("auth", Yaml::text("none")),
+            ("join", Yaml::texts(&self.join)),
+            ("events", Yaml::named(rules.chain(otherwise))),
+        ])
+    }
+}
+
+impl Rule {
+    fn yaml(&self) -> Yaml {
+        match self {
+            Self::Relay(relay) => relay.yaml(),
+            Self::Join(rooms) => Yaml::map([("join", Yaml::texts(rooms))]),
+            Self::Leave(rooms) => Yaml::map([("leave", Yaml::texts(rooms))]),
+            Self::Deny => Yaml::text("deny"),
+        }
+    }
+}
+
+impl Relay {
+    fn yaml(&self) -> Yaml {
+        let to = match &self.to {
+            Audience::Everyone => Yaml::text("*"),
+            Audience::Rooms(rooms) => Yaml::texts(rooms),
+        };
+        let stamp = self.stamp.iter().map(|(field, value)| (field.clone(), Yaml::text(value)));
+        Yaml::map([
+            ("relay", to),
+            ("stamp", Yaml::named(stamp)),
+            ("volatile", Yaml::word(self.volatile)),
+            ("echo", Yaml::word(self.echo)),
+            ("member", Yaml::word(self.member)),
+        ])
+    }
+}
+
+impl Level {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl LogFormat {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Json => "json",
+        }
+    }
+}

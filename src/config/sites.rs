@@ -1,0 +1,286 @@
+//! The sites as written → `Site`s; pure.
+
+use std::path::Path;
+
+use super::section::{Field, Named, Section, choose};
+use super::units::{count, deadline, duration, size};
+use super::{
+    Action, Balance, Health, HostPattern, Hub, Keep, PathPattern, Route, Site, Target, Upstream,
+};
+
+/// Every site, in the order written.
+pub fn read(file: &Section<'_>, hub: Option<&Hub>) -> Vec<Site> {
+    let named = file.names("sites");
+    if let Some(sites) = file.written("sites").filter(|sites| sites.is_map() && named.is_empty()) {
+        sites.refuse_key("has no site; write one, or remove it");
+    }
+    let keys = file.keys("sites");
+    let mut claims = Claims::default();
+    named
+        .iter()
+        .filter_map(|named| site(named, &named.field.section(keys), hub, &mut claims))
+        .collect()
+}
+
+/// Which hosts are taken, and by which site.
+#[derive(Default)]
+struct Claims(Vec<(HostPattern, HostPattern)>);
+
+impl Claims {
+    fn claim(&mut self, host: &HostPattern, owner: &HostPattern, field: &Field<'_>) {
+        match self.0.iter().find(|(known, _)| known == host) {
+            Some((_, other)) => field.refuse_key(format!(
+                "{} is already answered by {}; a host belongs to one site",
+                host.as_str(),
+                other.as_str()
+            )),
+            None => self.0.push((host.clone(), owner.clone())),
+        }
+    }
+}
+
+fn site(
+    named: &Named<'_>,
+    section: &Section<'_>,
+    hub: Option<&Hub>,
+    claims: &mut Claims,
+) -> Option<Site> {
+    let host = HostPattern::parse(named.name).map_err(|what| named.field.refuse_key(what)).ok();
+    let next = section.written("next").map(|_| upstream(&section.section("next")));
+    if next.is_none() && section.written("routes").is_none() && hub.is_none() {
+        section.refuse_lack(
+            "has neither next nor routes, so nothing answers; write next: http://127.0.0.1:3000",
+        );
+    }
+    let routes = routes(section, next.is_some(), hub);
+    let dev = section.flag("dev");
+    let host = host?;
+    claims.claim(&host, &host, &named.field);
+    let aliases = aliases(section, &host, claims);
+    Some(Site { host, aliases, next, routes, dev })
+}
+
+fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Vec<HostPattern> {
+    let Some(field) = section.written("aliases") else { return Vec::new() };
+    let items = field.items();
+    if !items.is_empty() && !host.is_exact() {
+        field.refuse_key(format!(
+            "are redirected to the site's name, and {:?} is none",
+            host.as_str()
+        ));
+    }
+    let mut aliases = Vec::new();
+    for item in items {
+        if let Some(alias) = item.read(HostPattern::parse) {
+            claims.claim(&alias, host, &item);
+            aliases.push(alias);
+        }
+    }
+    aliases
+}
+
+fn upstream(section: &Section<'_>) -> Upstream {
+    let targets = section.list("targets", |text| target(text, section.folder()));
+    if section.written("targets").is_none_or(Field::is_empty_list) {
+        section.refuse_lack("has no targets; write http://127.0.0.1:3000");
+    }
+    let double = |(index, target): &(usize, &Target)| {
+        targets.iter().take(*index).any(|other| other == *target)
+    };
+    if let Some((_, target)) = targets.iter().enumerate().find(double) {
+        section.refuse(format!("{target} is listed twice"));
+    }
+    let balance =
+        section.choice("balance", &[("least", Balance::Least), ("round", Balance::Round)]);
+    let keep = section.section("keep");
+    Upstream {
+        targets,
+        balance: balance.unwrap_or(Balance::Least),
+        health: health(&section.section("health")),
+        keep: Keep { idle: keep.value("idle", count), lasts: keep.value("for", duration) },
+    }
+}
+
+fn health(section: &Section<'_>) -> Health {
+    let health = Health {
+        path: section.get("path", url_path),
+        every: section.value("every", deadline),
+        timeout: section.value("timeout", deadline),
+    };
+    if health.timeout > health.every && !health.every.is_zero() {
+        section.refuse("timeout is longer than every, so checks would overtake each other");
+    }
+    health
+}
+
+fn url_path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("{text:?} is no path; write /{text}"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) || text.contains('#') {
+        return Err(format!(
+            "{text:?} is not as it is sent; write spaces and letters beyond ASCII as %20"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn target(text: &str, folder: &Path) -> Result<Target, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.is_empty() {
+            Err("unix: has no path behind it".to_owned())
+        } else {
+            Ok(Target::Unix(folder.join(path)))
+        };
+    }
+    let Some(authority) = text.strip_prefix("http://") else {
+        return Err(match text.strip_prefix("https://") {
+            Some(rest) => {
+                format!("{text:?}: targets are spoken to without TLS; write http://{rest}")
+            }
+            None if text.starts_with('/') => format!("{text:?} has no scheme; write unix:{text}"),
+            None => format!("{text:?} is no target; write http://HOST:PORT or unix:PATH"),
+        });
+    };
+    let wrong = || format!("{text:?} is no target; write http://HOST:PORT, without a path");
+    let authority = authority.strip_suffix('/').unwrap_or(authority);
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
+            address.parse::<std::net::Ipv6Addr>().map_err(|_error| wrong())?;
+            (
+                address,
+                if port.is_empty() {
+                    None
+                } else {
+                    Some(port.strip_prefix(':').ok_or_else(wrong)?)
+                },
+            )
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = port.map_or(Ok(80), str::parse).ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    if host.is_empty() || !host.bytes().all(is_host) {
+        return Err(wrong());
+    }
+    Ok(Target::Tcp(host.to_owned(), port))
+}
+
+fn routes(section: &Section<'_>, has_next: bool, hub: Option<&Hub>) -> Vec<Route> {
+    let mut routes: Vec<Route> = Vec::new();
+    for section in section.sections("routes") {
+        let Some(route) = route(&section, has_next) else { continue };
+        if let Some(before) = routes.iter().find(|before| before.path.covers(&route.path)) {
+            section.refuse(format!(
+                "{} is never reached: {} stands before it",
+                route.path, before.path
+            ));
+        }
+        if let Some(hub) = hub.filter(|hub| is_below(&route.path.literal(), &hub.path)) {
+            section.refuse(format!("{} is never reached: hub.path is {}", route.path, hub.path));
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn route(section: &Section<'_>, has_next: bool) -> Option<Route> {
+    if section.written("path").is_none() {
+        section.refuse_lack("has no path; write /exact, /prefix/* or /old/:slug");
+    }
+    let path = section.get("path", PathPattern::parse);
+    let action = action(section, path.as_ref(), has_next);
+    let body = section.get("body", size);
+    let first_byte = section.section("timeouts").get("first_byte", deadline);
+    let upgrade = section.flag("upgrade");
+    Some(Route { path: path?, action, body, first_byte, upgrade })
+}
+
+fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> Action {
+    let (to, redirect) = (section.written("to"), section.written("redirect"));
+    if to.is_none() {
+        section.written("strip").inspect(|strip| strip.refuse_key("goes only with to"));
+    }
+    if redirect.is_none() {
+        section.written("status").inspect(|status| status.refuse_key("goes only with redirect"));
+    }
+    match (to, redirect) {
+        (Some(_), Some(redirect)) => {
+            redirect.refuse_key("cannot stand beside to; a route does one thing");
+            Action::Next
+        }
+        (Some(_), None) => {
+            let upstream = upstream(&section.section("to"));
+            Action::To { upstream, strip: section.get("strip", |text| strip(text, path)) }
+        }
+        (None, Some(_)) => redirect_of(section, path),
+        (None, None) => {
+            if !has_next {
+                section.refuse_lack("goes to next, which the site has not; write to or redirect");
+            }
+            Action::Next
+        }
+    }
+}
+
+fn strip(text: &str, path: Option<&PathPattern>) -> Result<String, String> {
+    let prefix = text.strip_suffix('/').unwrap_or(text);
+    if prefix.is_empty() {
+        return Err(format!("{text:?} removes nothing; write /prefix"));
+    }
+    match path {
+        Some(path) if !is_below(&path.literal(), prefix) => {
+            Err(format!("{text:?} is not what {path} begins with; write {}", path.literal()))
+        }
+        _ => Ok(prefix.to_owned()),
+    }
+}
+
+fn redirect_of(section: &Section<'_>, path: Option<&PathPattern>) -> Action {
+    for key in ["body", "timeouts", "upgrade"] {
+        section.written(key).inspect(|field| field.refuse_key("has no meaning beside redirect"));
+    }
+    let location = section.get("redirect", |text| location(text, path));
+    let statuses = [301, 302, 303, 307, 308].map(|status| (status.to_string(), status));
+    let statuses: Vec<_> = statuses.iter().map(|(text, status)| (text.as_str(), *status)).collect();
+    let status = section.get("status", |text| choose(text, &statuses));
+    Action::Redirect { location: location.unwrap_or_default(), status: status.unwrap_or(308) }
+}
+
+/// Names only what the path's pattern captures.
+fn location(text: &str, path: Option<&PathPattern>) -> Result<String, String> {
+    if !["/", "http://", "https://"].iter().any(|begin| text.starts_with(begin)) {
+        return Err(format!("{text:?} is no place to go; write /path or https://host/path"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "{text:?} is not as it is sent; write spaces and letters beyond ASCII as %20"
+        ));
+    }
+    let Some(path) = path else { return Ok(text.to_owned()) };
+    for name in names(text) {
+        if !path.names().any(|known| known == name) {
+            let name = if name == "*" { name.to_owned() } else { format!(":{name}") };
+            return Err(format!("{text:?} names {name}, which {path} does not"));
+        }
+    }
+    Ok(text.to_owned())
+}
+
+/// The names after a colon that begin with a letter (a port does not), and `*`.
+fn names(text: &str) -> impl Iterator<Item = &str> {
+    let named = text.split(':').skip(1).filter_map(|after| {
+        let end = after.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let name = after.get(..end.unwrap_or(after.len()))?;
+        name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_').then_some(name)
+    });
+    named.chain(text.contains('*').then_some("*"))
+}

@@ -1,0 +1,183 @@
+//! The tree as written → a whole `Config`, and every problem on the way; pure.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use super::file::Node;
+use super::keys::FILE;
+use super::problem::Problem;
+use super::section::{Field, Reader, Section, Surroundings, choose};
+use super::units::{Cidr, address, count, deadline, duration, size};
+use super::{
+    AccessTo, Admin, AdminAddress, Config, Level, Limits, Listen, Log, LogFormat, Shutdown,
+    Timeouts, Tls, TlsVersion, hub, sites,
+};
+
+/// The configuration, worth something only if there are no problems.
+pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>) {
+    let reader = Reader::new(around);
+    let file = reader.root(root, FILE);
+    let hub = file.written("hub").map(|_| hub::read(&file.section("hub")));
+    let config = Config {
+        listen: listen(&file.section("listen")),
+        workers: workers(&file, around.cores),
+        trust: file.list("trust", Cidr::parse),
+        tls: tls(&file.section("tls")),
+        limits: limits(&file.section("limits")),
+        timeouts: timeouts(&file.section("timeouts")),
+        sites: sites::read(&file, hub.as_ref()),
+        hub,
+        log: log(&file.section("log")),
+        metrics: file.section("metrics").flag("prometheus"),
+        shutdown: Shutdown { grace: file.section("shutdown").value("grace", duration) },
+    };
+    if file.written("sites").is_none() && file.written("hub").is_none() {
+        file.refuse_lack("has neither sites nor hub, so there is nothing to do; write one");
+    }
+    (config, reader.into_problems())
+}
+
+/// `listen.admin` and its problems, whatever else is wrong.
+pub fn admin_of(root: &Node, around: &Surroundings<'_>) -> (Option<Admin>, Vec<Problem>) {
+    let reader = Reader::new(around);
+    let admin = admin(&reader.root(root, FILE).section("listen"));
+    let mut problems = reader.into_problems();
+    problems.retain(|problem| problem.key.starts_with("listen.admin"));
+    (admin, problems)
+}
+
+fn workers(file: &Section<'_>, cores: usize) -> usize {
+    let parse =
+        |text: &str| match text {
+            "auto" => Ok(cores.clamp(1, WORKERS_MAX)),
+            text => count(text).ok().filter(|count| (1..=WORKERS_MAX).contains(count)).ok_or_else(
+                || format!("{text:?} is no number of workers; write auto, or 1 to {WORKERS_MAX}"),
+            ),
+        };
+    file.value("workers", parse)
+}
+
+/// A worker has one letter of 64 in a session's id.
+const WORKERS_MAX: usize = 64;
+
+fn listen(section: &Section<'_>) -> Listen {
+    let listen = Listen {
+        http: section.list("http", address),
+        https: section.list("https", address),
+        admin: admin(section),
+    };
+    let mut seen: Vec<SocketAddr> = Vec::new();
+    for address in listen.http.iter().chain(&listen.https) {
+        // The kernel chooses another one for each 0.
+        if address.port() != 0 && seen.contains(address) {
+            section.refuse(format!("{address} is listed twice; one socket can be one thing"));
+        }
+        seen.push(*address);
+    }
+    if seen.is_empty() {
+        section.refuse("http and https are both [], so nobody could come in; write one");
+    }
+    listen
+}
+
+fn admin(listen: &Section<'_>) -> Option<Admin> {
+    if listen.written("admin").is_some_and(|field| field.is_word("none")) {
+        return None;
+    }
+    let section = listen.section("admin");
+    let parse = |text: &str| admin_address(text, listen.folder());
+    let token = section.written("token").and_then(Field::read_secret);
+    let address = section.get("address", parse)?;
+    if let AdminAddress::Tcp(tcp) = &address
+        && !tcp.ip().is_loopback()
+        && section.written("token").is_none()
+    {
+        let local = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), tcp.port());
+        section.refuse(format!("{tcp} is open to others; write {local}, or a token beside it"));
+    }
+    Some(Admin { address, token })
+}
+
+fn admin_address(text: &str, folder: &Path) -> Result<AdminAddress, String> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err("unix: has no path behind it".to_owned()),
+        Some(path) => Ok(AdminAddress::Unix(folder.join(path))),
+        None if text.starts_with(['/', '.']) => {
+            Err(format!("{text:?} has no scheme; write unix:{text}"))
+        }
+        None => address(text).map(AdminAddress::Tcp),
+    }
+}
+
+fn tls(section: &Section<'_>) -> Tls {
+    let versions = [("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
+    Tls {
+        certs: section.field("certs", |field| field.read_path()).flatten().unwrap_or_default(),
+        min: section.choice("min", &versions).unwrap_or(TlsVersion::V12),
+    }
+}
+
+fn limits(section: &Section<'_>) -> Limits {
+    Limits {
+        connections: section.value("connections", at_least_one),
+        headers: section.value("headers", |text| bytes(text, HEADERS_MIN, HEADERS_MAX)),
+        body: section.value("body", size),
+    }
+}
+
+/// Browsers alone send heads of some kilobytes.
+const HEADERS_MIN: usize = 8 << 10;
+/// Held in memory for each connection.
+const HEADERS_MAX: usize = 1 << 20;
+
+/// A size that is held in memory, between two others.
+pub fn bytes(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    let bytes = usize::try_from(size(text)?).ok().filter(|bytes| (min..=max).contains(bytes));
+    bytes.ok_or_else(|| {
+        let show = |bytes: usize| super::units::show_size(u64::try_from(bytes).unwrap_or(u64::MAX));
+        format!("{text} is out of bounds; write {} to {}", show(min), show(max))
+    })
+}
+
+pub fn at_least_one(text: &str) -> Result<usize, String> {
+    let count = count(text)?;
+    if count == 0 { Err("0 would refuse everybody; write 1 or more".to_owned()) } else { Ok(count) }
+}
+
+fn timeouts(section: &Section<'_>) -> Timeouts {
+    Timeouts {
+        handshake: section.value("handshake", deadline),
+        head: section.value("head", deadline),
+        body_idle: section.value("body_idle", deadline),
+        idle: section.value("idle", deadline),
+        connect: section.value("connect", deadline),
+        first_byte: section.value("first_byte", deadline),
+    }
+}
+
+fn log(section: &Section<'_>) -> Log {
+    let access = section.section("access");
+    let to = access.get("to", |text| match text {
+        "stdout" => Ok(AccessTo::Stdout),
+        "none" => Ok(AccessTo::Off),
+        "off" | "false" => Err(format!("{text:?} is no place; write none")),
+        "stderr" => Err("stderr is the log's own; write stdout, none or a path".to_owned()),
+        path => Ok(AccessTo::File(section.folder().join(path))),
+    });
+    // One format so far; the key is there so that a file says what it expects.
+    access.get("format", |text| choose(text, &[("json", ())]));
+    let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
+    Log {
+        access: to.unwrap_or(AccessTo::Stdout),
+        level: section.choice("level", &LEVELS).unwrap_or(Level::Info),
+        format: section.choice("format", &formats).unwrap_or(LogFormat::Human),
+    }
+}
+
+const LEVELS: [(&str, Level); 5] = [
+    ("error", Level::Error),
+    ("warn", Level::Warn),
+    ("info", Level::Info),
+    ("debug", Level::Debug),
+    ("trace", Level::Trace),
+];

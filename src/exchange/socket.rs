@@ -1,0 +1,231 @@
+//! A client's connection after its upgrade: bytes in, bytes out, and the move to another thread.
+//!
+//! Unlike `Stream` it can be written from any task of its thread, and holds no buffers of its own.
+
+use std::any::Any;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::TcpStream as StdStream;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustls::ServerConnection;
+use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::Stream;
+
+/// What is given back when the connection ends: its place among the open ones.
+pub type Guard = Option<Box<dyn Any + Send>>;
+
+/// An upgraded connection on the thread that drives it.
+pub struct Socket {
+    kind: Kind,
+    guard: Guard,
+}
+
+enum Kind {
+    Plain(TcpStream),
+    Tls(Box<Tls>),
+}
+
+struct Tls {
+    stream: TcpStream,
+    session: ServerConnection,
+}
+
+/// A socket between two threads.
+pub struct Detached {
+    stream: StdStream,
+    session: Option<Box<ServerConnection>>,
+    guard: Guard,
+}
+
+impl Socket {
+    pub fn plain(stream: TcpStream, guard: Guard) -> Self {
+        Self { kind: Kind::Plain(stream), guard }
+    }
+
+    pub fn tls(stream: TcpStream, session: ServerConnection, guard: Guard) -> Self {
+        Self { kind: Kind::Tls(Box::new(Tls { stream, session })), guard }
+    }
+
+    /// Reads what is there; 0 is the end.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.kind {
+            Kind::Plain(stream) => poll_plain(stream, cx, buffer),
+            Kind::Tls(tls) => tls.poll_read(cx, buffer),
+        }
+    }
+
+    /// Writes as much as the socket takes now; `WouldBlock` if that is nothing.
+    ///
+    /// With TLS, bytes count as written once encrypted; `is_flushed` tells when they have left.
+    pub fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.kind {
+            Kind::Plain(stream) => match slices {
+                [one] => stream.try_write(one),
+                many => stream.try_write_vectored(many),
+            },
+            Kind::Tls(tls) => tls.try_write(slices),
+        }
+    }
+
+    /// True once nothing written waits in this process.
+    pub fn is_flushed(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::Plain(_) => true,
+            Kind::Tls(tls) => !matches!(tls.flush(), Ok(())) || !tls.session.wants_write(),
+        }
+    }
+
+    /// Resolves when the socket may take more.
+    pub fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.kind {
+            Kind::Plain(stream) => stream.poll_write_ready(cx),
+            Kind::Tls(tls) => tls.stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub fn finish(&mut self) {
+        let stream = match &mut self.kind {
+            Kind::Plain(stream) => stream,
+            Kind::Tls(tls) => {
+                tls.session.send_close_notify();
+                // The peer may be gone, or will see the end of the stream anyway.
+                let _flushed = tls.flush();
+                &mut tls.stream
+            }
+        };
+        // As above.
+        let _shut = shut_write(stream);
+    }
+
+    /// Takes the socket from this thread's runtime.
+    pub fn detach(self) -> io::Result<Detached> {
+        let (stream, session) = match self.kind {
+            Kind::Plain(stream) => (stream, None),
+            Kind::Tls(tls) => (tls.stream, Some(Box::new(tls.session))),
+        };
+        Ok(Detached { stream: stream.into_std()?, session, guard: self.guard })
+    }
+}
+
+fn shut_write(stream: &TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
+}
+
+impl Detached {
+    /// Gives the socket to this thread's runtime.
+    pub fn attach(self) -> io::Result<Socket> {
+        let stream = TcpStream::from_std(self.stream)?;
+        let kind = match self.session {
+            None => Kind::Plain(stream),
+            Some(session) => Kind::Tls(Box::new(Tls { stream, session: *session })),
+        };
+        Ok(Socket { kind, guard: self.guard })
+    }
+}
+
+fn poll_plain(
+    stream: &mut TcpStream,
+    cx: &mut Context<'_>,
+    buffer: &mut [u8],
+) -> Poll<io::Result<usize>> {
+    let mut into = ReadBuf::new(buffer);
+    ready!(Pin::new(stream).poll_read(cx, &mut into))?;
+    Poll::Ready(Ok(into.filled().len()))
+}
+
+impl Tls {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            match self.session.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                done => return Poll::Ready(done),
+            }
+            let read = self.session.read_tls(&mut Polled { stream: &mut self.stream, cx });
+            match read {
+                Ok(0) => return Poll::Ready(Ok(0)),
+                Ok(_) => {
+                    let state = self.session.process_new_packets();
+                    // An alert, or new keys, are sent before the error is told.
+                    let _flushed = self.flush();
+                    state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.flush()?;
+        if self.session.wants_write() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let taken = self.session.writer().write_vectored(slices)?;
+        self.flush()?;
+        Ok(taken)
+    }
+
+    /// Sends what is encrypted, as far as the socket takes it.
+    fn flush(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Trying(&self.stream)) {
+                Ok(_) => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A socket as `rustls` reads it; `WouldBlock` has left a waker behind.
+struct Polled<'a, 'b> {
+    stream: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Read for Polled<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match poll_plain(self.stream, self.cx, buffer) {
+            Poll::Ready(read) => read,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+/// A socket as `rustls` writes it.
+struct Trying<'a>(&'a TcpStream);
+
+impl Write for Trying<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl From<Stream> for Socket {
+    fn from(stream: Stream) -> Self {
+        match stream {
+            Stream::Plain(stream) => Self::plain(stream, None),
+            Stream::Tls(stream) => {
+                let (stream, session) = stream.into_inner();
+                Self::tls(stream, session, None)
+            }
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Requests in: which session, on which worker, over which transport.
+
+use std::rc::Rc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
+
+use super::origin::Verdict;
+use super::packet::{Form, Version};
+use super::polling::{Answer, Polling};
+use super::request::{Query, Refusal, Transport as Asked};
+use super::session::{Session, Transport};
+use super::sid::Id;
+use super::websocket::WebSocket;
+use super::{Close, Engine};
+
+/// What one worker asks of the one on which a session lives.
+pub enum Ask {
+    Poll {
+        id: Id,
+        version: Option<Version>,
+        ticket: u64,
+        reply: oneshot::Sender<Answer>,
+    },
+    Post {
+        id: Id,
+        version: Option<Version>,
+        binary: bool,
+        body: Bytes,
+        reply: oneshot::Sender<Answer>,
+    },
+    /// The client of a poll is gone.
+    Aborted {
+        id: Id,
+        ticket: u64,
+    },
+    /// The body of a POST was cut off.
+    Cut {
+        id: Id,
+    },
+    /// May a WebSocket take over? Asked before the 101.
+    MayUpgrade {
+        id: Id,
+        version: Option<Version>,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// It came; both sides have changed protocols.
+    Upgrade {
+        id: Id,
+        socket: Detached,
+        early: Bytes,
+    },
+}
+
+/// Asks a worker has not come to yet. Full: the request is refused with 503.
+pub const MAILBOX: usize = 4096;
+
+const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
+
+/// A response, and why it is a refusal if it is one.
+pub type Answered = (Response, Option<&'static str>);
+
+impl Engine {
+    /// Answers one request below the hub's path.
+    pub async fn answer(self: &Rc<Self>, request: Request, client: &Client) -> Answered {
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
+        let verdict = self.settings().origins.judge(text, client);
+        let preflight = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+        let (mut response, reason) = if verdict == Verdict::Foreign {
+            refuse(Refusal::Forbidden)
+        } else if verdict == Verdict::Allowed && request.method() == Method::OPTIONS {
+            (preflighted(preflight), None)
+        } else {
+            match Box::pin(self.serve(request, client)).await {
+                Ok(response) => (response, None),
+                Err(refusal) => refuse(refusal),
+            }
+        };
+        if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
+            allow(response.headers_mut(), origin);
+        }
+        (response, reason)
+    }
+
+    async fn serve(
+        self: &Rc<Self>,
+        request: Request,
+        client: &Client,
+    ) -> Result<Response, Refusal> {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let transport = query.transport.ok_or(Refusal::UnknownTransport)?;
+        let upgrade = is_websocket(request.headers());
+        match query.id {
+            Some(id) => {
+                let id = id?;
+                if id.node() != self.node || id.worker() >= self.workers.len() {
+                    return Err(Refusal::UnknownSession);
+                }
+                match (request.method(), transport, upgrade) {
+                    (&Method::GET, Asked::WebSocket, true) => {
+                        self.begin_upgrade(id, &query, request).await
+                    }
+                    (&Method::GET, Asked::Polling, false) => self.get(id, &query).await,
+                    (&Method::POST, Asked::Polling, false) => {
+                        self.take_post(id, &query, request).await
+                    }
+                    (&Method::GET | &Method::POST, ..) => Err(Refusal::BadRequest),
+                    _ => Err(Refusal::Broken),
+                }
+            }
+            None if request.method() != Method::GET => Err(Refusal::BadMethod),
+            None if (transport == Asked::WebSocket) != upgrade => Err(Refusal::BadRequest),
+            None => self.handshake(&query, transport, request, client),
+        }
+    }
+
+    fn handshake(
+        self: &Rc<Self>,
+        query: &Query,
+        transport: Asked,
+        mut request: Request,
+        client: &Client,
+    ) -> Result<Response, Refusal> {
+        let version = query.version.ok_or(Refusal::UnsupportedProtocol)?;
+        if self.drain.is_leaving() {
+            return Err(Refusal::Busy);
+        }
+        let (address, base64) = (client.address, query.base64);
+        if transport == Asked::Polling {
+            let session =
+                self.open(version, address, base64, Transport::Polling(Polling::default()));
+            let answer = self.open_payload(&session);
+            self.above.opened(&session);
+            return respond(answer, query.jsonp.as_deref());
+        }
+        let response = switch(request.headers())?;
+        let taken = hyper::upgrade::on(&mut request);
+        let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
+        self.drain.spawn("upgrade", async move {
+            let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
+            let Ok(Ok((stream, early))) = taken else { return };
+            let websocket = WebSocket::new(Socket::from(stream), &early);
+            let session = engine.open(version, address, base64, Transport::WebSocket(websocket));
+            engine.send_open(&session);
+            engine.above.opened(&session);
+            engine.run(session);
+        });
+        Ok(response)
+    }
+
+    async fn get(self: &Rc<Self>, id: Id, query: &Query) -> Result<Response, Refusal> {
+        let ticket = self.ticket();
+        let (reply, answer) = oneshot::channel();
+        self.ask(id, Ask::Poll { id, version: query.version, ticket, reply })?;
+        let mut watch = PollWatch { engine: self, id, ticket, answered: false };
+        // Answered at the latest by the next ping.
+        let answer = answer.await;
+        watch.answered = true;
+        respond(answer.map_err(|_gone| Refusal::UnknownSession)?, query.jsonp.as_deref())
+    }
+
+    async fn take_post(
+        self: &Rc<Self>,
+        id: Id,
+        query: &Query,
+        request: Request,
+    ) -> Result<Response, Refusal> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
+        let body = match request.into_body().read_all(self.message_max()).await {
+            Ok(body) => body,
+            Err(BodyError::TooLarge { .. }) => return Err(Refusal::TooLarge),
+            Err(_) => {
+                self.ask(id, Ask::Cut { id })?;
+                return Err(Refusal::Broken);
+            }
+        };
+        let body = if query.jsonp.is_some() { form_field(&body)? } else { body };
+        let (reply, answer) = oneshot::channel();
+        self.ask(id, Ask::Post { id, version: query.version, binary, body, reply })?;
+        respond(answer.await.map_err(|_gone| Refusal::UnknownSession)?, None)
+    }
+
+    async fn begin_upgrade(
+        self: &Rc<Self>,
+        id: Id,
+        query: &Query,
+        mut request: Request,
+    ) -> Result<Response, Refusal> {
+        let response = switch(request.headers())?;
+        let (reply, answer) = oneshot::channel();
+        self.ask(id, Ask::MayUpgrade { id, version: query.version, reply })?;
+        answer.await.map_err(|_gone| Refusal::UnknownSession)??;
+        let taken = hyper::upgrade::on(&mut request);
+        let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
+        self.drain.spawn("upgrade", async move {
+            let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
+            let Ok(Ok((stream, early))) = taken else { return };
+            let socket = Socket::from(stream);
+            if id.worker() == engine.worker {
+                return engine.take_upgrade(&id, socket, early);
+            }
+            // Lost with its worker's mailbox full: the client stays on polling.
+            match socket.detach() {
+                Ok(socket) => drop(engine.ask(id, Ask::Upgrade { id, socket, early })),
+                Err(error) => debug!(%error, "a socket could not change its thread"),
+            }
+        });
+        Ok(response)
+    }
+
+    fn take_upgrade(self: &Rc<Self>, id: &Id, socket: Socket, early: Bytes) {
+        // Gone meanwhile: the socket closes, and the client's next poll says why.
+        let Some(session) = self.find(id) else { return };
+        self.drain.spawn("probe", Rc::clone(self).probe(session, socket, early));
+    }
+
+    /// Has the session's own worker do it: this one, or another by its mailbox.
+    fn ask(self: &Rc<Self>, id: Id, ask: Ask) -> Result<(), Refusal> {
+        if id.worker() == self.worker {
+            self.heed(ask);
+            return Ok(());
+        }
+        let mailbox = self.workers.get(id.worker()).ok_or(Refusal::UnknownSession)?;
+        mailbox.try_send(ask).map_err(|_full| Refusal::Busy)
+    }
+
+    fn heed(self: &Rc<Self>, ask: Ask) {
+        match ask {
+            Ask::Poll { id, version, ticket, reply } => match self.known(&id, version) {
+                Ok(session) => session.poll(ticket, reply),
+                Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
+            },
+            Ask::Post { id, version, binary, body, reply } => {
+                let answer = match self.known(&id, version) {
+                    Ok(session) => session.post(binary, &body),
+                    Err(refusal) => Answer::Refused(refusal),
+                };
+                drop(reply.send(answer));
+            }
+            Ask::Aborted { id, ticket } => {
+                self.find(&id).inspect(|session| session.abort_poll(ticket));
+            }
+            Ask::Cut { id } => {
+                self.find(&id).inspect(|session| session.lose(Close::TransportError));
+            }
+            Ask::MayUpgrade { id, version, reply } => {
+                drop(reply.send(self.known(&id, version).map(drop)));
+            }
+            Ask::Upgrade { id, socket, early } => match socket.attach() {
+                Ok(socket) => self.take_upgrade(&id, socket, early),
+                Err(error) => debug!(%error, "a socket could not change its thread"),
+            },
+        }
+    }
+
+    fn known(&self, id: &Id, version: Option<Version>) -> Result<Rc<Session>, Refusal> {
+        let session = self.find(id).ok_or(Refusal::UnknownSession)?;
+        if version == Some(session.version) { Ok(session) } else { Err(Refusal::BadRequest) }
+    }
+
+    /// Another number for each poll that any worker of this process takes.
+    fn ticket(&self) -> u64 {
+        let ticket = self.tickets.get() + 1;
+        self.tickets.set(ticket);
+        (self.worker as u64) << 48 | ticket
+    }
+}
+
+/// Works off the mailbox for as long as the worker lives.
+pub(super) async fn heed(engine: Rc<Engine>, mut mailbox: mpsc::Receiver<Ask>) {
+    while let Some(ask) = mailbox.recv().await {
+        engine.heed(ask);
+    }
+}
+
+/// Tells the session when the client of a waiting GET has gone.
+struct PollWatch<'a> {
+    engine: &'a Rc<Engine>,
+    id: Id,
+    ticket: u64,
+    answered: bool,
+}
+
+impl Drop for PollWatch<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let ask = Ask::Aborted { id: self.id, ticket: self.ticket };
+            // A full mailbox only means that the session ends by its heartbeat.
+            drop(self.engine.ask(self.id, ask));
+        }
+    }
+}
+
+fn refuse(refusal: Refusal) -> Answered {
+    (refusal.response(), Some(refusal.reason()))
+}
+
+fn respond(answer: Answer, jsonp: Option<&str>) -> Result<Response, Refusal> {
+    let (body, kind) = match (answer, jsonp) {
+        (Answer::Refused(refusal), _) => return Err(refusal),
+        (Answer::Taken, _) => (Body::from("ok"), "text/html"),
+        (Answer::Payload(payload, _), Some(index)) => {
+            (Body::from(script(index, &payload)), "text/javascript; charset=UTF-8")
+        }
+        (Answer::Payload(payload, Form::V3Binary), None) => {
+            (payload.into(), "application/octet-stream")
+        }
+        (Answer::Payload(payload, _), None) => (payload.into(), "text/plain; charset=UTF-8"),
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// A payload as the call of a page's function.
+fn script(index: &str, payload: &[u8]) -> String {
+    let text = String::from_utf8_lossy(payload);
+    // A string has no keys that JSON could refuse.
+    let text = serde_json::to_string(&text).unwrap_or_default();
+    let text = text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
+    format!("___eio[{index}]({text});")
+}
+
+/// The field `d` of a form, in which `\\n` stands for a newline.
+fn form_field(body: &[u8]) -> Result<Bytes, Refusal> {
+    let body = std::str::from_utf8(body).map_err(|_error| Refusal::Broken)?;
+    let field = body.split('&').find_map(|field| field.strip_prefix("d="));
+    let text = super::request::decode(field.ok_or(Refusal::Broken)?).into_owned();
+    Ok(text.replace("\\\\n", "\u{0}").replace("\\n", "\n").replace('\u{0}', "\\n").into())
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    exchange::headers::upgrade(headers).is_some_and(|protocol| protocol == "websocket")
+}
+
+/// The 101 to a WebSocket handshake (RFC 6455 §4.2).
+fn switch(headers: &HeaderMap) -> Result<Response, Refusal> {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Refusal::BadRequest)?;
+    if version.is_none_or(|version| version.as_bytes() != b"13") || key.len() != 24 {
+        return Err(Refusal::BadRequest);
+    }
+    let accept = super::sid::sha1(&[key.as_bytes(), GUID]);
+    let accept =
+        HeaderValue::try_from(STANDARD.encode(accept)).map_err(|_error| Refusal::BadRequest)?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    exchange::headers::set_upgrade(response.headers_mut(), "websocket");
+    response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    Ok(response)
+}
+
+/// The answer to a CORS preflight, as Node's `cors` gives it.
+fn preflighted(asked: Option<HeaderValue>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    let methods = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    if let Some(asked) = asked {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
+        headers.append(
+            header::VARY,
+            HeaderValue::from(HeaderName::from(header::ACCESS_CONTROL_REQUEST_HEADERS)),
+        );
+    }
+    response
+}
+
+fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    let yes = HeaderValue::from_static("true");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+}

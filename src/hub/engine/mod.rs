@@ -1,0 +1,465 @@
+//! Engine.IO: sessions over any transport.
+//!
+//! Moves texts and binary data for a session and knows nothing of what they are about; the layer
+//! above is told through `Above`. One engine per worker; sessions never leave the worker that
+//! made them, requests for them are brought there.
+
+mod echo;
+pub mod frame;
+mod http;
+mod origin;
+mod outgoing;
+pub mod packet;
+mod polling;
+mod request;
+mod session;
+mod sid;
+mod timers;
+mod websocket;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use crate::drain::Drain;
+use crate::observe::metrics::{self, Series};
+
+pub use echo::serve as echo;
+pub use frame::FrameError;
+pub use http::{Answered, Ask, MAILBOX};
+pub use origin::Origins;
+pub use outgoing::{Message, Outgoing};
+pub use packet::Version;
+pub use session::{Delivery, Session};
+pub use sid::{Id, Node};
+
+use http::heed;
+use session::{Transport, Words};
+use timers::{Deadline, Kind, Timers};
+use websocket::WebSocket;
+
+/// What the layer above does with its sessions.
+pub trait Above {
+    fn opened(&self, session: &Rc<Session>);
+    fn text(&self, session: &Rc<Session>, text: &str);
+    fn binary(&self, session: &Rc<Session>, data: &[u8]);
+    /// Called once, however the session ends.
+    fn closed(&self, session: &Rc<Session>, why: Close);
+    /// Called once, `Settings::settle` after opening.
+    fn settle(&self, session: &Rc<Session>);
+    /// True if nothing should be read for now; the waker is called when that changes.
+    fn is_congested(&self, waker: &Waker) -> bool;
+}
+
+/// What the engine does differently from one configuration to the next.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
+    /// A probed WebSocket must have taken over by then.
+    pub upgrade_timeout: Duration,
+    /// When the layer above is asked whether it still wants the session.
+    pub settle: Duration,
+    /// Bytes of one message from a client (`maxPayload`).
+    pub message_max: usize,
+    /// Bytes queued for one client.
+    pub queue_max: usize,
+    pub origins: Origins,
+}
+
+impl Default for Settings {
+    /// Node's.
+    fn default() -> Self {
+        Self {
+            ping_interval: Duration::from_secs(25),
+            ping_timeout: Duration::from_secs(20),
+            upgrade_timeout: Duration::from_secs(10),
+            settle: Duration::from_secs(45),
+            message_max: 1_000_000,
+            queue_max: 1024 * 1024,
+            origins: Origins::default(),
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    TransportClose,
+    TransportError,
+    PingTimeout,
+    ParseError,
+    BadFrame(FrameError),
+    /// The layer above wanted it.
+    Forced,
+    /// It never became anything (`Settings::settle`).
+    Unsettled,
+    /// Its queue was full.
+    TooSlow,
+    ShuttingDown,
+}
+
+impl Close {
+    /// The metric's label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::TransportClose => "transport_close",
+            Self::TransportError => "transport_error",
+            Self::PingTimeout => "ping_timeout",
+            Self::ParseError => "parse_error",
+            Self::BadFrame(FrameError::TooLarge) => "message_too_large",
+            Self::BadFrame(_) => "bad_frame",
+            Self::Forced => "forced",
+            Self::Unsettled => "connect_timeout",
+            Self::TooSlow => "too_slow",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The WebSocket close code; Node sends none but for bad frames.
+    fn code(self) -> Option<u16> {
+        match self {
+            Self::BadFrame(error) => Some(error.code()),
+            _ => None,
+        }
+    }
+
+    /// True if the client has done nothing wrong and is to hear of it.
+    fn is_ours(self) -> bool {
+        matches!(self, Self::Forced | Self::Unsettled | Self::TooSlow | Self::ShuttingDown)
+    }
+}
+
+/// Where a session stands in the table. A place is used again, but never with the same birth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Key {
+    pub index: u32,
+    birth: u32,
+}
+
+#[derive(Default)]
+struct Table {
+    sessions: Slab<Rc<Session>>,
+    by_id: HashMap<Id, u32>,
+    births: u32,
+}
+
+/// How long a closed WebSocket may take to go, and a closed polling session to be heard.
+const LINGER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
+/// How long a GET is held while an upgrade may come.
+const NOOP_AFTER: Duration = Duration::from_millis(90);
+/// Sessions whose queues are written before others have their turn.
+const FLUSHES_PER_TURN: usize = 256;
+
+/// The sessions of one worker.
+pub struct Engine {
+    pub node: Node,
+    pub worker: usize,
+    settings: RefCell<Rc<Settings>>,
+    table: RefCell<Table>,
+    timers: RefCell<Timers>,
+    earlier: Notify,
+    touched: RefCell<VecDeque<Rc<Session>>>,
+    flusher: RefCell<Option<Waker>>,
+    above: Rc<dyn Above>,
+    /// The mailboxes of all workers, this one's too.
+    workers: Arc<[mpsc::Sender<Ask>]>,
+    tickets: Cell<u64>,
+    drain: Drain,
+    counts: Counts,
+}
+
+struct Counts {
+    polling: Arc<Series>,
+    websocket: Arc<Series>,
+    bytes_in: Arc<Series>,
+    bytes_out: Arc<Series>,
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self {
+            polling: metrics::series(&metrics::HUB_SESSIONS, &["polling"]),
+            websocket: metrics::series(&metrics::HUB_SESSIONS, &["websocket"]),
+            bytes_in: metrics::series(&metrics::HUB_BYTES, &["in"]),
+            bytes_out: metrics::series(&metrics::HUB_BYTES, &["out"]),
+        }
+    }
+}
+
+/// One worker's place among those of its process.
+pub struct Place {
+    pub node: Node,
+    pub worker: usize,
+    pub workers: Arc<[mpsc::Sender<Ask>]>,
+    pub mailbox: mpsc::Receiver<Ask>,
+}
+
+impl Engine {
+    /// Starts the engine's few tasks on this worker.
+    pub fn start(
+        place: Place,
+        settings: Settings,
+        above: Rc<dyn Above>,
+        drain: &Drain,
+    ) -> Rc<Self> {
+        let engine = Rc::new(Self {
+            node: place.node,
+            worker: place.worker,
+            settings: RefCell::new(Rc::new(settings)),
+            table: RefCell::default(),
+            timers: RefCell::default(),
+            earlier: Notify::new(),
+            touched: RefCell::default(),
+            flusher: RefCell::default(),
+            above,
+            workers: place.workers,
+            tickets: Cell::new(0),
+            drain: drain.clone(),
+            counts: Counts::new(),
+        });
+        drain.spawn_background(Rc::clone(&engine).keep_time());
+        drain.spawn_background(Rc::clone(&engine).flush_turns());
+        drain.spawn_background(heed(Rc::clone(&engine), place.mailbox));
+        engine
+    }
+
+    /// Takes effect with the next deadline, request or message of each session.
+    pub fn change(&self, settings: Settings) {
+        *self.settings.borrow_mut() = Rc::new(settings);
+    }
+
+    /// Every session, for those who close them.
+    pub fn sessions(&self) -> Vec<Rc<Session>> {
+        self.table.borrow().sessions.iter().map(|(_, session)| Rc::clone(session)).collect()
+    }
+
+    fn settings(&self) -> Rc<Settings> {
+        Rc::clone(&self.settings.borrow())
+    }
+
+    fn queue_max(&self) -> usize {
+        self.settings.borrow().queue_max
+    }
+
+    fn message_max(&self) -> usize {
+        self.settings.borrow().message_max
+    }
+
+    fn upgrade_timeout(&self) -> Duration {
+        self.settings.borrow().upgrade_timeout
+    }
+
+    /// Enters a new session and tells the layer above.
+    fn open(
+        self: &Rc<Self>,
+        version: Version,
+        address: IpAddr,
+        base64: bool,
+        transport: Transport,
+    ) -> Rc<Session> {
+        self.count_transport(&transport, 1);
+        let id = Id::of_session(self.node, self.worker);
+        let session = {
+            let mut table = self.table.borrow_mut();
+            table.births = table.births.wrapping_add(1);
+            let birth = table.births;
+            let entry = table.sessions.vacant_entry();
+            // 2^32 sessions would need terabytes.
+            let index = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+            let words = Words { id, version, address, key: Key { index, birth }, base64 };
+            let session = Rc::new(Session::new(self, words, transport));
+            entry.insert(Rc::clone(&session));
+            table.by_id.insert(id, index);
+            session
+        };
+        self.arm(&session, if version == Version::V4 { Kind::Ping } else { Kind::Silence });
+        self.arm(&session, Kind::Settle);
+        session
+    }
+
+    /// The JSON of an open packet: exactly these five keys.
+    fn open_words(&self, id: Id, upgrades: &str) -> String {
+        let settings = self.settings.borrow();
+        format!(
+            r#"{{"sid":"{id}","upgrades":[{upgrades}],"pingInterval":{},"pingTimeout":{},"maxPayload":{}}}"#,
+            settings.ping_interval.as_millis(),
+            settings.ping_timeout.as_millis(),
+            settings.message_max,
+        )
+    }
+
+    /// The session takes a WebSocket in place of polling.
+    fn upgrade(self: &Rc<Self>, session: &Rc<Session>, websocket: WebSocket) {
+        session.leave_polling();
+        let transport = Transport::WebSocket(websocket);
+        self.count_transport(&transport, 1);
+        let before = session.transport.replace(transport);
+        self.count_transport(&before, -1);
+        session.blocked.set(false);
+        if session.is_awaited() {
+            // A ping that went over polling is not waited for.
+            session.beat();
+            self.arm(session, Kind::Ping);
+        }
+        self.run(Rc::clone(session));
+    }
+
+    fn find(&self, id: &Id) -> Option<Rc<Session>> {
+        let table = self.table.borrow();
+        let index = *table.by_id.get(id)?;
+        table.sessions.get(index as usize).cloned()
+    }
+
+    /// The session has ended for everybody but its transport.
+    fn ended(&self, session: &Rc<Session>, why: Close) {
+        self.count_transport(&session.transport.borrow(), -1);
+        metrics::series(&metrics::HUB_CLOSES, &[why.word()]).increment();
+        self.table.borrow_mut().by_id.remove(&session.id);
+        if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
+            // Its client is told when it asks next.
+            self.table.borrow_mut().by_id.insert(session.id, session.key.index);
+        }
+        self.above.closed(session, why);
+    }
+
+    /// Nothing is left of the session.
+    fn forget(&self, session: &Rc<Session>) {
+        let mut table = self.table.borrow_mut();
+        let index = session.key.index as usize;
+        if table.sessions.get(index).is_some_and(|known| known.key == session.key) {
+            let known = table.sessions.remove(index);
+            table.by_id.remove(&session.id);
+            drop(table);
+            drop(known);
+        }
+    }
+
+    fn count_transport(&self, transport: &Transport, by: i64) {
+        match transport {
+            Transport::Polling(_) => self.counts.polling.add(by),
+            Transport::WebSocket(_) => self.counts.websocket.add(by),
+            Transport::Gone => (),
+        }
+    }
+
+    fn count_in(&self, bytes: usize) {
+        self.counts.bytes_in.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn count_out(&self, bytes: usize) {
+        if bytes > 0 {
+            self.counts.bytes_out.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// The session has something to say, or to hear, at the end of this turn.
+    fn touch(&self, session: &Rc<Session>) {
+        if session.touched.replace(true) {
+            return;
+        }
+        self.touched.borrow_mut().push_back(Rc::clone(session));
+        if let Some(flusher) = self.flusher.borrow_mut().take() {
+            flusher.wake();
+        }
+    }
+
+    /// Writes, once per turn of the loop, what sessions were sent in it.
+    async fn flush_turns(self: Rc<Self>) {
+        poll_fn::<(), _>(|cx| {
+            for _ in 0..FLUSHES_PER_TURN {
+                let Some(session) = self.touched.borrow_mut().pop_front() else {
+                    // What a crowd needed is given back.
+                    self.touched.borrow_mut().shrink_to(FLUSHES_PER_TURN);
+                    *self.flusher.borrow_mut() = Some(cx.waker().clone());
+                    return Poll::Pending;
+                };
+                session.touched.set(false);
+                session.settle_turn();
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn arm(&self, session: &Session, kind: Kind) {
+        self.arm_from(session, kind, Instant::now());
+    }
+
+    /// Counts from when something was due, not from when it was noticed.
+    fn arm_from(&self, session: &Session, kind: Kind, start: Instant) {
+        let after = {
+            let settings = self.settings.borrow();
+            match kind {
+                Kind::Ping => settings.ping_interval,
+                Kind::Pong => settings.ping_timeout,
+                Kind::Silence => settings.ping_interval + settings.ping_timeout,
+                Kind::Settle => settings.settle,
+                Kind::Noop => NOOP_AFTER,
+                Kind::Linger => {
+                    let [websocket, polling] = LINGER;
+                    let polls = matches!(&*session.transport.borrow(), Transport::Polling(_));
+                    if polls { polling } else { websocket }
+                }
+            }
+        };
+        let due = start + after;
+        let deadline = Deadline { due, key: session.key, serial: session.serial() };
+        if self.timers.borrow_mut().add(kind, deadline) {
+            self.earlier.notify_one();
+        }
+    }
+
+    async fn keep_time(self: Rc<Self>) {
+        let mut last = Instant::now();
+        loop {
+            let grain = timers::grain(self.settings.borrow().ping_interval);
+            let next = self.timers.borrow().next_due().map(|due| due.max(last + grain));
+            let wait = async {
+                match next {
+                    Some(next) => sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Nothing is lost when an arm is dropped: deadlines stay in their lines.
+                () = wait => (),
+                () = self.earlier.notified() => continue,
+            }
+            last = Instant::now();
+            loop {
+                let due = self.timers.borrow_mut().take_due(last);
+                let Some((kind, deadline)) = due else { break };
+                self.meet(kind, deadline);
+            }
+        }
+    }
+
+    fn meet(&self, kind: Kind, deadline: Deadline) {
+        let session = {
+            let table = self.table.borrow();
+            let session = table.sessions.get(deadline.key.index as usize);
+            session.filter(|session| session.key == deadline.key).cloned()
+        };
+        let Some(session) = session else { return };
+        let holds = session.serial() == deadline.serial;
+        match kind {
+            Kind::Ping if holds && session.is_open() => session.ping(deadline.due),
+            Kind::Pong | Kind::Silence if holds => session.close(Close::PingTimeout),
+            Kind::Noop if session.is_probed() => session.release_poll(),
+            Kind::Settle if session.is_open() => self.above.settle(&session),
+            Kind::Linger if !session.is_open() => session.lose(Close::Forced),
+            _ => (),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A message on its way out, encoded once for each wire that some session of this worker speaks.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+
+use crate::observe::metrics::{self, Series};
+
+use super::frame::{self, HEAD_MAX, Opcode};
+use super::packet::{self, Form, Version};
+
+/// What one or many sessions are sent: a text, and the binary parts that must follow it at once.
+///
+/// Shared by the workers; the frames that nearly every session takes are built by whoever is first.
+pub struct Message {
+    text: Option<String>,
+    parts: Vec<Bytes>,
+    frames: OnceLock<Bytes>,
+}
+
+impl Message {
+    pub fn text(text: String) -> Self {
+        Self::with_parts(text, Vec::new())
+    }
+
+    pub fn with_parts(text: String, parts: Vec<Bytes>) -> Self {
+        Self { text: Some(text), parts, frames: OnceLock::new() }
+    }
+
+    pub fn binary(data: Bytes) -> Self {
+        Self { text: None, parts: vec![data], frames: OnceLock::new() }
+    }
+
+    /// Bytes it takes, roughly: what a queue counts.
+    pub fn size(&self) -> usize {
+        self.text.as_ref().map_or(0, String::len) + self.parts.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    pub fn has_binary(&self) -> bool {
+        !self.parts.is_empty()
+    }
+}
+
+/// What a session's transport takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    Frames(Version),
+    /// WebSocket of a client that cannot take binary frames.
+    Base64Frames(Version),
+    Payload(Form),
+}
+
+impl Wire {
+    fn index(self) -> usize {
+        match self {
+            Self::Frames(Version::V4) => 0,
+            Self::Frames(Version::V3) => 1,
+            Self::Base64Frames(Version::V4) => 2,
+            Self::Base64Frames(Version::V3) => 3,
+            Self::Payload(Form::V4) => 4,
+            Self::Payload(Form::V3Text) => 5,
+            Self::Payload(Form::V3Binary) => 6,
+        }
+    }
+}
+
+/// A message as this worker sends it.
+pub struct Outgoing {
+    message: Arc<Message>,
+    frames: OnceCell<Bytes>,
+    others: OnceCell<Box<[OnceCell<Bytes>; 7]>>,
+}
+
+impl Outgoing {
+    pub fn new(message: Arc<Message>) -> Rc<Self> {
+        Rc::new(Self { message, frames: OnceCell::new(), others: OnceCell::new() })
+    }
+
+    pub fn size(&self) -> usize {
+        self.message.size()
+    }
+
+    pub fn has_binary(&self) -> bool {
+        self.message.has_binary()
+    }
+
+    /// The bytes for `wire`, built at its first use.
+    pub fn bytes(&self, wire: Wire) -> &Bytes {
+        if wire == Wire::Frames(Version::V4) {
+            // Another worker's frames are taken, not built again.
+            return self.frames.get_or_init(|| {
+                self.message.frames.get_or_init(|| build(&self.message, wire)).clone()
+            });
+        }
+        let others = self.others.get_or_init(Box::default);
+        let cell = others.get(wire.index()).unwrap_or(&self.frames);
+        cell.get_or_init(|| build(&self.message, wire))
+    }
+}
+
+thread_local! {
+    static BUILT: Arc<Series> = metrics::series(&metrics::HUB_BUILT, &[]);
+}
+
+fn build(message: &Message, wire: Wire) -> Bytes {
+    BUILT.with(|built| built.increment());
+    let text = message.text.as_deref();
+    let mut bytes = Vec::with_capacity(message.size() + (HEAD_MAX + 2) * (1 + message.parts.len()));
+    if let Some(text) = text {
+        match wire {
+            Wire::Frames(_) | Wire::Base64Frames(_) => {
+                frame::write(&mut bytes, Opcode::Text, &[b"4", text.as_bytes()]);
+            }
+            Wire::Payload(form) => packet::write_text(&mut bytes, form, b'4', text),
+        }
+    }
+    for part in &message.parts {
+        match wire {
+            Wire::Frames(Version::V4) => frame::write(&mut bytes, Opcode::Binary, &[part]),
+            Wire::Frames(Version::V3) => frame::write(&mut bytes, Opcode::Binary, &[&[4], part]),
+            Wire::Base64Frames(version) => {
+                let mut encoded = match version {
+                    Version::V4 => b"b".to_vec(),
+                    Version::V3 => b"b4".to_vec(),
+                };
+                packet::append_base64(&mut encoded, part);
+                frame::write(&mut bytes, Opcode::Text, &[&encoded]);
+            }
+            Wire::Payload(form) => packet::write_binary(&mut bytes, form, part),
+        }
+    }
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wire_has_its_bytes() {
+        let message =
+            Message::with_parts("51-[1]".to_owned(), vec![Bytes::from_static(&[1, 2, 3, 4])]);
+        let outgoing = Outgoing::new(Arc::new(message));
+        for (wire, bytes) in [
+            (Wire::Frames(Version::V4), &b"\x81\x07451-[1]\x82\x04\x01\x02\x03\x04"[..]),
+            (Wire::Frames(Version::V3), b"\x81\x07451-[1]\x82\x05\x04\x01\x02\x03\x04"),
+            (Wire::Base64Frames(Version::V4), b"\x81\x07451-[1]\x81\x09bAQIDBA=="),
+            (Wire::Base64Frames(Version::V3), b"\x81\x07451-[1]\x81\x0ab4AQIDBA=="),
+            (Wire::Payload(Form::V4), b"451-[1]\x1ebAQIDBA=="),
+            (Wire::Payload(Form::V3Text), b"7:451-[1]10:b4AQIDBA=="),
+            (Wire::Payload(Form::V3Binary), b"\x00\x07\xff451-[1]\x01\x05\xff\x04\x01\x02\x03\x04"),
+        ] {
+            assert_eq!(outgoing.bytes(wire), bytes, "{wire:?}");
+            assert!(std::ptr::eq(outgoing.bytes(wire), outgoing.bytes(wire)), "built once");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Long polling: a GET waits for messages, a POST brings them.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::outgoing::Wire;
+use super::packet::{self, Form, Packet, Payload, Version};
+use super::request::Refusal;
+use super::session::{Item, Phase, Queue, Session, Transport};
+use super::timers::Kind;
+use super::{Close, Engine};
+
+/// What a request of a polling session is answered.
+#[derive(Debug)]
+pub enum Answer {
+    Payload(Bytes, Form),
+    /// A POST was taken.
+    Taken,
+    Refused(Refusal),
+}
+
+/// A session's polling transport.
+#[derive(Default)]
+pub(super) struct Polling {
+    get: Option<Waiting>,
+    /// A WebSocket was probed and may take over any moment.
+    probed: bool,
+}
+
+struct Waiting {
+    reply: oneshot::Sender<Answer>,
+    /// Tells this request from others, should its client go.
+    ticket: u64,
+}
+
+impl Session {
+    /// Answers a GET now or when there is something to say.
+    pub(super) fn poll(self: &Rc<Self>, ticket: u64, reply: oneshot::Sender<Answer>) {
+        if self.phase.get() == Phase::Closing {
+            let queue = self.queue.take();
+            // The client asks once more to hear that it is over.
+            let _sent = reply.send(self.payload(queue, b'1'));
+            return self.engine.forget(self);
+        }
+        let mut transport = self.transport.borrow_mut();
+        let Transport::Polling(polling) = &mut *transport else {
+            drop(transport);
+            let _sent = reply.send(Answer::Refused(Refusal::BadRequest));
+            return;
+        };
+        if polling.get.is_some() {
+            drop(transport);
+            let _sent = reply.send(Answer::Refused(Refusal::Broken));
+            return self.close(Close::TransportError);
+        }
+        polling.get = Some(Waiting { reply, ticket });
+        let probed = polling.probed;
+        drop(transport);
+        self.blocked.set(false);
+        if probed {
+            // The upgrade comes at once, or waits for this answer.
+            self.engine.arm(self, Kind::Noop);
+        }
+        self.flush_poll();
+    }
+
+    /// Takes what a POST brought.
+    pub(super) fn post(self: &Rc<Self>, binary: bool, body: &[u8]) -> Answer {
+        if self.phase.get() != Phase::Open
+            || !matches!(&*self.transport.borrow(), Transport::Polling(_))
+        {
+            return Answer::Refused(Refusal::BadRequest);
+        }
+        if binary && self.version == Version::V4 {
+            self.close(Close::TransportError);
+            return Answer::Refused(Refusal::Broken);
+        }
+        for packet in Payload::new(self.version, binary, body) {
+            match packet {
+                Ok(packet) => self.receive(packet),
+                Err(packet::Malformed) => {
+                    self.close(Close::ParseError);
+                    return Answer::Refused(Refusal::Broken);
+                }
+            }
+        }
+        Answer::Taken
+    }
+
+    /// The client of a waiting GET is gone, and with it the session.
+    pub(super) fn abort_poll(self: &Rc<Self>, ticket: u64) {
+        let waits = match &*self.transport.borrow() {
+            Transport::Polling(polling) => {
+                polling.get.as_ref().is_some_and(|get| get.ticket == ticket)
+            }
+            _ => false,
+        };
+        if waits {
+            self.lose(Close::TransportError);
+        }
+    }
+
+    /// Answers the waiting GET with all that is queued, if there is both.
+    pub(super) fn flush_poll(self: &Rc<Self>) {
+        if self.queue.borrow().items.is_empty() {
+            return;
+        }
+        let Some(get) = self.take_get() else { return };
+        let queue = self.queue.take();
+        let answer = self.payload(queue, 0);
+        // Lost with its client, which ends the session as soon as the connection's end is seen.
+        let _sent = get.send(answer);
+    }
+
+    /// An empty answer, so that the client can go on with its upgrade.
+    pub(super) fn release_poll(&self) {
+        if let Some(get) = self.take_get() {
+            let _sent = get.send(self.payload(Queue::default(), b'6'));
+        }
+    }
+
+    /// A WebSocket was probed; or was not, after all.
+    pub(super) fn set_probed(self: &Rc<Self>, probed: bool) {
+        let mut transport = self.transport.borrow_mut();
+        let Transport::Polling(polling) = &mut *transport else { return };
+        polling.probed = probed;
+        let waits = polling.get.is_some();
+        drop(transport);
+        if probed && waits {
+            self.engine.arm(self, Kind::Noop);
+        }
+    }
+
+    /// A WebSocket may take over, and none is about to.
+    pub(super) fn may_upgrade(&self) -> bool {
+        matches!(&*self.transport.borrow(), Transport::Polling(polling) if !polling.probed)
+            && self.phase.get() == Phase::Open
+    }
+
+    pub(super) fn is_probed(&self) -> bool {
+        matches!(&*self.transport.borrow(), Transport::Polling(polling) if polling.probed)
+    }
+
+    /// The waiting GET is refused: the session has left this transport.
+    pub(super) fn leave_polling(&self) {
+        if let Some(get) = self.take_get() {
+            let _sent = get.send(Answer::Refused(Refusal::BadRequest));
+        }
+    }
+
+    pub(super) fn close_polling(self: &Rc<Self>, why: Close) {
+        if let Some(get) = self.take_get() {
+            let last = if why == Close::TransportClose { b'6' } else { b'1' };
+            let queue = self.queue.take();
+            let _sent = get.send(self.payload(queue, last));
+        } else if why.is_ours() {
+            // The next GET hears of it.
+            return self.engine.arm(self, Kind::Linger);
+        }
+        self.engine.forget(self);
+    }
+
+    fn take_get(&self) -> Option<oneshot::Sender<Answer>> {
+        match &mut *self.transport.borrow_mut() {
+            Transport::Polling(polling) => {
+                let get = polling.get.take()?;
+                self.blocked.set(true);
+                Some(get.reply)
+            }
+            _ => None,
+        }
+    }
+
+    /// One answer of everything in `queue`, and a packet of the kind `last` unless that is 0.
+    fn payload(&self, queue: Queue, last: u8) -> Answer {
+        let form = self.form(&queue);
+        let mut body = Vec::with_capacity(queue.bytes + 16);
+        for item in &queue.items {
+            match item {
+                // Alone in its answer a message needs no copy.
+                Item::Message(message) if queue.items.len() == 1 && last == 0 => {
+                    let bytes = message.bytes(Wire::Payload(form)).clone();
+                    self.engine.count_out(bytes.len());
+                    return Answer::Payload(bytes, form);
+                }
+                Item::Message(message) => {
+                    if form == Form::V4 && !body.is_empty() {
+                        body.push(0x1e);
+                    }
+                    body.extend_from_slice(message.bytes(Wire::Payload(form)));
+                }
+                Item::Control(control) => packet::write_text(&mut body, form, control.digit(), ""),
+                Item::Frame(_) => (),
+            }
+        }
+        if last != 0 {
+            packet::write_text(&mut body, form, last, "");
+        }
+        self.engine.count_out(body.len());
+        Answer::Payload(body.into(), form)
+    }
+
+    fn form(&self, queue: &Queue) -> Form {
+        let binary = |item: &Item| matches!(item, Item::Message(message) if message.has_binary());
+        match self.version {
+            Version::V4 => Form::V4,
+            Version::V3 if !self.base64 && queue.items.iter().any(binary) => Form::V3Binary,
+            Version::V3 => Form::V3Text,
+        }
+    }
+}
+
+impl Engine {
+    /// The open packet as the answer to a handshake.
+    pub(super) fn open_payload(&self, session: &Session) -> Answer {
+        let form = match session.version {
+            Version::V4 => Form::V4,
+            Version::V3 => Form::V3Text,
+        };
+        let mut body = Vec::with_capacity(128);
+        packet::write_text(&mut body, form, b'0', &self.open_words(session.id, r#""websocket""#));
+        Answer::Payload(body.into(), form)
+    }
+
+    /// A POST's body was cut off: the session ends, as with Node.
+    pub(super) fn cut(&self, session: &Rc<Session>) {
+        session.lose(Close::TransportError);
+    }
+}
+
+/// Packets of a WebSocket frame and of a payload mean the same once parsed.
+pub(super) fn is_probe(packet: &Packet<'_>) -> bool {
+    matches!(packet, Packet::Ping("probe"))
+}

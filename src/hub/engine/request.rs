@@ -1,0 +1,201 @@
+//! What an Engine.IO request asks for, and how it is refused; pure.
+//!
+//! Source: the Engine.IO protocol documents and the error table of Node's engine.io.
+
+use std::borrow::Cow;
+
+use http::{HeaderValue, StatusCode, header};
+
+use crate::exchange::{Body, Response};
+
+use super::packet::Version;
+use super::sid::Id;
+
+/// The query of a request, as far as the engine reads it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Query {
+    /// `EIO`; `None` is a protocol nobody speaks.
+    pub version: Option<Version>,
+    pub transport: Option<Transport>,
+    pub id: Option<Result<Id, Refusal>>,
+    /// `b64`: the client takes no binary.
+    pub base64: bool,
+    /// `j`: the answer is a script, for old clients across origins.
+    pub jsonp: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    Polling,
+    WebSocket,
+}
+
+impl Query {
+    pub fn parse(query: &str) -> Self {
+        let mut parsed =
+            Self { version: None, transport: None, id: None, base64: false, jsonp: None };
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "EIO" => {
+                    parsed.version = match value {
+                        "4" => Some(Version::V4),
+                        "3" => Some(Version::V3),
+                        _ => None,
+                    }
+                }
+                "transport" => {
+                    parsed.transport = match value {
+                        "polling" => Some(Transport::Polling),
+                        "websocket" => Some(Transport::WebSocket),
+                        _ => None,
+                    }
+                }
+                "sid" => {
+                    let id = Id::parse(&decode(value)).ok_or(Refusal::UnknownSession);
+                    parsed.id = Some(id);
+                }
+                "b64" => parsed.base64 = !matches!(value, "" | "0" | "false"),
+                "j" => {
+                    parsed.jsonp =
+                        Some(value.bytes().filter(u8::is_ascii_digit).map(char::from).collect())
+                }
+                _ => (),
+            }
+        }
+        parsed
+    }
+}
+
+/// A component of a query, decoded (`+` is a space).
+pub fn decode(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.first_chunk::<2>().and_then(|hex| std::str::from_utf8(hex).ok());
+        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        rest = after;
+        match (first, decoded) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (b'+', _) => bytes.push(b' '),
+            (byte, _) => bytes.push(*byte),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Why a request is not served: Node's codes and messages, and the statuses it has none for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    UnknownTransport,
+    UnknownSession,
+    BadMethod,
+    BadRequest,
+    Forbidden,
+    UnsupportedProtocol,
+    /// A request that breaks a session's rules: status 400 without a body, as Node answers.
+    Broken,
+    /// A body past the largest message.
+    TooLarge,
+    /// Another worker cannot keep up.
+    Busy,
+}
+
+impl Refusal {
+    /// The stable word for logs and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::UnknownTransport => "unknown_transport",
+            Self::UnknownSession => "unknown_session",
+            Self::BadMethod => "bad_handshake_method",
+            Self::BadRequest => "bad_request",
+            Self::Forbidden => "foreign_origin",
+            Self::UnsupportedProtocol => "unsupported_protocol",
+            Self::Broken => "broken_session",
+            Self::TooLarge => "message_too_large",
+            Self::Busy => "busy",
+        }
+    }
+
+    fn code(self) -> Option<(u8, &'static str)> {
+        Some(match self {
+            Self::UnknownTransport => (0, "Transport unknown"),
+            Self::UnknownSession => (1, "Session ID unknown"),
+            Self::BadMethod => (2, "Bad handshake method"),
+            Self::BadRequest => (3, "Bad request"),
+            Self::Forbidden => (4, "Forbidden"),
+            Self::UnsupportedProtocol => (5, "Unsupported protocol version"),
+            Self::Broken | Self::TooLarge | Self::Busy => return None,
+        })
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    pub fn response(self) -> Response {
+        let mut response = match self.code() {
+            None => Response::new(Body::empty()),
+            Some((code, message)) => {
+                let body = format!(r#"{{"code":{code},"message":"{message}"}}"#);
+                let mut response = Response::new(Body::from(body));
+                let kind = HeaderValue::from_static("application/json");
+                response.headers_mut().insert(header::CONTENT_TYPE, kind);
+                response
+            }
+        };
+        *response.status_mut() = self.status();
+        if self == Self::Busy {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_read_as_clients_write_them() {
+        let id = Id::random();
+        let query = Query::parse(&format!("EIO=4&transport=polling&t=abc&sid={id}"));
+        assert_eq!((query.version, query.transport), (Some(Version::V4), Some(Transport::Polling)));
+        assert_eq!(query.id, Some(Ok(id)));
+        let query = Query::parse("EIO=3&transport=websocket&b64=1&j=0");
+        assert_eq!(
+            (query.version, query.transport),
+            (Some(Version::V3), Some(Transport::WebSocket))
+        );
+        assert!(query.base64);
+        assert_eq!(query.jsonp.as_deref(), Some("0"));
+        let query = Query::parse("EIO=abc&transport=&sid=%2e%2e");
+        assert_eq!((query.version, query.transport), (None, None));
+        assert_eq!(query.id, Some(Err(Refusal::UnknownSession)));
+    }
+
+    #[test]
+    fn components_are_decoded() {
+        for (text, decoded) in [
+            ("a", "a"),
+            ("a%20b+c", "a b c"),
+            ("%", "%"),
+            ("%zz", "%zz"),
+            ("%E2%82%AC", "\u{20ac}"),
+            ("%ff", "\u{fffd}"),
+        ] {
+            assert_eq!(decode(text), decoded);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! One client over any transport: its queue, its heartbeat, how it ends.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use tokio::time::Instant;
+
+use super::outgoing::Outgoing;
+use super::packet::{Packet, Version};
+use super::polling::Polling;
+use super::sid::Id;
+use super::timers::Kind;
+use super::websocket::WebSocket;
+use super::{Close, Engine, Key};
+
+/// One Engine.IO session.
+pub struct Session {
+    pub id: Id,
+    pub version: Version,
+    pub address: IpAddr,
+    /// Where it stands in the engine's table; unique among the living.
+    pub key: Key,
+    /// The client takes no binary.
+    pub(super) base64: bool,
+    pub(super) engine: Rc<Engine>,
+    pub(super) transport: RefCell<Transport>,
+    pub(super) queue: RefCell<Queue>,
+    pub(super) phase: Cell<Phase>,
+    /// The transport takes nothing now; volatile messages are dropped.
+    pub(super) blocked: Cell<bool>,
+    /// Waits for the end of the turn, when what was queued leaves.
+    pub(super) touched: Cell<bool>,
+    /// To be closed at the end of the turn, when nobody iterates over sessions.
+    doomed: Cell<Option<Close>>,
+    heart: Cell<Heart>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Open,
+    /// Nothing is taken or delivered any more; what was queued may still leave.
+    Closing,
+    Closed,
+}
+
+pub(super) enum Transport {
+    Polling(Polling),
+    WebSocket(WebSocket),
+    Gone,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Heart {
+    /// Changes whenever a deadline stops holding.
+    serial: u32,
+    awaiting: bool,
+    extended: bool,
+}
+
+/// What waits for the transport. Past `queue_max` bytes the session is closed as too slow.
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) items: VecDeque<Item>,
+    pub(super) bytes: usize,
+}
+
+#[derive(Clone)]
+pub(super) enum Item {
+    Message(Rc<Outgoing>),
+    Control(Control),
+    /// A whole WebSocket frame.
+    Frame(Box<Vec<u8>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Control {
+    Ping,
+    Pong,
+}
+
+impl Control {
+    pub(super) fn digit(self) -> u8 {
+        match self {
+            Self::Ping => b'2',
+            Self::Pong => b'3',
+        }
+    }
+
+    pub(super) fn frame(self) -> &'static [u8] {
+        match self {
+            Self::Ping => b"\x81\x012",
+            Self::Pong => b"\x81\x013",
+        }
+    }
+}
+
+/// Whether a message may be dropped for a client that cannot take it now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    Kept,
+    Volatile,
+}
+
+impl Session {
+    pub(super) fn new(engine: &Rc<Engine>, words: Words, transport: Transport) -> Self {
+        Self {
+            id: words.id,
+            version: words.version,
+            address: words.address,
+            key: words.key,
+            base64: words.base64,
+            engine: Rc::clone(engine),
+            blocked: Cell::new(matches!(transport, Transport::Polling(_))),
+            transport: RefCell::new(transport),
+            queue: RefCell::default(),
+            phase: Cell::new(Phase::Open),
+            touched: Cell::new(false),
+            doomed: Cell::new(None),
+            heart: Cell::default(),
+        }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.phase.get() == Phase::Open
+    }
+
+    /// Queues a message; it leaves at the end of the turn. False if it was dropped.
+    ///
+    /// A client whose queue is full is closed (`Close::TooSlow`), never waited for.
+    pub fn send(self: &Rc<Self>, message: &Rc<Outgoing>, delivery: Delivery) -> bool {
+        let volatile = delivery == Delivery::Volatile && self.blocked.get();
+        if !self.is_open() || volatile || self.doomed.get().is_some() {
+            return false;
+        }
+        let size = message.size();
+        let mut queue = self.queue.borrow_mut();
+        // One message is always taken: it may be larger than the whole queue is allowed to be.
+        if !queue.items.is_empty() && queue.bytes + size > self.engine.queue_max() {
+            drop(queue);
+            self.close_later(Close::TooSlow);
+            return false;
+        }
+        queue.bytes += size;
+        queue.items.push_back(Item::Message(Rc::clone(message)));
+        drop(queue);
+        self.engine.touch(self);
+        true
+    }
+
+    /// Heartbeats stay out of the count: a full queue must not look like a dead client.
+    pub(super) fn send_control(self: &Rc<Self>, control: Control) {
+        self.queue.borrow_mut().items.push_back(Item::Control(control));
+        self.engine.touch(self);
+    }
+
+    /// Closes at the end of the turn; for callers that iterate over sessions.
+    pub fn close_later(self: &Rc<Self>, why: Close) {
+        if self.doomed.get().is_none() {
+            self.doomed.set(Some(why));
+            self.engine.touch(self);
+        }
+    }
+
+    /// Lets out what was queued in this turn, or ends what was doomed in it.
+    pub(super) fn settle_turn(self: &Rc<Self>) {
+        if let Some(why) = self.doomed.take() {
+            return self.close(why);
+        }
+        let polling = matches!(&*self.transport.borrow(), Transport::Polling(_));
+        if polling { self.flush_poll() } else { self.flush_from_outside() }
+    }
+
+    /// Ends the session. What was queued still leaves; what comes in is ignored.
+    pub fn close(self: &Rc<Self>, why: Close) {
+        if !self.is_open() {
+            return;
+        }
+        self.phase.set(Phase::Closing);
+        let polling = matches!(&*self.transport.borrow(), Transport::Polling(_));
+        self.engine.ended(self, why);
+        if polling { self.close_polling(why) } else { self.close_websocket(why.code()) }
+    }
+
+    /// The connection is gone, or must go at once.
+    pub(super) fn lose(self: &Rc<Self>, why: Close) {
+        let was_open = self.is_open();
+        self.phase.set(Phase::Closed);
+        *self.queue.borrow_mut() = Queue::default();
+        // Its task must see the end; the socket closes with the transport.
+        self.wake();
+        drop(self.transport.replace(Transport::Gone));
+        if was_open {
+            self.engine.ended(self, why);
+        }
+        self.engine.forget(self);
+    }
+
+    /// One packet of the client.
+    pub(super) fn receive(self: &Rc<Self>, packet: Packet<'_>) {
+        if !self.is_open() {
+            return;
+        }
+        self.extend_patience();
+        match (packet, self.version) {
+            (Packet::Text(text), _) => {
+                self.engine.count_in(text.len());
+                self.engine.above.text(self, text);
+            }
+            (Packet::Binary(data), _) => {
+                self.engine.count_in(data.len());
+                self.engine.above.binary(self, &data);
+            }
+            (Packet::Pong(_), Version::V4) => {
+                self.beat();
+                self.engine.arm(self, Kind::Ping);
+            }
+            (Packet::Ping(_), Version::V3) => {
+                self.beat();
+                self.send_control(Control::Pong);
+                self.engine.arm(self, Kind::Silence);
+            }
+            (Packet::Ping(_) | Packet::Pong(_), _) => self.close(Close::TransportError),
+            (Packet::Close, _) => self.close(Close::TransportClose),
+            // As Node: these mean something only on the way to another transport.
+            (Packet::Open | Packet::Upgrade | Packet::Noop, _) => (),
+        }
+    }
+
+    /// The number that deadlines of the heartbeat must carry to hold.
+    pub(super) fn serial(&self) -> u32 {
+        self.heart.get().serial
+    }
+
+    /// Begins the heartbeat anew: earlier deadlines hold no more.
+    pub(super) fn beat(&self) {
+        let serial = self.heart.get().serial.wrapping_add(1);
+        self.heart.set(Heart { serial, awaiting: false, extended: false });
+    }
+
+    /// The server pings (protocol 4), and waits for the pong.
+    pub(super) fn ping(self: &Rc<Self>, due: Instant) {
+        self.beat();
+        self.heart.set(Heart { awaiting: true, ..self.heart.get() });
+        self.send_control(Control::Ping);
+        self.engine.arm_from(self, Kind::Pong, due);
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.heart.get().awaiting
+    }
+
+    /// The first packet while a pong is awaited shows life: the wait begins anew, once.
+    fn extend_patience(self: &Rc<Self>) {
+        let heart = self.heart.get();
+        if heart.awaiting && !heart.extended {
+            let serial = heart.serial.wrapping_add(1);
+            self.heart.set(Heart { serial, awaiting: true, extended: true });
+            self.engine.arm(self, Kind::Pong);
+        }
+    }
+}
+
+/// What a session is made of, besides its transport.
+pub(super) struct Words {
+    pub id: Id,
+    pub version: Version,
+    pub address: IpAddr,
+    pub key: Key,
+    pub base64: bool,
+}

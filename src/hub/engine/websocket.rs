@@ -1,0 +1,425 @@
+//! WebSocket: frames ↔ packets, straight into the socket and out of it.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use crate::exchange::Socket;
+
+use super::frame::{self, Frame, FrameError, Opcode};
+use super::outgoing::Wire;
+use super::packet::{self, Packet, Version};
+use super::polling::is_probe;
+use super::session::{Item, Phase, Queue, Session, Transport};
+use super::timers::Kind;
+use super::{Close, Engine};
+
+/// Read at once by whichever session has something; one buffer per worker.
+const READ_BUFFER: usize = 64 * 1024;
+/// Reads of one session before others have their turn.
+const READS_PER_TURN: usize = 8;
+/// Messages in one write.
+const WRITE_AT_ONCE: usize = 32;
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = Cell::new(vec![0; READ_BUFFER]);
+}
+
+/// A session's WebSocket transport.
+pub(super) struct WebSocket {
+    socket: Socket,
+    /// The beginning of a frame whose rest has not come yet.
+    partial: Vec<u8>,
+    fragments: Option<Box<(Opcode, Vec<u8>)>>,
+    /// Bytes of the queue's first item that have left already.
+    written: usize,
+    waker: Option<Waker>,
+}
+
+impl WebSocket {
+    pub(super) fn new(socket: Socket, early: &Bytes) -> Self {
+        Self { socket, partial: early.to_vec(), fragments: None, written: 0, waker: None }
+    }
+
+    fn keep_waker(&mut self, waker: &Waker) {
+        if !self.waker.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+            self.waker = Some(waker.clone());
+        }
+    }
+
+    /// Writes the queue as far as the socket takes it; true if all of it has left.
+    fn write(&mut self, queue: &mut Queue, wire: Wire) -> io::Result<bool> {
+        while !queue.items.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_AT_ONCE];
+            let mut count = 0;
+            for (slice, item) in slices.iter_mut().zip(&queue.items) {
+                let skip = if count == 0 { self.written } else { 0 };
+                *slice = IoSlice::new(bytes_of(item, wire).get(skip..).unwrap_or_default());
+                count += 1;
+            }
+            match self.socket.try_write(slices.get(..count).unwrap_or_default()) {
+                Ok(written) => self.advance(queue, wire, written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        // An idle session holds no memory for what it once had to say.
+        queue.items = std::collections::VecDeque::new();
+        Ok(self.socket.is_flushed())
+    }
+
+    fn advance(&mut self, queue: &mut Queue, wire: Wire, written: usize) {
+        self.written += written;
+        while let Some(item) = queue.items.front() {
+            let length = bytes_of(item, wire).len();
+            if self.written < length {
+                break;
+            }
+            self.written -= length;
+            if let Item::Message(message) = item {
+                queue.bytes -= message.size();
+            }
+            queue.items.pop_front();
+        }
+    }
+}
+
+fn bytes_of(item: &Item, wire: Wire) -> &[u8] {
+    match item {
+        Item::Message(message) => message.bytes(wire),
+        Item::Control(control) => control.frame(),
+        Item::Frame(frame) => frame,
+    }
+}
+
+impl Session {
+    fn wire(&self) -> Wire {
+        if self.base64 { Wire::Base64Frames(self.version) } else { Wire::Frames(self.version) }
+    }
+
+    /// Drives the socket: everything that came is taken, everything queued is written.
+    pub(super) fn drive(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Transport::WebSocket(websocket) = &mut *self.transport.borrow_mut() {
+            websocket.keep_waker(cx.waker());
+        }
+        if self.engine.above.is_congested(cx.waker()) {
+            return self.write_all(cx);
+        }
+        // What came with the request's head, or with the upgrade.
+        self.take_partial();
+        for _ in 0..READS_PER_TURN {
+            match self.read(cx) {
+                Poll::Ready(()) if self.phase.get() == Phase::Closed => return Poll::Ready(()),
+                Poll::Ready(()) => (),
+                Poll::Pending => return self.write_all(cx),
+            }
+        }
+        cx.waker().wake_by_ref();
+        self.write_all(cx)
+    }
+
+    /// Reads once, and takes every frame that is whole.
+    fn read(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = BUFFER.take();
+        let read = match &mut *self.transport.borrow_mut() {
+            Transport::WebSocket(websocket) => websocket.socket.poll_read(cx, &mut buffer),
+            _ => Poll::Ready(Ok(0)),
+        };
+        let done = match read {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(0)) => Poll::Ready(self.lose(Close::TransportClose)),
+            Poll::Ready(Err(_)) => Poll::Ready(self.lose(Close::TransportError)),
+            Poll::Ready(Ok(read)) => {
+                Poll::Ready(self.take_bytes(buffer.get_mut(..read).unwrap_or_default()))
+            }
+        };
+        BUFFER.set(buffer);
+        done
+    }
+
+    fn take_bytes(self: &Rc<Self>, came: &mut [u8]) {
+        let mut partial = self.swap_partial(Vec::new());
+        if partial.is_empty() {
+            let taken = self.take_frames(came);
+            let rest = came.get(taken..).unwrap_or_default();
+            if !rest.is_empty() {
+                self.swap_partial(rest.to_vec());
+            }
+        } else {
+            partial.extend_from_slice(came);
+            let taken = self.take_frames(&mut partial);
+            partial.drain(..taken);
+            if !partial.is_empty() {
+                self.swap_partial(partial);
+            }
+        }
+    }
+
+    fn take_partial(self: &Rc<Self>) {
+        let mut early = self.swap_partial(Vec::new());
+        if !early.is_empty() {
+            self.take_bytes(&mut early);
+        }
+    }
+
+    fn swap_partial(&self, partial: Vec<u8>) -> Vec<u8> {
+        match &mut *self.transport.borrow_mut() {
+            Transport::WebSocket(websocket) => mem::replace(&mut websocket.partial, partial),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Takes the whole frames at the front of `bytes`; returns how many bytes that were.
+    fn take_frames(self: &Rc<Self>, bytes: &mut [u8]) -> usize {
+        let mut taken = 0;
+        while let Some(rest) = bytes.get_mut(taken..) {
+            if self.phase.get() != Phase::Open {
+                // What comes after the end is read and forgotten.
+                return taken + rest.len();
+            }
+            match frame::parse(rest, self.engine.message_max()) {
+                Ok(Some(frame)) => {
+                    let payload = rest.get(frame.payload.clone()).unwrap_or_default();
+                    if let Err(error) = self.take_frame(&frame, payload) {
+                        self.close(Close::BadFrame(error));
+                    }
+                    taken += frame.payload.end;
+                }
+                Ok(None) => break,
+                Err(error) => self.close(Close::BadFrame(error)),
+            }
+        }
+        taken
+    }
+
+    fn take_frame(self: &Rc<Self>, frame: &Frame, payload: &[u8]) -> Result<(), FrameError> {
+        match frame.opcode {
+            Opcode::Text | Opcode::Binary if frame.last => {
+                if self.take_fragments().is_some() {
+                    return Err(FrameError::Protocol);
+                }
+                self.take_message(frame.opcode, payload)
+            }
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
+                self.take_fragment(frame, payload)
+            }
+            Opcode::Ping => {
+                let mut pong = Vec::new();
+                frame::write(&mut pong, Opcode::Pong, &[payload]);
+                self.queue_frame(pong);
+                Ok(())
+            }
+            Opcode::Pong => Ok(()),
+            Opcode::Close => {
+                self.close(Close::TransportClose);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_fragments(&self) -> Option<Box<(Opcode, Vec<u8>)>> {
+        match &mut *self.transport.borrow_mut() {
+            Transport::WebSocket(websocket) => websocket.fragments.take(),
+            _ => None,
+        }
+    }
+
+    fn take_fragment(self: &Rc<Self>, frame: &Frame, payload: &[u8]) -> Result<(), FrameError> {
+        let mut begun = match (self.take_fragments(), frame.opcode) {
+            (Some(begun), Opcode::Continuation) => begun,
+            (None, Opcode::Text | Opcode::Binary) => Box::new((frame.opcode, Vec::new())),
+            _ => return Err(FrameError::Protocol),
+        };
+        if begun.1.len() + payload.len() > self.engine.message_max() {
+            return Err(FrameError::TooLarge);
+        }
+        begun.1.extend_from_slice(payload);
+        if frame.last {
+            return self.take_message(begun.0, &begun.1);
+        }
+        if let Transport::WebSocket(websocket) = &mut *self.transport.borrow_mut() {
+            websocket.fragments = Some(begun);
+        }
+        Ok(())
+    }
+
+    fn take_message(self: &Rc<Self>, opcode: Opcode, data: &[u8]) -> Result<(), FrameError> {
+        let packet = if opcode == Opcode::Binary {
+            packet::parse_binary(self.version, data)
+        } else {
+            let text = std::str::from_utf8(data).map_err(|_error| FrameError::NotText)?;
+            packet::parse_text(self.version, text)
+        };
+        match packet {
+            Ok(packet) => self.receive(packet),
+            Err(packet::Malformed) => self.close(Close::ParseError),
+        }
+        Ok(())
+    }
+
+    fn queue_frame(self: &Rc<Self>, frame: Vec<u8>) {
+        // A client that floods with control frames fills its own queue.
+        let full = self.queue.borrow().items.len() > 1024;
+        if full {
+            return self.close_later(Close::TooSlow);
+        }
+        self.queue.borrow_mut().items.push_back(Item::Frame(Box::new(frame)));
+        self.engine.touch(self);
+    }
+
+    /// Writes what is queued, from the worker's own task; the session's task does the rest.
+    pub(super) fn flush_from_outside(self: &Rc<Self>) {
+        self.flush_frames();
+        if self.blocked.get() || self.phase.get() != Phase::Open {
+            self.wake();
+        }
+    }
+
+    /// Lets the session's task have a look.
+    pub(super) fn wake(&self) {
+        if let Transport::WebSocket(WebSocket { waker: Some(waker), .. }) =
+            &*self.transport.borrow()
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Writes what is queued as far as the socket takes it.
+    fn flush_frames(self: &Rc<Self>) {
+        let done = match &mut *self.transport.borrow_mut() {
+            Transport::WebSocket(websocket) => {
+                let mut queue = self.queue.borrow_mut();
+                let before = queue.bytes;
+                let done = websocket.write(&mut queue, self.wire());
+                self.engine.count_out(before - queue.bytes);
+                done
+            }
+            _ => return,
+        };
+        self.blocked.set(!matches!(done, Ok(true)));
+        if done.is_err() {
+            self.lose(Close::TransportError);
+        }
+    }
+
+    /// The same from this session's own task, which is woken when the socket takes more.
+    fn write_all(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.flush_frames();
+            if self.phase.get() == Phase::Closed {
+                return Poll::Ready(());
+            }
+            let Transport::WebSocket(websocket) = &mut *self.transport.borrow_mut() else {
+                return Poll::Ready(());
+            };
+            if !self.blocked.get() {
+                if self.phase.get() == Phase::Closing {
+                    websocket.socket.finish();
+                }
+                return Poll::Pending;
+            }
+            // An error shows at the next write.
+            if websocket.socket.poll_write_ready(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    pub(super) fn close_websocket(self: &Rc<Self>, code: Option<u16>) {
+        let mut frame = Vec::new();
+        let code = code.map(u16::to_be_bytes);
+        frame::write(&mut frame, Opcode::Close, &[code.as_ref().map_or(&[], <[u8; 2]>::as_slice)]);
+        self.queue.borrow_mut().items.push_back(Item::Frame(Box::new(frame)));
+        self.engine.arm(self, Kind::Linger);
+        self.engine.touch(self);
+    }
+}
+
+impl Engine {
+    /// Starts a session over a WebSocket of its own.
+    pub(super) fn run(self: &Rc<Self>, session: Rc<Session>) {
+        self.drain.spawn("session", poll_fn(move |cx| session.drive(cx)));
+    }
+
+    /// The first thing said on a WebSocket without a session before it.
+    pub(super) fn send_open(&self, session: &Rc<Session>) {
+        let mut open = Vec::new();
+        let words = self.open_words(session.id, "");
+        frame::write(&mut open, Opcode::Text, &[b"0", words.as_bytes()]);
+        session.queue.borrow_mut().items.push_back(Item::Frame(Box::new(open)));
+        self.touch(session);
+    }
+
+    /// A WebSocket wants to take over a polling session: probe, then the upgrade itself.
+    pub(super) async fn probe(self: Rc<Self>, session: Rc<Session>, socket: Socket, early: Bytes) {
+        let mut probe =
+            Probe { websocket: WebSocket::new(socket, &early), version: session.version };
+        let limit = self.upgrade_timeout();
+        // What is lost if the limit passes is only the probe; polling goes on.
+        let probed =
+            session.may_upgrade() && timeout(limit, probe.expect(is_probe)).await == Ok(true);
+        if !probed || !session.may_upgrade() || probe.say(b"\x81\x063probe").await.is_err() {
+            return probe.websocket.socket.finish();
+        }
+        session.set_probed(true);
+        let upgraded = timeout(limit, probe.expect(|packet| *packet == Packet::Upgrade)).await;
+        if upgraded == Ok(true) && session.is_open() {
+            self.upgrade(&session, probe.websocket);
+        } else {
+            session.set_probed(false);
+            probe.websocket.socket.finish();
+        }
+    }
+}
+
+/// A WebSocket before it is a session's.
+struct Probe {
+    websocket: WebSocket,
+    version: Version,
+}
+
+impl Probe {
+    /// True if the next packet is the one that is wanted; what follows it is kept.
+    async fn expect(&mut self, wanted: fn(&Packet<'_>) -> bool) -> bool {
+        loop {
+            // Nothing a client sends here is longer.
+            match frame::parse(&mut self.websocket.partial, 256) {
+                Ok(Some(frame)) => {
+                    let payload = self.websocket.partial.get(frame.payload.clone());
+                    let text = payload.and_then(|payload| std::str::from_utf8(payload).ok());
+                    let packet = text.and_then(|text| packet::parse_text(self.version, text).ok());
+                    let right = frame.last
+                        && frame.opcode == Opcode::Text
+                        && packet.is_some_and(|packet| wanted(&packet));
+                    self.websocket.partial.drain(..frame.payload.end);
+                    return right;
+                }
+                Ok(None) => (),
+                Err(_) => return false,
+            }
+            let mut buffer = [0; 512];
+            let read = poll_fn(|cx| self.websocket.socket.poll_read(cx, &mut buffer)).await;
+            let Ok(read @ 1..) = read else { return false };
+            self.websocket.partial.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        }
+    }
+
+    async fn say(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.websocket.socket.try_write(&[IoSlice::new(bytes)]) {
+                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    poll_fn(|cx| self.websocket.socket.poll_write_ready(cx)).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}

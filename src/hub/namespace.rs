@@ -1,0 +1,144 @@
+//! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use crate::observe::metrics::{self, Series};
+
+use super::engine::{Delivery, Id, Outgoing, Session};
+use super::policy::NamespacePolicy;
+use super::rooms::Rooms;
+use super::rules::Denial;
+use super::socket::Socket;
+
+/// Whom a message is for.
+#[derive(Debug, Clone, Default)]
+pub struct Target {
+    /// Everyone who is in one of these; `None` is everyone.
+    pub rooms: Option<Vec<String>>,
+    /// This socket is left out.
+    pub but: Option<Id>,
+}
+
+pub struct Namespace {
+    pub name: Arc<str>,
+    policy: RefCell<Arc<NamespacePolicy>>,
+    sockets: RefCell<Slab<Rc<Socket>>>,
+    by_id: RefCell<HashMap<Id, u32>>,
+    rooms: RefCell<Rooms>,
+    count: Arc<Series>,
+    events_out: Arc<Series>,
+}
+
+impl Namespace {
+    pub fn new(name: &str, policy: Arc<NamespacePolicy>) -> Rc<Self> {
+        Rc::new(Self {
+            name: name.into(),
+            policy: RefCell::new(policy),
+            sockets: RefCell::default(),
+            by_id: RefCell::default(),
+            rooms: RefCell::default(),
+            count: metrics::series(&metrics::HUB_SOCKETS, &[name]),
+            events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
+        })
+    }
+
+    pub fn policy(&self) -> Arc<NamespacePolicy> {
+        Arc::clone(&self.policy.borrow())
+    }
+
+    pub fn change(&self, policy: Arc<NamespacePolicy>) {
+        *self.policy.borrow_mut() = policy;
+    }
+
+    /// A new socket, in no room but its own.
+    pub fn enter(self: &Rc<Self>, session: &Rc<Session>) -> Rc<Socket> {
+        self.count.increment();
+        let mut sockets = self.sockets.borrow_mut();
+        let entry = sockets.vacant_entry();
+        // 2^32 sockets would need terabytes.
+        let key = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+        let (session, namespace) = (Rc::clone(session), Rc::clone(self));
+        let socket = Rc::new(Socket { id: Id::random(), session, namespace, key });
+        entry.insert(Rc::clone(&socket));
+        self.by_id.borrow_mut().insert(socket.id, key);
+        socket
+    }
+
+    /// The socket has left, and its rooms with it.
+    pub fn remove(&self, socket: &Socket) {
+        self.count.decrement();
+        self.rooms.borrow_mut().leave_all(socket.key);
+        self.by_id.borrow_mut().remove(&socket.id);
+        let mut sockets = self.sockets.borrow_mut();
+        if sockets.contains(socket.key as usize) {
+            let removed = sockets.remove(socket.key as usize);
+            drop(sockets);
+            drop(removed);
+        }
+    }
+
+    pub fn sockets(&self) -> Vec<Rc<Socket>> {
+        self.sockets.borrow().iter().map(|(_, socket)| Rc::clone(socket)).collect()
+    }
+
+    /// Joins all or none.
+    pub fn join(&self, socket: &Socket, names: &[String], max: usize) -> Result<(), Denial> {
+        let mut rooms = self.rooms.borrow_mut();
+        let new = names.iter().filter(|name| !rooms.is_member(socket.key, name)).count();
+        if rooms.count_of(socket.key) + new > max {
+            return Err(Denial::TooManyRooms);
+        }
+        for name in names {
+            rooms.join(socket.key, name);
+        }
+        Ok(())
+    }
+
+    pub fn leave(&self, socket: &Socket, names: &[String]) {
+        for name in names {
+            self.rooms.borrow_mut().leave(socket.key, name);
+        }
+    }
+
+    pub fn is_member(&self, socket: &Socket, names: &[String]) -> bool {
+        let rooms = self.rooms.borrow();
+        names.iter().all(|name| rooms.is_member(socket.key, name))
+    }
+
+    /// Queues a message for every socket of this worker that it is for.
+    pub fn deliver(&self, target: &Target, message: &Rc<Outgoing>, delivery: Delivery) {
+        let (sockets, rooms_of) = (self.sockets.borrow(), self.rooms.borrow());
+        let but = target.but.and_then(|id| self.by_id.borrow().get(&id).copied());
+        let mut delivered = 0;
+        let mut deliver = |key: u32| {
+            let socket = sockets.get(key as usize).filter(|_| Some(key) != but);
+            if socket.is_some_and(|socket| socket.session.send(message, delivery)) {
+                delivered += 1;
+            }
+        };
+        match target.rooms.as_deref() {
+            None => sockets.iter().for_each(|(_, socket)| deliver(socket.key)),
+            Some([room]) => rooms_of.members(room).chain(self.own(room)).for_each(deliver),
+            Some(rooms) => {
+                // Who is in several rooms hears it once.
+                let all =
+                    rooms.iter().flat_map(|room| rooms_of.members(room).chain(self.own(room)));
+                let mut keys: Vec<u32> = all.collect();
+                keys.sort_unstable();
+                keys.dedup();
+                keys.into_iter().for_each(deliver);
+            }
+        }
+        self.events_out.add(delivered);
+    }
+
+    /// Every socket is alone in the room of its own id.
+    fn own(&self, room: &str) -> Option<u32> {
+        Id::parse(room).and_then(|id| self.by_id.borrow().get(&id).copied())
+    }
+}

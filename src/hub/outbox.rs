@@ -1,0 +1,107 @@
+//! What one worker has to tell the others: in order, one letter each per turn of the loop.
+//!
+//! Nothing is lost when a worker lags: what is for it waits here, and sessions are not read until
+//! it has caught up, so that whoever sends too much is slowed down by TCP.
+
+use std::cell::{Cell, RefCell};
+use std::mem;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Duration;
+
+use crate::drain::Drain;
+
+use super::engine::{Delivery, Message};
+use super::namespace::Target;
+use super::policy::Policy;
+
+/// What a worker is told.
+#[derive(Clone)]
+pub enum Notice {
+    Emit { namespace: Arc<str>, target: Arc<Target>, message: Arc<Message>, delivery: Delivery },
+}
+
+/// What the main thread has a worker do; answered when it is done.
+pub enum Order {
+    Install(Option<Arc<Policy>>, oneshot::Sender<()>),
+    /// Close every session, spread over this time.
+    Close(Duration, oneshot::Sender<()>),
+}
+
+pub enum Letter {
+    Notices(Vec<Notice>),
+    Order(Order),
+}
+
+/// Letters a worker has not come to yet. Full: see above.
+pub const LETTERS: usize = 64;
+/// Notices that may wait for one worker before sessions are not read any more.
+const WAITING_MAX: usize = 4096;
+
+/// One worker's notices to the others.
+pub struct Outbox {
+    boxes: Vec<Pigeonhole>,
+    readers: RefCell<Vec<Waker>>,
+}
+
+struct Pigeonhole {
+    to: mpsc::Sender<Letter>,
+    waiting: RefCell<Vec<Notice>>,
+    filled: Notify,
+    congested: Cell<bool>,
+}
+
+impl Outbox {
+    /// To all of `others`, with one task each.
+    pub fn start(others: Vec<mpsc::Sender<Letter>>, drain: &Drain) -> Rc<Self> {
+        let boxes = others.into_iter().map(|to| Pigeonhole {
+            to,
+            waiting: RefCell::default(),
+            filled: Notify::new(),
+            congested: Cell::new(false),
+        });
+        let outbox = Rc::new(Self { boxes: boxes.collect(), readers: RefCell::default() });
+        for index in 0..outbox.boxes.len() {
+            drain.spawn_background(Rc::clone(&outbox).carry(index));
+        }
+        outbox
+    }
+
+    /// Leaves at the end of this turn.
+    pub fn tell_all(&self, notice: &Notice) {
+        for pigeonhole in &self.boxes {
+            let mut waiting = pigeonhole.waiting.borrow_mut();
+            waiting.push(notice.clone());
+            pigeonhole.congested.set(waiting.len() > WAITING_MAX);
+            pigeonhole.filled.notify_one();
+        }
+    }
+
+    /// True if nothing more may be added now; the waker is called when that changes.
+    pub fn is_congested(&self, waker: &Waker) -> bool {
+        let congested = self.boxes.iter().any(|pigeonhole| pigeonhole.congested.get());
+        if congested {
+            self.readers.borrow_mut().push(waker.clone());
+        }
+        congested
+    }
+
+    async fn carry(self: Rc<Self>, index: usize) {
+        let Some(pigeonhole) = self.boxes.get(index) else { return };
+        loop {
+            pigeonhole.filled.notified().await;
+            // An error says that the worker is gone, and with it everybody to tell.
+            let Ok(place) = pigeonhole.to.reserve().await else { return };
+            let notices = mem::take(&mut *pigeonhole.waiting.borrow_mut());
+            if !notices.is_empty() {
+                place.send(Letter::Notices(notices));
+            }
+            if pigeonhole.congested.replace(false) {
+                self.readers.take().into_iter().for_each(Waker::wake);
+            }
+        }
+    }
+}

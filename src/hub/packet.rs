@@ -1,0 +1,311 @@
+//! Socket.IO packets ↔ texts and their attachments, protocol 5 and its forerunners; pure.
+//!
+//! Source: the Socket.IO protocol document, revision 5, and the checks of Node's socket.io-parser.
+//! Arguments stay the JSON that the client wrote: what is passed on is not built again.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+/// The peer does not speak Socket.IO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Connect,
+    Disconnect,
+    Event,
+    Ack,
+    ConnectError,
+}
+
+/// A packet whose data is not read yet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Head<'a> {
+    pub kind: Kind,
+    /// Binary messages that follow.
+    pub attachments: usize,
+    /// With its slash.
+    pub namespace: &'a str,
+    /// Asks for an acknowledgement, or is one.
+    pub ack: Option<u64>,
+    /// JSON, or nothing.
+    pub data: &'a str,
+}
+
+/// What Node's parser takes by default (CVE-2026-33151); the stock client takes no more either.
+pub const ATTACHMENTS_MAX: usize = 10;
+
+/// Names that only the library itself may emit.
+const RESERVED: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+impl<'a> Head<'a> {
+    pub fn parse(text: &'a str) -> Result<Self, Malformed> {
+        let mut rest = text;
+        let digit = take(&mut rest, 1)?;
+        let (kind, binary) = match digit {
+            "0" => (Kind::Connect, false),
+            "1" => (Kind::Disconnect, false),
+            "2" => (Kind::Event, false),
+            "3" => (Kind::Ack, false),
+            "4" => (Kind::ConnectError, false),
+            "5" => (Kind::Event, true),
+            "6" => (Kind::Ack, true),
+            _ => return Err(Malformed),
+        };
+        let attachments = if binary { attachments(&mut rest)? } else { 0 };
+        let namespace = if rest.starts_with('/') {
+            let (namespace, after) = rest.split_once(',').unwrap_or((rest, ""));
+            rest = after;
+            namespace
+        } else {
+            "/"
+        };
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let ack = match take(&mut rest, digits)? {
+            "" => None,
+            digits => Some(digits.parse().map_err(|_error| Malformed)?),
+        };
+        Ok(Self { kind, attachments, namespace, ack, data: rest })
+    }
+}
+
+fn attachments(rest: &mut &str) -> Result<usize, Malformed> {
+    let (digits, after) = rest.split_once('-').ok_or(Malformed)?;
+    *rest = after;
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count = digits.parse().ok().filter(|count| plain && (1..=ATTACHMENTS_MAX).contains(count));
+    count.ok_or(Malformed)
+}
+
+fn take<'a>(rest: &mut &'a str, count: usize) -> Result<&'a str, Malformed> {
+    let (taken, after) = rest.split_at_checked(count).ok_or(Malformed)?;
+    *rest = after;
+    Ok(taken)
+}
+
+/// An event: its name, its arguments as JSON, and all of it as the client wrote it.
+#[derive(Debug)]
+pub struct Event<'a> {
+    pub name: Cow<'a, str>,
+    pub args: Vec<&'a RawValue>,
+    pub data: &'a str,
+}
+
+impl<'a> Event<'a> {
+    /// From an array whose first element is the name.
+    pub fn parse(data: &'a str) -> Result<Self, Malformed> {
+        let mut args: Vec<&RawValue> = serde_json::from_str(data).map_err(|_error| Malformed)?;
+        if args.is_empty() {
+            return Err(Malformed);
+        }
+        let first = args.remove(0).get();
+        let name = if first.starts_with('"') {
+            text(first).ok_or(Malformed)?
+        } else {
+            first.parse::<f64>().map_err(|_error| Malformed)?;
+            Cow::Borrowed(first)
+        };
+        if RESERVED.contains(&name.as_ref()) {
+            return Err(Malformed);
+        }
+        Ok(Self { name, args, data: data.trim() })
+    }
+}
+
+/// A JSON string's text.
+pub fn text(json: &str) -> Option<Cow<'_, str>> {
+    match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(plain) if !plain.contains(['\\', '"']) => Some(Cow::Borrowed(plain)),
+        _ => serde_json::from_str(json).ok().map(Cow::Owned),
+    }
+}
+
+/// Refuses placeholders that name an attachment which is not there: a receiver would hang up.
+pub fn check_placeholders(data: &str, attachments: usize) -> Result<(), Malformed> {
+    let value: Value = serde_json::from_str(data).map_err(|_error| Malformed)?;
+    if placeholders_right(&value, attachments) { Ok(()) } else { Err(Malformed) }
+}
+
+fn placeholders_right(value: &Value, attachments: usize) -> bool {
+    match value {
+        Value::Array(values) => values.iter().all(|value| placeholders_right(value, attachments)),
+        Value::Object(fields) if fields.get("_placeholder") == Some(&Value::Bool(true)) => {
+            let number = fields.get("num").and_then(Value::as_u64);
+            number.is_some_and(|number| number < attachments as u64)
+        }
+        Value::Object(fields) => {
+            fields.values().all(|value| placeholders_right(value, attachments))
+        }
+        _ => true,
+    }
+}
+
+/// CONNECT's and CONNECT_ERROR's data must be objects, DISCONNECT has none, an ACK's is an array.
+pub fn check_data(head: &Head<'_>) -> Result<(), Malformed> {
+    if head.data.is_empty() {
+        return Ok(());
+    }
+    let json: &RawValue = serde_json::from_str(head.data).map_err(|_error| Malformed)?;
+    let right = match head.kind {
+        Kind::Connect => json.get().starts_with('{'),
+        Kind::Disconnect => false,
+        Kind::Event | Kind::Ack => json.get().starts_with('['),
+        Kind::ConnectError => json.get().starts_with(['{', '"']),
+    };
+    if right { Ok(()) } else { Err(Malformed) }
+}
+
+/// A packet without attachments; `digit` is its kind.
+fn packet(digit: &str, namespace: &str, ack: Option<u64>, data: &str) -> String {
+    let mut text = String::with_capacity(namespace.len() + data.len() + 24);
+    text.push_str(digit);
+    if namespace != "/" {
+        text.push_str(namespace);
+        text.push(',');
+    }
+    if let Some(ack) = ack {
+        text.push_str(itoa::Buffer::new().format(ack));
+    }
+    text.push_str(data);
+    text
+}
+
+pub fn connect(namespace: &str, data: &str) -> String {
+    packet("0", namespace, None, data)
+}
+
+pub fn connect_error(namespace: &str, message: &str) -> String {
+    let message = Value::from(message);
+    packet("4", namespace, None, &format!(r#"{{"message":{message}}}"#))
+}
+
+pub fn disconnect(namespace: &str) -> String {
+    packet("1", namespace, None, "")
+}
+
+/// An event to clients; `data` is an array that begins with the name.
+pub fn event(namespace: &str, data: &str, attachments: usize) -> String {
+    match attachments {
+        0 => packet("2", namespace, None, data),
+        count => packet(&format!("5{count}-"), namespace, None, data),
+    }
+}
+
+/// An answer to a client's event; `data` is an array.
+pub fn ack(namespace: &str, id: u64, data: &str) -> String {
+    packet("3", namespace, Some(id), data)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(
+        kind: Kind,
+        attachments: usize,
+        namespace: &str,
+        ack: Option<u64>,
+        data: &str,
+    ) -> String {
+        format!("{:?}", Head { kind, attachments, namespace, ack, data })
+    }
+
+    #[test]
+    fn the_examples_of_the_protocol_document() {
+        for (text, wanted) in [
+            ("0", head(Kind::Connect, 0, "/", None, "")),
+            ("0/chat", head(Kind::Connect, 0, "/chat", None, "")),
+            ("0/chat,{\"a\":1}", head(Kind::Connect, 0, "/chat", None, "{\"a\":1}")),
+            ("1/chat,", head(Kind::Disconnect, 0, "/chat", None, "")),
+            ("2[\"hello\",1]", head(Kind::Event, 0, "/", None, "[\"hello\",1]")),
+            ("2/chat,12[\"q\"]", head(Kind::Event, 0, "/chat", Some(12), "[\"q\"]")),
+            ("312[\"ok\"]", head(Kind::Ack, 0, "/", Some(12), "[\"ok\"]")),
+            ("52-[\"x\"]", head(Kind::Event, 2, "/", None, "[\"x\"]")),
+            ("61-7[1]", head(Kind::Ack, 1, "/", Some(7), "[1]")),
+        ] {
+            assert_eq!(format!("{:?}", Head::parse(text).expect(text)), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_node_refuses_is_refused() {
+        for text in [
+            "",
+            "7",
+            "a",
+            "5[\"x\"]",
+            "50-[\"x\"]",
+            "511-[\"x\"]",
+            "5-1-[\"x\"]",
+            "51.5-[]",
+            "5+1-[]",
+        ] {
+            assert_eq!(Head::parse(text).err(), Some(Malformed), "{text}");
+        }
+        for data in [
+            "{}",
+            "[]",
+            "[{}]",
+            "[null]",
+            "[\"connect\"]",
+            "[\"disconnect\"]",
+            "[\"a\"",
+            "[\"a\",]",
+            "x",
+        ] {
+            assert!(Event::parse(data).is_err(), "{data}");
+        }
+        for text in ["0\"a\"", "0[]", "1{}", "3{}", "41", "2{"] {
+            let head = Head::parse(text).expect(text);
+            assert_eq!(check_data(&head), Err(Malformed), "{text}");
+        }
+        for data in [
+            r#"["x",{"_placeholder":true,"num":1}]"#,
+            r#"["x",{"_placeholder":true}]"#,
+            r#"["x",[{"a":{"_placeholder":true,"num":-1}}]]"#,
+            r#"["x",{"_placeholder":true,"num":"0"}]"#,
+        ] {
+            assert_eq!(check_placeholders(data, 1), Err(Malformed), "{data}");
+        }
+        assert_eq!(
+            check_placeholders(r#"["x",{"_placeholder":true,"num":0},{"_placeholder":1}]"#, 1),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn events_keep_what_was_written() {
+        let event = Event::parse("[\"a\\u00e9\", {\"b\": 1} ,2.50]").expect("an event");
+        assert_eq!(event.name, "a\u{e9}");
+        let args: Vec<_> = event.args.iter().map(|arg| arg.get()).collect();
+        assert_eq!(args, ["{\"b\": 1}", "2.50"]);
+        assert_eq!(Event::parse("[7,\"x\"]").expect("a number is a name").name, "7");
+    }
+
+    #[test]
+    fn packets_are_written_as_node_writes_them() {
+        assert_eq!(connect("/", r#"{"sid":"x"}"#), r#"0{"sid":"x"}"#);
+        assert_eq!(connect_error("/no", "bad \"x\""), r#"4/no,{"message":"bad \"x\""}"#);
+        assert_eq!(disconnect("/chat"), "1/chat,");
+        assert_eq!(event("/chat", "[\"x\"]", 0), "2/chat,[\"x\"]");
+        assert_eq!(event("/", "[\"x\"]", 2), "52-[\"x\"]");
+        assert_eq!(ack("/", 0, "[]"), "30[]");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "\\PC{0,40}|[0-6]{0,2}[0-9]{0,3}-?(/[a-z]{0,3},?)?[0-9]{0,3}\\[?\"?[a-z]{0,3}\"?\\]?") {
+            if let Ok(head) = Head::parse(&text) {
+                let _checked = check_data(&head);
+                let _event = Event::parse(head.data);
+                let _checked = check_placeholders(head.data, head.attachments);
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! What an event of a client comes to: who hears it, which rooms it moves its sender to; pure.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+use crate::config::{Audience, Relay, Rule, Template, TemplatePart};
+
+use super::packet::{self, Event};
+
+/// The rules of one namespace by event name.
+#[derive(Debug, Default)]
+pub struct Rules {
+    by_event: HashMap<String, Rule>,
+    otherwise: Option<Rule>,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    Relay {
+        /// `None` is the whole namespace.
+        rooms: Option<Vec<String>>,
+        /// The event as an array, stamped.
+        data: Cow<'a, str>,
+        volatile: bool,
+        echo: bool,
+        member: bool,
+    },
+    Join(Vec<String>),
+    Leave(Vec<String>),
+}
+
+/// Why nothing is done; the word is the acknowledgement's `code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    UnknownEvent,
+    Denied,
+    /// An argument that a rule needs is missing, or is no text, number or boolean.
+    BadArguments,
+    NotMember,
+    TooManyRooms,
+}
+
+impl Denial {
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::UnknownEvent => "unknown_event",
+            Self::Denied => "denied",
+            Self::BadArguments => "bad_arguments",
+            Self::NotMember => "not_member",
+            Self::TooManyRooms => "too_many_rooms",
+        }
+    }
+}
+
+/// Bytes of a room's name that a client had a part in.
+const ROOM_MAX: usize = 256;
+
+impl Rules {
+    pub fn compile(events: &[(String, Rule)], otherwise: Option<&Rule>) -> Self {
+        Self { by_event: events.iter().cloned().collect(), otherwise: otherwise.cloned() }
+    }
+
+    /// What `event`, sent by the socket called `sid`, comes to.
+    pub fn decide<'a>(&self, event: &Event<'a>, sid: &str) -> Result<Action<'a>, Denial> {
+        let rule = self.by_event.get(event.name.as_ref()).or(self.otherwise.as_ref());
+        let words = Words { sid, event: Some(event) };
+        match rule {
+            // A refusal by "*" is told like the absence of a rule: the event was not declared.
+            None => Err(Denial::UnknownEvent),
+            Some(Rule::Deny) if !self.by_event.contains_key(event.name.as_ref()) => {
+                Err(Denial::UnknownEvent)
+            }
+            Some(Rule::Deny) => Err(Denial::Denied),
+            Some(Rule::Join(rooms)) => Ok(Action::Join(words.rooms(rooms)?)),
+            Some(Rule::Leave(rooms)) => Ok(Action::Leave(words.rooms(rooms)?)),
+            Some(Rule::Relay(relay)) => words.relay(relay, event),
+        }
+    }
+}
+
+/// The rooms that a socket joins at connect.
+pub fn rooms_at_connect(templates: &[Template], sid: &str) -> Result<Vec<String>, Denial> {
+    Words { sid, event: None }.rooms(templates)
+}
+
+/// What templates are filled with.
+struct Words<'e, 'a> {
+    sid: &'e str,
+    event: Option<&'e Event<'a>>,
+}
+
+impl<'a> Words<'_, 'a> {
+    fn rooms(&self, templates: &[Template]) -> Result<Vec<String>, Denial> {
+        templates.iter().map(|template| self.room(template)).collect()
+    }
+
+    fn room(&self, template: &Template) -> Result<String, Denial> {
+        let room = self.fill(template).ok_or(Denial::BadArguments)?;
+        if room.len() > ROOM_MAX { Err(Denial::BadArguments) } else { Ok(room) }
+    }
+
+    fn relay(&self, relay: &Relay, event: &Event<'a>) -> Result<Action<'a>, Denial> {
+        let rooms = match &relay.to {
+            Audience::Everyone => None,
+            Audience::Rooms(rooms) => Some(self.rooms(rooms)?),
+        };
+        let data = if relay.stamp.is_empty() {
+            Cow::Borrowed(event.data)
+        } else {
+            Cow::Owned(self.stamped(&relay.stamp, event).ok_or(Denial::BadArguments)?)
+        };
+        let Relay { volatile, echo, member, .. } = *relay;
+        Ok(Action::Relay { rooms, data, volatile, echo, member })
+    }
+
+    /// `None` if a value is missing, or is not a string, a number or a boolean.
+    fn fill(&self, template: &Template) -> Option<String> {
+        let mut filled = String::new();
+        for part in &template.parts {
+            match part {
+                TemplatePart::Literal(text) => filled.push_str(text),
+                TemplatePart::Sid => filled.push_str(self.sid),
+                TemplatePart::Event => filled.push_str(&self.event?.name),
+                TemplatePart::Argument { index, path } => {
+                    filled.push_str(&scalar(descend(self.event?.args.get(*index)?, path)?)?);
+                }
+                // Nobody is identified where everybody may connect.
+                TemplatePart::User(_) => return None,
+            }
+        }
+        Some(filled)
+    }
+
+    /// The event with fields of its first argument overwritten.
+    fn stamped(&self, stamp: &[(String, Template)], event: &Event<'a>) -> Option<String> {
+        let (first, rest) = event.args.split_first()?;
+        let mut fields = fields(first)?;
+        fields.retain(|(name, _)| !stamp.iter().any(|(stamped, _)| stamped == name));
+        let mut data = String::with_capacity(event.data.len() + 32);
+        data.push('[');
+        data.push_str(&serde_json::to_string(&event.name).ok()?);
+        data.push_str(",{");
+        for (name, value) in fields {
+            push_field(&mut data, &name, value.get())?;
+        }
+        for (name, template) in stamp {
+            push_field(&mut data, name, &serde_json::to_string(&self.fill(template)?).ok()?)?;
+        }
+        data.push('}');
+        for argument in rest {
+            data.push(',');
+            data.push_str(argument.get());
+        }
+        data.push(']');
+        Some(data)
+    }
+}
+
+fn push_field(data: &mut String, name: &str, value: &str) -> Option<()> {
+    if !data.ends_with('{') {
+        data.push(',');
+    }
+    data.push_str(&serde_json::to_string(name).ok()?);
+    data.push(':');
+    data.push_str(value);
+    Some(())
+}
+
+/// The fields of an object in their order, also those whose name stands twice.
+fn fields(json: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
+    struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+    impl<'de: 'a, 'a> serde::Deserialize<'de> for Fields<'a> {
+        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_map(FieldsVisitor(std::marker::PhantomData))
+        }
+    }
+
+    struct FieldsVisitor<'a>(std::marker::PhantomData<&'a ()>);
+
+    impl<'de: 'a, 'a> serde::de::Visitor<'de> for FieldsVisitor<'a> {
+        type Value = Fields<'a>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> Result<Fields<'a>, A::Error> {
+            let mut fields: Vec<(Cow<'a, str>, &'a RawValue)> = Vec::new();
+            while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                let name =
+                    packet::text(name.get()).ok_or_else(|| serde::de::Error::custom("a name"))?;
+                fields.push((name, value));
+            }
+            Ok(Fields(fields))
+        }
+    }
+
+    serde_json::from_str::<Fields<'_>>(json.get()).ok().map(|fields| fields.0)
+}
+
+/// The value at `path` inside `json`; array elements are named by their index.
+fn descend<'a>(json: &'a RawValue, path: &[String]) -> Option<&'a RawValue> {
+    let mut json = json;
+    for step in path {
+        json = if json.get().starts_with('[') {
+            let values: Vec<&RawValue> = serde_json::from_str(json.get()).ok()?;
+            values.get(step.parse::<usize>().ok()?)?
+        } else {
+            // Of a name that stands twice JavaScript takes the last.
+            fields(json)?.into_iter().rfind(|(name, _)| name == step)?.1
+        };
+    }
+    Some(json)
+}
+
+fn scalar(json: &RawValue) -> Option<Cow<'_, str>> {
+    match json.get().as_bytes().first()? {
+        b'"' => packet::text(json.get()),
+        b'{' | b'[' | b'n' => None,
+        _ => Some(Cow::Borrowed(json.get())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(parts: Vec<TemplatePart>) -> Template {
+        Template { parts }
+    }
+
+    fn room() -> Template {
+        let argument = TemplatePart::Argument { index: 0, path: vec!["room".to_owned()] };
+        template(vec![TemplatePart::Literal("room:".to_owned()), argument])
+    }
+
+    fn relay(stamp: &[(&str, TemplatePart)]) -> Rule {
+        let stamp =
+            stamp.iter().map(|(name, part)| ((*name).to_owned(), template(vec![part.clone()])));
+        let (stamp, to) = (stamp.collect(), Audience::Rooms(vec![room()]));
+        Rule::Relay(Relay { to, stamp, volatile: false, echo: false, member: true })
+    }
+
+    fn decided(rule: Rule, data: &str) -> Result<String, Denial> {
+        let rules = Rules::compile(&[("message".to_owned(), rule)], Some(&Rule::Deny));
+        let event = Event::parse(data).expect("an event");
+        rules.decide(&event, "me").map(|action| match action {
+            Action::Relay { rooms, data, .. } => {
+                format!("{} {data}", rooms.unwrap_or_default().join(" "))
+            }
+            Action::Join(rooms) | Action::Leave(rooms) => rooms.join(" "),
+        })
+    }
+
+    #[test]
+    fn rooms_are_named_by_arguments() {
+        let join = || Rule::Join(vec![room()]);
+        for (data, room) in [
+            (r#"["message",{"room":"a"}]"#, Ok("room:a")),
+            (r#"["message",{"room":7,"x":{}}]"#, Ok("room:7")),
+            (r#"["message",{"room":true}]"#, Ok("room:true")),
+            (r#"["message",{"room":"a","room":"b\u00e9"}]"#, Ok("room:b\u{e9}")),
+            (r#"["message",{"room":null}]"#, Err(Denial::BadArguments)),
+            (r#"["message",{"room":["a"]}]"#, Err(Denial::BadArguments)),
+            (r#"["message",{}]"#, Err(Denial::BadArguments)),
+            (r#"["message","a"]"#, Err(Denial::BadArguments)),
+            (r#"["message"]"#, Err(Denial::BadArguments)),
+            (r#"["other"]"#, Err(Denial::UnknownEvent)),
+        ] {
+            assert_eq!(decided(join(), data), room.map(str::to_owned), "{data}");
+        }
+        let long = format!(r#"["message",{{"room":"{}"}}]"#, "x".repeat(ROOM_MAX));
+        assert_eq!(decided(join(), &long), Err(Denial::BadArguments));
+        assert_eq!(decided(Rule::Deny, r#"["message"]"#), Err(Denial::Denied));
+    }
+
+    #[test]
+    fn what_is_passed_on_is_as_it_was_written_but_for_the_stamp() {
+        let plain = r#"["message",{"room": "a", "n":1e2},[1 ,2]]"#;
+        assert_eq!(decided(relay(&[]), plain), Ok(format!("room:a {plain}")));
+        let stamped = decided(
+            relay(&[("from", TemplatePart::Sid)]),
+            r#"["message",{"room":"a","from":"you","from":1},2]"#,
+        );
+        assert_eq!(stamped.as_deref(), Ok(r#"room:a ["message",{"room":"a","from":"me"},2]"#));
+        let refused = decided(relay(&[("from", TemplatePart::User("id".to_owned()))]), plain);
+        assert_eq!(refused, Err(Denial::BadArguments));
+    }
+}

@@ -1,0 +1,97 @@
+//! What the client sees of a response.
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue, LOCATION, REFRESH};
+
+use crate::exchange::{Client, headers};
+use crate::next;
+use crate::upstream::Upstream;
+
+/// Where a server listens that was told no name. Nobody can have meant a client to go there.
+const UNSPECIFIED: [&str; 2] = ["0.0.0.0", "[::]"];
+/// This machine, seen from itself.
+const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
+
+/// Makes the application's headers the client's: those of its hop and Next.js' internal ones go,
+/// and its bind address in redirects becomes the public one.
+pub fn rewrite(fields: &mut HeaderMap, client: &Client, upstream: &Upstream) {
+    headers::strip_hop_by_hop(fields);
+    next::strip_response(fields);
+    let is_own = |authority: &str| upstream.listens_at(authority) || is_local(authority, client);
+    publish(fields, &LOCATION, "", client, &is_own);
+    publish(fields, &REFRESH, "url=", client, &is_own);
+}
+
+fn is_local(authority: &str, client: &Client) -> bool {
+    let Some((host, _port)) = headers::split_port(authority) else { return false };
+    // A client on this machine may be sent to another server here.
+    UNSPECIFIED.contains(&host) || (LOCAL.contains(&host) && !LOCAL.contains(&client.host.as_str()))
+}
+
+/// Replaces the origin of the URL after `start` if it is the application's own.
+fn publish(
+    fields: &mut HeaderMap,
+    name: &HeaderName,
+    start: &str,
+    client: &Client,
+    is_own: &dyn Fn(&str) -> bool,
+) {
+    let Some(value) = fields.get(name).and_then(|value| value.to_str().ok()) else { return };
+    let Some(at) = value.to_ascii_lowercase().find(start) else { return };
+    let Some((before, url)) = value.split_at_checked(at + start.len()) else { return };
+    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+        return;
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if !is_own(authority) {
+        return;
+    }
+    let public = format!("{before}{}://{}{path}", client.scheme.as_str(), client.authority());
+    if let Ok(public) = HeaderValue::try_from(public) {
+        fields.insert(name, public);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exchange::Scheme;
+
+    fn check(host: &str, name: HeaderName, value: &str, expected: &str) {
+        let client = Client {
+            address: [10, 0, 0, 9].into(),
+            host: host.to_owned(),
+            port: 443,
+            scheme: Scheme::Https,
+            chain: None,
+        };
+        let start = if name == LOCATION { "" } else { "url=" };
+        let mut fields = HeaderMap::new();
+        fields.insert(name.clone(), HeaderValue::from_str(value).expect("a value"));
+        let is_own = |authority: &str| authority == "app:3000" || is_local(authority, &client);
+        publish(&mut fields, &name, start, &client, &is_own);
+        assert_eq!(fields.get(name).and_then(|value| value.to_str().ok()), Some(expected));
+    }
+
+    #[test]
+    fn the_applications_own_address_becomes_the_public_one() {
+        for (value, expected) in [
+            ("/x", "/x"),
+            ("http://0.0.0.0:3000/x?y", "https://a.example/x?y"),
+            ("https://localhost:3000", "https://a.example"),
+            ("http://app:3000/x", "https://a.example/x"),
+            ("http://[::]:3000?x", "https://a.example?x"),
+            ("http://other:3000/x", "http://other:3000/x"),
+            ("http://localhost.evil/x", "http://localhost.evil/x"),
+            ("//localhost/x", "//localhost/x"),
+            ("ftp://localhost/x", "ftp://localhost/x"),
+        ] {
+            check("a.example", LOCATION, value, expected);
+        }
+        check("a.example", REFRESH, "0;URL=http://localhost:3000/x", "0;URL=https://a.example/x");
+        check("a.example", REFRESH, "5", "5");
+        check("localhost", LOCATION, "http://localhost:4000/x", "http://localhost:4000/x");
+        check("localhost", LOCATION, "http://0.0.0.0:4000/x", "https://localhost/x");
+    }
+}

@@ -1,0 +1,63 @@
+//! A request that becomes a tunnel to the application.
+
+use std::rc::Rc;
+
+use http::HeaderMap;
+use hyper::upgrade::{OnUpgrade, on};
+use tracing::debug;
+
+use crate::drain::Drain;
+use crate::exchange::{Client, Request, Response, headers, take_back};
+use crate::upstream::{Pools, Tunnel, Upgrade, Upstream};
+
+use super::{ForwardError, response};
+
+/// Asks the application for `protocol`; when it agrees the two sockets become a pipe.
+///
+/// No byte of the client's goes on before the application's 101: it would be read as a request.
+pub async fn answer(
+    mut request: Request,
+    protocol: &str,
+    client: &Client,
+    upstream: &Upstream,
+    pools: &Rc<Pools>,
+    drain: &Drain,
+) -> Result<Response, ForwardError> {
+    let upgrade = on(&mut request);
+    headers::set_upgrade(request.headers_mut(), protocol);
+    match upstream.upgrade(request, pools).await? {
+        Upgrade::Accepted(accepted, _) if !agrees(accepted.headers(), protocol) => {
+            Err(ForwardError::OtherProtocol)
+        }
+        Upgrade::Accepted(mut accepted, tunnel) => {
+            response::rewrite(accepted.headers_mut(), client, upstream);
+            headers::set_upgrade(accepted.headers_mut(), protocol);
+            drain.spawn("tunnel", carry(upgrade, tunnel, drain.clone()));
+            Ok(accepted)
+        }
+        Upgrade::Refused(mut refused) => {
+            response::rewrite(refused.headers_mut(), client, upstream);
+            // What the client may have sent early is no request.
+            headers::set_close(refused.headers_mut());
+            Ok(refused)
+        }
+    }
+}
+
+fn agrees(fields: &HeaderMap, protocol: &str) -> bool {
+    headers::upgrade(fields).is_some_and(|agreed| agreed == protocol)
+}
+
+async fn carry(upgrade: OnUpgrade, tunnel: Tunnel, drain: Drain) {
+    let (client, early) = match take_back(upgrade).await {
+        Ok(taken) => taken,
+        Err(error) => return debug!(%error, "no tunnel"),
+    };
+    tokio::select! {
+        // A tunnel has no end of its own: when the process leaves, what is under way is cut.
+        ended = tunnel.join(client, early) => if let Err(error) = ended {
+            debug!(%error, "tunnel ended");
+        },
+        () = drain.leaving() => (),
+    }
+}

@@ -1,0 +1,248 @@
+//! One request on one connection, up to the head of its response.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::{Method, StatusCode, header, request};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::exchange::BodyError;
+
+use super::Deadlines;
+use super::connection::Connection;
+use super::http1::{self, BadResponse, Framing, Head, HeadReader};
+use super::upload::{Upload, UploadError};
+
+/// How long a client that asks "Expect: 100-continue" waits for a target that says nothing.
+const CONTINUE_AFTER: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Where heads are written before they are sent.
+    static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A request that may be sent again.
+pub struct Outgoing {
+    pub parts: request::Parts,
+    pub upload: Upload,
+    /// True if the client waits for the target's word before it sends the body.
+    expects: bool,
+}
+
+impl Outgoing {
+    pub fn new(mut parts: request::Parts, upload: Upload) -> Self {
+        let expects = parts.headers.contains_key(header::EXPECT);
+        if upload.framing() == Framing::None {
+            parts.headers.remove(header::EXPECT);
+        }
+        Self { expects: expects && upload.framing() != Framing::None, parts, upload }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        let headers = &self.parts.headers;
+        // A body's length of nothing is said where the method lets one expect a body.
+        let framing = match self.upload.framing() {
+            Framing::None if says_length(&self.parts.method) => Framing::Length(0),
+            framing => framing,
+        };
+        let uri = &self.parts.uri;
+        let target = uri.path_and_query().map_or(uri.path(), |target| target.as_str());
+        http1::encode_head(&self.parts.method, target, headers, framing, out);
+    }
+}
+
+fn says_length(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub enum Failure {
+    /// `unsent` if the target took no byte of the request.
+    Closed {
+        unsent: bool,
+    },
+    /// Closed within the head.
+    Cut,
+    BadResponse(BadResponse),
+    HeadDeadline,
+    UploadDeadline,
+    Body(BodyError),
+}
+
+/// A response's head, and whether the request was out whole when it came.
+pub struct Answered {
+    pub head: Head,
+    pub sent: bool,
+}
+
+/// Sends `request` and reads until the response's head is whole; 1xx heads are passed over.
+///
+/// A 101 is a response only to a request that asks for an upgrade.
+pub async fn exchange(
+    connection: &mut Connection,
+    request: &mut Outgoing,
+    deadlines: &Deadlines,
+) -> Result<Answered, Failure> {
+    let now = Instant::now();
+    let waits_until = request.expects.then(|| now + CONTINUE_AFTER);
+    let mut alarm = pin!(sleep_until(waits_until.unwrap_or(now + deadlines.first_byte)));
+    let progress = Progress::Unbegun;
+    let reader = HeadReader::default();
+    let (written, moved, answering) = (0, 0, false);
+    let mut attempt = Attempt {
+        connection,
+        request,
+        deadlines,
+        progress,
+        written,
+        moved,
+        waits_until,
+        reader,
+        answering,
+    };
+    poll_fn(|cx| attempt.poll(alarm.as_mut(), cx)).await
+}
+
+struct Attempt<'a> {
+    connection: &'a mut Connection,
+    request: &'a mut Outgoing,
+    deadlines: &'a Deadlines,
+    progress: Progress,
+    /// Bytes that the first write took.
+    written: usize,
+    /// What the upload had moved when the alarm was set.
+    moved: u64,
+    /// Until when the body waits for a 100.
+    waits_until: Option<Instant>,
+    reader: HeadReader,
+    /// Bytes of a response came, if only of an interim one.
+    answering: bool,
+}
+
+/// How far the request is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Unbegun,
+    Sending,
+    Sent,
+    /// The target reads no more, but may have answered before it stopped.
+    Broken,
+}
+
+impl Attempt<'_> {
+    fn poll(
+        &mut self,
+        mut alarm: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Answered, Failure>> {
+        if self.progress == Progress::Unbegun {
+            self.begin(cx)?;
+        }
+        loop {
+            if self.progress == Progress::Sending && self.waits_until.is_none() {
+                self.send(cx)?;
+                let moved = self.request.upload.moved();
+                if self.progress != Progress::Sending || self.moved != moved {
+                    self.moved = moved;
+                    self.rearm(alarm.as_mut());
+                }
+            }
+            match self.receive(cx) {
+                Poll::Ready(Ok(Some(answered))) => return Poll::Ready(Ok(answered)),
+                Poll::Ready(Ok(None)) => continue,
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => ready!(alarm.as_mut().poll(cx)),
+            }
+            self.ring()?;
+            self.rearm(alarm.as_mut());
+        }
+    }
+
+    /// Writes the head, and the body's first piece if it is here.
+    fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        self.progress = Progress::Sending;
+        self.request.upload.begin();
+        HEAD.with_borrow_mut(|head| {
+            head.clear();
+            self.request.encode(head);
+            if self.waits_until.is_none() {
+                self.request.upload.join(head, cx).map_err(Failure::Body)?;
+            }
+            let mut unsent = head.as_slice();
+            let tried = self.connection.poll_write(&mut unsent, cx);
+            self.written = head.len() - unsent.len();
+            if let Poll::Ready(Err(_)) = tried {
+                return Err(self.closed());
+            }
+            self.request.upload.put_first(unsent);
+            Ok(())
+        })
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        match self.request.upload.poll(self.connection, cx) {
+            Poll::Ready(Ok(())) => self.progress = Progress::Sent,
+            Poll::Ready(Err(UploadError::Write)) => self.progress = Progress::Broken,
+            Poll::Ready(Err(UploadError::Body(error))) => return Err(Failure::Body(error)),
+            Poll::Pending => (),
+        }
+        Ok(())
+    }
+
+    /// Reads up to the head; `None` after an interim one that lets the body begin.
+    fn receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Answered>, Failure>> {
+        loop {
+            let method = &self.request.parts.method;
+            let read = self.reader.read(&mut self.connection.buffer, method);
+            match read.map_err(Failure::BadResponse)? {
+                None => match ready!(self.connection.poll_fill(cx)) {
+                    Ok(1..) => self.answering = true,
+                    Ok(0) | Err(_) => return Poll::Ready(Err(self.closed())),
+                },
+                Some(head) if head.status == StatusCode::SWITCHING_PROTOCOLS => {
+                    let asked = self.request.parts.headers.contains_key(header::UPGRADE);
+                    let switched = Failure::BadResponse(BadResponse::Switched);
+                    return Poll::Ready(if asked { self.answered(head) } else { Err(switched) });
+                }
+                Some(head) if !head.status.is_informational() => {
+                    return Poll::Ready(self.answered(head));
+                }
+                Some(_interim) if self.waits_until.take().is_some() => {
+                    return Poll::Ready(Ok(None));
+                }
+                Some(_interim) => (),
+            }
+        }
+    }
+
+    fn answered(&self, head: Head) -> Result<Option<Answered>, Failure> {
+        Ok(Some(Answered { head, sent: self.progress == Progress::Sent }))
+    }
+
+    fn closed(&self) -> Failure {
+        if self.answering { Failure::Cut } else { Failure::Closed { unsent: self.written == 0 } }
+    }
+
+    /// The alarm for what is waited for now.
+    fn rearm(&self, alarm: Pin<&mut Sleep>) {
+        let sending = self.progress == Progress::Sending;
+        let patience = if sending { self.deadlines.body_idle } else { self.deadlines.first_byte };
+        alarm.reset(Instant::now() + patience);
+    }
+
+    /// The alarm rang: who is late?
+    fn ring(&mut self) -> Result<(), Failure> {
+        if self.waits_until.take().is_some() {
+            return Ok(());
+        }
+        if self.progress != Progress::Sending {
+            return Err(Failure::HeadDeadline);
+        }
+        // A client that is late is judged by its body.
+        if self.request.upload.is_blocked() { Err(Failure::UploadDeadline) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,66 @@
+//! A request's head to bytes.
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, Method};
+
+use super::Framing;
+
+/// Writes the request line, the headers and the blank line to `out`.
+///
+/// The framing is written from `framing` alone: what the headers say of it is left out.
+pub fn encode_head(
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    framing: Framing,
+    out: &mut Vec<u8>,
+) {
+    put(out, &[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+    for (name, value) in headers {
+        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
+            put(out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        }
+    }
+    match framing {
+        Framing::None | Framing::Close => (),
+        Framing::Length(length) => {
+            let mut digits = itoa::Buffer::new();
+            put(out, &[b"content-length: ", digits.format(length).as_bytes(), b"\r\n"]);
+        }
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn check(framing: Framing, expected: &str) {
+        let mut headers = HeaderMap::new();
+        headers.insert("host", HeaderValue::from_static("a.example"));
+        headers.insert("content-length", HeaderValue::from_static("99"));
+        headers.insert("transfer-encoding", HeaderValue::from_static("gzip"));
+        headers.append("x-a", HeaderValue::from_static("1"));
+        headers.append("x-a", HeaderValue::from_static("2"));
+        let mut out = Vec::new();
+        encode_head(&Method::POST, "/p?q", &headers, framing, &mut out);
+        let expected =
+            format!("POST /p?q HTTP/1.1\r\nhost: a.example\r\nx-a: 1\r\nx-a: 2\r\n{expected}\r\n");
+        assert_eq!(String::from_utf8_lossy(&out), expected);
+    }
+
+    #[test]
+    fn the_framing_is_the_bodys_not_the_headers() {
+        check(Framing::None, "");
+        check(Framing::Length(5), "content-length: 5\r\n");
+        check(Framing::Chunked, "transfer-encoding: chunked\r\n");
+    }
+}

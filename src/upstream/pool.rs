@@ -1,0 +1,112 @@
+//! A worker's idle connections, per target.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use crate::drain::Drain;
+
+use super::connection::Connection;
+use super::target::Target;
+
+/// How often connections that are too old are looked for, while there are any.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What one worker keeps for its next requests. Belongs to its thread.
+#[derive(Default)]
+pub struct Pools {
+    targets: RefCell<HashMap<u64, Idle>>,
+    /// Told when there is something to sweep.
+    filled: Notify,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// The youngest at the end; it is used first, so that the others grow old.
+    connections: Vec<Kept>,
+    turn: usize,
+}
+
+struct Kept {
+    connection: Connection,
+    until: Instant,
+}
+
+impl Pools {
+    pub fn new(drain: &Drain) -> Rc<Self> {
+        let pools = Rc::new(Self::default());
+        drain.spawn_background(sweep(Rc::clone(&pools)));
+        pools
+    }
+
+    /// Goes up by one with each call for this target.
+    pub fn turn(&self, target: &Target) -> usize {
+        let mut targets = self.targets.borrow_mut();
+        let idle = targets.entry(target.id).or_default();
+        idle.turn = idle.turn.wrapping_add(1);
+        idle.turn
+    }
+
+    /// A connection that was used before and is neither too old nor closed.
+    pub fn take(&self, target: &Target) -> Option<Connection> {
+        let mut targets = self.targets.borrow_mut();
+        let idle = targets.get_mut(&target.id)?;
+        let now = Instant::now();
+        while let Some(kept) = idle.connections.pop() {
+            if kept.until > now && kept.connection.is_fresh() {
+                return Some(kept.connection);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for at most `lasts`; when `max` are kept already the oldest goes.
+    pub fn keep(&self, target: &Target, mut connection: Connection, lasts: Duration, max: usize) {
+        if lasts.is_zero() || max == 0 {
+            return;
+        }
+        // Its memory is the worker's.
+        connection.buffer = bytes::BytesMut::new();
+        connection.reused = true;
+        let mut targets = self.targets.borrow_mut();
+        let idle = targets.entry(target.id).or_default();
+        if idle.connections.len() >= max {
+            idle.connections.remove(0);
+        }
+        if idle.connections.is_empty() {
+            self.filled.notify_one();
+        }
+        idle.connections.push(Kept { connection, until: Instant::now() + lasts });
+    }
+
+    /// Closes what is kept for `target`: one of them was found closed, so the others are too.
+    pub fn forget(&self, target: &Target) {
+        if let Some(idle) = self.targets.borrow_mut().get_mut(&target.id) {
+            idle.connections.clear();
+        }
+    }
+
+    /// Closes what is too old; false if nothing is left.
+    fn sweep(&self) -> bool {
+        let now = Instant::now();
+        let mut targets = self.targets.borrow_mut();
+        targets.retain(|_, idle| {
+            idle.connections.retain(|kept| kept.until > now && kept.connection.is_fresh());
+            !idle.connections.is_empty()
+        });
+        !targets.is_empty()
+    }
+}
+
+async fn sweep(pools: Rc<Pools>) {
+    loop {
+        pools.filled.notified().await;
+        while pools.sweep() {
+            sleep(SWEEP).await;
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! A request's body on its way to the target, and how much of it may be said again.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http_body::Body as _;
+
+use crate::exchange::{Body, BodyError};
+
+use super::connection::Connection;
+use super::http1::Framing;
+
+/// A body's piece up to this size goes out in one write with what stands before it.
+const SMALL: usize = 16 * 1024;
+
+/// The body, streamed: one piece is held at a time.
+pub struct Upload {
+    body: Body,
+    framing: Framing,
+    /// The first piece, kept until there is a second, so that it can be sent again.
+    first: Option<Bytes>,
+    pulled: bool,
+    /// The first piece when it is to be sent again.
+    again: Option<Bytes>,
+    /// Bytes that the length still promises.
+    left: u64,
+    unsent: Unsent,
+    /// Nothing more is to be pulled.
+    ended: bool,
+    /// Goes up whenever something was pulled or written.
+    moved: u64,
+}
+
+/// What ended an upload before its end.
+#[derive(Debug)]
+pub enum UploadError {
+    /// The client's side.
+    Body(BodyError),
+    /// The target's side.
+    Write,
+}
+
+impl Upload {
+    pub fn new(body: Body) -> Self {
+        let framing = match body.size_hint().exact() {
+            Some(0) => Framing::None,
+            _ if body.is_end_stream() => Framing::None,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        let (first, again, unsent) = (None, None, Unsent::default());
+        Self { body, framing, first, pulled: false, again, left: 0, unsent, ended: false, moved: 0 }
+    }
+
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// True while everything that was pulled is still held.
+    pub fn is_repeatable(&self) -> bool {
+        !self.pulled || self.first.is_some()
+    }
+
+    /// Starts over; only what is repeatable can.
+    pub fn begin(&mut self) {
+        self.left = if let Framing::Length(length) = self.framing { length } else { 0 };
+        self.ended = self.framing == Framing::None;
+        self.again.clone_from(&self.first);
+        self.unsent = Unsent::default();
+    }
+
+    /// Adds the first piece to the head when it is small and here already.
+    pub fn join(&mut self, head: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        if self.ended {
+            return Ok(());
+        }
+        if let Poll::Ready(pulled) = self.poll_pull(cx) {
+            pulled?;
+            if self.unsent.remaining() <= SMALL {
+                head.extend(self.unsent.0.drain(..).flatten());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what is left of the head before everything else.
+    pub fn put_first(&mut self, head: &[u8]) {
+        if !head.is_empty() {
+            self.unsent.0.push_front(Bytes::copy_from_slice(head));
+        }
+    }
+
+    /// Sends on until everything is out.
+    pub fn poll(
+        &mut self,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), UploadError>> {
+        loop {
+            let before = self.unsent.remaining();
+            let written = connection.poll_write(&mut self.unsent, cx);
+            self.moved += (before - self.unsent.remaining()) as u64;
+            ready!(written).map_err(|_closed| UploadError::Write)?;
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_pull(cx)).map_err(UploadError::Body)?;
+        }
+    }
+
+    /// A number that stays the same only while nothing moves.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// True if bytes wait for the target rather than the client.
+    pub fn is_blocked(&self) -> bool {
+        self.unsent.has_remaining()
+    }
+
+    /// Queues the next piece with its framing.
+    fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        let piece = match self.again.take() {
+            Some(again) => Some(again),
+            None => ready!(self.poll_piece(cx))?,
+        };
+        let queue = &mut self.unsent.0;
+        match (self.framing, piece) {
+            (Framing::Chunked, Some(data)) => {
+                queue.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
+                queue.push_back(data);
+                self.ended = self.body.is_end_stream();
+                let end: &[u8] = if self.ended { b"\r\n0\r\n\r\n" } else { b"\r\n" };
+                queue.push_back(Bytes::from_static(end));
+            }
+            (Framing::Chunked, None) => {
+                self.ended = true;
+                queue.push_back(Bytes::from_static(b"0\r\n\r\n"));
+            }
+            (_, Some(data)) => {
+                let left = self.left.checked_sub(data.len() as u64);
+                self.left = left.ok_or(BodyError::Malformed("longer than its length"))?;
+                self.ended = self.left == 0;
+                queue.push_back(data);
+            }
+            (_, None) if self.left > 0 => {
+                return Poll::Ready(Err(BodyError::Malformed("shorter than its length")));
+            }
+            (_, None) => self.ended = true,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next bytes of the body. Trailers are not passed on (RFC 9110 §6.5.1 allows it).
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
+        loop {
+            let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(Ok(None));
+            };
+            let Ok(data) = frame?.into_data() else { continue };
+            if data.is_empty() {
+                continue;
+            }
+            self.first = (!self.pulled).then(|| data.clone());
+            self.pulled = true;
+            return Poll::Ready(Ok(Some(data)));
+        }
+    }
+}
+
+/// Pieces that go out in order, in one write where the kernel takes them.
+#[derive(Debug, Default)]
+struct Unsent(VecDeque<Bytes>);
+
+impl Buf for Unsent {
+    fn remaining(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.front().map(Bytes::as_ref).unwrap_or_default()
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pairs = slices.iter_mut().zip(&self.0);
+        pairs.map(|(slice, piece)| *slice = IoSlice::new(piece)).count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        while let Some(front) = self.0.front_mut() {
+            let step = count.min(front.len());
+            front.advance(step);
+            count -= step;
+            if front.has_remaining() {
+                return;
+            }
+            self.0.pop_front();
+        }
+    }
+}
