@@ -161,9 +161,13 @@ fn take(case: Case, server: &Server, plan: &Plan, report: &mut Report, round: &s
 
 /// The lines below the table.
 fn how(plan: &Plan) -> String {
+    let short = match plan.crowd {
+        10_000 => String::new(),
+        crowd => format!("A short run: where it says 10,000 there were {crowd}. "),
+    };
     format!(
-        "CPU is user and system time of the server's process ÷ count, on one core; the load comes \
-         from another. Medians of {} rounds in rotation; memory and pings: one run, {} sockets in a \
+        "{short}CPU is user and system time of the server's process ÷ count, on one core; the load comes \
+         from another. Medians of the rounds ({}) in rotation; memory and pings: one run, {} sockets in a \
          namespace and a room, ping interval {} s. Memory is what the process has resident more than \
          before they came, Node's after a forced garbage collection; the kernel's socket buffers are \
          not in it.",
