@@ -1,6 +1,7 @@
 //! The hub as written → `Hub`; pure.
 
-use super::section::{Field, Named, Section};
+use super::field::{Field, Named};
+use super::section::Section;
 use super::units::{deadline, duration};
 use super::validate::{at_least_one, bytes};
 use super::{
@@ -68,7 +69,7 @@ fn namespaces(section: &Section<'_>) -> Vec<Namespace> {
         );
     }
     let keys = section.keys("namespaces");
-    named.iter().map(|named| namespace(named, &named.field.section(keys))).collect()
+    named.iter().map(|named| namespace(named, &Section::of(&named.field, keys))).collect()
 }
 
 fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
@@ -133,7 +134,7 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         field.refuse("is no rule; write deny, { relay: ROOM }, { join: ROOM } or { leave: ROOM }");
         return None;
     }
-    let section = field.section(namespace.keys("events"));
+    let section = Section::of(field, namespace.keys("events"));
     let verbs: Vec<_> = ["relay", "join", "leave"]
         .into_iter()
         .filter(|verb| section.written(verb).is_some())

@@ -36,6 +36,9 @@ const REQUEST_PREFIXES: [&str; 4] = ["x-middleware-", "x-invoke-", "x-vercel-", 
 /// What the browser's router sends with data of the Pages Router, and needs back.
 const DATA_REQUEST_HEADERS: [&str; 2] = ["x-nextjs-data", "x-middleware-prefetch"];
 
+/// What pages of `next dev` need to match an edit with what they show.
+const DEV_REQUEST_HEADERS: [&str; 2] = ["x-nextjs-request-id", "x-nextjs-html-request-id"];
+
 const RESPONSE_HEADERS: [&str; 5] = [
     "x-middleware-rewrite",
     "x-middleware-next",
@@ -62,14 +65,22 @@ const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
 /// Where `next dev` takes its hot reload sockets, below any base path.
 const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
 
+/// How the application runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Production,
+    Development,
+}
+
 /// Removes what a client must not say to Next.js.
-pub fn strip_request(headers: &mut HeaderMap, path: &str) {
+pub fn strip_request(headers: &mut HeaderMap, path: &str, mode: Mode) {
     let data = path.contains("/_next/data/");
     strip(headers, |name| {
         let internal = has_prefix(name, &REQUEST_PREFIXES)
             || REQUEST_HEADERS.contains(&name)
             || name == "x-rewrite-url";
-        internal && !(data && DATA_REQUEST_HEADERS.contains(&name))
+        let dev = mode == Mode::Development && DEV_REQUEST_HEADERS.contains(&name);
+        internal && !dev && !(data && DATA_REQUEST_HEADERS.contains(&name))
     });
 }
 
@@ -169,7 +180,7 @@ mod tests {
             "x-action-forwarded",
             "x-rewrite-url",
         ];
-        let page = left(&names, |headers| strip_request(headers, "/page"));
+        let page = left(&names, |headers| strip_request(headers, "/page", Mode::Production));
         let kept = [
             "next-action",
             "next-router-state-tree",
@@ -179,7 +190,9 @@ mod tests {
             "x-deployment-id",
         ];
         assert_eq!(page, kept);
-        let data = left(&names, |headers| strip_request(headers, "/base/_next/data/b/page.json"));
+        let data = left(&names, |headers| {
+            strip_request(headers, "/base/_next/data/b/page.json", Mode::Production)
+        });
         assert_eq!(data.len(), kept.len() + 2, "{data:?}");
     }
 

@@ -187,13 +187,13 @@ impl Session {
     pub(super) fn lose(self: &Rc<Self>, why: Close) {
         let was_open = self.is_open();
         self.phase.set(Phase::Closed);
+        if was_open {
+            self.engine.ended(self, why);
+        }
         *self.queue.borrow_mut() = Queue::default();
         // Its task must see the end; the socket closes with the transport.
         self.wake();
         drop(self.transport.replace(Transport::Gone));
-        if was_open {
-            self.engine.ended(self, why);
-        }
         self.engine.forget(self);
     }
 
