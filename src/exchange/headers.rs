@@ -155,7 +155,8 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 
 /// Removes what belongs to the connection the message came on; first what `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    if !lines.all(|options| names_nothing(options.as_bytes())) {
         let nominated: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
@@ -171,6 +172,11 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// True for the options that nearly every message has, and that name no header.
+fn names_nothing(options: &[u8]) -> bool {
+    options.eq_ignore_ascii_case(b"keep-alive") || options.eq_ignore_ascii_case(b"close")
 }
 
 /// True if the request asks to become another protocol, named in lower case.
@@ -217,7 +223,12 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
     };
     set(&[FORWARDED_FOR], chain);
     set(&[header::HOST, FORWARDED_HOST], client.authority());
-    headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
+    let port = match client.port {
+        443 => HeaderValue::from_static("443"),
+        80 => HeaderValue::from_static("80"),
+        port => HeaderValue::from(port),
+    };
+    headers.insert(FORWARDED_PORT, port);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
 }
 
