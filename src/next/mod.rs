@@ -191,7 +191,7 @@ mod tests {
         ];
         assert_eq!(page, kept);
         let data = left(&names, |headers| {
-            strip_request(headers, "/base/_next/data/b/page.json", Mode::Production)
+            strip_request(headers, "/base/_next/data/b/page.json", Mode::Production);
         });
         assert_eq!(data.len(), kept.len() + 2, "{data:?}");
     }

@@ -71,7 +71,7 @@ pub(super) enum Item {
     Message(Rc<Outgoing>),
     Control(Control),
     /// A whole WebSocket frame.
-    Frame(Box<Vec<u8>>),
+    Frame(Rc<[u8]>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub enum Delivery {
 }
 
 impl Session {
-    pub(super) fn new(engine: &Rc<Engine>, words: Words, transport: Transport) -> Self {
+    pub(super) fn new(engine: &Rc<Engine>, words: &Words, transport: Transport) -> Self {
         Self {
             id: words.id,
             version: words.version,
