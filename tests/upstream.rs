@@ -44,7 +44,9 @@ fn responses_without_a_body_keep_the_connection_in_step() {
             "/head" => "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\netag: \"a\"\r\n\r\n",
             "/204" => "HTTP/1.1 204 No Content\r\n\r\n",
             "/304" => "HTTP/1.1 304 Not Modified\r\ncontent-length: 1000\r\n\r\n",
-            "/early" => "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            "/early" => {
+                "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+            }
             _ => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         };
         stream.write_all(answer.as_bytes()).is_ok()
@@ -71,7 +73,9 @@ fn bodies_are_framed_anew() {
     });
     let edge = site(&origin.url(), "");
     let mut client = edge.connect();
-    client.send("POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n");
+    client.send(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nTrailer: x-t\r\n\r\n",
+    );
     client.send("3;x=y\r\nabc\r\n4\r\n0123\r\n0\r\nx-t: 1\r\n\r\n");
     assert_eq!(client.answer().text(), "7 Some(\"chunked\")");
     assert_eq!(client.ask("POST", "/", &[], b"12345").text(), "5 None");
@@ -97,9 +101,9 @@ fn ambiguous_responses_are_refused() {
         stream.write_all(answers[number].as_bytes()).is_ok()
     });
     let edge = site(&origin.url(), "");
-    for number in 0..answers.len() {
+    for (number, bytes) in answers.iter().enumerate() {
         let answer = edge.get(&format!("/{number}"));
-        assert_eq!(answer.status, 502, "{:?}: {answer:?}", answers[number]);
+        assert_eq!(answer.status, 502, "{bytes:?}: {answer:?}");
         assert!(answer.text().contains("upstream_bad_response"), "{answer:?}");
     }
 }
@@ -133,7 +137,8 @@ fn a_client_that_waits_for_the_word_gets_it_from_the_application() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("sent");
         let mut body = [0; 5];
         stream.read_exact(&mut body).expect("the body");
-        let _sent = stream.write_all(&[b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", &body[..]].concat());
+        let _sent = stream
+            .write_all(&[b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", &body[..]].concat());
     });
     let edge = site(&origin, "");
     let ask = |path: &str| {

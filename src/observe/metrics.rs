@@ -157,8 +157,9 @@ fn line(
 
 type Key = (&'static str, Vec<String>);
 
-static SERIES: LazyLock<Mutex<BTreeMap<Key, (&'static Metric, Arc<Series>)>>> =
-    LazyLock::new(Mutex::default);
+type All = BTreeMap<Key, (&'static Metric, Arc<Series>)>;
+
+static SERIES: LazyLock<Mutex<All>> = LazyLock::new(Mutex::default);
 
 /// The series of `metric` with these label values, made at its first use.
 ///
@@ -218,9 +219,6 @@ macro_rules! metrics {
                 name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*],
             };
         )*
-
-        /// Every family there is.
-        pub static ALL: &[&Metric] = &[$(&$constant),*];
     };
 }
 

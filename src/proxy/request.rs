@@ -16,6 +16,7 @@ pub fn rewrite(
     client: &Client,
     peer: &Peer,
     strip: Option<&str>,
+    mode: next::Mode,
 ) -> Result<(), ForwardError> {
     if let Some(target) = target(request.uri(), strip) {
         *request.uri_mut() =
@@ -26,7 +27,7 @@ pub fn rewrite(
     headers::strip_hop_by_hop(fields);
     // Trailers are not passed on.
     fields.remove(TRAILER);
-    next::strip_request(fields, data);
+    next::strip_request(fields, data, mode);
     join_cookies(fields);
     headers::set_forwarded(fields, client, peer);
     Ok(())

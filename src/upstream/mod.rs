@@ -98,9 +98,13 @@ impl Upstream {
         self.targets.iter().any(|target| target.is_up())
     }
 
-    /// True if a target listens at this authority, `host:port`.
+    /// True if a target listens at this authority, `host:port`, by whatever name of this machine.
     pub fn listens_at(&self, authority: &str) -> bool {
-        self.targets.iter().any(|target| target.authority() == authority)
+        let local = local_port(authority);
+        self.targets.iter().any(|target| {
+            let own = target.authority();
+            own == authority || (local.is_some() && local_port(own) == local)
+        })
     }
 
     /// Sends a request and returns its response, whose body streams.
@@ -252,4 +256,9 @@ impl fmt::Display for Upstream {
         }
         Ok(())
     }
+}
+/// The port of an authority that names this machine.
+fn local_port(authority: &str) -> Option<&str> {
+    let (host, port) = authority.rsplit_once(':')?;
+    ["localhost", "127.0.0.1", "[::1]"].contains(&host).then_some(port)
 }

@@ -29,6 +29,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
@@ -92,6 +93,7 @@ impl Default for Settings {
 }
 
 /// Why a session ended.
+#[expect(clippy::enum_variant_names, reason = "the protocol's own words")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
     TransportClose,
@@ -277,7 +279,7 @@ impl Engine {
             // 2^32 sessions would need terabytes.
             let index = u32::try_from(entry.key()).unwrap_or(u32::MAX);
             let words = Words { id, version, address, key: Key { index, birth }, base64 };
-            let session = Rc::new(Session::new(self, words, transport));
+            let session = Rc::new(Session::new(self, &words, transport));
             entry.insert(Rc::clone(&session));
             table.by_id.insert(id, index);
             session
@@ -324,6 +326,7 @@ impl Engine {
     fn ended(&self, session: &Rc<Session>, why: Close) {
         self.count_transport(&session.transport.borrow(), -1);
         metrics::series(&metrics::HUB_CLOSES, &[why.word()]).increment();
+        debug!(peer = %session.address, reason = why.word(), "session ended");
         self.table.borrow_mut().by_id.remove(&session.id);
         if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
             // Its client is told when it asks next.
