@@ -71,7 +71,15 @@ fn connection_headers_and_nexts_own_stay_on_their_side() {
     let answer = edge.connect().ask("GET", "/p%5Bx%5D?a=1&nxtPslug=2&_rsc=abc", &sent, b"");
     let seen = origin.seen().remove(0);
     assert_eq!(seen.line, "GET /p%5Bx%5D?a=1&_rsc=abc HTTP/1.1");
-    for gone in ["x-private", "te", "proxy-authorization", "x-middleware-subrequest", "x-middleware-prefetch", "x-nextjs-data", "next-resume"] {
+    for gone in [
+        "x-private",
+        "te",
+        "proxy-authorization",
+        "x-middleware-subrequest",
+        "x-middleware-prefetch",
+        "x-nextjs-data",
+        "next-resume",
+    ] {
         assert!(seen.all(gone).is_empty(), "{gone}: {seen:?}");
     }
     for kept in ["rsc", "next-router-state-tree", "next-action", "x-forwarded-host"] {
@@ -88,7 +96,12 @@ fn connection_headers_and_nexts_own_stay_on_their_side() {
 #[test]
 fn redirects_to_the_bind_address_become_public() {
     let origin = Origin::start(|_, stream| {
-        reply(stream, "307 Temporary Redirect", "location: http://0.0.0.0:3000/chat?a=1\r\nrefresh: 0;url=http://localhost:3000/chat\r\n", b"")
+        reply(
+            stream,
+            "307 Temporary Redirect",
+            "location: http://0.0.0.0:3000/chat?a=1\r\nrefresh: 0;url=http://localhost:3000/chat\r\n",
+            b"",
+        )
     });
     let edge = Edge::start(&format!("{PLAIN}sites:\n  app.example:\n    next: {}\n", origin.url()));
     let answer = edge.connect().ask("GET", "/", &[("Host", "app.example")], b"");
@@ -104,7 +117,10 @@ fn a_response_streams_as_it_is_made() {
     let origin = Origin::start(move |_, stream| {
         let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-type: text/html\r\n\r\n5\r\nfirst\r\n";
         stream.write_all(head.as_bytes()).expect("sent");
-        wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10)).expect("the client has the first chunk");
+        wait.lock()
+            .expect("a lock")
+            .recv_timeout(Duration::from_secs(10))
+            .expect("the client has the first chunk");
         stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").is_ok()
     });
     let edge = site(&origin.url(), "");
@@ -126,7 +142,8 @@ fn an_upload_streams_in_flat_memory() {
     let before = edge.resident_peak_kb();
     let mut client = edge.connect();
     let length = MEGABYTES * 1024 * 1024;
-    client.send(format!("POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"));
+    client
+        .send(format!("POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"));
     let piece = vec![7; 1024 * 1024];
     for _ in 0..MEGABYTES {
         client.send(&piece);
@@ -146,7 +163,8 @@ fn sink() -> String {
         for stream in listener.incoming() {
             let mut stream = stream.expect("a connection");
             std::thread::spawn(move || {
-                let mut reader = BufReader::with_capacity(256 * 1024, stream.try_clone().expect("a clone"));
+                let mut reader =
+                    BufReader::with_capacity(256 * 1024, stream.try_clone().expect("a clone"));
                 loop {
                     let (mut length, mut line) = (0, String::new());
                     while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
@@ -191,7 +209,11 @@ fn bodies_over_the_limit_are_refused_before_they_are_read() {
 #[test]
 fn connections_to_the_application_are_kept_and_obey_its_word() {
     let origin = Origin::start(|seen, stream| {
-        let keep = if seen.path() == "/short" { "keep-alive: timeout=1\r\n" } else { "keep-alive: timeout=5\r\n" };
+        let keep = if seen.path() == "/short" {
+            "keep-alive: timeout=1\r\n"
+        } else {
+            "keep-alive: timeout=5\r\n"
+        };
         reply(stream, "200 OK", keep, b"ok")
     });
     let edge = Edge::start(&format!(
@@ -202,7 +224,10 @@ fn connections_to_the_application_are_kept_and_obey_its_word() {
     for _ in 0..5 {
         edge.get("/");
     }
-    assert_eq!(origin.seen().last().map(|seen| seen.connection), origin.seen().first().map(|seen| seen.connection));
+    assert_eq!(
+        origin.seen().last().map(|seen| seen.connection),
+        origin.seen().first().map(|seen| seen.connection)
+    );
     // One second of patience is none after the margin: the connection is not used again.
     edge.get("/short");
     edge.get("/");
@@ -302,7 +327,8 @@ fn a_client_that_leaves_takes_its_request_with_it() {
 fn several_targets_share_and_one_that_is_gone_is_passed_over() {
     let (one, two) = (Origin::text("one"), Origin::text("two"));
     let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
-    let targets = format!("{{ targets: [{}, {}, 'http://{nobody}'], balance: round }}", one.url(), two.url());
+    let targets =
+        format!("{{ targets: [{}, {}, 'http://{nobody}'], balance: round }}", one.url(), two.url());
     let edge = site(&targets, "");
     for number in 0..30 {
         assert_eq!(edge.get("/").status, 200, "request {number}");
@@ -333,7 +359,10 @@ fn an_application_on_a_unix_socket() {
 #[test]
 fn routes_go_to_other_upstreams_without_their_prefix() {
     let (app, docs) = (Origin::echo(), Origin::echo());
-    let edge = site(&app.url(), &format!("    routes: [{{ path: /docs/*, to: '{}', strip: /docs }}]\n", docs.url()));
+    let edge = site(
+        &app.url(),
+        &format!("    routes: [{{ path: /docs/*, to: '{}', strip: /docs }}]\n", docs.url()),
+    );
     assert_eq!(edge.get("/docs/a?b").json()["line"], "GET /a?b HTTP/1.1");
     assert_eq!(edge.get("/docs").json()["line"], "GET / HTTP/1.1");
     assert_eq!(edge.get("/docsy").json()["line"], "GET /docsy HTTP/1.1");
@@ -370,12 +399,22 @@ fn an_early_answer_ends_the_upload() {
 fn readiness_follows_the_targets() {
     let folder = Folder::new();
     let socket = folder.path("late.sock");
-    let edge = site(&format!("{{ targets: ['unix:{}'], health: {{ every: 100ms, timeout: 100ms }} }}", socket.display()), "");
+    let edge = site(
+        &format!(
+            "{{ targets: ['unix:{}'], health: {{ every: 100ms, timeout: 100ms }} }}",
+            socket.display()
+        ),
+        "",
+    );
     let answer = eventually("not ready", || {
         let answer = edge.admin("GET", "/health/ready");
         (answer.status == 503).then_some(answer)
     });
-    assert!(answer.json()["reasons"][0].as_str().is_some_and(|why| why.contains("late.sock")), "{}", answer.text());
+    assert!(
+        answer.json()["reasons"][0].as_str().is_some_and(|why| why.contains("late.sock")),
+        "{}",
+        answer.text()
+    );
     let _listener = UnixListener::bind(&socket).expect("a socket");
     eventually("ready", || (edge.admin("GET", "/health/ready").status == 200).then_some(()));
 }

@@ -11,8 +11,8 @@ use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
-use crate::observe::{Access, metrics};
 use crate::observe::access::RouteCount;
+use crate::observe::{Access, metrics};
 use crate::proxy::{ForwardError, Proxy};
 use crate::redirect::Redirect;
 use crate::upstream::{Pools, Registry, Upstream};
@@ -51,9 +51,10 @@ impl Router {
         registry: &Arc<Registry>,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let sites = config.sites.iter().map(|site| {
-            compile_site(site, config, registry, has_certificate(site.host.as_str()))
-        });
+        let sites = config
+            .sites
+            .iter()
+            .map(|site| compile_site(site, config, registry, has_certificate(site.host.as_str())));
         Self {
             table: Table::new(sites.collect()),
             trust: config.trust.clone(),
@@ -163,8 +164,7 @@ impl Router {
             Some(port) => (Scheme::Https, port),
             None => (client.scheme, client.port),
         };
-        let port =
-            if port == scheme.default_port() { String::new() } else { format!(":{port}") };
+        let port = if port == scheme.default_port() { String::new() } else { format!(":{port}") };
         let rest = request.uri().path_and_query().map_or("/", |rest| rest.as_str());
         let location = format!("{}://{host}{port}{rest}", scheme.as_str());
         let mut response = Response::new(Body::empty());
@@ -208,16 +208,17 @@ fn compile_site(
     registry: &Arc<Registry>,
     has_certificate: bool,
 ) -> Site {
-    let proxy = |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
-        let first_byte = route.and_then(|route| route.first_byte);
-        let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-        Handler::Proxy(Proxy::compile(
-            upstream,
-            strip,
-            route.is_some_and(|route| route.upgrade),
-            site.dev,
-        ))
-    };
+    let proxy =
+        |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
+            let first_byte = route.and_then(|route| route.first_byte);
+            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
+            Handler::Proxy(Proxy::compile(
+                upstream,
+                strip,
+                route.is_some_and(|route| route.upgrade),
+                site.dev,
+            ))
+        };
     let routes = site.routes.iter().filter_map(|route| {
         let handler = match &route.action {
             config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
