@@ -21,6 +21,10 @@ mod config;
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// Bad input and its answer: requests, payloads, packets.
+mod hub_bad_input;
+/// WebSocket frames, right and wrong.
+mod hub_frames;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
 /// What clients may do in a namespace.

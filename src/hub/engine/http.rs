@@ -33,6 +33,7 @@ pub enum Ask {
     /// A POST has begun; its body is still to come.
     BeginPost {
         id: Id,
+        version: Option<Version>,
         ticket: u64,
     },
     Post {
@@ -185,7 +186,7 @@ impl Engine {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
         let ticket = self.ticket();
-        self.ask(id, Ask::BeginPost { id, ticket })?;
+        self.ask(id, Ask::BeginPost { id, version: query.version, ticket })?;
         let mut watch = PostWatch { engine: self, id, ticket, taken: false, cut: true };
         let body = match request.into_body().read_all(self.message_max()).await {
             Ok(body) => body,
@@ -252,8 +253,10 @@ impl Engine {
                 Ok(session) => session.poll(ticket, reply),
                 Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
             },
-            Ask::BeginPost { id, ticket } => {
-                self.find(&id).inspect(|session| session.begin_post(ticket));
+            Ask::BeginPost { id, version, ticket } => {
+                if let Ok(session) = self.known(&id, version) {
+                    session.begin_post(ticket);
+                }
             }
             Ask::Post { id, version, ticket, binary, body, reply } => {
                 let answer = match self.known(&id, version) {

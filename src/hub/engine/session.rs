@@ -188,12 +188,13 @@ impl Session {
         let was_open = self.is_open();
         self.phase.set(Phase::Closed);
         *self.queue.borrow_mut() = Queue::default();
-        // Its task must see the end; the socket closes with the transport.
-        self.wake();
-        drop(self.transport.replace(Transport::Gone));
+        // While it still has the transport that it is counted under.
         if was_open {
             self.engine.ended(self, why);
         }
+        // Its task must see the end; the socket closes with the transport.
+        self.wake();
+        drop(self.transport.replace(Transport::Gone));
         self.engine.forget(self);
     }
 
