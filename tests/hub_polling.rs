@@ -45,7 +45,7 @@ fn an_id_names_node_and_worker_and_nothing_else() {
     // What one connection opens is one worker's.
     let mut client = edge.connect();
     let path = hub("EIO=4&transport=polling");
-    let [one, two] = [0, 1].map(|_| client.get(&path).text()[8..28].to_owned());
+    let [one, two] = [0, 1].map(|_| client.get(&path).text()[9..29].to_owned());
     assert_eq!(one[..4], two[..4]);
     assert_ne!(one, two);
 }
