@@ -155,6 +155,22 @@ struct Table {
     births: u32,
 }
 
+impl Table {
+    /// What a crowd needed goes when it has left; looked at rarely, since it takes time.
+    fn give_back(&mut self, timers: &mut Timers) {
+        let left = self.sessions.len();
+        if left == 0 || left.is_power_of_two() {
+            self.sessions.shrink_to_fit();
+            self.by_id.shrink_to(left * 2);
+            timers.retain(|key| self.known(key).is_some());
+        }
+    }
+
+    fn known(&self, key: Key) -> Option<&Rc<Session>> {
+        self.sessions.get(key.index as usize).filter(|session| session.key == key)
+    }
+}
+
 /// How long a closed WebSocket may take to go, and a closed polling session to be heard.
 const LINGER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 /// How long a GET is held while an upgrade may come.
@@ -339,9 +355,10 @@ impl Engine {
     fn forget(&self, session: &Rc<Session>) {
         let mut table = self.table.borrow_mut();
         let index = session.key.index as usize;
-        if table.sessions.get(index).is_some_and(|known| known.key == session.key) {
+        if table.known(session.key).is_some() {
             let known = table.sessions.remove(index);
             table.by_id.remove(&session.id);
+            table.give_back(&mut self.timers.borrow_mut());
             drop(table);
             drop(known);
         }
@@ -450,8 +467,7 @@ impl Engine {
     fn meet(&self, kind: Kind, deadline: Deadline) {
         let session = {
             let table = self.table.borrow();
-            let session = table.sessions.get(deadline.key.index as usize);
-            session.filter(|session| session.key == deadline.key).cloned()
+            table.known(deadline.key).cloned()
         };
         let Some(session) = session else { return };
         let holds = session.serial() == deadline.serial;
