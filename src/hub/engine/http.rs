@@ -143,7 +143,8 @@ impl Engine {
         if self.drain.is_leaving() {
             return Err(Refusal::Busy);
         }
-        let (address, base64) = (client.address, query.base64);
+        // A script's text has no room for bytes.
+        let (address, base64) = (client.address, query.base64 || query.jsonp.is_some());
         if transport == Asked::Polling {
             let session =
                 self.open(version, address, base64, Transport::Polling(Polling::default()));
