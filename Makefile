@@ -2,14 +2,17 @@
 # make test    everything that is checked
 # make build   the release binary, target/release/vestibule
 # make check   what needs no browser and no app: format, architecture, lints, docs
+# make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
 # make clean   away with everything that was built or installed here
 
 APP := examples/next-chat
 NODE_TESTS := tests/node
+BENCH_NODE := tests/bench/node
+BENCH :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app clean rust node
+.PHONY: help build demo test check tools app bench-hub clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -34,7 +37,7 @@ check: rust
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --locked --profile ci
 
 rust:
-	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust from https://rustup.rs" >&2; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust 1.95 or later" >&2; exit 1; }
 
 # Next.js 16 runs on Node 20.9 and later.
 node:
@@ -54,9 +57,13 @@ $(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts
 	cd $(APP) && node_modules/.bin/next build
 	@touch $@
 
+bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
+	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target
+	@tests/bench/hub.sh $(BENCH)
+
 %/node_modules/.package-lock.json: %/package.json %/package-lock.json | node
 	cd $* && npm ci --no-audit --no-fund
 	@touch $@
 
 clean:
-	rm -rf target $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules demo
+	rm -rf target $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules $(BENCH_NODE)/node_modules demo

@@ -244,7 +244,8 @@ fn a_large_upload_passes_through_without_being_kept() {
         let answer: Value = serde_json::from_slice(&answer).expect("JSON");
         assert_eq!(answer["bytes"], UPLOAD, "{protocol}");
         assert_eq!(answer["sha256"], hash, "{protocol}");
-        let grown = app.edge.resident_peak_kb() - before;
+        // The kernel adds it up from counters of each thread, so it may even shrink a little.
+        let grown = app.edge.resident_peak_kb().saturating_sub(before);
         assert!(grown < UPLOAD_KB, "{protocol}: {grown} KiB more at the peak");
     }
     for protocol in ["HTTP/1.1", "HTTP/2"] {

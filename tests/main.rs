@@ -55,3 +55,5 @@ mod systemd;
 mod tls;
 /// WebSockets that are not the hub's.
 mod upgrade;
+/// The wire between the edge and the application.
+mod upstream;

@@ -312,7 +312,8 @@ fn a_client_that_leaves_takes_its_request_with_it() {
         while stream.write_all(b"1\r\nx\r\n").is_ok() {
             std::thread::sleep(Duration::from_millis(10));
         }
-        left.lock().expect("a lock").send(()).is_ok() && false
+        left.lock().expect("a lock").send(()).expect("the test waits");
+        false
     });
     let edge = site(&origin.url(), "");
     let mut client = edge.connect();

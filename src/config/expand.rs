@@ -102,7 +102,7 @@ mod tests {
         match expected {
             Ok(text) => assert_eq!(found.as_deref(), Ok(text)),
             Err(part) => {
-                assert!(found.as_ref().is_err_and(|what| what.contains(part)), "{found:?}")
+                assert!(found.as_ref().is_err_and(|what| what.contains(part)), "{found:?}");
             }
         }
     }

@@ -185,3 +185,65 @@ impl<'a> Builder<'a> {
 fn place(span: &Span) -> Place {
     Place { line: span.start.line(), column: span.start.col() + 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every scalar with its place, in the order of the file.
+    fn scalars(node: &Node) -> Vec<String> {
+        let line = |place: Place, text: &str| format!("{}:{} {text}", place.line, place.column);
+        match &node.value {
+            Value::Scalar(scalar) => vec![line(node.place, &scalar.text)],
+            Value::List(items) => items.iter().flat_map(scalars).collect(),
+            Value::Map(entries) => {
+                let entry = |entry: &Entry| {
+                    [vec![line(entry.place, &entry.name.text)], scalars(&entry.node)].concat()
+                };
+                entries.iter().flat_map(entry).collect()
+            }
+            Value::Broken => vec![line(node.place, "broken")],
+        }
+    }
+
+    fn check(text: &str, expected: &[&str], problems: usize) {
+        let parsed = parse(text);
+        let found = parsed.root.as_ref().map(scalars).unwrap_or_default();
+        assert_eq!(found, expected, "{text}");
+        assert_eq!(parsed.problems.len(), problems, "{text}{:?}", parsed.problems);
+    }
+
+    #[test]
+    fn everything_knows_where_it_stands() {
+        check(
+            "a: { b: 'c d', \"e\": [f, 1] } # g\n",
+            &["1:1 a", "1:6 b", "1:9 c d", "1:16 e", "1:22 f", "1:25 1"],
+            0,
+        );
+        check(
+            "ü: x\nlist:\n  - y\n  - k: |\n      z\n",
+            &["1:1 ü", "1:4 x", "2:1 list", "3:5 y", "4:5 k", "5:7 z\n"],
+            0,
+        );
+        check("a:\n", &["1:1 a", "1:2 ~"], 0);
+        check("\u{feff}a: b\r\nc: d\r\n", &["1:1 a", "1:4 b", "2:1 c", "2:4 d"], 0);
+        check("# nothing\n", &[], 0);
+    }
+
+    #[test]
+    fn what_stands_before_a_mistake_is_kept() {
+        check("a: b\nc: [d\n", &["1:1 a", "1:4 b", "2:1 c"], 1);
+        check("a: b\n---\nc: d\n", &["1:1 a", "1:4 b"], 1);
+        check("a: &x b\nc: *x\n", &["1:1 a", "1:7 b", "2:1 c", "2:4 broken"], 2);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "([a:,#&*!|>'\"%@`?~ \n\t{}\\[\\]-]|\\PC|<<|---\n){0,40}") {
+            let parsed = parse(&text);
+            prop_assert!(parsed.broken || parsed.root.is_some() || parsed.problems.is_empty());
+        }
+    }
+}

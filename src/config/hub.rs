@@ -1,6 +1,7 @@
 //! The hub as written → `Hub`; pure.
 
-use super::section::{Field, Named, Section};
+use super::field::{Field, Named};
+use super::section::Section;
 use super::units::{deadline, duration};
 use super::validate::{at_least_one, bytes};
 use super::{
@@ -9,7 +10,7 @@ use super::{
 
 pub fn read(section: &Section<'_>) -> Hub {
     let ping = section.section("ping");
-    let hub = Hub {
+    Hub {
         path: section.value("path", path),
         origins: section.list("origins", origin),
         ping_interval: ping.value("interval", deadline),
@@ -18,11 +19,7 @@ pub fn read(section: &Section<'_>) -> Hub {
         limits: limits(&section.section("limits")),
         drain_over: section.section("drain").value("over", duration),
         namespaces: namespaces(section),
-    };
-    if hub.ping_timeout > hub.ping_interval && !hub.ping_interval.is_zero() {
-        ping.refuse("timeout is longer than interval, so pings would overtake each other");
     }
-    hub
 }
 
 fn path(text: &str) -> Result<String, String> {
@@ -37,14 +34,19 @@ fn path(text: &str) -> Result<String, String> {
     Ok(path.to_owned())
 }
 
+/// As browsers send it: in lower case, without the scheme's own port.
 fn origin(text: &str) -> Result<String, String> {
     let origin = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
-    let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-    let is_host = |host: &str| {
-        !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@*".contains(&b))
-    };
-    if origin == "*" || host.is_some_and(is_host) {
+    if origin == "*" {
         return Ok(origin);
+    }
+    let letter = |byte: u8| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte);
+    for (scheme, port) in [("https://", ":443"), ("http://", ":80")] {
+        let Some(host) = origin.strip_prefix(scheme) else { continue };
+        let host = host.strip_suffix(port).unwrap_or(host);
+        if !host.is_empty() && host.bytes().all(letter) {
+            return Ok(format!("{scheme}{host}"));
+        }
     }
     Err(format!("{text:?} is no origin; write https://app.example.com, or \"*\" for any"))
 }
@@ -68,7 +70,7 @@ fn namespaces(section: &Section<'_>) -> Vec<Namespace> {
         );
     }
     let keys = section.keys("namespaces");
-    named.iter().map(|named| namespace(named, &named.field.section(keys))).collect()
+    named.iter().map(|named| namespace(named, &Section::of(&named.field, keys))).collect()
 }
 
 fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
@@ -133,7 +135,7 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         field.refuse("is no rule; write deny, { relay: ROOM }, { join: ROOM } or { leave: ROOM }");
         return None;
     }
-    let section = field.section(namespace.keys("events"));
+    let section = Section::of(field, namespace.keys("events"));
     let verbs: Vec<_> = ["relay", "join", "leave"]
         .into_iter()
         .filter(|verb| section.written(verb).is_some())

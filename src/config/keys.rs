@@ -35,14 +35,14 @@ pub enum Kind {
     Template,
     Choice(&'static [&'static str]),
     /// A list; one of them alone is a list of one.
-    List(&'static Kind),
+    List(&'static Self),
     Object(&'static [Key]),
     /// An object, or the value of its main field alone.
     Short(&'static str, &'static [Key]),
     /// Names of the operator's, each with the same kind of value.
-    Map(&'static str, &'static Kind),
+    Map(&'static str, &'static Self),
     /// This word, or the kind.
-    Or(&'static str, &'static Kind),
+    Or(&'static str, &'static Self),
     /// In the language, but nothing acts on it yet.
     Later,
 }

@@ -6,9 +6,9 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use super::expand::expand;
+use super::field::Surroundings;
 use super::file::{self, FILE_MAX, Node, Parsed, Value};
 use super::problem::{Place, Problem, Problems};
-use super::section::Surroundings;
 use super::validate;
 use super::{Admin, Config};
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use super::field::Surroundings;
 use super::file::{self, Entry, Node, Value};
 use super::keys::{FILE, Key, Kind};
 use super::problem::{Place, Problem};
-use super::section::Surroundings;
 use super::validate::validate;
 
 /// The manual with its settings switched on.

@@ -3,6 +3,7 @@
 //! `load` gives a whole `Config` or every problem of the file at once.
 
 mod expand;
+mod field;
 mod file;
 mod hub;
 mod keys;
@@ -15,12 +16,12 @@ mod schema;
 mod section;
 mod show;
 mod sites;
+mod target;
 mod template;
 mod units;
 mod validate;
 mod yaml;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -71,15 +72,6 @@ pub struct Admin {
 pub enum AdminAddress {
     Tcp(SocketAddr),
     Unix(PathBuf),
-}
-
-impl fmt::Display for AdminAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 #[derive(Debug, Clone)]
@@ -148,16 +140,6 @@ pub enum Target {
     /// Host (name or address, IPv6 without brackets) and port.
     Tcp(String, u16),
     Unix(PathBuf),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(host, port) if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Tcp(host, port) => write!(f, "http://{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

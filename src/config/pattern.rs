@@ -234,3 +234,97 @@ impl fmt::Display for PathPattern {
         f.write_str(if self.rest { "/*" } else { "" })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn captures(pattern: &str, path: &str) -> Option<Vec<(String, String)>> {
+        PathPattern::parse(pattern).expect("a pattern").matches(path).map(|captures| captures.0)
+    }
+
+    fn check(pattern: &str, path: &str, expected: Option<&[(&str, &str)]>) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let expected = expected.map(|all| all.iter().map(owned).collect::<Vec<_>>());
+        assert_eq!(captures(pattern, path), expected, "{pattern} on {path}");
+    }
+
+    #[test]
+    fn paths_are_compared_as_they_came() {
+        check("/", "/", Some(&[]));
+        check("/a", "/a", Some(&[]));
+        check("/a", "/a/", None);
+        check("/a", "/A", None);
+        check("/a", "/%61", None);
+        check("/a/", "/a/", Some(&[]));
+        check("/a/b", "/a/./b", None);
+        check("/*", "/", Some(&[("*", "")]));
+        check("/*", "*", None);
+        check("/docs/*", "/docs", Some(&[("*", "")]));
+        check("/docs/*", "/docs/", Some(&[("*", "")]));
+        check("/docs/*", "/docs//a/../b", Some(&[("*", "/a/../b")]));
+        check("/docs/*", "/docsx", None);
+        check("/old/:slug", "/old/a%20b", Some(&[("slug", "a%20b")]));
+        check("/old/:slug", "/old/", None);
+        check("/old/:slug", "/old/a/b", None);
+        check("/:a/x/:b/*", "/1/x/2/3/4", Some(&[("a", "1"), ("b", "2"), ("*", "3/4")]));
+        check("/a", "", None);
+    }
+
+    #[test]
+    fn hosts_are_exact_or_one_label_more() {
+        for (pattern, host, expected) in [
+            ("App.Example.com.", "app.example.com", true),
+            ("app.example.com", "www.app.example.com", false),
+            ("*", "anything.at.all", true),
+            ("*.example.com", "a.example.com", true),
+            ("*.example.com", "a.b.example.com", false),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", ".example.com", false),
+            ("*.example.com", "aexample.com", false),
+            ("[::1]", "[::1]", true),
+            ("127.0.0.1", "127.0.0.1", true),
+        ] {
+            let pattern = HostPattern::parse(pattern).expect("a host");
+            assert_eq!(pattern.matches(host), expected, "{} on {host}", pattern.as_str());
+        }
+    }
+
+    fn pattern() -> impl Strategy<Value = String> {
+        let segment = prop_oneof!["[ab]", ":[xyz]", Just("b.c".to_owned())];
+        let rest = prop_oneof![Just(""), Just("/"), Just("/*")];
+        (prop::collection::vec(segment, 1..4), rest)
+            .prop_map(|(all, rest)| format!("/{}{rest}", all.join("/")))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_is_shown(text in pattern()) {
+            let Ok(pattern) = PathPattern::parse(&text) else { return Ok(()) };
+            prop_assert_eq!(&pattern.to_string(), &text);
+            prop_assert_eq!(PathPattern::parse(&pattern.to_string()), Ok(pattern));
+        }
+
+        #[test]
+        fn a_covered_pattern_is_never_reached(one in pattern(), other in pattern(), path in "/([ab]|b[.]c)?(/[abc]?){0,3}") {
+            let (Ok(one), Ok(other)) = (PathPattern::parse(&one), PathPattern::parse(&other)) else {
+                return Ok(());
+            };
+            if one.covers(&other) && other.matches(&path).is_some() {
+                prop_assert!(one.matches(&path).is_some(), "{} before {} on {}", one, other, path);
+            }
+        }
+
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC{0,20}", path in "\\PC{0,20}") {
+            if let Ok(pattern) = PathPattern::parse(&text) {
+                let _matched = pattern.matches(&path);
+            }
+            if let Ok(host) = HostPattern::parse(&text) {
+                prop_assert_eq!(HostPattern::parse(host.as_str()), Ok(host));
+            }
+        }
+    }
+}

@@ -56,7 +56,7 @@ impl fmt::Display for Problems {
         let file = self.file.display();
         let plural = if self.all.len() == 1 { "" } else { "s" };
         write!(f, "vestibule: {file} has {} problem{plural}", self.all.len())?;
-        for problem in &self.all {
+        for problem in self.all.iter().take(TOLD_MAX) {
             write!(f, "\n  {file}")?;
             if let Some(Place { line, column }) = problem.place {
                 write!(f, ":{line}:{column}")?;
@@ -66,9 +66,15 @@ impl fmt::Display for Problems {
             }
             write!(f, "  {}", Tame(&problem.what))?;
         }
-        Ok(())
+        match self.all.len().saturating_sub(TOLD_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
+
+/// More say the same over and over, and must fit into the log.
+const TOLD_MAX: usize = 100;
 
 /// A text of the file's that must not draw on the operator's terminal, nor begin a line.
 struct Tame<'a>(&'a str);
@@ -155,6 +161,9 @@ mod tests {
                         proxy.yaml:9:30  a  worse\n  \
                         proxy.yaml:10:2  b\\u{1b}[2J  wrong";
         assert_eq!(Problems::new(Path::new("proxy.yaml"), all).to_string(), expected);
+        let many = (1..=105).map(|line| problem(line, 1, "a", "wrong")).collect();
+        let many = Problems::new(Path::new("proxy.yaml"), many).to_string();
+        assert!(many.contains("has 105 problems") && many.ends_with("and 5 more"), "{many}");
         let one = Problems::of_the_file(Path::new("x.yaml"), "cannot be read".to_owned());
         assert_eq!(one.to_string(), "vestibule: x.yaml has 1 problem\n  x.yaml  cannot be read");
     }

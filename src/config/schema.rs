@@ -1,6 +1,6 @@
 //! The JSON Schema of the language, made from the catalogue.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 use super::keys::{FILE, Key, Kind};
 
@@ -33,8 +33,8 @@ fn property(key: &'static Key) -> Value {
 
 fn kind(kind: &'static Kind) -> Value {
     match kind {
-        Kind::Flag => or_variable(json!({ "type": "boolean" })),
-        Kind::Count => or_variable(json!({ "type": "integer", "minimum": 0 })),
+        Kind::Flag => or_variable(&json!({ "type": "boolean" })),
+        Kind::Count => or_variable(&json!({ "type": "integer", "minimum": 0 })),
         Kind::Duration => pattern(r"^[0-9]+(ms|s|m|h|d)$", &["10s", "250ms", "1m"]),
         Kind::Size => pattern(r"^[0-9]+(B|kB|KB|KiB|MB|MiB|GB|GiB)$", &["10MB", "64KiB"]),
         Kind::Address => pattern(r"^(\S+)?:[0-9]+$", &[":80", "127.0.0.1:8080"]),
@@ -45,7 +45,7 @@ fn kind(kind: &'static Kind) -> Value {
         Kind::Text | Kind::Path | Kind::Secret | Kind::Host => {
             json!({ "type": ["string", "number"] })
         }
-        Kind::Choice(words) => or_variable(json!({ "enum": words })),
+        Kind::Choice(words) => choice(words),
         Kind::List(one) => {
             let one = self::kind(one);
             json!({ "anyOf": [{ "type": "array", "items": one }, one] })
@@ -55,20 +55,29 @@ fn kind(kind: &'static Kind) -> Value {
             let main = keys.iter().find(|key| key.name == *main).map(|key| self::kind(&key.kind));
             json!({ "anyOf": [object(keys), main] })
         }
-        Kind::Map(_, value) => {
-            json!({ "type": "object", "additionalProperties": self::kind(value) })
-        }
+        Kind::Map(named, value) => json!({
+            "type": "object",
+            "propertyNames": { "title": named },
+            "additionalProperties": self::kind(value),
+        }),
         Kind::Or(word, kind) => json!({ "anyOf": [{ "const": word }, self::kind(kind)] }),
         Kind::Later => Value::Bool(false),
     }
 }
 
+/// Words, and the numbers that some of them are to other readers of YAML.
+fn choice(words: &[&str]) -> Value {
+    let numbers = words.iter().filter_map(|word| serde_json::from_str::<Number>(word).ok());
+    let words = words.iter().map(|word| Value::from(*word));
+    or_variable(&json!({ "enum": words.chain(numbers.map(Value::Number)).collect::<Vec<_>>() }))
+}
+
 fn pattern(pattern: &str, examples: &[&str]) -> Value {
-    or_variable(json!({ "type": "string", "pattern": pattern, "examples": examples }))
+    or_variable(&json!({ "type": "string", "pattern": pattern, "examples": examples }))
 }
 
 /// Any scalar may be taken from the environment.
-fn or_variable(schema: Value) -> Value {
+fn or_variable(schema: &Value) -> Value {
     json!({ "anyOf": [schema, { "type": "string", "pattern": r"\$\{" }] })
 }
 

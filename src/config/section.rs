@@ -1,258 +1,11 @@
-//! Reads one mapping by the catalogue; every problem is noted and the reading goes on.
-//!
-//! What has a problem reads as nothing, and a configuration with a problem is never used.
+//! Reads one mapping by the catalogue of keys.
 
-use std::cell::RefCell;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::file::{self, Entry, Node, Scalar, Value};
+use super::field::{Field, Named, Reader};
+use super::file;
 use super::keys::{Key, Kind};
-use super::problem::{Place, Problem, join, nearest};
-use super::units::Secret;
-
-/// What a file refers to besides itself.
-pub struct Surroundings<'a> {
-    /// The file's folder: paths in it begin there.
-    pub folder: &'a Path,
-    /// The text of a secret's file.
-    pub contents: &'a dyn Fn(&Path) -> io::Result<String>,
-    /// What `workers: auto` means.
-    pub cores: usize,
-}
-
-/// Where problems are noted.
-pub struct Reader<'a> {
-    pub around: &'a Surroundings<'a>,
-    problems: RefCell<Vec<Problem>>,
-}
-
-impl<'a> Reader<'a> {
-    pub fn new(around: &'a Surroundings<'a>) -> Self {
-        Self { around, problems: RefCell::default() }
-    }
-
-    pub fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
-    }
-
-    fn refuse(&self, place: Place, path: &str, what: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem::new(place, path, what));
-    }
-
-    pub fn root(&'a self, node: &'a Node, keys: &'static [Key]) -> Section<'a> {
-        Field { reader: self, path: String::new(), place: node.place, node }.section(keys)
-    }
-}
-
-/// One written value, where it stands and what it is called.
-#[derive(Clone)]
-pub struct Field<'a> {
-    reader: &'a Reader<'a>,
-    pub path: String,
-    /// Of the key, for what is wrong with the value as a whole.
-    place: Place,
-    node: &'a Node,
-}
-
-/// A field under a name of the operator's.
-pub struct Named<'a> {
-    pub name: &'a str,
-    pub field: Field<'a>,
-}
-
-impl<'a> Field<'a> {
-    pub fn refuse(&self, what: impl Into<String>) {
-        self.reader.refuse(self.node.place, &self.path, what);
-    }
-
-    /// About the key, not its value.
-    pub fn refuse_key(&self, what: impl Into<String>) {
-        self.reader.refuse(self.place, &self.path, what);
-    }
-
-    fn is_broken(&self) -> bool {
-        self.node.value == Value::Broken
-    }
-
-    /// Whether it is exactly this word.
-    pub fn is_word(&self, word: &str) -> bool {
-        matches!(&self.node.value, Value::Scalar(scalar) if scalar.text == word)
-    }
-
-    pub fn is_empty_list(&self) -> bool {
-        matches!(&self.node.value, Value::List(items) if items.is_empty())
-    }
-
-    pub fn is_map(&self) -> bool {
-        matches!(self.node.value, Value::Map(_))
-    }
-
-    fn scalar(&self) -> Option<&'a Scalar> {
-        match &self.node.value {
-            Value::Scalar(scalar) if scalar.is_nothing() => {
-                self.refuse_key("is empty; write a value, or remove the line");
-                None
-            }
-            Value::Scalar(scalar) => Some(scalar),
-            Value::List(_) => {
-                self.refuse("must be one value, not a list");
-                None
-            }
-            Value::Map(_) => {
-                self.refuse("must be one value, not a mapping");
-                None
-            }
-            Value::Broken => None,
-        }
-    }
-
-    pub fn read<T>(&self, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
-        let value = parse(&self.scalar()?.text);
-        value.map_err(|what| self.refuse(what)).ok()
-    }
-
-    pub fn read_flag(&self) -> Option<bool> {
-        let scalar = self.scalar()?;
-        match scalar.text.as_str() {
-            "true" if scalar.plain => Some(true),
-            "false" if scalar.plain => Some(false),
-            text => {
-                self.refuse(format!("{text:?} is no boolean; true and false are, without quotes"));
-                None
-            }
-        }
-    }
-
-    /// A path, from the file's folder.
-    pub fn read_path(&self) -> Option<PathBuf> {
-        self.read(|text| Ok(self.reader.around.folder.join(text)))
-    }
-
-    pub fn read_secret(&self) -> Option<Secret> {
-        let scalar = self.scalar()?;
-        let (text, written) = match scalar.text.strip_prefix("file:") {
-            Some(path) => (self.contents(path)?, Some(scalar.text.clone())),
-            None => (scalar.text.clone(), None),
-        };
-        if text.is_empty() {
-            self.refuse("is an empty secret");
-            return None;
-        }
-        Some(Secret::new(text, scalar.written.clone().or(written)))
-    }
-
-    fn contents(&self, path: &str) -> Option<String> {
-        let path = self.reader.around.folder.join(path);
-        match (self.reader.around.contents)(&path) {
-            Ok(text) => Some(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)),
-            Err(error) => {
-                self.refuse(format!("{} cannot be read: {error}", path.display()));
-                None
-            }
-        }
-    }
-
-    /// The items of a list; one value alone is a list of one.
-    pub fn items(&self) -> Vec<Self> {
-        match &self.node.value {
-            Value::List(items) => {
-                items.iter().enumerate().map(|(index, node)| self.item(index, node)).collect()
-            }
-            Value::Scalar(scalar) if scalar.is_nothing() => {
-                self.refuse_key("is empty; write [] for none");
-                Vec::new()
-            }
-            Value::Broken => Vec::new(),
-            Value::Scalar(_) | Value::Map(_) => vec![self.clone()],
-        }
-    }
-
-    fn item(&self, index: usize, node: &'a Node) -> Self {
-        let path = format!("{}[{index}]", self.path);
-        Self { reader: self.reader, path, place: node.place, node }
-    }
-
-    /// The lines of a mapping, each name once.
-    pub fn entries(&self) -> Vec<Named<'a>> {
-        let Value::Map(entries) = &self.node.value else {
-            if !self.is_broken() {
-                self.refuse(format!("must be a mapping, not {}", self.noun()));
-            }
-            return Vec::new();
-        };
-        let mut named: Vec<Named<'a>> = Vec::new();
-        for entry in entries {
-            let path = join(&self.path, &entry.name.text);
-            match named.iter().find(|before| before.name == entry.name.text) {
-                Some(before) => {
-                    let first = before.field.place;
-                    let what =
-                        format!("is written twice, first at {}:{}", first.line, first.column);
-                    self.reader.refuse(entry.place, &path, what);
-                }
-                None => named.push(self.named(entry, path)),
-            }
-        }
-        named
-    }
-
-    fn named(&self, entry: &'a Entry, path: String) -> Named<'a> {
-        let field = Self { reader: self.reader, path, place: entry.place, node: &entry.node };
-        Named { name: &entry.name.text, field }
-    }
-
-    fn noun(&self) -> &'static str {
-        match &self.node.value {
-            Value::Scalar(scalar) if scalar.is_nothing() => "empty",
-            Value::Scalar(_) => "one value",
-            Value::List(_) => "a list",
-            Value::Map(_) | Value::Broken => "a mapping",
-        }
-    }
-
-    pub fn section(&self, keys: &'static [Key]) -> Section<'a> {
-        let mut entries = self.entries();
-        let written = entries.len();
-        entries.retain(|named| is_known(named, keys));
-        let muddled = entries.len() < written || !self.is_map();
-        self.of(keys, entries, muddled)
-    }
-
-    /// As `section`; what is no mapping is the value of `main`.
-    fn short(&self, main: &'static str, keys: &'static [Key]) -> Section<'a> {
-        if self.is_map() || self.is_broken() {
-            return self.section(keys);
-        }
-        self.of(keys, vec![Named { name: main, field: self.clone() }], false)
-    }
-
-    fn of(&self, keys: &'static [Key], entries: Vec<Named<'a>>, muddled: bool) -> Section<'a> {
-        let Self { reader, place, .. } = *self;
-        Section { reader, keys, path: self.path.clone(), place, entries, muddled }
-    }
-}
-
-impl Scalar {
-    /// What YAML reads as null.
-    fn is_nothing(&self) -> bool {
-        self.plain && matches!(self.text.as_str(), "" | "~" | "null")
-    }
-}
-
-fn is_known(named: &Named<'_>, keys: &'static [Key]) -> bool {
-    let built = || keys.iter().filter(|key| !matches!(key.kind, Kind::Later)).map(|key| key.name);
-    let what = match keys.iter().find(|key| key.name == named.name) {
-        Some(Key { kind: Kind::Later, .. }) => "is not built yet; remove it".to_owned(),
-        Some(_) => return true,
-        None => match nearest(named.name, built()) {
-            Some(word) => format!("unknown key; did you mean {word:?}?"),
-            None => format!("unknown key; known here: {}", built().collect::<Vec<_>>().join(", ")),
-        },
-    };
-    named.field.refuse_key(what);
-    false
-}
+use super::problem::{Place, join, nearest};
 
 /// A mapping whose keys the catalogue knows; the keys that are not written read as their defaults.
 pub struct Section<'a> {
@@ -266,6 +19,28 @@ pub struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    pub fn of(field: &Field<'a>, keys: &'static [Key]) -> Self {
+        let mut entries = field.entries();
+        let written = entries.len();
+        entries.retain(|named| is_known(named, keys));
+        let muddled = entries.len() < written || !field.is_map();
+        Self { entries, muddled, ..Self::empty(field, keys) }
+    }
+
+    /// As `of`; what is no mapping is the value of `main`.
+    fn short(field: &Field<'a>, main: &'static str, keys: &'static [Key]) -> Self {
+        if field.is_map() || field.is_broken() {
+            return Self::of(field, keys);
+        }
+        let entries = vec![Named { name: main, field: field.clone() }];
+        Self { entries, ..Self::empty(field, keys) }
+    }
+
+    fn empty(field: &Field<'a>, keys: &'static [Key]) -> Self {
+        let Field { reader, place, .. } = *field;
+        Self { reader, keys, path: field.path.clone(), place, entries: Vec::new(), muddled: false }
+    }
+
     fn key(&self, name: &str) -> &'static Key {
         let found = self.keys.iter().find(|key| key.name == name);
         found.expect("every key that is read is in the catalogue")
@@ -329,12 +104,12 @@ impl<'a> Section<'a> {
     }
 
     /// The section below a key; without it, one of defaults only.
-    pub fn section(&self, name: &str) -> Section<'a> {
+    pub fn section(&self, name: &str) -> Self {
         let (main, keys) = keys_of(&self.key(name).kind);
         match (self.written(name), main) {
-            (Some(field), Some(main)) => field.short(main, keys),
-            (Some(field), None) => field.section(keys),
-            (None, _) => Section {
+            (Some(field), Some(main)) => Self::short(field, main, keys),
+            (Some(field), None) => Self::of(field, keys),
+            (None, _) => Self {
                 reader: self.reader,
                 keys,
                 path: join(&self.path, name),
@@ -344,14 +119,12 @@ impl<'a> Section<'a> {
             },
         }
     }
-}
 
-impl<'a> Section<'a> {
     /// The objects of a list.
-    pub fn sections(&self, name: &str) -> Vec<Section<'a>> {
+    pub fn sections(&self, name: &str) -> Vec<Self> {
         let (_, keys) = keys_of(&self.key(name).kind);
         let items = self.written(name).map(Field::items).unwrap_or_default();
-        items.iter().map(|item| item.section(keys)).collect()
+        items.iter().map(|item| Self::of(item, keys)).collect()
     }
 
     /// The operator's names in a mapping.
@@ -363,6 +136,20 @@ impl<'a> Section<'a> {
     pub fn keys(&self, name: &str) -> &'static [Key] {
         keys_of(&self.key(name).kind).1
     }
+}
+
+fn is_known(named: &Named<'_>, keys: &'static [Key]) -> bool {
+    let built = || keys.iter().filter(|key| !matches!(key.kind, Kind::Later)).map(|key| key.name);
+    let what = match keys.iter().find(|key| key.name == named.name) {
+        Some(Key { kind: Kind::Later, .. }) => "is not built yet; remove it".to_owned(),
+        Some(_) => return true,
+        None => match nearest(named.name, built()) {
+            Some(word) => format!("unknown key; did you mean {word:?}?"),
+            None => format!("unknown key; known here: {}", built().collect::<Vec<_>>().join(", ")),
+        },
+    };
+    named.field.refuse_key(what);
+    false
 }
 
 /// The main field, if there is a short form, and the keys of an object.

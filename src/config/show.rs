@@ -6,7 +6,7 @@ use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
     AccessTo, Action, AdminAddress, Audience, Balance, Config, Hub, Level, Listen, LogFormat,
-    Namespace, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
+    Namespace, NamespaceAuth, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -196,10 +196,13 @@ impl Hub {
 
 impl Namespace {
     fn yaml(&self) -> Yaml {
+        let auth = match self.auth {
+            NamespaceAuth::Anyone => "none",
+        };
         let rules = self.events.iter().map(|(name, rule)| (name.clone(), rule.yaml()));
         let otherwise = self.otherwise.iter().map(|rule| ("*".to_owned(), rule.yaml()));
         Yaml::map([
-            ("auth", Yaml::text("none")),
+            ("auth", Yaml::text(auth)),
             ("join", Yaml::texts(&self.join)),
             ("events", Yaml::named(rules.chain(otherwise))),
         ])

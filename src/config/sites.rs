@@ -1,8 +1,7 @@
 //! The sites as written → `Site`s; pure.
 
-use std::path::Path;
-
-use super::section::{Field, Named, Section, choose};
+use super::field::{Field, Named};
+use super::section::{Section, choose};
 use super::units::{count, deadline, duration, size};
 use super::{
     Action, Balance, Health, HostPattern, Hub, Keep, PathPattern, Route, Site, Target, Upstream,
@@ -18,7 +17,7 @@ pub fn read(file: &Section<'_>, hub: Option<&Hub>) -> Vec<Site> {
     let mut claims = Claims::default();
     named
         .iter()
-        .filter_map(|named| site(named, &named.field.section(keys), hub, &mut claims))
+        .filter_map(|named| site(named, &Section::of(&named.field, keys), hub, &mut claims))
         .collect()
 }
 
@@ -80,7 +79,7 @@ fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Ve
 }
 
 fn upstream(section: &Section<'_>) -> Upstream {
-    let targets = section.list("targets", |text| target(text, section.folder()));
+    let targets = section.list("targets", |text| Target::parse(text, section.folder()));
     if section.written("targets").is_none_or(Field::is_empty_list) {
         section.refuse_lack("has no targets; write http://127.0.0.1:3000");
     }
@@ -123,51 +122,6 @@ fn url_path(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
-}
-
-fn target(text: &str, folder: &Path) -> Result<Target, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return if path.is_empty() {
-            Err("unix: has no path behind it".to_owned())
-        } else {
-            Ok(Target::Unix(folder.join(path)))
-        };
-    }
-    let Some(authority) = text.strip_prefix("http://") else {
-        return Err(match text.strip_prefix("https://") {
-            Some(rest) => {
-                format!("{text:?}: targets are spoken to without TLS; write http://{rest}")
-            }
-            None if text.starts_with('/') => format!("{text:?} has no scheme; write unix:{text}"),
-            None => format!("{text:?} is no target; write http://HOST:PORT or unix:PATH"),
-        });
-    };
-    let wrong = || format!("{text:?} is no target; write http://HOST:PORT, without a path");
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
-            address.parse::<std::net::Ipv6Addr>().map_err(|_error| wrong())?;
-            (
-                address,
-                if port.is_empty() {
-                    None
-                } else {
-                    Some(port.strip_prefix(':').ok_or_else(wrong)?)
-                },
-            )
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    let port = port.map_or(Ok(80), str::parse).ok().filter(|port| *port > 0).ok_or_else(wrong)?;
-    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
-    if host.is_empty() || !host.bytes().all(is_host) {
-        return Err(wrong());
-    }
-    Ok(Target::Tcp(host.to_owned(), port))
 }
 
 fn routes(section: &Section<'_>, has_next: bool, hub: Option<&Hub>) -> Vec<Route> {

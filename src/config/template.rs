@@ -136,3 +136,61 @@ impl fmt::Display for Template {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn places_are_found() {
+        let literal = |text: &str| TemplatePart::Literal(text.to_owned());
+        let argument = |index, path: &[&str]| TemplatePart::Argument {
+            index,
+            path: path.iter().map(|field| (*field).to_owned()).collect(),
+        };
+        for (text, parts) in [
+            ("lobby", vec![literal("lobby")]),
+            ("user:{user.id}", vec![literal("user:"), TemplatePart::User("id".to_owned())]),
+            ("{0}{1.a.b}", vec![argument(0, &[]), argument(1, &["a", "b"])]),
+            (
+                "{event}/{sid}!",
+                vec![TemplatePart::Event, literal("/"), TemplatePart::Sid, literal("!")],
+            ),
+            ("{{0}}", vec![literal("{0}")]),
+        ] {
+            assert_eq!(Template::parse(text), Ok(Template { parts }), "{text}");
+        }
+        for text in [
+            "",
+            "{",
+            "}",
+            "{}",
+            "{0",
+            "{0}}",
+            "{ 0 }",
+            "{-1}",
+            "{100}",
+            "{0.}",
+            "{user}",
+            "{user.}",
+            "{User.id}",
+        ] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_the_same(text in "([a:{}]|[{](0|1[.]a|event|sid|user[.]id)[}]){0,6}") {
+            let Ok(template) = Template::parse(&text) else { return Ok(()) };
+            prop_assert_eq!(Template::parse(&template.to_string()), Ok(template));
+        }
+
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC{0,20}") {
+            let _read = Template::parse(&text);
+        }
+    }
+}

@@ -1,12 +1,12 @@
 //! The tree as written → a whole `Config`, and every problem on the way; pure.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 
+use super::field::{Field, Reader, Surroundings};
 use super::file::Node;
 use super::keys::FILE;
 use super::problem::Problem;
-use super::section::{Field, Reader, Section, Surroundings, choose};
+use super::section::{Section, choose};
 use super::units::{Cidr, address, count, deadline, duration, size};
 use super::{
     AccessTo, Admin, AdminAddress, Config, Level, Limits, Listen, Log, LogFormat, Shutdown,
@@ -16,7 +16,7 @@ use super::{
 /// The configuration, worth something only if there are no problems.
 pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>) {
     let reader = Reader::new(around);
-    let file = reader.root(root, FILE);
+    let file = Section::of(&reader.root(root), FILE);
     let hub = file.written("hub").map(|_| hub::read(&file.section("hub")));
     let config = Config {
         listen: listen(&file.section("listen")),
@@ -40,7 +40,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
 /// `listen.admin` and its problems, whatever else is wrong.
 pub fn admin_of(root: &Node, around: &Surroundings<'_>) -> (Option<Admin>, Vec<Problem>) {
     let reader = Reader::new(around);
-    let admin = admin(&reader.root(root, FILE).section("listen"));
+    let admin = admin(&Section::of(&reader.root(root), FILE).section("listen"));
     let mut problems = reader.into_problems();
     problems.retain(|problem| problem.key.starts_with("listen.admin"));
     (admin, problems)
@@ -85,7 +85,7 @@ fn admin(listen: &Section<'_>) -> Option<Admin> {
         return None;
     }
     let section = listen.section("admin");
-    let parse = |text: &str| admin_address(text, listen.folder());
+    let parse = |text: &str| AdminAddress::parse(text, listen.folder());
     let token = section.written("token").and_then(Field::read_secret);
     let address = section.get("address", parse)?;
     if let AdminAddress::Tcp(tcp) = &address
@@ -96,17 +96,6 @@ fn admin(listen: &Section<'_>) -> Option<Admin> {
         section.refuse(format!("{tcp} is open to others; write {local}, or a token beside it"));
     }
     Some(Admin { address, token })
-}
-
-fn admin_address(text: &str, folder: &Path) -> Result<AdminAddress, String> {
-    match text.strip_prefix("unix:") {
-        Some("") => Err("unix: has no path behind it".to_owned()),
-        Some(path) => Ok(AdminAddress::Unix(folder.join(path))),
-        None if text.starts_with(['/', '.']) => {
-            Err(format!("{text:?} has no scheme; write unix:{text}"))
-        }
-        None => address(text).map(AdminAddress::Tcp),
-    }
 }
 
 fn tls(section: &Section<'_>) -> Tls {

@@ -4,8 +4,8 @@ use std::fmt::{Display, Write as _};
 
 /// What is printed.
 pub enum Yaml {
-    Map(Vec<(String, Yaml)>),
-    List(Vec<Yaml>),
+    Map(Vec<(String, Self)>),
+    List(Vec<Self>),
     /// One value, quotes and all.
     Scalar(String),
 }

@@ -66,14 +66,6 @@ impl Body {
         }
     }
 
-    /// The bytes, when all of them are here already.
-    pub fn as_full(&self) -> Option<&Bytes> {
-        match &self.kind {
-            Kind::Full(bytes) => Some(bytes),
-            _ => None,
-        }
-    }
-
     /// Reads everything up to `max` bytes. For small control messages, never on the proxy's way.
     pub async fn read_all(mut self, max: usize) -> Result<Bytes, BodyError> {
         let mut all = bytes::BytesMut::new();

@@ -28,7 +28,6 @@ impl Fault {
     pub const BAD_TARGET: Self = Self::new(400, Side::Client, "bad_target");
     pub const UPGRADE_REFUSED: Self = Self::new(426, Side::Client, "upgrade_refused");
     pub const BODY_TOO_LARGE: Self = Self::new(413, Side::Client, "body_too_large");
-    pub const HEAD_TOO_LARGE: Self = Self::new(431, Side::Client, "head_too_large");
 
     pub const fn new(status: u16, side: Side, reason: &'static str) -> Self {
         Self { status, side, reason }

@@ -10,8 +10,8 @@ mod stream;
 pub use body::{Body, BodyError};
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
-pub use socket::{Detached, Guard, Socket};
-pub use stream::{Stream, TakeBackError, Watched, take_back};
+pub use socket::{Detached, Socket};
+pub use stream::{Stream, Watched, take_back};
 
 pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;

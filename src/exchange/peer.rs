@@ -13,8 +13,6 @@ pub struct Peer {
 
 #[derive(Debug, Clone)]
 pub struct TlsFacts {
-    /// The name the client asked for, lower case.
-    pub server_name: Option<String>,
     pub version: &'static str,
     /// True if the client chose HTTP/2 (ALPN).
     pub http2: bool,

@@ -103,6 +103,18 @@ impl Clients {
         self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery });
     }
 
+    fn forget(&self, session: &Session) -> Option<Rc<Client>> {
+        let mut clients = self.clients.borrow_mut();
+        let client = clients.get_mut(session.key.index as usize).and_then(Option::take);
+        while clients.pop_if(|last| last.is_none()).is_some() {}
+        if clients.is_empty() || clients.len().is_power_of_two() {
+            // What a crowd needed goes when it has left.
+            let left = clients.len();
+            clients.shrink_to(left * 2);
+        }
+        client
+    }
+
     fn client(&self, session: &Session) -> Option<Rc<Client>> {
         self.clients.borrow().get(session.key.index as usize).cloned().flatten()
     }
@@ -298,8 +310,7 @@ impl Above for Clients {
     }
 
     fn closed(&self, session: &Rc<Session>, _why: Close) {
-        let client =
-            self.clients.borrow_mut().get_mut(session.key.index as usize).and_then(Option::take);
+        let client = self.forget(session);
         for socket in client.iter().flat_map(|client| client.sockets.take()) {
             socket.namespace.remove(&socket);
         }

@@ -77,6 +77,12 @@ impl Namespace {
         let mut sockets = self.sockets.borrow_mut();
         if sockets.contains(socket.key as usize) {
             let removed = sockets.remove(socket.key as usize);
+            let left = sockets.len();
+            if left == 0 || left.is_power_of_two() {
+                // What a crowd needed goes when it has left.
+                sockets.shrink_to_fit();
+                self.by_id.borrow_mut().shrink_to(left * 2);
+            }
             drop(sockets);
             drop(removed);
         }

@@ -261,7 +261,7 @@ mod tests {
         ] {
             assert!(Event::parse(data).is_err(), "{data}");
         }
-        for text in ["0\"a\"", "0[]", "1{}", "3{}", "41", "2{"] {
+        for text in ["0\"a\"", "0[]", "1{}", "3{}", "4[]", "2{"] {
             let head = Head::parse(text).expect(text);
             assert_eq!(check_data(&head), Err(Malformed), "{text}");
         }

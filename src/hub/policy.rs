@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Template};
+use crate::config::{self, NamespaceAuth, Template};
 
 use super::engine::{Origins, Settings};
 use super::rules::Rules;
@@ -46,6 +46,7 @@ impl Policy {
             },
         };
         let namespaces = hub.namespaces.iter().map(|namespace| {
+            let NamespaceAuth::Anyone = namespace.auth;
             let policy = NamespacePolicy {
                 rules: Rules::compile(&namespace.events, namespace.otherwise.as_ref()),
                 join: namespace.join.clone(),

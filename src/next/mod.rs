@@ -36,6 +36,9 @@ const REQUEST_PREFIXES: [&str; 4] = ["x-middleware-", "x-invoke-", "x-vercel-", 
 /// What the browser's router sends with data of the Pages Router, and needs back.
 const DATA_REQUEST_HEADERS: [&str; 2] = ["x-nextjs-data", "x-middleware-prefetch"];
 
+/// What pages of `next dev` need to match an edit with what they show.
+const DEV_REQUEST_HEADERS: [&str; 2] = ["x-nextjs-request-id", "x-nextjs-html-request-id"];
+
 const RESPONSE_HEADERS: [&str; 5] = [
     "x-middleware-rewrite",
     "x-middleware-next",
@@ -62,14 +65,26 @@ const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
 /// Where `next dev` takes its hot reload sockets, below any base path.
 const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
 
-/// Removes what a client must not say to Next.js.
-pub fn strip_request(headers: &mut HeaderMap, path: &str) {
-    let data = path.contains("/_next/data/");
+/// How the application runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Production,
+    Development,
+}
+
+/// True for the data of a Pages Router's page.
+pub fn is_data(path: &str) -> bool {
+    path.contains("/_next/data/")
+}
+
+/// Removes what a client must not say to Next.js; `data` if it asks for a page's data.
+pub fn strip_request(headers: &mut HeaderMap, data: bool, mode: Mode) {
     strip(headers, |name| {
         let internal = has_prefix(name, &REQUEST_PREFIXES)
             || REQUEST_HEADERS.contains(&name)
             || name == "x-rewrite-url";
-        internal && !(data && DATA_REQUEST_HEADERS.contains(&name))
+        let dev = mode == Mode::Development && DEV_REQUEST_HEADERS.contains(&name);
+        internal && !dev && !(data && DATA_REQUEST_HEADERS.contains(&name))
     });
 }
 
@@ -169,7 +184,7 @@ mod tests {
             "x-action-forwarded",
             "x-rewrite-url",
         ];
-        let page = left(&names, |headers| strip_request(headers, "/page"));
+        let page = left(&names, |headers| strip_request(headers, false, Mode::Production));
         let kept = [
             "next-action",
             "next-router-state-tree",
@@ -179,8 +194,14 @@ mod tests {
             "x-deployment-id",
         ];
         assert_eq!(page, kept);
-        let data = left(&names, |headers| strip_request(headers, "/base/_next/data/b/page.json"));
+        let data = left(&names, |headers| strip_request(headers, true, Mode::Production));
         assert_eq!(data.len(), kept.len() + 2, "{data:?}");
+    }
+
+    #[test]
+    fn paths_that_are_something_else() {
+        assert!(is_data("/base/_next/data/b/page.json") && !is_data("/_next/static/data/x"));
+        assert!(is_dev_socket("/base/_next/hmr") && !is_dev_socket("/_next/hmr/x"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -151,7 +152,7 @@ impl Drop for Access {
             route.seconds.observe(took);
             route.bytes.add(i64::try_from(self.bytes).unwrap_or(i64::MAX));
         }
-        if self.log && WRITER.get().is_some() {
+        if self.log && WRITING.load(Ordering::Relaxed) {
             self.write(status, took);
         }
     }
@@ -168,6 +169,8 @@ thread_local! {
     static WAITING: Rc<Notify> = Rc::default();
 }
 
+/// False while lines would go nowhere.
+static WRITING: AtomicBool = AtomicBool::new(false);
 static WRITER: OnceLock<SyncSender<Message>> = OnceLock::new();
 
 enum Message {
@@ -197,6 +200,7 @@ pub fn install(target: Target) {
         }
         sender
     });
+    WRITING.store(target != Target::Off, Ordering::Relaxed);
     // The writer lives as long as the process.
     let _sent = writer.send(Message::Target(target));
 }

@@ -157,8 +157,9 @@ fn line(
 
 type Key = (&'static str, Vec<String>);
 
-static SERIES: LazyLock<Mutex<BTreeMap<Key, (&'static Metric, Arc<Series>)>>> =
-    LazyLock::new(Mutex::default);
+type All = BTreeMap<Key, (&'static Metric, Arc<Series>)>;
+
+static SERIES: LazyLock<Mutex<All>> = LazyLock::new(Mutex::default);
 
 /// The series of `metric` with these label values, made at its first use.
 ///
@@ -186,6 +187,13 @@ pub fn count_fault(reason: &'static str) {
             known.push((reason, faults));
         }
     });
+}
+
+/// The sum of a family over all its labels.
+pub fn total(metric: &Metric) -> i64 {
+    let all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let family = all.iter().filter(|((name, _), _)| *name == metric.name);
+    family.map(|(_, (_, series))| series.value()).sum()
 }
 
 /// All metrics in the text format of Prometheus.
@@ -218,9 +226,6 @@ macro_rules! metrics {
                 name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*],
             };
         )*
-
-        /// Every family there is.
-        pub static ALL: &[&Metric] = &[$(&$constant),*];
     };
 }
 

@@ -22,7 +22,7 @@ pub struct Proxy {
     /// WebSockets are tunnelled.
     upgrade: bool,
     /// Hot reload sockets are tunnelled.
-    dev: bool,
+    mode: next::Mode,
 }
 
 /// Why there is no answer of the application's.
@@ -42,7 +42,8 @@ pub enum ForwardError {
 
 impl Proxy {
     pub fn compile(upstream: Upstream, strip: Option<String>, upgrade: bool, dev: bool) -> Self {
-        Self { upstream, strip, upgrade, dev }
+        let mode = if dev { next::Mode::Development } else { next::Mode::Production };
+        Self { upstream, strip, upgrade, mode }
     }
 
     pub fn upstream(&self) -> &Upstream {
@@ -64,7 +65,7 @@ impl Proxy {
         if websocket.is_some() {
             self.admit_upgrade(&request)?;
         }
-        request::rewrite(&mut request, client, peer, self.strip.as_deref())?;
+        request::rewrite(&mut request, client, peer, self.strip.as_deref(), self.mode)?;
         if let Some(protocol) = websocket {
             let answer = upgrade::answer(request, &protocol, client, &self.upstream, pools, drain);
             return Box::pin(answer).await;
@@ -75,7 +76,8 @@ impl Proxy {
     }
 
     fn admit_upgrade(&self, request: &Request) -> Result<(), ForwardError> {
-        let declared = self.upgrade || (self.dev && next::is_dev_socket(request.uri().path()));
+        let declared = self.upgrade
+            || (self.mode == next::Mode::Development && next::is_dev_socket(request.uri().path()));
         if !declared {
             return Err(ForwardError::UpgradeRefused);
         }

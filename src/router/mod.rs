@@ -107,11 +107,11 @@ impl Router {
             return health(local);
         }
         let site = self.table.site(&client.host);
-        if let Some(site) = site {
-            if let Some(response) = self.elsewhere(site, &request, &client) {
-                access.route = Some(Arc::clone(&self.edge_count));
-                return Ok(response);
-            }
+        if let Some(site) = site
+            && let Some(response) = self.elsewhere(site, &request, &client)
+        {
+            access.route = Some(Arc::clone(&self.edge_count));
+            return Ok(response);
         }
         // Without sites the process is a hub for whoever asks.
         if let Some(policy) = &self.hub
@@ -121,6 +121,9 @@ impl Router {
             access.route = Some(Arc::clone(&self.hub_count));
             let (response, reason) = local.hub.answer(request, &client).await;
             access.reason = reason;
+            if let Some(reason) = reason {
+                metrics::count_fault(reason);
+            }
             return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;

@@ -20,15 +20,9 @@ use crate::config::HostPattern;
 #[derive(Debug)]
 pub struct Certificates {
     /// Sorted by file name, the first site's moved to the front.
-    all: Vec<Certificate>,
+    all: Vec<Arc<CertifiedKey>>,
     /// Known hosts of the configuration, so that a handshake is one look-up.
     by_host: HashMap<String, Arc<CertifiedKey>>,
-}
-
-#[derive(Debug)]
-struct Certificate {
-    file: PathBuf,
-    key: Arc<CertifiedKey>,
 }
 
 /// Why the folder could not be taken as it is.
@@ -54,7 +48,7 @@ impl Certificates {
     ) -> Result<Self, CertificateError> {
         let mut all = Vec::new();
         for (chain, key) in pairs(folder)? {
-            all.push(Certificate { key: Arc::new(certified(&chain, &key)?), file: chain });
+            all.push(Arc::new(certified(&chain, &key)?));
         }
         let mut certificates = Self { all, by_host: HashMap::new() };
         for (index, host) in hosts.enumerate() {
@@ -63,8 +57,7 @@ impl Certificates {
                 certificates.all.swap(0, found);
             }
             let found = if index == 0 { 0 } else { found };
-            if let Some(certificate) = certificates.all.get(found) {
-                let key = Arc::clone(&certificate.key);
+            if let Some(key) = certificates.all.get(found).cloned() {
                 certificates.by_host.insert(host.as_str().to_owned(), key);
             }
         }
@@ -80,19 +73,14 @@ impl Certificates {
         self.by_host.contains_key(host) || self.find(host).is_some()
     }
 
-    /// The files in use.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.all.iter().map(|certificate| certificate.file.as_path())
-    }
-
     fn find(&self, host: &str) -> Option<usize> {
         // A pattern is asked for as one name below it.
         let host =
             host.strip_prefix("*.").map_or(host.to_owned(), |parent| format!("any.{parent}"));
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let name = ServerName::try_from(bare).ok()?;
-        self.all.iter().position(|certificate| {
-            let leaf = certificate.key.end_entity_cert().and_then(ParsedCertificate::try_from);
+        self.all.iter().position(|key| {
+            let leaf = key.end_entity_cert().and_then(ParsedCertificate::try_from);
             leaf.is_ok_and(|leaf| verify_server_name(&leaf, &name).is_ok())
         })
     }
@@ -100,13 +88,13 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let first = || self.all.first().map(|certificate| Arc::clone(&certificate.key));
+        let first = || self.all.first().cloned();
         let Some(host) = hello.server_name().map(str::to_ascii_lowercase) else { return first() };
         if let Some(key) = self.by_host.get(&host) {
             return Some(Arc::clone(key));
         }
         let found = self.find(&host).and_then(|index| self.all.get(index));
-        found.map(|certificate| Arc::clone(&certificate.key)).or_else(first)
+        found.cloned().or_else(first)
     }
 }
 

@@ -83,7 +83,6 @@ impl Acceptor {
             .map_err(HandshakeError::Failed)?;
         let (_, session) = stream.get_ref();
         let facts = TlsFacts {
-            server_name: session.server_name().map(str::to_ascii_lowercase),
             version: match session.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
                 _ => "TLSv1.2",

@@ -172,13 +172,11 @@ impl Attempt<'_> {
             if self.waits_until.is_none() {
                 self.request.upload.join(head, cx).map_err(Failure::Body)?;
             }
-            let mut unsent = head.as_slice();
-            let tried = self.connection.poll_write(&mut unsent, cx);
-            self.written = head.len() - unsent.len();
-            if let Poll::Ready(Err(_)) = tried {
+            let Ok(written) = self.connection.try_write(head, cx) else {
                 return Err(self.closed());
-            }
-            self.request.upload.put_first(unsent);
+            };
+            self.written = written;
+            self.request.upload.put_first(head.get(written..).unwrap_or_default());
             Ok(())
         })
     }
@@ -196,8 +194,8 @@ impl Attempt<'_> {
     /// Reads up to the head; `None` after an interim one that lets the body begin.
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Answered>, Failure>> {
         loop {
-            let method = &self.request.parts.method;
-            let read = self.reader.read(&mut self.connection.buffer, method);
+            let request::Parts { method, headers, .. } = &mut self.request.parts;
+            let read = self.reader.read(&mut self.connection.buffer, method, headers);
             match read.map_err(Failure::BadResponse)? {
                 None => match ready!(self.connection.poll_fill(cx)) {
                     Ok(1..) => self.answering = true,

@@ -2,11 +2,11 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _};
 
 use super::connect::Socket;
 
@@ -52,8 +52,8 @@ impl Connection {
         })
     }
 
-    /// Writes from `bytes` until they are out.
-    pub fn poll_write(
+    /// Writes the pieces of `bytes` until they are out.
+    pub fn poll_write_all(
         &mut self,
         bytes: &mut impl Buf,
         cx: &mut Context<'_>,
@@ -65,6 +65,14 @@ impl Connection {
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes `bytes` once and returns how much was taken; nothing if the socket is full.
+    pub fn try_write(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> io::Result<usize> {
+        match Pin::new(&mut self.socket).poll_write(cx, bytes) {
+            Poll::Ready(written) => written,
+            Poll::Pending => Ok(0),
+        }
     }
 
     /// False if the target has closed it or said what it was not asked. Costs no system call, so

@@ -44,6 +44,8 @@ pub struct Upstream {
     balance: config::Balance,
     keep: config::Keep,
     deadlines: Deadlines,
+    /// A WebSocket may be silent for as long as a kept connection: its pings come every 30 s or so.
+    tunnel_idle: Duration,
 }
 
 /// How long one exchange waits for what.
@@ -86,6 +88,7 @@ impl Upstream {
             targets: targets.collect(),
             balance: words.balance,
             keep: words.keep.clone(),
+            tunnel_idle: timeouts.idle.max(timeouts.body_idle),
             deadlines: Deadlines {
                 connect: timeouts.connect,
                 first_byte: first_byte.unwrap_or(timeouts.first_byte),
@@ -98,9 +101,13 @@ impl Upstream {
         self.targets.iter().any(|target| target.is_up())
     }
 
-    /// True if a target listens at this authority, `host:port`.
+    /// True if a target listens at this authority, `host:port`, by whatever name of this machine.
     pub fn listens_at(&self, authority: &str) -> bool {
-        self.targets.iter().any(|target| target.authority() == authority)
+        let local = local_port(authority);
+        self.targets.iter().any(|target| {
+            let own = target.authority();
+            own == authority || (local.is_some() && local_port(own) == local)
+        })
     }
 
     /// Sends a request and returns its response, whose body streams.
@@ -122,7 +129,7 @@ impl Upstream {
             return Ok(Upgrade::Refused(self.response(reply, request, pools)));
         }
         let response = with_body(reply.answered.head, Body::empty());
-        let tunnel = Tunnel::new(reply.connection, reply.load, self.deadlines.body_idle);
+        let tunnel = Tunnel::new(reply.connection, reply.load, self.tunnel_idle);
         Ok(Upgrade::Accepted(response, tunnel))
     }
 
@@ -252,4 +259,9 @@ impl fmt::Display for Upstream {
         }
         Ok(())
     }
+}
+/// The port of an authority that names this machine.
+fn local_port(authority: &str) -> Option<&str> {
+    let (host, port) = authority.rsplit_once(':')?;
+    ["localhost", "127.0.0.1", "[::1]"].contains(&host).then_some(port)
 }

@@ -101,7 +101,7 @@ impl Upload {
     ) -> Poll<Result<(), UploadError>> {
         loop {
             let before = self.unsent.remaining();
-            let written = connection.poll_write(&mut self.unsent, cx);
+            let written = connection.poll_write_all(&mut self.unsent, cx);
             self.moved += (before - self.unsent.remaining()) as u64;
             ready!(written).map_err(|_closed| UploadError::Write)?;
             if self.ended {

@@ -76,10 +76,6 @@ impl Client {
         Upgraded { stream: self.stream }
     }
 
-    pub fn local(&self) -> SocketAddr {
-        self.socket.as_ref().expect("a plain connection").local_addr().expect("an address")
-    }
-
     /// Says that nothing more will be sent.
     pub fn finish(&self) {
         let socket = self.socket.as_ref().expect("a plain connection");
@@ -196,11 +192,5 @@ impl Client {
     /// True once the other side has closed without saying more.
     pub fn is_closed(&mut self) -> bool {
         self.rest().is_empty()
-    }
-
-    pub fn read_some(&mut self) -> Vec<u8> {
-        let some = self.stream.fill_buf().expect("bytes").to_vec();
-        self.stream.consume(some.len());
-        some
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{self, HeaderName};
+use http::header;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -273,7 +273,8 @@ impl Engine {
                 self.find(&id).inspect(|session| session.end_post(ticket, cut));
             }
             Ask::MayUpgrade { id, version, reply } => {
-                drop(reply.send(self.known(&id, version).map(drop)));
+                // Its client may have gone.
+                let _sent = reply.send(self.known(&id, version).map(drop));
             }
             Ask::Upgrade { id, socket, early } => match socket.attach() {
                 Ok(socket) => self.take_upgrade(&id, socket, early),
@@ -315,7 +316,7 @@ impl Drop for PollWatch<'_> {
         if !self.answered {
             let ask = Ask::Aborted { id: self.id, ticket: self.ticket };
             // A full mailbox only means that the session ends by its heartbeat.
-            drop(self.engine.ask(self.id, ask));
+            let _asked = self.engine.ask(self.id, ask);
         }
     }
 }
@@ -334,7 +335,7 @@ impl Drop for PostWatch<'_> {
         if !self.taken {
             let Self { id, ticket, cut, .. } = *self;
             // As above.
-            drop(self.engine.ask(id, Ask::EndPost { id, ticket, cut }));
+            let _asked = self.engine.ask(id, Ask::EndPost { id, ticket, cut });
         }
     }
 }
@@ -411,10 +412,7 @@ fn preflighted(asked: Option<HeaderValue>) -> Response {
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     if let Some(asked) = asked {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
-        headers.append(
-            header::VARY,
-            HeaderValue::from(HeaderName::from(header::ACCESS_CONTROL_REQUEST_HEADERS)),
-        );
+        headers.append(header::VARY, HeaderValue::from(header::ACCESS_CONTROL_REQUEST_HEADERS));
     }
     response
 }

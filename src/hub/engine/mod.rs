@@ -29,6 +29,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
@@ -92,6 +93,7 @@ impl Default for Settings {
 }
 
 /// Why a session ended.
+#[expect(clippy::enum_variant_names, reason = "the protocol's own words")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
     TransportClose,
@@ -151,6 +153,22 @@ struct Table {
     sessions: Slab<Rc<Session>>,
     by_id: HashMap<Id, u32>,
     births: u32,
+}
+
+impl Table {
+    /// What a crowd needed goes when it has left; looked at rarely, since it takes time.
+    fn give_back(&mut self, timers: &mut Timers) {
+        let left = self.sessions.len();
+        if left == 0 || left.is_power_of_two() {
+            self.sessions.shrink_to_fit();
+            self.by_id.shrink_to(left * 2);
+            timers.retain(|key| self.known(key).is_some());
+        }
+    }
+
+    fn known(&self, key: Key) -> Option<&Rc<Session>> {
+        self.sessions.get(key.index as usize).filter(|session| session.key == key)
+    }
 }
 
 /// How long a closed WebSocket may take to go, and a closed polling session to be heard.
@@ -277,7 +295,7 @@ impl Engine {
             // 2^32 sessions would need terabytes.
             let index = u32::try_from(entry.key()).unwrap_or(u32::MAX);
             let words = Words { id, version, address, key: Key { index, birth }, base64 };
-            let session = Rc::new(Session::new(self, words, transport));
+            let session = Rc::new(Session::new(self, &words, transport));
             entry.insert(Rc::clone(&session));
             table.by_id.insert(id, index);
             session
@@ -324,6 +342,7 @@ impl Engine {
     fn ended(&self, session: &Rc<Session>, why: Close) {
         self.count_transport(&session.transport.borrow(), -1);
         metrics::series(&metrics::HUB_CLOSES, &[why.word()]).increment();
+        debug!(peer = %session.address, reason = why.word(), "session ended");
         self.table.borrow_mut().by_id.remove(&session.id);
         if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
             // Its client is told when it asks next.
@@ -336,9 +355,10 @@ impl Engine {
     fn forget(&self, session: &Rc<Session>) {
         let mut table = self.table.borrow_mut();
         let index = session.key.index as usize;
-        if table.sessions.get(index).is_some_and(|known| known.key == session.key) {
+        if table.known(session.key).is_some() {
             let known = table.sessions.remove(index);
             table.by_id.remove(&session.id);
+            table.give_back(&mut self.timers.borrow_mut());
             drop(table);
             drop(known);
         }
@@ -421,10 +441,9 @@ impl Engine {
     }
 
     async fn keep_time(self: Rc<Self>) {
-        let mut last = Instant::now();
         loop {
             let grain = timers::grain(self.settings.borrow().ping_interval);
-            let next = self.timers.borrow().next_due().map(|due| due.max(last + grain));
+            let next = self.timers.borrow().next_due(grain);
             let wait = async {
                 match next {
                     Some(next) => sleep_until(next).await,
@@ -436,9 +455,9 @@ impl Engine {
                 () = wait => (),
                 () = self.earlier.notified() => continue,
             }
-            last = Instant::now();
+            let now = Instant::now();
             loop {
-                let due = self.timers.borrow_mut().take_due(last);
+                let due = self.timers.borrow_mut().take_due(now);
                 let Some((kind, deadline)) = due else { break };
                 self.meet(kind, deadline);
             }
@@ -448,8 +467,7 @@ impl Engine {
     fn meet(&self, kind: Kind, deadline: Deadline) {
         let session = {
             let table = self.table.borrow();
-            let session = table.sessions.get(deadline.key.index as usize);
-            session.filter(|session| session.key == deadline.key).cloned()
+            table.known(deadline.key).cloned()
         };
         let Some(session) = session else { return };
         let holds = session.serial() == deadline.serial;

@@ -28,7 +28,7 @@ impl Origins {
         if host_of(&lower).is_some_and(|host| host == client.authority()) {
             return Verdict::Own;
         }
-        let known = self.any || self.allowed.iter().any(|allowed| *allowed == lower);
+        let known = self.any || self.allowed.contains(&lower);
         if known { Verdict::Allowed } else { Verdict::Foreign }
     }
 }

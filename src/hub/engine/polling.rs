@@ -43,7 +43,7 @@ impl Session {
         if self.phase.get() == Phase::Closing {
             let queue = self.queue.take();
             // The client asks once more to hear that it is over.
-            let _sent = reply.send(self.payload(queue, b'1'));
+            let _sent = reply.send(self.payload(&queue, b'1'));
             return self.engine.forget(self);
         }
         let mut transport = self.transport.borrow_mut();
@@ -138,7 +138,7 @@ impl Session {
         }
         let Some(get) = self.take_get() else { return };
         let queue = self.queue.take();
-        let answer = self.payload(queue, 0);
+        let answer = self.payload(&queue, 0);
         // Lost with its client, which ends the session as soon as the connection's end is seen.
         let _sent = get.send(answer);
     }
@@ -146,7 +146,7 @@ impl Session {
     /// An empty answer, so that the client can go on with its upgrade.
     pub(super) fn release_poll(&self) {
         if let Some(get) = self.take_get() {
-            let _sent = get.send(self.payload(Queue::default(), b'6'));
+            let _sent = get.send(self.payload(&Queue::default(), b'6'));
         }
     }
 
@@ -183,7 +183,7 @@ impl Session {
         if let Some(get) = self.take_get() {
             let last = if why == Close::TransportClose { b'6' } else { b'1' };
             let queue = self.queue.take();
-            let _sent = get.send(self.payload(queue, last));
+            let _sent = get.send(self.payload(&queue, last));
         } else if why.is_ours() {
             // The next GET hears of it.
             return self.engine.arm(self, Kind::Linger);
@@ -203,8 +203,8 @@ impl Session {
     }
 
     /// One answer of everything in `queue`, and a packet of the kind `last` unless that is 0.
-    fn payload(&self, queue: Queue, last: u8) -> Answer {
-        let form = self.form(&queue);
+    fn payload(&self, queue: &Queue, last: u8) -> Answer {
+        let form = self.form(queue);
         let mut body = Vec::with_capacity(queue.bytes + 16);
         for item in &queue.items {
             match item {

@@ -57,8 +57,8 @@ impl Query {
                 }
                 "b64" => parsed.base64 = !matches!(value, "" | "0" | "false"),
                 "j" => {
-                    parsed.jsonp =
-                        Some(value.bytes().filter(u8::is_ascii_digit).map(char::from).collect())
+                    let digits = value.bytes().filter(u8::is_ascii_digit);
+                    parsed.jsonp = Some(digits.map(char::from).collect());
                 }
                 _ => (),
             }

@@ -71,7 +71,7 @@ pub(super) enum Item {
     Message(Rc<Outgoing>),
     Control(Control),
     /// A whole WebSocket frame.
-    Frame(Box<Vec<u8>>),
+    Frame(Rc<[u8]>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub enum Delivery {
 }
 
 impl Session {
-    pub(super) fn new(engine: &Rc<Engine>, words: Words, transport: Transport) -> Self {
+    pub(super) fn new(engine: &Rc<Engine>, words: &Words, transport: Transport) -> Self {
         Self {
             id: words.id,
             version: words.version,
@@ -187,11 +187,11 @@ impl Session {
     pub(super) fn lose(self: &Rc<Self>, why: Close) {
         let was_open = self.is_open();
         self.phase.set(Phase::Closed);
-        *self.queue.borrow_mut() = Queue::default();
         // While it still has the transport that it is counted under.
         if was_open {
             self.engine.ended(self, why);
         }
+        *self.queue.borrow_mut() = Queue::default();
         // Its task must see the end; the socket closes with the transport.
         self.wake();
         drop(self.transport.replace(Transport::Gone));

@@ -133,10 +133,17 @@ impl Session {
         };
         let done = match read {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(0)) => Poll::Ready(self.lose(Close::TransportClose)),
-            Poll::Ready(Err(_)) => Poll::Ready(self.lose(Close::TransportError)),
+            Poll::Ready(Ok(0)) => {
+                self.lose(Close::TransportClose);
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(_)) => {
+                self.lose(Close::TransportError);
+                Poll::Ready(())
+            }
             Poll::Ready(Ok(read)) => {
-                Poll::Ready(self.take_bytes(buffer.get_mut(..read).unwrap_or_default()))
+                self.take_bytes(buffer.get_mut(..read).unwrap_or_default());
+                Poll::Ready(())
             }
         };
         BUFFER.set(buffer);
@@ -269,7 +276,7 @@ impl Session {
         if full {
             return self.close_later(Close::TooSlow);
         }
-        self.queue.borrow_mut().items.push_back(Item::Frame(Box::new(frame)));
+        self.queue.borrow_mut().items.push_back(Item::Frame(frame.into()));
         self.engine.touch(self);
     }
 
@@ -335,7 +342,7 @@ impl Session {
         let mut frame = Vec::new();
         let code = code.map(u16::to_be_bytes);
         frame::write(&mut frame, Opcode::Close, &[code.as_ref().map_or(&[], <[u8; 2]>::as_slice)]);
-        self.queue.borrow_mut().items.push_back(Item::Frame(Box::new(frame)));
+        self.queue.borrow_mut().items.push_back(Item::Frame(frame.into()));
         self.engine.arm(self, Kind::Linger);
         self.engine.touch(self);
     }
@@ -352,7 +359,7 @@ impl Engine {
         let mut open = Vec::new();
         let words = self.open_words(session.id, "");
         frame::write(&mut open, Opcode::Text, &[b"0", words.as_bytes()]);
-        session.queue.borrow_mut().items.push_back(Item::Frame(Box::new(open)));
+        session.queue.borrow_mut().items.push_back(Item::Frame(open.into()));
         self.touch(session);
     }
 

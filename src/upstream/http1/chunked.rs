@@ -151,6 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The whole body when the bytes come `step` at a time, its trailers, and what is left over.
+    #[expect(clippy::type_complexity, reason = "data, where it ends, and what follows it")]
     fn decode(bytes: &[u8], step: usize) -> Result<Option<(Vec<u8>, usize, Vec<u8>)>, BadResponse> {
         let (mut chunked, mut buffer) = (Chunked::default(), BytesMut::new());
         let (mut body, mut trailers) = (Vec::new(), 0);

@@ -37,16 +37,19 @@ pub struct HeadReader {
 
 impl HeadReader {
     /// Takes the head off the front of `buffer` once it is whole.
+    ///
+    /// The memory of `used`, headers that nobody needs any more, is taken for its own.
     pub fn read(
         &mut self,
         buffer: &mut BytesMut,
         method: &Method,
+        used: &mut HeaderMap,
     ) -> Result<Option<Head>, BadResponse> {
         let Some(end) = self.find_end(buffer)? else {
             return Ok(None);
         };
         self.scanned = 0;
-        parse(&buffer.split_to(end).freeze(), method).map(Some)
+        parse(&buffer.split_to(end).freeze(), method, used).map(Some)
     }
 
     /// The place after the blank line. Every line must end in CRLF, the first ones too.
@@ -70,7 +73,7 @@ fn within_limit(length: usize) -> Result<usize, BadResponse> {
     if length > HEAD_MAX { Err(BadResponse::HeadTooLarge { max: HEAD_MAX }) } else { Ok(length) }
 }
 
-fn parse(head: &Bytes, method: &Method) -> Result<Head, BadResponse> {
+fn parse(head: &Bytes, method: &Method, used: &mut HeaderMap) -> Result<Head, BadResponse> {
     let mut lines = [const { MaybeUninit::uninit() }; LINES_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default()
@@ -85,7 +88,10 @@ fn parse(head: &Bytes, method: &Method) -> Result<Head, BadResponse> {
     }
     let status =
         StatusCode::from_u16(code).map_err(|_error| BadResponse::Head(httparse::Error::Status))?;
-    let mut headers = HeaderMap::with_capacity(response.headers.len() + 2);
+    // What comes after an interim response still needs the request's own.
+    let mut headers =
+        if status.is_informational() { HeaderMap::new() } else { std::mem::take(used) };
+    headers.clear();
     for line in response.headers.iter() {
         let name = HeaderName::from_bytes(line.name.as_bytes());
         let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value));
@@ -180,7 +186,7 @@ mod tests {
         let (mut reader, mut buffer) = (HeadReader::default(), BytesMut::new());
         for (at, byte) in bytes.iter().enumerate() {
             buffer.extend_from_slice(&[*byte]);
-            if let Some(head) = reader.read(&mut buffer, method)? {
+            if let Some(head) = reader.read(&mut buffer, method, &mut HeaderMap::new())? {
                 buffer.extend_from_slice(&bytes[at + 1..]);
                 return Ok(Some((head, buffer)));
             }
