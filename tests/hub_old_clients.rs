@@ -84,7 +84,8 @@ fn binary_goes_as_bytes_or_as_text() {
     // The other way: bytes in a body, bytes in a frame, text in both.
     let body = [&head[..], &[1, 3, 255, 4, 9, 8]].concat();
     let octets = [("Content-Type", "application/octet-stream")];
-    let sent = plain.post.ask("POST", &plain.path().to_owned(), &octets, &body);
+    let path = plain.path().to_owned();
+    let sent = plain.post.ask("POST", &path, &octets, &body);
     assert_eq!(sent.text(), "ok");
     new.expect(BINARY);
     assert_eq!(new.hear(), Heard::Binary(vec![1, 2, 3, 4]));
