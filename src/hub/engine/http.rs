@@ -176,7 +176,9 @@ impl Engine {
             let text = request.uri().query().unwrap_or_default();
             Rc::new(Handshake::of(client, text, request.headers(), remember))
         });
-        Arrival { version, address: client.address, base64: query.base64, handshake }
+        // A script's text has no room for bytes.
+        let base64 = query.base64 || query.jsonp.is_some();
+        Arrival { version, address: client.address, base64, handshake }
     }
 
     async fn get(self: &Rc<Self>, id: Id, query: &Query) -> Result<Response, Refusal> {

@@ -1,4 +1,4 @@
-//! Stops asking an application that does not answer, and looks now and then whether it does; pure.
+//! Stops asking an application that does not answer, and looks now and then whether it does.
 
 use std::time::Duration;
 
