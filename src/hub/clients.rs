@@ -290,7 +290,7 @@ impl Clients {
         match (policy.rules.decide(&event, socket.id.as_str()), self.me.upgrade()) {
             (Ok(Action::Forward(path)), Some(me)) => {
                 let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
-                me.forward(socket, path, waiting);
+                me.forward(socket, path, &waiting);
             }
             (decided, _) => self.settle_event(socket, decided, head.ack, parts, policy.rooms_max),
         }
