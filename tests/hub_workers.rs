@@ -202,8 +202,8 @@ fn a_broadcast_is_built_once_for_everybody() {
     }
     let before = metric(&edge, built);
     for number in 0..10 {
-        webs[number].say(&format!("42[\"echo\",{number}]"));
-        webs.iter_mut().for_each(|web| web.expect(&format!("42[\"echo\",{number}]")));
+        webs[number].say(&format!("42[\"all\",{number}]"));
+        webs.iter_mut().for_each(|web| web.expect(&format!("42[\"all\",{number}]")));
     }
     assert_eq!(metric(&edge, built) - before, 10);
     // An acknowledgement is a message of its own.
@@ -216,10 +216,10 @@ fn a_broadcast_is_built_once_for_everybody() {
         (0..10).map(|number| stray(&edge, WORKERS[number % 2])).collect();
     pollers.iter_mut().for_each(|poller| drop(poller.enter("/")));
     let before = metric(&edge, built);
-    webs[0].say("42[\"echo\",{\"b\":1}]");
-    webs.iter_mut().for_each(|web| web.expect("42[\"echo\",{\"b\":1}]"));
+    webs[0].say("42[\"all\",{\"b\":1}]");
+    webs.iter_mut().for_each(|web| web.expect("42[\"all\",{\"b\":1}]"));
     for poller in &mut pollers {
-        assert_eq!(decode(4, &poller.poll()), [Heard::Text("42[\"echo\",{\"b\":1}]".to_owned())]);
+        assert_eq!(decode(4, &poller.poll()), [Heard::Text("42[\"all\",{\"b\":1}]".to_owned())]);
     }
     assert_eq!(metric(&edge, built) - before, 3);
     drop((webs, pollers));
