@@ -133,6 +133,13 @@ impl Rooms {
         room.into_iter().flat_map(|room| &room.seats).map(|seat| seat.member)
     }
 
+    /// The rooms that the member is in.
+    pub fn of(&self, member: u32) -> impl Iterator<Item = &str> {
+        let rooms =
+            self.stays_of(member).iter().filter_map(|stay| self.rooms.get(stay.room as usize));
+        rooms.map(|room| room.name.as_ref())
+    }
+
     /// How many rooms the member is in.
     pub fn count_of(&self, member: u32) -> usize {
         self.stays_of(member).len()

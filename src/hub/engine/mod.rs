@@ -6,6 +6,7 @@
 
 mod echo;
 pub mod frame;
+mod handshake;
 mod http;
 mod origin;
 mod outgoing;
@@ -20,12 +21,12 @@ mod websocket;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use ::http::header::HeaderName;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -36,15 +37,17 @@ use crate::observe::metrics::{self, Series};
 
 pub use echo::serve as echo;
 pub use frame::FrameError;
+pub use handshake::Handshake;
 pub use http::{Answered, Ask, MAILBOX};
 pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
+pub use request::decode;
 pub use session::{Delivery, Session};
 pub use sid::{Id, Node};
 
 use http::heed;
-use session::{Transport, Words};
+use session::{Arrival, Transport};
 use timers::{Deadline, Kind, Timers};
 use websocket::WebSocket;
 
@@ -75,6 +78,8 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
+    /// Headers of the handshake that are kept with the session; `None`: nothing is.
+    pub remember: Option<Vec<HeaderName>>,
 }
 
 impl Default for Settings {
@@ -88,6 +93,7 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             origins: Origins::default(),
+            remember: None,
         }
     }
 }
@@ -124,6 +130,18 @@ impl Close {
             Self::Unsettled => "connect_timeout",
             Self::TooSlow => "too_slow",
             Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The word of Node's `disconnect` event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TransportClose | Self::TooSlow => "transport close",
+            Self::TransportError | Self::BadFrame(_) => "transport error",
+            Self::PingTimeout => "ping timeout",
+            Self::ParseError => "parse error",
+            Self::Forced | Self::Unsettled => "forced server close",
+            Self::ShuttingDown => "server shutting down",
         }
     }
 
@@ -278,13 +296,7 @@ impl Engine {
     }
 
     /// Enters a new session and tells the layer above.
-    fn open(
-        self: &Rc<Self>,
-        version: Version,
-        address: IpAddr,
-        base64: bool,
-        transport: Transport,
-    ) -> Rc<Session> {
+    fn open(self: &Rc<Self>, arrival: Arrival, transport: Transport) -> Rc<Session> {
         self.count_transport(&transport, 1);
         let id = Id::of_session(self.node, self.worker);
         let session = {
@@ -294,13 +306,14 @@ impl Engine {
             let entry = table.sessions.vacant_entry();
             // 2^32 sessions would need terabytes.
             let index = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-            let words = Words { id, version, address, key: Key { index, birth }, base64 };
-            let session = Rc::new(Session::new(self, &words, transport));
+            let key = Key { index, birth };
+            let session = Rc::new(Session::new(self, id, key, arrival, transport));
             entry.insert(Rc::clone(&session));
             table.by_id.insert(id, index);
             session
         };
-        self.arm(&session, if version == Version::V4 { Kind::Ping } else { Kind::Silence });
+        let beat = if session.version == Version::V4 { Kind::Ping } else { Kind::Silence };
+        self.arm(&session, beat);
         self.arm(&session, Kind::Settle);
         session
     }
