@@ -192,6 +192,27 @@ fn each_senders_order_is_kept() {
 }
 
 #[test]
+fn a_flood_of_posts_is_slowed_and_nothing_is_lost() {
+    const EACH: u32 = 50_000;
+    let edge = Edge::start(&hub_only("limits: { queue: 64MiB }"));
+    let mut listener = web_on(&edge, '1');
+    listener.enter("/");
+    let mut poller = Poller::over(connection_on(&edge, '0'), edge.connect(), "EIO=4");
+    poller.enter("/");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for round in 0..3 {
+                // More at once than one worker lets wait for another.
+                let numbers = (round * EACH..(round + 1) * EACH)
+                    .map(|number| format!("42[\"tell\",{number}]"));
+                poller.say(&numbers.collect::<Vec<_>>().join("\x1e"));
+            }
+        });
+        (0..3 * EACH).for_each(|number| listener.expect(&format!("42[\"tell\",{number}]")));
+    });
+}
+
+#[test]
 fn a_broadcast_is_built_once_for_everybody() {
     let edge = Edge::start(&hub_only(""));
     let built = "vestibule_hub_messages_built_total";
