@@ -174,17 +174,21 @@ pub fn series(metric: &'static Metric, labels: &[&str]) -> Arc<Series> {
 }
 
 thread_local! {
-    static FAULTS_HERE: RefCell<Vec<(&'static str, Arc<Series>)>> = const { RefCell::new(Vec::new()) };
+    static HERE: RefCell<Vec<(&'static str, &'static str, Arc<Series>)>> =
+        const { RefCell::new(Vec::new()) };
 }
 
-/// Counts an answer of the edge's own; each worker finds a reason's series once.
-pub fn count_fault(reason: &'static str) {
-    FAULTS_HERE.with_borrow_mut(|known| match known.iter().find(|(word, _)| *word == reason) {
-        Some((_, faults)) => faults.increment(),
-        None => {
-            let faults = series(&FAULTS, &[reason]);
-            faults.increment();
-            known.push((reason, faults));
+/// Adds one to the series of a word; each worker finds a word's series once.
+pub fn count(metric: &'static Metric, word: &'static str) {
+    HERE.with_borrow_mut(|known| {
+        let found = known.iter().find(|(name, known, _)| *known == word && *name == metric.name);
+        match found {
+            Some((.., counted)) => counted.increment(),
+            None => {
+                let counted = series(metric, &[word]);
+                counted.increment();
+                known.push((metric.name, word, counted));
+            }
         }
     });
 }

@@ -354,7 +354,7 @@ impl Engine {
     /// The session has ended for everybody but its transport.
     fn ended(&self, session: &Rc<Session>, why: Close) {
         self.count_transport(&session.transport.borrow(), -1);
-        metrics::series(&metrics::HUB_CLOSES, &[why.word()]).increment();
+        metrics::count(&metrics::HUB_CLOSES, why.word());
         debug!(peer = %session.address, reason = why.word(), "session ended");
         self.table.borrow_mut().by_id.remove(&session.id);
         if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
