@@ -21,12 +21,22 @@ mod config;
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// Bad input and its answer: requests, payloads, packets.
+mod hub_bad_input;
+/// WebSocket frames, right and wrong.
+mod hub_frames;
+/// Whose pages may use the hub.
+mod hub_origins;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
 /// What clients may do in a namespace.
 mod hub_rules;
+/// From long polling to WebSocket.
+mod hub_upgrade;
 /// Engine.IO and Socket.IO over WebSocket.
 mod hub_websocket;
+/// The hub on two workers.
+mod hub_workers;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.

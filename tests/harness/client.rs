@@ -14,6 +14,11 @@ pub struct Client {
     socket: Option<TcpStream>,
 }
 
+/// A connection after its 101.
+pub struct Upgraded {
+    stream: BufReader<Box<dyn Stream>>,
+}
+
 /// One response, its body whole.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -38,6 +43,22 @@ impl Answer {
     }
 }
 
+impl Read for Upgraded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Upgraded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.get_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.get_mut().flush()
+    }
+}
+
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("a connection");
@@ -49,6 +70,10 @@ impl Client {
 
     pub fn over(stream: Box<dyn Stream>) -> Self {
         Self { stream: BufReader::new(stream), socket: None }
+    }
+
+    pub fn upgraded(self) -> Upgraded {
+        Upgraded { stream: self.stream }
     }
 
     /// Says that nothing more will be sent.

@@ -13,6 +13,7 @@ use tracing::debug;
 
 use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
 
+use super::Engine;
 use super::origin::Verdict;
 use super::packet::{Form, Version};
 use super::polling::{Answer, Polling};
@@ -20,7 +21,6 @@ use super::request::{Query, Refusal, Transport as Asked};
 use super::session::{Session, Transport};
 use super::sid::Id;
 use super::websocket::WebSocket;
-use super::{Close, Engine};
 
 /// What one worker asks of the one on which a session lives.
 pub enum Ask {
@@ -30,9 +30,16 @@ pub enum Ask {
         ticket: u64,
         reply: oneshot::Sender<Answer>,
     },
+    /// A POST has begun; its body is still to come.
+    BeginPost {
+        id: Id,
+        version: Option<Version>,
+        ticket: u64,
+    },
     Post {
         id: Id,
         version: Option<Version>,
+        ticket: u64,
         binary: bool,
         body: Bytes,
         reply: oneshot::Sender<Answer>,
@@ -42,9 +49,11 @@ pub enum Ask {
         id: Id,
         ticket: u64,
     },
-    /// The body of a POST was cut off.
-    Cut {
+    /// The body of a POST was cut off, or was too large to be taken.
+    EndPost {
         id: Id,
+        ticket: u64,
+        cut: bool,
     },
     /// May a WebSocket take over? Asked before the 101.
     MayUpgrade {
@@ -176,17 +185,21 @@ impl Engine {
     ) -> Result<Response, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
+        let ticket = self.ticket();
+        self.ask(id, Ask::BeginPost { id, version: query.version, ticket })?;
+        let mut watch = PostWatch { engine: self, id, ticket, taken: false, cut: true };
         let body = match request.into_body().read_all(self.message_max()).await {
             Ok(body) => body,
-            Err(BodyError::TooLarge { .. }) => return Err(Refusal::TooLarge),
-            Err(_) => {
-                self.ask(id, Ask::Cut { id })?;
-                return Err(Refusal::Broken);
+            Err(BodyError::TooLarge { .. }) => {
+                watch.cut = false;
+                return Err(Refusal::TooLarge);
             }
+            Err(_) => return Err(Refusal::Broken),
         };
         let body = if query.jsonp.is_some() { form_field(&body)? } else { body };
         let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::Post { id, version: query.version, binary, body, reply })?;
+        self.ask(id, Ask::Post { id, version: query.version, ticket, binary, body, reply })?;
+        watch.taken = true;
         respond(answer.await.map_err(|_gone| Refusal::UnknownSession)?, None)
     }
 
@@ -240,9 +253,14 @@ impl Engine {
                 Ok(session) => session.poll(ticket, reply),
                 Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
             },
-            Ask::Post { id, version, binary, body, reply } => {
+            Ask::BeginPost { id, version, ticket } => {
+                if let Ok(session) = self.known(&id, version) {
+                    session.begin_post(ticket);
+                }
+            }
+            Ask::Post { id, version, ticket, binary, body, reply } => {
                 let answer = match self.known(&id, version) {
-                    Ok(session) => session.post(binary, &body),
+                    Ok(session) => session.post(ticket, binary, &body),
                     Err(refusal) => Answer::Refused(refusal),
                 };
                 drop(reply.send(answer));
@@ -250,8 +268,8 @@ impl Engine {
             Ask::Aborted { id, ticket } => {
                 self.find(&id).inspect(|session| session.abort_poll(ticket));
             }
-            Ask::Cut { id } => {
-                self.find(&id).inspect(|session| session.lose(Close::TransportError));
+            Ask::EndPost { id, ticket, cut } => {
+                self.find(&id).inspect(|session| session.end_post(ticket, cut));
             }
             Ask::MayUpgrade { id, version, reply } => {
                 // Its client may have gone.
@@ -298,6 +316,25 @@ impl Drop for PollWatch<'_> {
             let ask = Ask::Aborted { id: self.id, ticket: self.ticket };
             // A full mailbox only means that the session ends by its heartbeat.
             let _asked = self.engine.ask(self.id, ask);
+        }
+    }
+}
+
+/// Tells the session when a POST that has begun brings nothing.
+struct PostWatch<'a> {
+    engine: &'a Rc<Engine>,
+    id: Id,
+    ticket: u64,
+    taken: bool,
+    cut: bool,
+}
+
+impl Drop for PostWatch<'_> {
+    fn drop(&mut self) {
+        if !self.taken {
+            let Self { id, ticket, cut, .. } = *self;
+            // As above.
+            drop(self.engine.ask(id, Ask::EndPost { id, ticket, cut }));
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Answer {
 #[derive(Default)]
 pub(super) struct Polling {
     get: Option<Waiting>,
+    /// The POST whose body is on its way.
+    post: Option<u64>,
     /// A WebSocket was probed and may take over any moment.
     probed: bool,
 }
@@ -66,8 +68,35 @@ impl Session {
         self.flush_poll();
     }
 
+    /// A POST's body is on its way. A second one at the same time would make their order a guess.
+    pub(super) fn begin_post(self: &Rc<Self>, ticket: u64) {
+        let overlaps = match &mut *self.transport.borrow_mut() {
+            Transport::Polling(polling) => polling.post.replace(ticket).is_some(),
+            _ => false,
+        };
+        if overlaps {
+            self.close(Close::TransportError);
+        }
+    }
+
+    /// It brings nothing: its client is gone, and with it the session; or it was too large.
+    pub(super) fn end_post(self: &Rc<Self>, ticket: u64, cut: bool) {
+        if self.leave_post(ticket) && cut {
+            self.lose(Close::TransportError);
+        }
+    }
+
+    /// False if the session waits for no such POST.
+    fn leave_post(&self, ticket: u64) -> bool {
+        match &mut *self.transport.borrow_mut() {
+            Transport::Polling(polling) => polling.post.take_if(|post| *post == ticket).is_some(),
+            _ => false,
+        }
+    }
+
     /// Takes what a POST brought.
-    pub(super) fn post(self: &Rc<Self>, binary: bool, body: &[u8]) -> Answer {
+    pub(super) fn post(self: &Rc<Self>, ticket: u64, binary: bool, body: &[u8]) -> Answer {
+        self.leave_post(ticket);
         if self.phase.get() != Phase::Open
             || !matches!(&*self.transport.borrow(), Transport::Polling(_))
         {

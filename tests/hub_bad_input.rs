@@ -1,0 +1,290 @@
+//! Bad input → answer: requests, payloads, packets. Wrong frames stand in `hub_frames`.
+
+use crate::harness::socketio::{
+    Heard, Line as _, Poller, UPGRADE, Web, decode, hub, hub_only, metric, wait_for_metric,
+};
+use crate::harness::{Client, Edge};
+
+const TRANSPORT: &str = r#"{"code":0,"message":"Transport unknown"}"#;
+const SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
+const METHOD: &str = r#"{"code":2,"message":"Bad handshake method"}"#;
+const REQUEST: &str = r#"{"code":3,"message":"Bad request"}"#;
+const VERSION: &str = r#"{"code":5,"message":"Unsupported protocol version"}"#;
+
+#[test]
+fn requests() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = Poller::open(&edge);
+    let mut web = Web::open(&edge);
+    poller.enter("/");
+    web.enter("/");
+    let sid = poller.sid();
+    let elsewhere = format!("{}{}", if sid.starts_with('A') { 'B' } else { 'A' }, &sid[1..]);
+    let nobody = format!("{}{}", &sid[..19], if sid.ends_with('A') { 'B' } else { 'A' });
+    // A worker that this process does not have.
+    let lost = format!("{}z{}", &sid[..3], &sid[4..]);
+    let polling = |more: &str| format!("EIO=4&transport=polling{more}");
+    let websocket = |more: &str| format!("EIO=4&transport=websocket{more}");
+    let of = |sid: &str| format!("&sid={sid}");
+    let rows: &[(&str, String, bool, &str)] = &[
+        ("GET", "EIO=4".to_owned(), false, TRANSPORT),
+        ("GET", "EIO=4&transport=".to_owned(), false, TRANSPORT),
+        ("GET", "EIO=4&transport=abc".to_owned(), false, TRANSPORT),
+        ("GET", "EIO=4&transport=constructor".to_owned(), false, TRANSPORT),
+        ("GET", "EIO=4&transport=webtransport".to_owned(), false, TRANSPORT),
+        ("GET", format!("EIO=4{}", of(sid)), false, TRANSPORT),
+        ("GET", "EIO=4&transport=abc".to_owned(), true, TRANSPORT),
+        ("POST", String::new(), false, TRANSPORT),
+        ("GET", polling("&sid="), false, SESSION),
+        ("GET", polling("&sid=abc"), false, SESSION),
+        ("GET", polling("&sid=../../../../etc/passwd"), false, SESSION),
+        ("GET", polling(&of(&nobody)), false, SESSION),
+        ("GET", polling(&of(&elsewhere)), false, SESSION),
+        ("GET", polling(&of(&lost)), false, SESSION),
+        ("POST", polling(&of(&nobody)), false, SESSION),
+        ("GET", websocket(&of(&nobody)), true, SESSION),
+        ("POST", polling(""), false, METHOD),
+        ("PUT", polling(""), false, METHOD),
+        ("DELETE", polling(""), false, METHOD),
+        ("OPTIONS", polling(""), false, METHOD),
+        ("POST", websocket(""), false, METHOD),
+        ("GET", websocket(""), false, REQUEST),
+        ("GET", polling(""), true, REQUEST),
+        ("GET", websocket(&of(sid)), false, REQUEST),
+        ("POST", websocket(&of(sid)), false, REQUEST),
+        ("GET", polling(&of(sid)), true, REQUEST),
+        ("GET", polling(&of(web.sid())), false, REQUEST),
+        ("POST", polling(&of(web.sid())), false, REQUEST),
+        ("GET", format!("EIO=3&transport=polling{}", of(sid)), false, REQUEST),
+        ("POST", format!("EIO=3&transport=polling{}", of(sid)), false, REQUEST),
+        ("GET", format!("transport=polling{}", of(sid)), false, REQUEST),
+        ("GET", format!("EIO=3&transport=websocket{}", of(sid)), true, REQUEST),
+        ("GET", "transport=polling".to_owned(), false, VERSION),
+        ("GET", "EIO=abc&transport=polling".to_owned(), false, VERSION),
+        ("GET", "EIO=5&transport=polling".to_owned(), false, VERSION),
+        ("GET", "EIO=44&transport=polling".to_owned(), false, VERSION),
+        ("GET", "transport=websocket".to_owned(), true, VERSION),
+        ("GET", "EIO=abc&transport=websocket".to_owned(), true, VERSION),
+        ("PUT", polling(&of(sid)), false, ""),
+        ("DELETE", polling(&of(sid)), false, ""),
+        ("OPTIONS", polling(&of(sid)), false, ""),
+    ];
+    for (method, query, upgrade, body) in rows {
+        let headers: &[_] = if *upgrade { &UPGRADE } else { &[] };
+        let answer = edge.connect().ask(method, &hub(query), headers, b"");
+        assert_eq!((answer.status, answer.text().as_str()), (400, *body), "{method} {query}");
+        let kind = (!body.is_empty()).then_some("application/json");
+        assert_eq!(answer.header("content-type"), kind, "{method} {query}");
+    }
+    for (name, value) in [("Sec-WebSocket-Version", "8"), ("Sec-WebSocket-Key", "short")] {
+        let headers = UPGRADE.map(|(known, v)| (known, if known == name { value } else { v }));
+        let answer = edge.connect().ask("GET", &hub(&websocket("")), &headers, b"");
+        assert_eq!((answer.status, answer.text().as_str()), (400, REQUEST), "{name}");
+    }
+    // None of it harmed the sessions that were named.
+    poller.say("42[\"tell\",1]");
+    web.expect("42[\"tell\",1]");
+    web.say("42[\"tell\",2]");
+    poller.expect("42[\"tell\",2]");
+}
+
+/// Bodies that are no payload: 400 or `ok`, and the session is gone.
+#[test]
+fn payloads() {
+    let edge = Edge::start(&hub_only(""));
+    let rows: &[(&str, &[u8], &str)] = &[
+        ("", b"", "parse_error"),
+        ("", b"abc", "parse_error"),
+        ("", b"7", "parse_error"),
+        ("", b"4\xff", "parse_error"),
+        ("", b"b", "parse_error"),
+        ("", b"b!!!!", "parse_error"),
+        ("", b"bAQID=", "parse_error"),
+        ("", b"6\x1e", "parse_error"),
+        ("", b"\x1e6", "parse_error"),
+        ("", b"2", "transport_error"),
+        ("", b"2probe", "transport_error"),
+        ("Content-Type: application/octet-stream\r\n", b"6", "transport_error"),
+    ];
+    for (header, body, reason) in rows {
+        let line = format!("vestibule_hub_closes_total{{reason=\"{reason}\"}}");
+        let before = metric(&edge, &line);
+        let mut poller = Poller::open(&edge);
+        poller.enter("/");
+        let what = String::from_utf8_lossy(body);
+        let head = format!("POST {} HTTP/1.1\r\nHost: localhost\r\n{header}", poller.path());
+        poller.post.send(format!("{head}Content-Length: {}\r\n\r\n", body.len()));
+        poller.post.send(body);
+        let answer = poller.post.answer();
+        assert!([200, 400].contains(&answer.status), "{what}: {answer:?}");
+        assert_eq!(poller.status(), 400, "{what}");
+        assert_eq!(metric(&edge, &line), before + 1, "{what}");
+    }
+    // What stands before the bad packet is done.
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    assert_eq!(poller.send("42[\"tell\",1]\x1eabc\x1e42[\"tell\",2]").status, 400);
+    web.say("40/chat,");
+    web.expect("42[\"tell\",1]");
+    assert!(web.text().starts_with("40/chat,"));
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 1);
+}
+
+/// Packets that end the connection, all of it, as with Node.
+#[test]
+fn packets() {
+    let edge = Edge::start(&hub_only(""));
+    let one = "451-[\"echo\",{\"_placeholder\":true,\"num\":0}]";
+    let rows: &[&[&str]] = &[
+        // Engine.IO.
+        &["abc"],
+        &["7"],
+        &["2"],
+        // Socket.IO: kinds and counts.
+        &["4"],
+        &["4abc"],
+        &["47"],
+        &["45[\"echo\"]"],
+        &["450-[\"echo\"]"],
+        &["4511-[\"echo\"]"],
+        &["451.5-[\"echo\"]"],
+        &["45-1-[\"echo\"]"],
+        &["451"],
+        // Data.
+        &["42{}"],
+        &["42[]"],
+        &["42[\"echo\""],
+        &["42[\"echo\"]]"],
+        &["42[null]"],
+        &["42[{\"a\":1}]"],
+        &["42[[\"echo\"]]"],
+        &["42\"echo\""],
+        &["42abc[\"echo\"]"],
+        &["42/,abc[\"echo\"]"],
+        &["4299999999999999999999[\"echo\"]"],
+        &["42[\"connect\"]"],
+        &["42[\"connect_error\"]"],
+        &["42[\"disconnect\"]"],
+        &["42[\"disconnecting\"]"],
+        &["42[\"newListener\"]"],
+        &["42[\"removeListener\"]"],
+        &["42[\"conn\\u0065ct\"]"],
+        &["431{}"],
+        &["431\"a\""],
+        &["41{}"],
+        &["41[]"],
+        &["40/chat,[]"],
+        &["40/chat,\"a\""],
+        &["40/chat,null"],
+        &["40/chat,{"],
+        &["44{\"message\":\"no\"}"],
+        // Attachments.
+        &["451-[\"echo\",{\"_placeholder\":true,\"num\":1}]", "bAQ=="],
+        &["451-[\"echo\",{\"_placeholder\":true,\"num\":-1}]", "bAQ=="],
+        &["451-[\"echo\",{\"_placeholder\":true,\"num\":0.5}]", "bAQ=="],
+        &["451-[\"echo\",{\"_placeholder\":true,\"num\":\"0\"}]", "bAQ=="],
+        &["451-[\"echo\",{\"_placeholder\":true}]", "bAQ=="],
+        &["451-[\"echo\",{\"_placeholder\":true,\"num\":0}", "bAQ=="],
+        &[one, "42[\"echo\"]"],
+        &[one, one],
+        &[one, "41"],
+        &["bAQ=="],
+        &[one, "bAQ==", "bAQ=="],
+        // States.
+        &["40"],
+        &["40{}"],
+        &["42/chat,[\"message\",1]"],
+        &["43/chat,1[]"],
+        &["41/chat,"],
+        &["451-/chat,[\"message\",{\"_placeholder\":true,\"num\":0}]", "bAQ=="],
+        &["42/nowhere,[\"echo\"]"],
+        &["41", "42[\"echo\"]"],
+        &["41", "41"],
+    ];
+    for row in rows {
+        let mut web = Web::open(&edge);
+        web.enter("/");
+        for packet in *row {
+            // It may be over before the last of them.
+            let _sent = web.socket.send(tungstenite::Message::text(*packet));
+        }
+        let mut last = web.hear();
+        // What was right before is answered.
+        while matches!(&last, Heard::Text(text) if text.contains("\"echo\""))
+            || matches!(last, Heard::Binary(_))
+        {
+            last = web.hear();
+        }
+        assert_eq!(last, Heard::Closed(None), "{row:?}");
+    }
+    let closes = ["parse_error", "transport_error"];
+    let closes = closes
+        .map(|reason| metric(&edge, &format!("vestibule_hub_closes_total{{reason=\"{reason}\"}}")));
+    assert_eq!(closes, [i64::try_from(rows.len()).expect("few") - 1, 1]);
+    // Before any namespace.
+    for packet in ["42[\"echo\"]", "41", "431[]", "42/chat,[\"message\",1]", "bAQ=="] {
+        let mut web = Web::open(&edge);
+        web.say(packet);
+        assert_eq!(web.hear(), Heard::Closed(None), "{packet}");
+    }
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 0);
+}
+
+/// Unusual, and right.
+#[test]
+fn packets_that_are_no_offence() {
+    let edge = Edge::start(&hub_only(""));
+    for (packet, answer) in [
+        ("0", None),
+        ("5", None),
+        ("6", None),
+        ("3", None),
+        ("3probe", None),
+        ("42", None),
+        ("421", None),
+        ("431[]", None),
+        ("4399[1,2]", None),
+        ("43", None),
+        ("42/,[\"echo\",0]", Some("42[\"echo\",0]")),
+        ("42[ \"echo\" , 1 ]", Some("42[ \"echo\" , 1 ]")),
+        ("42[7,1]", None),
+        ("420[7,1]", Some("430[{\"error\":{\"code\":\"unknown_event\"}}]")),
+        ("420[\"\"]", Some("430[{\"error\":{\"code\":\"unknown_event\"}}]")),
+        ("42[\"ech\\u006f\",2]", Some("42[\"ech\\u006f\",2]")),
+        ("40/nowhere", Some("44/nowhere,{\"message\":\"Invalid namespace\"}")),
+        ("40/a?b=c,", Some("44/a?b=c,{\"message\":\"Invalid namespace\"}")),
+    ] {
+        let mut web = Web::open(&edge);
+        web.enter("/");
+        web.say(packet);
+        if let Some(answer) = answer {
+            web.expect(answer);
+        }
+        web.say("42[\"echo\",\"fence\"]");
+        assert_eq!(web.hear(), Heard::Text("42[\"echo\",\"fence\"]".to_owned()), "{packet}");
+    }
+    // A large number of arrays in arrays is only a text.
+    let deep = format!("42[\"echo\",{}{}]", "[".repeat(100_000), "]".repeat(100_000));
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    web.say(&deep);
+    assert!(web.hear() == Heard::Text(deep));
+}
+
+#[test]
+fn a_closed_session_answers_its_waiting_get() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    poller.say("42[\"echo\",1]");
+    poller.poll();
+    poller.begin_poll();
+    let mut other: Client = edge.connect();
+    assert_eq!(other.ask("POST", poller.path(), &[], b"abc").status, 400);
+    let answer = poller.polled();
+    // Told, or too late to be told.
+    let gone = answer.status == 400 && answer.text() == SESSION;
+    assert!(gone || decode(4, &answer)[0] == Heard::Text("1".to_owned()), "{answer:?}");
+}

@@ -1,0 +1,225 @@
+//! From long polling to WebSocket: nothing is lost, and a failed try harms nothing.
+
+use std::collections::VecDeque;
+
+use tungstenite::WebSocket;
+
+use crate::harness::Edge;
+use crate::harness::client::Upgraded;
+use crate::harness::socketio::{
+    Heard, Line as _, Poller, Web, decode, hub_only, listen, metric, wait_for_metric,
+};
+
+fn say(socket: &mut WebSocket<Upgraded>, packet: &str) {
+    socket.send(packet.into()).expect("sent");
+}
+
+fn hear(socket: &mut WebSocket<Upgraded>, packet: &str) {
+    assert_eq!(listen(socket), Heard::Text(packet.to_owned()));
+}
+
+/// A WebSocket for the session that has been probed.
+fn probe(edge: &Edge, poller: &Poller) -> WebSocket<Upgraded> {
+    let mut socket = poller.dial(edge.connect()).expect("a 101");
+    say(&mut socket, "2probe");
+    hear(&mut socket, "3probe");
+    socket
+}
+
+#[test]
+fn a_session_moves() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    poller.begin_poll();
+    let mut socket = probe(&edge, &poller);
+    // The waiting GET is let go, so that the client can end its polling.
+    assert_eq!(poller.polled().text(), "6");
+    say(&mut socket, "5");
+    say(&mut socket, "42[\"echo\",1]");
+    hear(&mut socket, "42[\"echo\",1]");
+    assert_eq!(metric(&edge, "vestibule_hub_sessions{transport=\"polling\"}"), 0);
+    assert_eq!(metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}"), 1);
+    let refused = r#"{"code":3,"message":"Bad request"}"#;
+    let answer = poller.poll();
+    assert_eq!((answer.status, answer.text().as_str()), (400, refused));
+    let answer = poller.send("42[\"echo\",2]");
+    assert_eq!((answer.status, answer.text().as_str()), (400, refused));
+    // Nor can another WebSocket take it.
+    let mut second = poller.dial(edge.connect()).expect("a 101");
+    assert_eq!(listen(&mut second), Heard::Closed(None));
+    say(&mut socket, "42[\"echo\",3]");
+    hear(&mut socket, "42[\"echo\",3]");
+    drop(socket);
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 0);
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 0);
+}
+
+#[test]
+fn a_get_that_waits_when_the_upgrade_comes_is_refused() {
+    let edge = Edge::start(&hub_only(""));
+    for _ in 0..20 {
+        let mut poller = Poller::open(&edge);
+        poller.enter("/");
+        let mut socket = probe(&edge, &poller);
+        // On two connections, so either may come first.
+        say(&mut socket, "5");
+        let answer = poller.poll();
+        assert!(
+            matches!((answer.status, answer.text().as_str()), (400, _) | (200, "6")),
+            "{answer:?}"
+        );
+        say(&mut socket, "42[\"echo\",1]");
+        hear(&mut socket, "42[\"echo\",1]");
+    }
+    // One that comes between the probe and the upgrade is let go soon.
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    let mut socket = probe(&edge, &poller);
+    for _ in 0..3 {
+        assert_eq!(poller.poll().text(), "6");
+    }
+    say(&mut socket, "5");
+    say(&mut socket, "42[\"echo\",1]");
+    hear(&mut socket, "42[\"echo\",1]");
+}
+
+/// The number in `42["tell",N]`.
+fn number(text: &str) -> Option<u32> {
+    text.strip_prefix("42[\"tell\",")?.strip_suffix(']')?.parse().ok()
+}
+
+#[test]
+fn what_is_said_meanwhile_arrives_once_and_in_order() {
+    const EACH: u32 = 200;
+    let edge = Edge::start(&hub_only(""));
+    for round in 0..5 {
+        let mut moving = Poller::open(&edge);
+        moving.enter("/");
+        let mut other = Web::open(&edge);
+        other.enter("/");
+        let mut said = 0..EACH * 5;
+        let mut tell = |count: u32| {
+            said.by_ref()
+                .take(count as usize)
+                .for_each(|number| other.say(&format!("42[\"tell\",{number}]")))
+        };
+        let mut heard = Vec::new();
+        let mut take = |packets: VecDeque<Heard>| {
+            let texts = packets.into_iter().filter_map(|packet| match packet {
+                Heard::Text(text) => number(&text),
+                other => panic!("{other:?}"),
+            });
+            heard.extend(texts);
+        };
+        tell(EACH);
+        moving.say("42[\"tell\",0]\x1e42[\"tell\",1]");
+        take(decode(4, &moving.poll()));
+        let mut socket = probe(&edge, &moving);
+        tell(EACH);
+        moving.say("42[\"tell\",2]");
+        if round % 2 == 0 {
+            take(decode(4, &moving.poll()));
+        }
+        tell(EACH);
+        // The upgrade and what follows it in one go.
+        say(&mut socket, "5");
+        say(&mut socket, "42[\"tell\",3]");
+        tell(EACH);
+        (4..100).for_each(|number| say(&mut socket, &format!("42[\"tell\",{number}]")));
+        tell(EACH);
+        while heard.last() != Some(&(EACH * 5 - 1)) {
+            match listen(&mut socket) {
+                Heard::Text(text) => heard.extend(number(&text)),
+                other => panic!("{other:?} after {heard:?}"),
+            }
+        }
+        assert!(heard.iter().copied().eq(0..EACH * 5), "{heard:?}");
+        (0..100).for_each(|number| other.expect(&format!("42[\"tell\",{number}]")));
+    }
+}
+
+#[test]
+fn a_try_that_fails_leaves_the_session_polling() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    let mut works = |poller: &mut Poller, what: &str| {
+        poller.say("42[\"echo\",1]");
+        assert_eq!(poller.poll().text(), "42[\"echo\",1]", "{what}");
+    };
+    for wrong in ["3probe", "2", "2abc", "5", "42[\"echo\",2]", "", "abc"] {
+        let mut socket = poller.dial(edge.connect()).expect("a 101");
+        say(&mut socket, wrong);
+        assert_eq!(listen(&mut socket), Heard::Closed(None), "{wrong:?}");
+        works(&mut poller, wrong);
+    }
+    for bytes in [
+        &b"\x81\x00"[..],
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x82\x82\0\0\0\0\x01\x02",
+        b"\x88\x80\0\0\0\0",
+    ] {
+        let mut socket = poller.dial(edge.connect()).expect("a 101");
+        std::io::Write::write_all(socket.get_mut(), bytes).expect("sent");
+        assert_eq!(listen(&mut socket), Heard::Closed(None), "{bytes:?}");
+        works(&mut poller, "raw");
+    }
+    // Gone before its time, whatever it had said.
+    drop(poller.dial(edge.connect()).expect("a 101"));
+    works(&mut poller, "gone at once");
+    drop(probe(&edge, &poller));
+    works(&mut poller, "gone after the probe");
+    let mut socket = probe_again(&edge, &poller);
+    say(&mut socket, "42[\"echo\",2]");
+    assert_eq!(listen(&mut socket), Heard::Closed(None));
+    works(&mut poller, "another packet than the upgrade");
+    // While one is at it, no other is.
+    let mut first = probe_again(&edge, &poller);
+    let mut second = poller.dial(edge.connect()).expect("a 101");
+    assert_eq!(listen(&mut second), Heard::Closed(None));
+    say(&mut first, "5");
+    say(&mut first, "42[\"echo\",3]");
+    hear(&mut first, "42[\"echo\",3]");
+}
+
+/// As `probe`, once the one before has been noticed to be gone.
+fn probe_again(edge: &Edge, poller: &Poller) -> WebSocket<Upgraded> {
+    crate::harness::eventually("a probe", || {
+        let mut socket = poller.dial(edge.connect()).expect("a 101");
+        let _sent = socket.send("2probe".into());
+        (listen(&mut socket) == Heard::Text("3probe".to_owned())).then_some(socket)
+    })
+}
+
+#[test]
+fn heartbeats_go_on_over_the_new_transport() {
+    let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 300ms }"));
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    // A ping that went over polling is not waited for.
+    assert_eq!(poller.poll().text(), "2");
+    let mut socket = probe(&edge, &poller);
+    say(&mut socket, "5");
+    for _ in 0..3 {
+        hear(&mut socket, "2");
+        say(&mut socket, "3");
+    }
+    hear(&mut socket, "2");
+    assert_eq!(listen(&mut socket), Heard::Closed(None));
+    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"ping_timeout\"}"), 1);
+}
+
+#[test]
+fn a_session_may_end_while_it_is_probed() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    let mut socket = probe(&edge, &poller);
+    assert_eq!(poller.send("1").text(), "ok");
+    say(&mut socket, "5");
+    assert_eq!(listen(&mut socket), Heard::Closed(None));
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 0);
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 0);
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"polling\"}", 0);
+}
