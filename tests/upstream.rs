@@ -129,6 +129,9 @@ fn bytes_nobody_asked_for_are_no_answer() {
 fn a_client_that_waits_for_the_word_gets_it_from_the_application() {
     let origin = raw(|stream, _| {
         let head = String::from_utf8(read_until(stream, b"\r\n\r\n")).expect("text");
+        if head.is_empty() {
+            return; // a health check that only connects
+        }
         assert!(head.contains("expect: 100-continue"), "{head}");
         if head.starts_with("POST /no") {
             let _sent = stream.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno");
@@ -137,8 +140,10 @@ fn a_client_that_waits_for_the_word_gets_it_from_the_application() {
         stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("sent");
         let mut body = [0; 5];
         stream.read_exact(&mut body).expect("the body");
-        let _sent = stream
-            .write_all(&[b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", &body[..]].concat());
+        let _sent = stream.write_all(
+            &[b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\n", &body[..]]
+                .concat(),
+        );
     });
     let edge = site(&origin, "");
     let ask = |path: &str| {

@@ -18,8 +18,9 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+const HOP_BY_HOP_COUNT: usize = 9;
 /// Never passed on, whichever way (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
     header::CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -43,9 +44,8 @@ const NOT_NOMINABLE: [HeaderName; 8] = [
     FORWARDED_PROTO,
 ];
 
-/// Written by the edge alone; what a client says in them is removed.
-const FORWARDING: [HeaderName; 6] =
-    [header::FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, REAL_IP];
+/// Other words for what the edge writes as `X-Forwarded-*`; a client's are removed.
+const FORWARDING: [HeaderName; 2] = [header::FORWARDED, REAL_IP];
 
 /// Tells whom a request comes from; `trusted` peers may speak for others.
 pub fn client(
@@ -155,7 +155,8 @@ fn parse_address(text: &str) -> Option<IpAddr> {
 
 /// Removes what belongs to the connection the message came on; first what `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    if !lines.all(|options| names_nothing(options.as_bytes())) {
         let nominated: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
@@ -168,9 +169,21 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    // Most messages have one or two of them: finding these costs less than asking for each.
+    let mut found = [false; HOP_BY_HOP_COUNT];
+    for name in headers.keys() {
+        for (known, found) in HOP_BY_HOP.iter().zip(&mut found) {
+            *found |= known == name;
+        }
     }
+    for (known, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
+        headers.remove(known);
+    }
+}
+
+/// True for the options that nearly every message has, and that name no header.
+fn names_nothing(options: &[u8]) -> bool {
+    options.eq_ignore_ascii_case(b"keep-alive") || options.eq_ignore_ascii_case(b"close")
 }
 
 /// True if the request asks to become another protocol, named in lower case.
@@ -204,21 +217,43 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
     for name in &FORWARDING {
         headers.remove(name);
     }
-    let peer_address = peer.address.ip().to_canonical();
-    let chain = match &client.chain {
-        Some(chain) => format!("{chain}, {peer_address}"),
-        None => peer_address.to_string(),
+    let mut chain = match &client.chain {
+        Some(chain) => format!("{chain}, "),
+        None => String::with_capacity(16),
     };
+    push_address(&mut chain, peer.address.ip().to_canonical());
     let mut set = |names: &[HeaderName], value: String| {
-        let Ok(value) = HeaderValue::try_from(value) else { return };
+        let value = HeaderValue::try_from(value);
         for name in names {
-            headers.insert(name, value.clone());
+            match &value {
+                Ok(value) => headers.insert(name, value.clone()),
+                Err(_) => headers.remove(name),
+            };
         }
     };
     set(&[FORWARDED_FOR], chain);
     set(&[header::HOST, FORWARDED_HOST], client.authority());
-    headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
+    let port = match client.port {
+        443 => HeaderValue::from_static("443"),
+        80 => HeaderValue::from_static("80"),
+        port => HeaderValue::from(port),
+    };
+    headers.insert(FORWARDED_PORT, port);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+}
+
+/// As `Display` writes it, without the formatting machinery for the common kind.
+fn push_address(text: &mut String, address: IpAddr) {
+    let IpAddr::V4(address) = address else {
+        text.push_str(&address.to_string());
+        return;
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        text.push_str(itoa::Buffer::new().format(octet));
+    }
 }
 
 #[cfg(test)]

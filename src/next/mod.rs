@@ -72,9 +72,13 @@ pub enum Mode {
     Development,
 }
 
-/// Removes what a client must not say to Next.js.
-pub fn strip_request(headers: &mut HeaderMap, path: &str, mode: Mode) {
-    let data = path.contains("/_next/data/");
+/// True for the data of a Pages Router's page.
+pub fn is_data(path: &str) -> bool {
+    path.contains("/_next/data/")
+}
+
+/// Removes what a client must not say to Next.js; `data` if it asks for a page's data.
+pub fn strip_request(headers: &mut HeaderMap, data: bool, mode: Mode) {
     strip(headers, |name| {
         let internal = has_prefix(name, &REQUEST_PREFIXES)
             || REQUEST_HEADERS.contains(&name)
@@ -180,7 +184,7 @@ mod tests {
             "x-action-forwarded",
             "x-rewrite-url",
         ];
-        let page = left(&names, |headers| strip_request(headers, "/page", Mode::Production));
+        let page = left(&names, |headers| strip_request(headers, false, Mode::Production));
         let kept = [
             "next-action",
             "next-router-state-tree",
@@ -190,10 +194,14 @@ mod tests {
             "x-deployment-id",
         ];
         assert_eq!(page, kept);
-        let data = left(&names, |headers| {
-            strip_request(headers, "/base/_next/data/b/page.json", Mode::Production);
-        });
+        let data = left(&names, |headers| strip_request(headers, true, Mode::Production));
         assert_eq!(data.len(), kept.len() + 2, "{data:?}");
+    }
+
+    #[test]
+    fn paths_that_are_something_else() {
+        assert!(is_data("/base/_next/data/b/page.json") && !is_data("/_next/static/data/x"));
+        assert!(is_dev_socket("/base/_next/hmr") && !is_dev_socket("/_next/hmr/x"));
     }
 
     #[test]

@@ -189,6 +189,13 @@ pub fn count_fault(reason: &'static str) {
     });
 }
 
+/// The sum of a family over all its labels.
+pub fn total(metric: &Metric) -> i64 {
+    let all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let family = all.iter().filter(|((name, _), _)| *name == metric.name);
+    family.map(|(_, (_, series))| series.value()).sum()
+}
+
 /// All metrics in the text format of Prometheus.
 pub fn render() -> String {
     let mut page = String::new();

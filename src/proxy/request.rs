@@ -22,12 +22,12 @@ pub fn rewrite(
         *request.uri_mut() =
             target.parse::<PathAndQuery>().map_err(|_error| ForwardError::Target)?.into();
     }
-    let path = request.uri().path().to_owned();
+    let data = next::is_data(request.uri().path());
     let fields = request.headers_mut();
     headers::strip_hop_by_hop(fields);
     // Trailers are not passed on.
     fields.remove(TRAILER);
-    next::strip_request(fields, &path, mode);
+    next::strip_request(fields, data, mode);
     join_cookies(fields);
     headers::set_forwarded(fields, client, peer);
     Ok(())

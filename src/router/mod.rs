@@ -121,6 +121,9 @@ impl Router {
             access.route = Some(Arc::clone(&self.hub_count));
             let (response, reason) = local.hub.answer(request, &client).await;
             access.reason = reason;
+            if let Some(reason) = reason {
+                metrics::count_fault(reason);
+            }
             return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod listeners;
+mod memory;
 mod reload;
 mod shutdown;
 mod signals;
@@ -146,6 +147,7 @@ impl Service {
         let (reload, mut reloads) = mpsc::channel(1);
         self.start_admin(reload)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
+        self.drain.spawn_background(memory::give_back());
         let status = self.status();
         systemd::ready(&status);
         info!(version = env!("CARGO_PKG_VERSION"), "{status}");

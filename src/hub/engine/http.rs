@@ -334,7 +334,7 @@ impl Drop for PostWatch<'_> {
         if !self.taken {
             let Self { id, ticket, cut, .. } = *self;
             // As above.
-            drop(self.engine.ask(id, Ask::EndPost { id, ticket, cut }));
+            let _asked = self.engine.ask(id, Ask::EndPost { id, ticket, cut });
         }
     }
 }

@@ -424,10 +424,9 @@ impl Engine {
     }
 
     async fn keep_time(self: Rc<Self>) {
-        let mut last = Instant::now();
         loop {
             let grain = timers::grain(self.settings.borrow().ping_interval);
-            let next = self.timers.borrow().next_due().map(|due| due.max(last + grain));
+            let next = self.timers.borrow().next_due(grain);
             let wait = async {
                 match next {
                     Some(next) => sleep_until(next).await,
@@ -439,9 +438,9 @@ impl Engine {
                 () = wait => (),
                 () = self.earlier.notified() => continue,
             }
-            last = Instant::now();
+            let now = Instant::now();
             loop {
-                let due = self.timers.borrow_mut().take_due(last);
+                let due = self.timers.borrow_mut().take_due(now);
                 let Some((kind, deadline)) = due else { break };
                 self.meet(kind, deadline);
             }

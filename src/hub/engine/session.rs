@@ -187,6 +187,7 @@ impl Session {
     pub(super) fn lose(self: &Rc<Self>, why: Close) {
         let was_open = self.is_open();
         self.phase.set(Phase::Closed);
+        // While it still has the transport that it is counted under.
         if was_open {
             self.engine.ended(self, why);
         }

@@ -46,7 +46,7 @@ pub struct Timers {
 impl Timers {
     /// True if it is due before all others.
     pub fn add(&mut self, kind: Kind, deadline: Deadline) -> bool {
-        let earliest = self.next_due().is_none_or(|next| deadline.due < next);
+        let earliest = self.next_due(Duration::ZERO).is_none_or(|next| deadline.due < next);
         let Some(line) = self.lines.get_mut(kind as usize) else { return false };
         // After a reload new deadlines may be shorter than those that wait.
         let after = line.iter().rev().take_while(|waiting| waiting.due > deadline.due).count();
@@ -54,8 +54,14 @@ impl Timers {
         earliest
     }
 
-    pub fn next_due(&self) -> Option<Instant> {
-        self.lines.iter().filter_map(|line| line.front()).map(|deadline| deadline.due).min()
+    /// When the next is to be met. Pings wait for company, `grain` at most: a crowd's are sent,
+    /// and its pongs read, many at a time.
+    pub fn next_due(&self, grain: Duration) -> Option<Instant> {
+        let first = KINDS.iter().zip(&self.lines).filter_map(|(kind, line)| {
+            let due = line.front()?.due;
+            Some(if *kind == Kind::Ping { due + grain } else { due })
+        });
+        first.min()
     }
 
     /// Takes one that is due.
@@ -74,9 +80,9 @@ impl Timers {
     }
 }
 
-/// Deadlines this close together are met at once: waking costs more than what is due.
-pub fn grain(shortest: Duration) -> Duration {
-    (shortest / 1000).min(Duration::from_millis(20))
+/// How late a ping may be.
+pub fn grain(ping_interval: Duration) -> Duration {
+    ping_interval / 100
 }
 
 #[cfg(test)]
@@ -97,7 +103,7 @@ mod tests {
         assert!(!timers.add(Kind::Ping, at(150)));
         assert!(timers.add(Kind::Noop, at(50)));
         let mut out = Vec::new();
-        while let Some(due) = timers.next_due() {
+        while let Some(due) = timers.next_due(Duration::ZERO) {
             assert_eq!(timers.take_due(due - Duration::from_millis(1)), None);
             let (kind, deadline) = timers.take_due(due).expect("one is due");
             out.push((kind, (deadline.due - start).as_millis()));
