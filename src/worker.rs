@@ -88,9 +88,10 @@ async fn run(
     let drain = Drain::default();
     let Shared { current, hub, open } = shared;
     let policy = current.load().hub().cloned();
+    let pools = Pools::new(&drain);
     let local = Rc::new(Local {
-        hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), &drain),
-        pools: Pools::new(&drain),
+        hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), &pools, &drain),
+        pools,
         drain: drain.clone(),
     });
     drain.spawn_background(access::flush_lines());

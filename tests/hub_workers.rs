@@ -64,7 +64,8 @@ fn rules_hold_across_workers() {
         let mut poller = stray(&edge, worker);
         poller.enter("/");
         poller.begin_poll();
-        let second = poller.post.get(&poller.path().to_owned());
+        let path = poller.path().to_owned();
+        let second = poller.post.get(&path);
         let first = poller.polled();
         let mut answers = [(first.status, first.text()), (second.status, second.text())];
         answers.sort();

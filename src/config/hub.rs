@@ -2,10 +2,11 @@
 
 use super::field::{Field, Named};
 use super::section::Section;
+use super::sites;
 use super::units::{deadline, duration};
 use super::validate::{at_least_one, bytes};
 use super::{
-    Audience, Hub, HubLimits, Namespace, NamespaceAuth, Relay, Rule, Template, TemplatePart,
+    Audience, Hooks, Hub, HubLimits, Namespace, NamespaceAuth, Relay, Rule, Template, TemplatePart,
 };
 
 pub fn read(section: &Section<'_>) -> Hub {
@@ -18,6 +19,7 @@ pub fn read(section: &Section<'_>) -> Hub {
         connect_timeout: section.value("connect_timeout", deadline),
         limits: limits(&section.section("limits")),
         drain_over: section.section("drain").value("over", duration),
+        hooks: hooks(&section.section("hooks")),
         namespaces: namespaces(section),
     }
 }
@@ -49,6 +51,33 @@ fn origin(text: &str) -> Result<String, String> {
         }
     }
     Err(format!("{text:?} is no origin; write https://app.example.com, or \"*\" for any"))
+}
+
+fn hooks(section: &Section<'_>) -> Hooks {
+    Hooks {
+        timeout: section.value("timeout", deadline),
+        retry: section.value("retry", duration),
+        secret: section.written("secret").and_then(Field::read_secret),
+        headers: section.list("headers", header),
+        to: section.written("to").map(|_| sites::upstream(&section.section("to"))),
+    }
+}
+
+fn header(text: &str) -> Result<String, String> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if text.is_empty() || !text.bytes().all(letter) {
+        return Err(format!("{text:?} is no header; write cookie"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// A path of the application, asked by POST.
+fn hook(text: &str) -> Result<String, String> {
+    let letter = |byte: u8| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte);
+    if !text.starts_with('/') || text.contains("//") || !text.bytes().all(letter) {
+        return Err(format!("{text:?} is no path of the application; write /api/chat/message"));
+    }
+    Ok(text.to_owned())
 }
 
 fn limits(section: &Section<'_>) -> HubLimits {
@@ -88,7 +117,15 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
     }
     let join = section.list("join", |text| template(text, When::Connect));
     let (events, otherwise) = events(section, &join);
-    Namespace { name: named.name.to_owned(), auth: NamespaceAuth::Anyone, join, events, otherwise }
+    Namespace {
+        name: named.name.to_owned(),
+        auth: NamespaceAuth::Anyone,
+        join,
+        connect: section.get("connect", hook),
+        disconnect: section.get("disconnect", hook),
+        events,
+        otherwise,
+    }
 }
 
 fn namespace_name(name: &str) -> Result<(), String> {
@@ -132,11 +169,14 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         return Some(Rule::Deny);
     }
     if !field.is_map() {
-        field.refuse("is no rule; write deny, { relay: ROOM }, { join: ROOM } or { leave: ROOM }");
+        field.refuse(
+            "is no rule; write deny, { relay: ROOM }, { join: ROOM }, { leave: ROOM } or \
+             { forward: PATH }",
+        );
         return None;
     }
     let section = Section::of(field, namespace.keys("events"));
-    let verbs: Vec<_> = ["relay", "join", "leave"]
+    let verbs: Vec<_> = ["relay", "join", "leave", "forward"]
         .into_iter()
         .filter(|verb| section.written(verb).is_some())
         .collect();
@@ -149,8 +189,9 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         ["relay"] => Some(Rule::Relay(relay(&section, joined))),
         ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
         ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
+        ["forward"] => section.get("forward", hook).map(Rule::Forward),
         [] => {
-            section.refuse_lack("has no rule; write relay, join or leave, or deny alone");
+            section.refuse_lack("has no rule; write relay, join, leave or forward, or deny alone");
             None
         }
         _ => {

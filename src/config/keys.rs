@@ -300,9 +300,32 @@ static HUB: &[Key] = &[
         None,
         "The namespaces; no other can be joined.",
     ),
+    key("hooks", Kind::Object(HOOKS), None, "How the application is asked about clients."),
     later("redis"),
     later("recovery"),
-    later("hooks"),
+];
+
+static HOOKS: &[Key] = &[
+    key("timeout", Kind::Duration, Some("5s"), "How long one answer of the application may take."),
+    key(
+        "retry",
+        Kind::Duration,
+        Some("15s"),
+        "How long an application that fails or restarts is asked again; the same id each time.",
+    ),
+    key("secret", Kind::Secret, None, "Signs every request: x-vestibule-signature."),
+    key(
+        "headers",
+        Kind::List(&Kind::Text),
+        Some("[cookie, authorization, user-agent, accept-language]"),
+        "Headers of a client's handshake that the application gets.",
+    ),
+    key(
+        "to",
+        Kind::Short("targets", UPSTREAM),
+        None,
+        "Servers that are asked instead of the next of the client's site.",
+    ),
 ];
 
 static PING: &[Key] = &[
@@ -351,8 +374,13 @@ static NAMESPACE: &[Key] = &[
         Some("{}"),
         "What clients may send, by the event's name; '*' is every other.",
     ),
-    later("connect"),
-    later("disconnect"),
+    key("connect", Kind::Text, None, "A path of the application that decides who may connect."),
+    key(
+        "disconnect",
+        Kind::Text,
+        None,
+        "A path of the application that is told who has left, at least once.",
+    ),
 ];
 
 static RULE: &[Key] = &[
@@ -378,7 +406,12 @@ static RULE: &[Key] = &[
     ),
     key("echo", Kind::Flag, Some("false"), "The sender gets it too; with relay."),
     key("member", Kind::Flag, Some("true"), "The sender must be in the room; with relay."),
-    later("forward"),
+    key(
+        "forward",
+        Kind::Text,
+        None,
+        "A path of the application that answers the event; its answer is the acknowledgement.",
+    ),
     later("rate"),
     later("max"),
 ];

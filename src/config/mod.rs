@@ -201,7 +201,23 @@ pub struct Hub {
     pub limits: HubLimits,
     /// Over this time transports are closed when the process stops.
     pub drain_over: Duration,
+    pub hooks: Hooks,
     pub namespaces: Vec<Namespace>,
+}
+
+/// How the application is asked about clients.
+#[derive(Debug, Clone)]
+pub struct Hooks {
+    /// For one answer.
+    pub timeout: Duration,
+    /// How long an application that fails is asked again.
+    pub retry: Duration,
+    /// Signs every request.
+    pub secret: Option<Secret>,
+    /// Headers of the handshake that are passed on, in lower case.
+    pub headers: Vec<String>,
+    /// Asked instead of the `next` of the client's site.
+    pub to: Option<Upstream>,
 }
 
 #[derive(Debug, Clone)]
@@ -221,6 +237,10 @@ pub struct Namespace {
     pub auth: NamespaceAuth,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// The path of the application that decides who may connect.
+    pub connect: Option<String>,
+    /// The path of the application that is told who has left.
+    pub disconnect: Option<String>,
     /// Rules by event name, in the order written.
     pub events: Vec<(String, Rule)>,
     /// What holds for every other event: the rule of `"*"`.
@@ -238,7 +258,31 @@ pub enum Rule {
     Relay(Relay),
     Join(Vec<Template>),
     Leave(Vec<Template>),
+    /// The application answers, at this path.
+    Forward(String),
     Deny,
+}
+
+impl Config {
+    /// A hook that no application could answer.
+    fn asks_nobody(&self) -> Option<&str> {
+        let hub = self.hub.as_ref()?;
+        let asked = hub.hooks.to.is_some() || self.sites.iter().any(|site| site.next.is_some());
+        let mut hooks = hub.namespaces.iter().flat_map(Namespace::hooks);
+        hooks.next().filter(|_| !asked)
+    }
+}
+
+impl Namespace {
+    /// The paths of the application that are asked about clients here.
+    pub fn hooks(&self) -> impl Iterator<Item = &str> {
+        let rules = self.events.iter().map(|(_, rule)| rule).chain(&self.otherwise);
+        let forwards = rules.filter_map(|rule| match rule {
+            Rule::Forward(path) => Some(path),
+            _ => None,
+        });
+        self.connect.iter().chain(&self.disconnect).chain(forwards).map(String::as_str)
+    }
 }
 
 /// An event passed on to rooms, to everyone there but the sender.

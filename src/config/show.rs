@@ -5,8 +5,8 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, AdminAddress, Audience, Balance, Config, Hub, Level, Listen, LogFormat,
-    Namespace, NamespaceAuth, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
+    AccessTo, Action, AdminAddress, Audience, Balance, Config, Hooks, Hub, Level, Listen,
+    LogFormat, Namespace, NamespaceAuth, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -189,8 +189,22 @@ impl Hub {
             ("connect_timeout", time(self.connect_timeout)),
             ("limits", limits),
             ("drain", Yaml::map([("over", time(self.drain_over))])),
+            ("hooks", self.hooks.yaml()),
             ("namespaces", Yaml::named(namespaces)),
         ])
+    }
+}
+
+impl Hooks {
+    fn yaml(&self) -> Yaml {
+        let secret = self.secret.as_ref().map(|secret| Yaml::raw(secret.written()));
+        Yaml::map([
+            ("timeout", Yaml::text(show_duration(self.timeout))),
+            ("retry", Yaml::text(show_duration(self.retry))),
+            ("headers", Yaml::texts(&self.headers)),
+        ])
+        .with("secret", secret)
+        .with("to", self.to.as_ref().map(Upstream::yaml))
     }
 }
 
@@ -206,6 +220,8 @@ impl Namespace {
             ("join", Yaml::texts(&self.join)),
             ("events", Yaml::named(rules.chain(otherwise))),
         ])
+        .with("connect", self.connect.as_ref().map(Yaml::text))
+        .with("disconnect", self.disconnect.as_ref().map(Yaml::text))
     }
 }
 
@@ -215,6 +231,7 @@ impl Rule {
             Self::Relay(relay) => relay.yaml(),
             Self::Join(rooms) => Yaml::map([("join", Yaml::texts(rooms))]),
             Self::Leave(rooms) => Yaml::map([("leave", Yaml::texts(rooms))]),
+            Self::Forward(path) => Yaml::map([("forward", Yaml::text(path))]),
             Self::Deny => Yaml::text("deny"),
         }
     }

@@ -34,6 +34,12 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
     if file.written("sites").is_none() && file.written("hub").is_none() {
         file.refuse_lack("has neither sites nor hub, so there is nothing to do; write one");
     }
+    if let Some(path) = config.asks_nobody() {
+        let hub = file.section("hub");
+        hub.refuse(format!(
+            "has the hook {path}, but no site has a next that could answer; write hooks.to"
+        ));
+    }
     (config, reader.into_problems())
 }
 

@@ -2,15 +2,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
+use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
-use super::engine::{Above, Close, Delivery, Message, Outgoing, Session, Version};
+use super::engine::{Above, Close, Delivery, Id, Message, Outgoing, Session, Version};
+use super::forward::Waiting;
+use super::hooks::Hooks;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
@@ -24,12 +28,18 @@ pub struct Clients {
     /// By the session's place in the engine's table.
     clients: RefCell<Vec<Option<Rc<Client>>>>,
     outbox: Rc<Outbox>,
+    pub(super) hooks: Rc<Hooks>,
+    pub(super) drain: Drain,
+    /// Itself, for tasks that outlive a call.
+    me: Weak<Self>,
     events_in: Arc<Series>,
 }
 
 /// One session's sockets.
 #[derive(Default)]
-struct Client {
+pub struct Client {
+    /// With the application, which decides.
+    pub(super) connecting: RefCell<Vec<Arc<str>>>,
     sockets: RefCell<Vec<Rc<Socket>>>,
     /// Left by the server's will: what the client still sends there is ignored.
     left: RefCell<Vec<Arc<str>>>,
@@ -44,19 +54,28 @@ struct Partial {
 }
 
 impl Clients {
-    pub fn new(outbox: Rc<Outbox>, policy: Option<&Policy>) -> Rc<Self> {
-        let clients = Self {
+    pub fn new(
+        outbox: Rc<Outbox>,
+        hooks: Rc<Hooks>,
+        policy: Option<&Policy>,
+        drain: &Drain,
+    ) -> Rc<Self> {
+        let clients = Rc::new_cyclic(|me| Self {
             namespaces: RefCell::default(),
             clients: RefCell::default(),
             outbox,
+            hooks,
+            drain: drain.clone(),
+            me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
-        };
+        });
         clients.install(policy);
-        Rc::new(clients)
+        clients
     }
 
     /// Applies new rules to everybody who is here; who is in a namespace that is gone, leaves it.
     pub fn install(&self, policy: Option<&Policy>) {
+        self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
@@ -78,12 +97,18 @@ impl Clients {
     }
 
     /// The server's own disconnect of one socket; its client does not come back by itself.
-    fn expel(&self, socket: &Rc<Socket>) {
+    pub(super) fn expel(&self, socket: &Rc<Socket>) {
         say(&socket.session, packet::disconnect(&socket.namespace.name));
         if let Some(client) = self.client(&socket.session) {
             client.left.borrow_mut().push(Arc::clone(&socket.namespace.name));
             client.remove(socket);
         }
+        self.part(socket, "server namespace disconnect");
+    }
+
+    /// The socket has left its namespace.
+    fn part(&self, socket: &Socket, reason: &str) {
+        self.farewell(socket, reason);
         socket.namespace.remove(socket);
     }
 
@@ -96,11 +121,29 @@ impl Clients {
         }
     }
 
-    fn emit(&self, namespace: &Namespace, target: Target, message: Message, delivery: Delivery) {
+    pub(super) fn emit(
+        &self,
+        namespace: &Namespace,
+        target: Target,
+        message: Message,
+        delivery: Delivery,
+    ) {
         let message = Arc::new(message);
         namespace.deliver(&target, &Outgoing::new(Arc::clone(&message)), delivery);
         let (namespace, target) = (Arc::clone(&namespace.name), Arc::new(target));
         self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery });
+    }
+
+    fn forget(&self, session: &Session) -> Option<Rc<Client>> {
+        let mut clients = self.clients.borrow_mut();
+        let client = clients.get_mut(session.key.index as usize).and_then(Option::take);
+        while clients.pop_if(|last| last.is_none()).is_some() {}
+        if clients.is_empty() || clients.len().is_power_of_two() {
+            // What a crowd needed goes when it has left.
+            let left = clients.len();
+            clients.shrink_to(left * 2);
+        }
+        client
     }
 
     fn client(&self, session: &Session) -> Option<Rc<Client>> {
@@ -150,7 +193,7 @@ impl Clients {
         };
         if head.kind == Kind::Connect {
             packet::check_data(head)?;
-            return self.connect(session, client, name);
+            return self.connect(session, client, name, head.data);
         }
         let Some(socket) = client.find(name) else {
             // What was on its way when the server closed the namespace is no offence.
@@ -168,58 +211,106 @@ impl Clients {
             Kind::Disconnect => {
                 packet::check_data(head)?;
                 client.remove(&socket);
-                socket.namespace.remove(&socket);
+                self.part(&socket, "client namespace disconnect");
                 Ok(())
             }
             Kind::Connect | Kind::ConnectError => Err(Malformed),
         }
     }
 
-    fn connect(&self, session: &Rc<Session>, client: &Client, name: &str) -> Result<(), Malformed> {
-        if client.find(name).is_some() {
+    fn connect(
+        &self,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        name: &str,
+        auth: &str,
+    ) -> Result<(), Malformed> {
+        let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
+        if connecting || client.find(name).is_some() {
             return Err(Malformed);
         }
         let namespace = self.namespaces.borrow().get(name).cloned();
         let Some(namespace) = namespace else {
-            say(session, packet::connect_error(name, "Invalid namespace"));
+            say(session, packet::connect_error(name, "Invalid namespace", None));
             return Ok(());
         };
-        let socket = namespace.enter(session);
-        let policy = namespace.policy();
-        let joined = rules::rooms_at_connect(&policy.join, socket.id.as_str());
-        if joined.and_then(|rooms| namespace.join(&socket, &rooms, policy.rooms_max)).is_err() {
-            namespace.remove(&socket);
-            say(session, packet::connect_error(name, "unauthorized"));
+        if let (Some(path), Some(me)) = (&namespace.policy().connect, self.me.upgrade()) {
+            let auth = serde_json::from_str(auth).unwrap_or_else(|_| Value::Object(Map::new()));
+            me.ask_to_connect(session, client, &namespace, path, auth);
             return Ok(());
         }
-        client.left.borrow_mut().retain(|left| left.as_ref() != name);
+        if let Err(denial) = self.enter(session, client, &namespace, Id::random(), &[]) {
+            say(session, packet::connect_error(name, denial.code(), None));
+        }
+        Ok(())
+    }
+
+    /// A socket in its namespace and its first rooms; its client is told.
+    pub(super) fn enter(
+        &self,
+        session: &Rc<Session>,
+        client: &Client,
+        namespace: &Rc<Namespace>,
+        id: Id,
+        more: &[String],
+    ) -> Result<Rc<Socket>, Denial> {
+        let policy = namespace.policy();
+        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
+        rooms.extend_from_slice(more);
+        let socket = namespace.enter(session, id);
+        if let Err(denial) = namespace.join(&socket, &rooms, policy.rooms_max) {
+            namespace.remove(&socket);
+            return Err(denial);
+        }
+        client.left.borrow_mut().retain(|left| *left != namespace.name);
         client.sockets.borrow_mut().push(Rc::clone(&socket));
         let words = match session.version {
-            Version::V4 => format!(r#"{{"sid":"{}"}}"#, socket.id),
+            Version::V4 => format!(r#"{{"sid":"{id}"}}"#),
             Version::V3 => String::new(),
         };
-        say(session, packet::connect(name, &words));
-        Ok(())
+        say(session, packet::connect(&namespace.name, &words));
+        Ok(socket)
     }
 
     fn take_event(
         &self,
-        socket: &Socket,
+        socket: &Rc<Socket>,
         head: &Head<'_>,
         parts: Vec<Bytes>,
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
         let policy = socket.namespace.policy();
-        let done = policy.rules.decide(&event, socket.id.as_str());
-        let done = done.and_then(|action| self.act(socket, action, parts, policy.rooms_max));
-        match done {
-            Ok(()) => socket.acknowledge(head.ack, r#"[{"ok":true}]"#),
-            Err(denial) => {
-                let data = format!(r#"[{{"error":{{"code":"{}"}}}}]"#, denial.code());
-                socket.acknowledge(head.ack, &data);
+        if socket.backlog.borrow().is_some() {
+            let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
+            if let Some(Err(denial)) = self.queue_behind(socket, waiting) {
+                socket.deny(head.ack, denial);
             }
+            return Ok(());
+        }
+        match (policy.rules.decide(&event, socket.id.as_str()), self.me.upgrade()) {
+            (Ok(Action::Forward(path)), Some(me)) => {
+                let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
+                me.forward(socket, path, waiting);
+            }
+            (decided, _) => self.settle_event(socket, decided, head.ack, parts, policy.rooms_max),
         }
         Ok(())
+    }
+
+    /// Does what the rules say, and acknowledges.
+    pub(super) fn settle_event(
+        &self,
+        socket: &Socket,
+        decided: Result<Action<'_>, Denial>,
+        ack: Option<u64>,
+        parts: Vec<Bytes>,
+        rooms_max: usize,
+    ) {
+        let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
+        match done {
+            Ok(()) => socket.acknowledge(ack, r#"[{"ok":true}]"#),
+            Err(denial) => socket.deny(ack, denial),
+        }
     }
 
     fn act(
@@ -236,6 +327,8 @@ impl Clients {
                 namespace.leave(socket, &rooms);
                 Ok(())
             }
+            // Asked about before it comes here.
+            Action::Forward(_) => Err(Denial::Busy),
             Action::Relay { rooms, data, volatile, echo, member } => {
                 let inside = |rooms: &Vec<String>| namespace.is_member(socket, rooms);
                 if member && !rooms.as_ref().is_none_or(inside) {
@@ -246,7 +339,7 @@ impl Clients {
                 let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
                 self.emit(
                     namespace,
-                    Target { rooms, but },
+                    Target { rooms, except: Vec::new(), but },
                     Message::with_parts(text, parts),
                     delivery,
                 );
@@ -280,7 +373,7 @@ impl Above for Clients {
                 *place = Some(Rc::clone(&client));
             }
         }
-        if session.version == Version::V3 && self.connect(session, &client, "/").is_err() {
+        if session.version == Version::V3 && self.connect(session, &client, "/", "").is_err() {
             session.close_later(Close::ParseError);
         }
     }
@@ -297,11 +390,10 @@ impl Above for Clients {
         }
     }
 
-    fn closed(&self, session: &Rc<Session>, _why: Close) {
-        let client =
-            self.clients.borrow_mut().get_mut(session.key.index as usize).and_then(Option::take);
+    fn closed(&self, session: &Rc<Session>, why: Close) {
+        let client = self.forget(session);
         for socket in client.iter().flat_map(|client| client.sockets.take()) {
-            socket.namespace.remove(&socket);
+            self.part(&socket, why.as_str());
         }
     }
 

@@ -1,7 +1,10 @@
 //! The Socket.IO hub; the only face of it to the rest of the edge.
 
+mod binary;
 mod clients;
 mod engine;
+mod forward;
+mod hooks;
 mod namespace;
 mod outbox;
 mod packet;
@@ -19,9 +22,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::drain::Drain;
 use crate::exchange::{Client, Request};
+use crate::upstream::Pools;
 
 use clients::Clients;
 use engine::{Ask, Close, Engine, MAILBOX, Node, Place};
+use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
 
 pub use engine::{Answered, echo};
@@ -92,11 +97,13 @@ impl Shard {
         hub: &Hub,
         inbox: Inbox,
         policy: Option<&Policy>,
+        pools: &Rc<Pools>,
         drain: &Drain,
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
         let outbox = Outbox::start(others.map(|(_, letters)| letters.clone()).collect(), drain);
-        let clients = Clients::new(outbox, policy);
+        let hooks = Hooks::new(Rc::clone(pools), drain);
+        let clients = Clients::new(outbox, hooks, policy, drain);
         let place = Place {
             node: hub.node,
             worker,

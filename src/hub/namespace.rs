@@ -1,6 +1,6 @@
 //! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use super::socket::Socket;
 pub struct Target {
     /// Everyone who is in one of these; `None` is everyone.
     pub rooms: Option<Vec<String>>,
+    /// Who is in one of these is left out.
+    pub except: Vec<String>,
     /// This socket is left out.
     pub but: Option<Id>,
 }
@@ -56,14 +58,22 @@ impl Namespace {
     }
 
     /// A new socket, in no room but its own.
-    pub fn enter(self: &Rc<Self>, session: &Rc<Session>) -> Rc<Socket> {
+    pub fn enter(self: &Rc<Self>, session: &Rc<Session>, id: Id) -> Rc<Socket> {
         self.count.increment();
         let mut sockets = self.sockets.borrow_mut();
         let entry = sockets.vacant_entry();
         // 2^32 sockets would need terabytes.
         let key = u32::try_from(entry.key()).unwrap_or(u32::MAX);
         let (session, namespace) = (Rc::clone(session), Rc::clone(self));
-        let socket = Rc::new(Socket { id: Id::random(), session, namespace, key });
+        let socket = Rc::new(Socket {
+            id,
+            session,
+            namespace,
+            key,
+            data: RefCell::default(),
+            backlog: RefCell::default(),
+            gone: Cell::new(false),
+        });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);
         socket
@@ -72,11 +82,18 @@ impl Namespace {
     /// The socket has left, and its rooms with it.
     pub fn remove(&self, socket: &Socket) {
         self.count.decrement();
+        socket.gone.set(true);
         self.rooms.borrow_mut().leave_all(socket.key);
         self.by_id.borrow_mut().remove(&socket.id);
         let mut sockets = self.sockets.borrow_mut();
         if sockets.contains(socket.key as usize) {
             let removed = sockets.remove(socket.key as usize);
+            let left = sockets.len();
+            if left == 0 || left.is_power_of_two() {
+                // What a crowd needed goes when it has left.
+                sockets.shrink_to_fit();
+                self.by_id.borrow_mut().shrink_to(left * 2);
+            }
             drop(sockets);
             drop(removed);
         }
@@ -105,6 +122,10 @@ impl Namespace {
         }
     }
 
+    pub fn rooms_of(&self, socket: &Socket) -> Vec<String> {
+        self.rooms.borrow().of(socket.key).map(str::to_owned).collect()
+    }
+
     pub fn is_member(&self, socket: &Socket, names: &[String]) -> bool {
         let rooms = self.rooms.borrow();
         names.iter().all(|name| rooms.is_member(socket.key, name))
@@ -115,8 +136,13 @@ impl Namespace {
         let (sockets, rooms_of) = (self.sockets.borrow(), self.rooms.borrow());
         let but = target.but.and_then(|id| self.by_id.borrow().get(&id).copied());
         let mut delivered = 0;
+        let out = |key: u32| {
+            let inside =
+                |room: &String| rooms_of.is_member(key, room) || self.own(room) == Some(key);
+            Some(key) == but || target.except.iter().any(inside)
+        };
         let mut deliver = |key: u32| {
-            let socket = sockets.get(key as usize).filter(|_| Some(key) != but);
+            let socket = sockets.get(key as usize).filter(|_| !out(key));
             if socket.is_some_and(|socket| socket.session.send(message, delivery)) {
                 delivered += 1;
             }

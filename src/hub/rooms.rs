@@ -90,6 +90,11 @@ impl Rooms {
         if let Some(stays) = self.stays.get_mut(member as usize) {
             *stays = Vec::new();
         }
+        while self.stays.pop_if(|last| last.is_empty()).is_some() {}
+        if self.stays.is_empty() || self.stays.len().is_power_of_two() {
+            // What a crowd needed goes when it has left.
+            self.stays.shrink_to(self.stays.len() * 2);
+        }
     }
 
     /// Removes one stay; what moves into its places is told of its new position.
@@ -126,6 +131,13 @@ impl Rooms {
     pub fn members(&self, name: &str) -> impl Iterator<Item = u32> {
         let room = self.by_name.get(name).and_then(|room| self.rooms.get(*room));
         room.into_iter().flat_map(|room| &room.seats).map(|seat| seat.member)
+    }
+
+    /// The rooms that the member is in.
+    pub fn of(&self, member: u32) -> impl Iterator<Item = &str> {
+        let rooms =
+            self.stays_of(member).iter().filter_map(|stay| self.rooms.get(stay.room as usize));
+        rooms.map(|room| room.name.as_ref())
     }
 
     /// How many rooms the member is in.

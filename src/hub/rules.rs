@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -30,6 +31,22 @@ pub enum Action<'a> {
     },
     Join(Vec<String>),
     Leave(Vec<String>),
+    /// The application is asked, at this path.
+    Forward(Arc<str>),
+}
+
+impl Action<'_> {
+    pub fn into_owned(self) -> Action<'static> {
+        match self {
+            Self::Relay { rooms, data, volatile, echo, member } => {
+                let data = Cow::Owned(data.into_owned());
+                Action::Relay { rooms, data, volatile, echo, member }
+            }
+            Self::Join(rooms) => Action::Join(rooms),
+            Self::Leave(rooms) => Action::Leave(rooms),
+            Self::Forward(path) => Action::Forward(path),
+        }
+    }
 }
 
 /// Why nothing is done; the word is the acknowledgement's `code`.
@@ -41,6 +58,8 @@ pub enum Denial {
     BadArguments,
     NotMember,
     TooManyRooms,
+    /// Too many events wait for the application.
+    Busy,
 }
 
 impl Denial {
@@ -51,6 +70,7 @@ impl Denial {
             Self::BadArguments => "bad_arguments",
             Self::NotMember => "not_member",
             Self::TooManyRooms => "too_many_rooms",
+            Self::Busy => "busy",
         }
     }
 }
@@ -77,6 +97,7 @@ impl Rules {
             Some(Rule::Join(rooms)) => Ok(Action::Join(words.rooms(rooms)?)),
             Some(Rule::Leave(rooms)) => Ok(Action::Leave(words.rooms(rooms)?)),
             Some(Rule::Relay(relay)) => words.relay(relay, event),
+            Some(Rule::Forward(path)) => Ok(Action::Forward(path.as_str().into())),
         }
     }
 }
@@ -256,6 +277,7 @@ mod tests {
                 format!("{} {data}", rooms.unwrap_or_default().join(" "))
             }
             Action::Join(rooms) | Action::Leave(rooms) => rooms.join(" "),
+            Action::Forward(path) => path.to_string(),
         })
     }
 

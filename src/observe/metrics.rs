@@ -244,6 +244,7 @@ metrics! {
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";
     HUB_BYTES: Counter "vestibule_hub_bytes_total" ["direction"] "Bytes of Engine.IO messages.";
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
+    HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts, farewells lost.";
     HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Access lines dropped because the log could not take them.";
     RELOADS: Counter "vestibule_reloads_total" ["verdict"] "Reloads, installed or refused.";

@@ -127,6 +127,10 @@ impl Router {
             return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
+        // What the application answers for the hub is not there for anybody else.
+        if self.hub.as_ref().is_some_and(|policy| policy.is_private(request.uri().path())) {
+            return Err(Fault::PRIVATE);
+        }
         let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
         access.route = Some(Arc::clone(&route.count));
         match &route.handler {

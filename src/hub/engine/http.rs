@@ -13,14 +13,14 @@ use tracing::debug;
 
 use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
 
-use super::Engine;
 use super::origin::Verdict;
 use super::packet::{Form, Version};
 use super::polling::{Answer, Polling};
 use super::request::{Query, Refusal, Transport as Asked};
-use super::session::{Session, Transport};
+use super::session::{Arrival, Session, Transport};
 use super::sid::Id;
 use super::websocket::WebSocket;
+use super::{Engine, Handshake};
 
 /// What one worker asks of the one on which a session lives.
 pub enum Ask {
@@ -143,10 +143,9 @@ impl Engine {
         if self.drain.is_leaving() {
             return Err(Refusal::Busy);
         }
-        let (address, base64) = (client.address, query.base64);
+        let arrival = self.arrival(version, query, &request, client);
         if transport == Asked::Polling {
-            let session =
-                self.open(version, address, base64, Transport::Polling(Polling::default()));
+            let session = self.open(arrival, Transport::Polling(Polling::default()));
             let answer = self.open_payload(&session);
             self.above.opened(&session);
             return respond(answer, query.jsonp.as_deref());
@@ -158,12 +157,28 @@ impl Engine {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
             let Ok(Ok((stream, early))) = taken else { return };
             let websocket = WebSocket::new(Socket::from(stream), &early);
-            let session = engine.open(version, address, base64, Transport::WebSocket(websocket));
+            let session = engine.open(arrival, Transport::WebSocket(websocket));
             engine.send_open(&session);
             engine.above.opened(&session);
             engine.run(session);
         });
         Ok(response)
+    }
+
+    fn arrival(
+        &self,
+        version: Version,
+        query: &Query,
+        request: &Request,
+        client: &Client,
+    ) -> Arrival {
+        let handshake = self.settings().remember.as_ref().map(|remember| {
+            let text = request.uri().query().unwrap_or_default();
+            Rc::new(Handshake::of(client, text, request.headers(), remember))
+        });
+        // A script's text has no room for bytes.
+        let base64 = query.base64 || query.jsonp.is_some();
+        Arrival { version, address: client.address, base64, handshake }
     }
 
     async fn get(self: &Rc<Self>, id: Id, query: &Query) -> Result<Response, Refusal> {

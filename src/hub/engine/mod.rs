@@ -6,6 +6,7 @@
 
 mod echo;
 pub mod frame;
+mod handshake;
 mod http;
 mod origin;
 mod outgoing;
@@ -20,12 +21,12 @@ mod websocket;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use ::http::header::HeaderName;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -36,15 +37,17 @@ use crate::observe::metrics::{self, Series};
 
 pub use echo::serve as echo;
 pub use frame::FrameError;
+pub use handshake::Handshake;
 pub use http::{Answered, Ask, MAILBOX};
 pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
+pub use request::decode;
 pub use session::{Delivery, Session};
 pub use sid::{Id, Node};
 
 use http::heed;
-use session::{Transport, Words};
+use session::{Arrival, Transport};
 use timers::{Deadline, Kind, Timers};
 use websocket::WebSocket;
 
@@ -75,6 +78,8 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
+    /// Headers of the handshake that are kept with the session; `None`: nothing is.
+    pub remember: Option<Vec<HeaderName>>,
 }
 
 impl Default for Settings {
@@ -88,6 +93,7 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             origins: Origins::default(),
+            remember: None,
         }
     }
 }
@@ -127,6 +133,18 @@ impl Close {
         }
     }
 
+    /// The word of Node's `disconnect` event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TransportClose | Self::TooSlow => "transport close",
+            Self::TransportError | Self::BadFrame(_) => "transport error",
+            Self::PingTimeout => "ping timeout",
+            Self::ParseError => "parse error",
+            Self::Forced | Self::Unsettled => "forced server close",
+            Self::ShuttingDown => "server shutting down",
+        }
+    }
+
     /// The WebSocket close code; Node sends none but for bad frames.
     fn code(self) -> Option<u16> {
         match self {
@@ -153,6 +171,22 @@ struct Table {
     sessions: Slab<Rc<Session>>,
     by_id: HashMap<Id, u32>,
     births: u32,
+}
+
+impl Table {
+    /// What a crowd needed goes when it has left; looked at rarely, since it takes time.
+    fn give_back(&mut self, timers: &mut Timers) {
+        let left = self.sessions.len();
+        if left == 0 || left.is_power_of_two() {
+            self.sessions.shrink_to_fit();
+            self.by_id.shrink_to(left * 2);
+            timers.retain(|key| self.known(key).is_some());
+        }
+    }
+
+    fn known(&self, key: Key) -> Option<&Rc<Session>> {
+        self.sessions.get(key.index as usize).filter(|session| session.key == key)
+    }
 }
 
 /// How long a closed WebSocket may take to go, and a closed polling session to be heard.
@@ -262,13 +296,7 @@ impl Engine {
     }
 
     /// Enters a new session and tells the layer above.
-    fn open(
-        self: &Rc<Self>,
-        version: Version,
-        address: IpAddr,
-        base64: bool,
-        transport: Transport,
-    ) -> Rc<Session> {
+    fn open(self: &Rc<Self>, arrival: Arrival, transport: Transport) -> Rc<Session> {
         self.count_transport(&transport, 1);
         let id = Id::of_session(self.node, self.worker);
         let session = {
@@ -278,13 +306,14 @@ impl Engine {
             let entry = table.sessions.vacant_entry();
             // 2^32 sessions would need terabytes.
             let index = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-            let words = Words { id, version, address, key: Key { index, birth }, base64 };
-            let session = Rc::new(Session::new(self, &words, transport));
+            let key = Key { index, birth };
+            let session = Rc::new(Session::new(self, id, key, arrival, transport));
             entry.insert(Rc::clone(&session));
             table.by_id.insert(id, index);
             session
         };
-        self.arm(&session, if version == Version::V4 { Kind::Ping } else { Kind::Silence });
+        let beat = if session.version == Version::V4 { Kind::Ping } else { Kind::Silence };
+        self.arm(&session, beat);
         self.arm(&session, Kind::Settle);
         session
     }
@@ -339,9 +368,10 @@ impl Engine {
     fn forget(&self, session: &Rc<Session>) {
         let mut table = self.table.borrow_mut();
         let index = session.key.index as usize;
-        if table.sessions.get(index).is_some_and(|known| known.key == session.key) {
+        if table.known(session.key).is_some() {
             let known = table.sessions.remove(index);
             table.by_id.remove(&session.id);
+            table.give_back(&mut self.timers.borrow_mut());
             drop(table);
             drop(known);
         }
@@ -450,8 +480,7 @@ impl Engine {
     fn meet(&self, kind: Kind, deadline: Deadline) {
         let session = {
             let table = self.table.borrow();
-            let session = table.sessions.get(deadline.key.index as usize);
-            session.filter(|session| session.key == deadline.key).cloned()
+            table.known(deadline.key).cloned()
         };
         let Some(session) = session else { return };
         let holds = session.serial() == deadline.serial;

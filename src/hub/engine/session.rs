@@ -13,13 +13,15 @@ use super::polling::Polling;
 use super::sid::Id;
 use super::timers::Kind;
 use super::websocket::WebSocket;
-use super::{Close, Engine, Key};
+use super::{Close, Engine, Handshake, Key};
 
 /// One Engine.IO session.
 pub struct Session {
     pub id: Id,
     pub version: Version,
     pub address: IpAddr,
+    /// What is remembered of its first request, if anybody wants to know.
+    pub handshake: Option<Rc<Handshake>>,
     /// Where it stands in the engine's table; unique among the living.
     pub key: Key,
     /// The client takes no binary.
@@ -104,13 +106,20 @@ pub enum Delivery {
 }
 
 impl Session {
-    pub(super) fn new(engine: &Rc<Engine>, words: &Words, transport: Transport) -> Self {
+    pub(super) fn new(
+        engine: &Rc<Engine>,
+        id: Id,
+        key: Key,
+        arrival: Arrival,
+        transport: Transport,
+    ) -> Self {
         Self {
-            id: words.id,
-            version: words.version,
-            address: words.address,
-            key: words.key,
-            base64: words.base64,
+            id,
+            version: arrival.version,
+            address: arrival.address,
+            handshake: arrival.handshake,
+            key,
+            base64: arrival.base64,
             engine: Rc::clone(engine),
             blocked: Cell::new(matches!(transport, Transport::Polling(_))),
             transport: RefCell::new(transport),
@@ -263,11 +272,10 @@ impl Session {
     }
 }
 
-/// What a session is made of, besides its transport.
-pub(super) struct Words {
-    pub id: Id,
+/// What the request that opens a session tells of it.
+pub(super) struct Arrival {
     pub version: Version,
     pub address: IpAddr,
-    pub key: Key,
     pub base64: bool,
+    pub handshake: Option<Rc<Handshake>>,
 }

@@ -64,6 +64,14 @@ impl Timers {
         first.min()
     }
 
+    /// Forgets the deadlines of whom `holds` does not know.
+    pub fn retain(&mut self, holds: impl Fn(Key) -> bool) {
+        for line in &mut self.lines {
+            line.retain(|deadline| holds(deadline.key));
+            line.shrink_to(line.len() * 2);
+        }
+    }
+
     /// Takes one that is due.
     pub fn take_due(&mut self, now: Instant) -> Option<(Kind, Deadline)> {
         for (kind, line) in KINDS.iter().zip(&mut self.lines) {
