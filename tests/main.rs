@@ -35,6 +35,8 @@ mod hub_old_clients;
 mod hub_origins;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
+/// Clients that come back after their connection was cut.
+mod hub_recovery;
 /// What clients may do in a namespace.
 mod hub_rules;
 /// Clients that do not read.

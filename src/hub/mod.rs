@@ -12,6 +12,8 @@ mod outbox;
 mod packet;
 mod partial;
 mod policy;
+mod recovery;
+mod returning;
 mod rooms;
 mod rules;
 mod socket;
@@ -31,6 +33,7 @@ use clients::Clients;
 use engine::{Admission, Ask, Close, Engine, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
+use recovery::Recovery;
 
 pub use engine::{Answered, echo};
 pub use policy::Policy;
@@ -111,9 +114,12 @@ impl Shard {
         drain: &Drain,
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
-        let outbox = Outbox::start(others.map(|(_, letters)| letters.clone()).collect(), drain);
+        let outbox =
+            Outbox::start(others.map(|(other, letters)| (other, letters.clone())).collect(), drain);
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let clients = Clients::new(outbox, hooks, policy, drain);
+        let workers = hub.letters.len();
+        let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
+        let clients = Clients::new(outbox, hooks, recovery, policy, drain);
         let place = Place {
             node: hub.node,
             worker,

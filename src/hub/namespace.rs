@@ -1,6 +1,6 @@
 //! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::observe::metrics::{self, Series};
 use super::engine::{Delivery, Id, Outgoing, Session};
 use super::meter::Meters;
 use super::policy::NamespacePolicy;
+use super::recovery::{Log, Stamp};
 use super::rooms::Rooms;
 use super::rules::Denial;
 use super::socket::Socket;
@@ -33,6 +34,8 @@ pub struct Namespace {
     sockets: RefCell<Slab<Rc<Socket>>>,
     by_id: RefCell<HashMap<Id, u32>>,
     rooms: RefCell<Rooms>,
+    /// For those who come back.
+    pub log: Log,
     count: Arc<Series>,
     events_out: Arc<Series>,
 }
@@ -45,6 +48,7 @@ impl Namespace {
             sockets: RefCell::default(),
             by_id: RefCell::default(),
             rooms: RefCell::default(),
+            log: Log::default(),
             count: metrics::series(&metrics::HUB_SOCKETS, &[name]),
             events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
         })
@@ -75,6 +79,7 @@ impl Namespace {
             backlog: RefCell::default(),
             gone: Cell::new(false),
             meters: Meters::default(),
+            ticket: OnceCell::new(),
         });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);
@@ -113,14 +118,22 @@ impl Namespace {
             return Err(Denial::TooManyRooms);
         }
         for name in names {
-            rooms.join(socket.key, name);
+            let joined = rooms.join(socket.key, name);
+            self.note_move(socket, name, joined, true);
         }
         Ok(())
     }
 
     pub fn leave(&self, socket: &Socket, names: &[String]) {
         for name in names {
-            self.rooms.borrow_mut().leave(socket.key, name);
+            let left = self.rooms.borrow_mut().leave(socket.key, name);
+            self.note_move(socket, name, left, false);
+        }
+    }
+
+    fn note_move(&self, socket: &Socket, room: &str, moved: bool, joined: bool) {
+        if let Some(ticket) = socket.ticket.get().filter(|_| moved) {
+            ticket.note_move(&self.log, room, joined);
         }
     }
 
@@ -134,7 +147,13 @@ impl Namespace {
     }
 
     /// Queues a message for every socket of this worker that it is for.
-    pub fn deliver(&self, target: &Target, message: &Rc<Outgoing>, delivery: Delivery) {
+    pub fn deliver(
+        &self,
+        target: &Target,
+        message: &Rc<Outgoing>,
+        delivery: Delivery,
+        stamp: Option<Stamp>,
+    ) {
         let (sockets, rooms_of) = (self.sockets.borrow(), self.rooms.borrow());
         let but = target.but.and_then(|id| self.by_id.borrow().get(&id).copied());
         let mut delivered = 0;
@@ -144,9 +163,11 @@ impl Namespace {
             Some(key) == but || target.except.iter().any(inside)
         };
         let mut deliver = |key: u32| {
-            let socket = sockets.get(key as usize).filter(|_| !out(key));
-            if socket.is_some_and(|socket| socket.session.send(message, delivery)) {
-                delivered += 1;
+            let Some(socket) = sockets.get(key as usize).filter(|_| !out(key)) else { return };
+            let sent = socket.session.send(message, delivery);
+            delivered += i64::from(sent);
+            if let (Some(stamp), Some(ticket)) = (stamp, socket.ticket.get()) {
+                ticket.note_sent(stamp, delivery, sent);
             }
         };
         match target.rooms.as_deref() {

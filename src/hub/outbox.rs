@@ -17,11 +17,19 @@ use crate::drain::Drain;
 use super::engine::{Delivery, Message};
 use super::namespace::Target;
 use super::policy::Policy;
+use super::recovery::{self, Stamp};
 
 /// What a worker is told.
 #[derive(Clone)]
 pub enum Notice {
-    Emit { namespace: Arc<str>, target: Arc<Target>, message: Arc<Message>, delivery: Delivery },
+    Emit {
+        namespace: Arc<str>,
+        target: Arc<Target>,
+        message: Arc<Message>,
+        delivery: Delivery,
+        stamp: Option<Stamp>,
+    },
+    Recovery(Box<recovery::Letter>),
 }
 
 /// What the main thread has a worker do; answered when it is done.
@@ -48,6 +56,7 @@ pub struct Outbox {
 }
 
 struct Pigeonhole {
+    worker: usize,
     to: mpsc::Sender<Letter>,
     waiting: RefCell<Vec<Notice>>,
     filled: Notify,
@@ -56,8 +65,9 @@ struct Pigeonhole {
 
 impl Outbox {
     /// To all of `others`, with one task each.
-    pub fn start(others: Vec<mpsc::Sender<Letter>>, drain: &Drain) -> Rc<Self> {
-        let boxes = others.into_iter().map(|to| Pigeonhole {
+    pub fn start(others: Vec<(usize, mpsc::Sender<Letter>)>, drain: &Drain) -> Rc<Self> {
+        let boxes = others.into_iter().map(|(worker, to)| Pigeonhole {
+            worker,
             to,
             waiting: RefCell::default(),
             filled: Notify::new(),
@@ -72,12 +82,13 @@ impl Outbox {
 
     /// Leaves at the end of this turn.
     pub fn tell_all(&self, notice: &Notice) {
-        for pigeonhole in &self.boxes {
-            let mut waiting = pigeonhole.waiting.borrow_mut();
-            waiting.push(notice.clone());
-            pigeonhole.congested.set(waiting.len() > WAITING_MAX);
-            pigeonhole.filled.notify_one();
-        }
+        self.boxes.iter().for_each(|pigeonhole| pigeonhole.put(notice.clone()));
+    }
+
+    /// To one other worker, in order with what all are told.
+    pub fn tell(&self, worker: usize, notice: Notice) {
+        let found = self.boxes.iter().find(|pigeonhole| pigeonhole.worker == worker);
+        found.inspect(|pigeonhole| pigeonhole.put(notice));
     }
 
     /// True if nothing more may be added now; the waker is called when that changes.
@@ -103,5 +114,14 @@ impl Outbox {
                 self.readers.take().into_iter().for_each(Waker::wake);
             }
         }
+    }
+}
+
+impl Pigeonhole {
+    fn put(&self, notice: Notice) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push(notice);
+        self.congested.set(waiting.len() > WAITING_MAX);
+        self.filled.notify_one();
     }
 }

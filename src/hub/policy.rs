@@ -14,6 +14,7 @@ use crate::upstream::{Registry, Upstream};
 
 use super::engine::{Bounds, Origins, Settings, decode};
 use super::meter::Allowance;
+use super::recovery::RecoveryPolicy;
 use super::rules::Rules;
 
 /// Compiled from `hub:`; frozen.
@@ -26,6 +27,7 @@ pub struct Policy {
     /// What one client may send.
     pub allowance: Allowance,
     pub memory: MemoryMax,
+    pub recovery: Option<RecoveryPolicy>,
 }
 
 /// How the application is asked about clients.
@@ -95,6 +97,7 @@ impl Policy {
             hooks,
             allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
             memory: hub.limits.memory,
+            recovery: RecoveryPolicy::compile(hub),
         }
     }
 
