@@ -155,7 +155,7 @@ impl Clients {
                 }
             }
             Notice::Recovery(letter) => {
-                self.recovery.receive(*letter, |name| self.namespace(name));
+                self.recovery.receive(*letter, &|name| self.namespace(name));
             }
         }
     }
@@ -343,10 +343,13 @@ impl Clients {
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
         auth: Value,
-        returned: Option<Box<Returned>>,
+        returned: Option<Arc<Returned>>,
     ) {
         if let Some(path) = &namespace.policy().connect {
             return self.ask_to_connect(session, client, namespace, path, auth, returned);
+        }
+        if !self.may_enter(session, returned.as_ref()) {
+            return;
         }
         let id = id_of(returned.as_deref());
         if let Err(denial) = self.enter(session, client, namespace, id, &[], returned.as_deref()) {

@@ -49,7 +49,7 @@ impl Clients {
         namespace: &Rc<Namespace>,
         path: &Arc<str>,
         auth: Value,
-        returned: Option<Box<Returned>>,
+        returned: Option<Arc<Returned>>,
     ) {
         let id = id_of(returned.as_deref());
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
@@ -61,10 +61,8 @@ impl Clients {
             let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
             let outcome = clients.hooks.ask(&question, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
-            if session.is_open() {
-                clients.connected(&session, &client, &namespace, id, outcome, returned);
-            } else if let Some(returned) = returned {
-                clients.recovery.keep(returned);
+            if session.is_open() && clients.may_enter(&session, returned.as_ref()) {
+                clients.connected(&session, &client, &namespace, id, outcome, returned.as_deref());
             }
         });
     }
@@ -76,9 +74,8 @@ impl Clients {
         namespace: &Rc<Namespace>,
         id: Id,
         outcome: Outcome,
-        returned: Option<Box<Returned>>,
+        back: Option<&Returned>,
     ) {
-        let back = returned.as_deref();
         let refusal = match outcome {
             Outcome::Answered(reply) => {
                 match self.enter(session, client, namespace, id, &reply.join, back) {
@@ -89,12 +86,7 @@ impl Clients {
             Outcome::Denied(Value::Null) => json!({ "code": Denial::Denied.code() }),
             Outcome::Denied(error) | Outcome::Failed(error) => error,
             // Not a refusal, after which the client would stay away: it is to come back.
-            Outcome::Unavailable => {
-                if let Some(returned) = returned {
-                    self.recovery.keep(returned);
-                }
-                return session.close(super::engine::Close::Forced);
-            }
+            Outcome::Unavailable => return session.close(super::engine::Close::Forced),
         };
         if let Some(back) = back {
             self.recovery.drop_secret(back.pid);

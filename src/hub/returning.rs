@@ -1,11 +1,12 @@
 //! Clients that come back: let in as who they were, with what they missed, or as somebody new.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::clients::{Client, Clients};
-use super::engine::{Delivery, Id, Session, Version};
+use super::engine::{Close, Delivery, Id, Session, Version};
 use super::namespace::Namespace;
 use super::packet;
 use super::recovery::{Answer, Claim, Found, Miss, Missed, Returned, count_recovered};
@@ -40,18 +41,17 @@ impl Clients {
         self.drain.spawn("recovery", async move {
             let answer = clients.recall(&namespace, claim).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
-            if !session.is_open() {
-                return answer.map_or((), |returned| clients.recovery.keep(returned));
+            if session.is_open() {
+                let returned = answer.inspect_err(|miss| miss.count()).ok();
+                clients.admit(&session, &client, &namespace, auth, returned);
             }
-            let returned = answer.inspect_err(|miss| miss.count()).ok();
-            clients.admit(&session, &client, &namespace, auth, returned);
         });
     }
 
     async fn recall(&self, namespace: &Namespace, claim: Claim) -> Answer {
         let found = self.recovery.find_here(&claim, &namespace.log);
         let answer = match found {
-            Found::Answer(answer) => answer,
+            Found::Answer(answer) => answer.inspect(|returned| self.recovery.keep(returned)),
             Found::There(worker) => self.recovery.ask(worker, claim).await,
         };
         let returned = answer?;
@@ -62,6 +62,19 @@ impl Clients {
                 Err(miss)
             }
         }
+    }
+
+    /// False, and the connection is closed, if its client has come back on yet another.
+    pub(super) fn may_enter(
+        &self,
+        session: &Rc<Session>,
+        returned: Option<&Arc<Returned>>,
+    ) -> bool {
+        let may = returned.is_none_or(|returned| self.recovery.keeps(returned));
+        if !may {
+            session.close(Close::Replaced);
+        }
+        may
     }
 
     /// What the client missed; `None` if it must begin anew after all.

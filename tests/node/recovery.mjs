@@ -11,7 +11,7 @@ import { Inbox, clientOptions, next, number, option, program, say, step } from "
 
 const RECEIVERS = number("RECEIVERS", 50);
 const SENDERS = number("SENDERS", 4);
-const MESSAGES = number("MESSAGES", 300);
+const MESSAGES = number("MESSAGES", 1000);
 const ROOMS = ["one", "two", "three", "four"];
 const OK = { ok: true };
 const KINDS = [["websocket"], ["polling"], ["polling", "websocket"]];
@@ -210,7 +210,7 @@ async function soak() {
         receiver.cuts++;
         [() => receiver.line.cut(), () => receiver.line.halfCut()][Math.floor(Math.random() * 2)]();
       }
-      await new Promise((resolve) => setTimeout(resolve, 5));
+      await new Promise((resolve) => setTimeout(resolve, 3));
     }
   })();
 
@@ -242,7 +242,9 @@ async function soak() {
           while (list().length < wanted.length && Date.now() < limit) {
             await new Promise((resolve) => setTimeout(resolve, 5));
           }
-          assert.deepEqual(list(), wanted, `receiver ${index} of ${id} in ${room}`);
+          const who = `receiver ${index} (${receiver.id}, ${KINDS[index % KINDS.length]})`;
+          const [got, due] = [list().join(" "), wanted.join(" ")];
+          if (got !== due) assert.fail(`${who} of ${id} in ${room}: ${got}\nwanted: ${due}`);
         }
       }
       assert.equal(receiver.lost, 0, `receiver ${index} began anew`);

@@ -45,7 +45,7 @@ pub struct Returned {
     queued: Vec<Stamp>,
 }
 
-pub type Answer = Result<Box<Returned>, Miss>;
+pub type Answer = Result<Arc<Returned>, Miss>;
 
 /// A message that a client missed, and where it stands.
 pub type Missed = (Stamp, Rc<Outgoing>);
@@ -70,6 +70,16 @@ pub enum Letter {
 pub enum Found {
     Answer(Answer),
     There(usize),
+}
+
+/// A claim, who made it, and its number there.
+pub type Behind = (Claim, usize, u64);
+
+/// Something on its way here, and the claims to it that came later.
+pub struct Asking {
+    pid: Id,
+    answer: oneshot::Sender<Answer>,
+    behind: Vec<Behind>,
 }
 
 /// Another worker that takes longer is stuck; the client begins anew.
@@ -119,7 +129,9 @@ impl Recovery {
             Some(Standing::There(worker)) if worker != from => return Found::There(worker),
             Some(Standing::Here(socket)) => self.replace(claim, log, &socket),
             Some(Standing::Away(away)) if away.due > Instant::now() => self.give(claim, log, *away),
-            Some(Standing::Returned(returned)) if returned.due > Instant::now() => Ok(returned),
+            Some(Standing::Returned(returned)) if returned.due > Instant::now() => {
+                self.renew(claim, returned)
+            }
             Some(Standing::Away(_) | Standing::Returned(_)) => Err(Miss::Expired),
             Some(Standing::Spent { why, .. }) => Err(why),
             Some(Standing::There(_)) | None => Err(Miss::Unknown),
@@ -146,27 +158,55 @@ impl Recovery {
         let (have, since) = ticket.resolve(log, &leave, claim.offset, self.node)?;
         let queued = ticket.queued(log, id, &rooms, &have, leave.end)?;
         let (pid, heard) = (ticket.pid, leave.heard);
-        Ok(Box::new(Returned { pid, id, namespace, rooms, data, due, have, since, heard, queued }))
+        Ok(Arc::new(Returned { pid, id, namespace, rooms, data, due, have, since, heard, queued }))
     }
 
-    /// Has another worker look for it.
+    /// It is claimed again by the same client, which may have heard some of it in between.
+    fn renew(&self, claim: &Claim, returned: Arc<Returned>) -> Answer {
+        let news = claim.offset.filter(|offset| offset.node == self.node);
+        let news = news.filter(|offset| !log::has(&returned.have, offset.stamp));
+        let Some(Offset { stamp, .. }) = news else { return Ok(returned) };
+        let heard = returned.queued.iter().position(|known| *known == stamp);
+        let heard = heard.ok_or(Miss::TooMuch)?;
+        let mut renewed = Returned::clone(&returned);
+        renewed.queued.drain(..=heard);
+        Ok(Arc::new(renewed))
+    }
+
+    /// Has another worker look for it. What it finds is kept here until it is redeemed.
     pub async fn ask(&self, worker: usize, claim: Claim) -> Answer {
-        let number = self.asked.get() + 1;
-        self.asked.set(number);
-        let (answer, answered) = oneshot::channel();
-        self.asking.borrow_mut().insert(number, answer);
-        self.tell(worker, Letter::Claim { claim, from: self.worker, number });
+        let (number, answered) = self.begin_to_ask(worker, claim);
         let answer = timeout(ANSWER, answered).await;
         self.asking.borrow_mut().remove(&number);
         answer.ok().and_then(Result::ok).unwrap_or(Err(Miss::Unknown))
     }
 
-    pub fn receive(&self, letter: Letter, namespace: impl Fn(&str) -> Option<Rc<Namespace>>) {
+    fn begin_to_ask(&self, worker: usize, claim: Claim) -> (u64, oneshot::Receiver<Answer>) {
+        let number = self.asked.get() + 1;
+        self.asked.set(number);
+        let (answer, answered) = oneshot::channel();
+        let pid = claim.pid;
+        let mut asking = self.asking.borrow_mut();
+        match asking.values_mut().find(|earlier| earlier.pid == pid) {
+            Some(earlier) => earlier.behind.push((claim, self.worker, number)),
+            None => self.tell(worker, Letter::Claim { claim, from: self.worker, number }),
+        }
+        asking.insert(number, Asking { pid, answer, behind: Vec::new() });
+        (number, answered)
+    }
+
+    pub fn receive(&self, letter: Letter, namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>) {
         match letter {
             Letter::Claim { claim, from, number } => {
-                let namespace = namespace(&claim.namespace);
-                let found = namespace.map(|namespace| self.find(&claim, &namespace.log, from));
+                if self.wait_behind(&claim, from, number) {
+                    return;
+                }
+                let found = namespace(&claim.namespace);
+                let found = found.map(|namespace| self.find(&claim, &namespace.log, from));
                 match found.unwrap_or(Found::Answer(Err(Miss::Unknown))) {
+                    Found::Answer(answer) if from == self.worker => {
+                        self.take_answer(number, answer);
+                    }
                     Found::Answer(answer) => self.tell(from, Letter::Answer { answer, number }),
                     Found::There(worker) => {
                         self.tell(worker, Letter::Claim { claim, from, number });
@@ -174,13 +214,8 @@ impl Recovery {
                 }
             }
             Letter::Answer { answer, number } => {
-                let asking = self.asking.borrow_mut().remove(&number);
-                let unheard = match asking {
-                    Some(asking) => asking.send(answer).err(),
-                    None => Some(answer),
-                };
-                if let Some(Ok(returned)) = unheard {
-                    self.drop_secret(returned.pid);
+                for (claim, from, number) in self.take_answer(number, answer) {
+                    self.receive(Letter::Claim { claim, from, number }, namespace);
                 }
             }
             Letter::Gone(pid) => {
@@ -192,11 +227,46 @@ impl Recovery {
         }
     }
 
+    /// True if what is claimed is on its way here, and the claim waits for it.
+    fn wait_behind(&self, claim: &Claim, from: usize, number: u64) -> bool {
+        if self.table.borrow().find(&claim.pid).is_some() {
+            return false;
+        }
+        let mut asking = self.asking.borrow_mut();
+        let earlier = asking.values_mut().find(|earlier| earlier.pid == claim.pid);
+        let earlier = earlier.filter(|_| from != self.worker);
+        earlier.map(|earlier| earlier.behind.push((claim.clone(), from, number))).is_some()
+    }
+
+    /// Keeps what was found; returns the claims that waited for it.
+    fn take_answer(&self, number: u64, answer: Answer) -> Vec<Behind> {
+        if let Ok(returned) = &answer {
+            self.keep(returned);
+        }
+        let Some(asking) = self.asking.borrow_mut().remove(&number) else { return Vec::new() };
+        // Who asked may have stopped waiting.
+        let _told = asking.answer.send(answer);
+        asking.behind
+    }
+
+    /// The client may go on with it, or come again.
+    pub fn keep(&self, returned: &Arc<Returned>) {
+        let Some(policy) = self.policy.get() else { return };
+        let standing = Standing::Returned(Arc::clone(returned));
+        self.table.borrow_mut().put(returned.pid, standing);
+        self.make_room(Instant::now(), &policy);
+    }
+
+    /// True if nobody has claimed it again in the meantime.
+    pub fn keeps(&self, returned: &Arc<Returned>) -> bool {
+        let table = self.table.borrow();
+        let standing = table.find(&returned.pid);
+        matches!(standing, Some(Standing::Returned(kept)) if Arc::ptr_eq(kept, returned))
+    }
+
     /// Nobody will come back with it, wherever it is remembered.
     pub fn drop_secret(&self, pid: Id) {
-        if pid.worker() == self.worker {
-            self.table.borrow_mut().take(&pid);
-        }
+        self.table.borrow_mut().take(&pid);
         self.tell_gone(pid);
     }
 
@@ -240,13 +310,6 @@ impl Recovery {
             }
         });
         if bytes > policy.replay_max { Err(Miss::TooMuch) } else { Ok(missed) }
-    }
-
-    /// The client left before it was let in; it may come again.
-    pub fn keep(&self, returned: Box<Returned>) {
-        let Some(policy) = self.policy.get() else { return };
-        self.table.borrow_mut().put(returned.pid, Standing::Returned(returned));
-        self.make_room(Instant::now(), &policy);
     }
 }
 

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config;
@@ -28,6 +28,7 @@ use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::socket::Socket;
 
+use claim::Asking;
 use log::Parcel;
 use offset::Offset;
 use table::{Away, Room, Standing, Table};
@@ -105,7 +106,7 @@ pub struct Recovery {
     numbers: Cell<u64>,
     table: RefCell<Table>,
     outbox: Rc<Outbox>,
-    asking: RefCell<HashMap<u64, oneshot::Sender<Answer>>>,
+    asking: RefCell<HashMap<u64, Asking>>,
     asked: Cell<u64>,
     /// Somebody waits for this worker to hear what another has.
     behind: Cell<usize>,

@@ -30,7 +30,7 @@ pub enum Standing {
     Here(Rc<Socket>),
     Away(Box<Away>),
     /// Its client came, and left before it was let in.
-    Returned(Box<Returned>),
+    Returned(Arc<Returned>),
     /// On this worker, to which it went from here. Whoever forgets it there says so.
     There(usize),
     /// It came too late, or would.
