@@ -49,19 +49,19 @@ impl Clients {
     }
 
     async fn recall(&self, namespace: &Namespace, claim: Claim) -> Answer {
-        let found = self.recovery.find_here(&claim, &namespace.log);
-        let answer = match found {
-            Found::Answer(answer) => answer.inspect(|returned| self.recovery.keep(returned)),
-            Found::There(worker) => self.recovery.ask(worker, claim).await,
+        let (recovery, log) = (&self.recovery, &namespace.log);
+        let answer = match recovery.find_here(&claim, log) {
+            Found::Answer(answer) => answer.inspect(|returned| recovery.keep(returned)),
+            Found::There(worker) => recovery.ask(worker, claim.clone()).await,
         };
-        let returned = answer?;
-        match self.recovery.catch_up(&namespace.log, &returned).await {
-            Ok(()) => Ok(returned),
-            Err(miss) => {
-                self.recovery.drop_secret(returned.pid);
-                Err(miss)
-            }
+        let answer = match answer {
+            Ok(returned) => recovery.catch_up(log, &returned).await.map(|()| returned),
+            miss => miss,
+        };
+        if answer.is_err() {
+            recovery.outgrow(log, &claim).await;
         }
+        answer
     }
 
     /// False, and the connection is closed, if its client has come back on yet another.

@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::hub::engine::{Close, Id, Outgoing};
+use crate::hub::engine::{Close, Id, Node, Outgoing};
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
 use crate::observe::metrics;
 
-use super::log::{self, Log, Vector};
+use super::log::{self, Log, Vector, vector_of};
 use super::offset::{Offset, Stamp};
 use super::table::{Away, Standing};
 use super::ticket::is_for;
@@ -41,8 +41,10 @@ pub struct Returned {
     /// What was delivered before, the client has in any case.
     since: Instant,
     /// What its old worker had delivered when it left, and what of that it does not have.
-    heard: Vector,
+    pub(super) heard: Vector,
     queued: Vec<Stamp>,
+    /// The last of that which it turned out to have all the same.
+    pub(super) turned_out: Option<Stamp>,
 }
 
 pub type Answer = Result<Arc<Returned>, Miss>;
@@ -84,6 +86,8 @@ pub struct Asking {
 
 /// Another worker that takes longer is stuck; the client begins anew.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The same for a client that begins anew in any case.
+const OUTGROWN: Duration = Duration::from_secs(1);
 
 impl Recovery {
     /// What the client's CONNECT says of an earlier connection, taken out of `auth`: a secret is
@@ -128,9 +132,11 @@ impl Recovery {
         let answer = match standing {
             Some(Standing::There(worker)) if worker != from => return Found::There(worker),
             Some(Standing::Here(socket)) => self.replace(claim, log, &socket),
-            Some(Standing::Away(away)) if away.due > Instant::now() => self.give(claim, log, *away),
+            Some(Standing::Away(away)) if away.due > Instant::now() => {
+                away.give(log, claim.offset, self.node)
+            }
             Some(Standing::Returned(returned)) if returned.due > Instant::now() => {
-                self.renew(claim, returned)
+                returned.renew(claim.offset, self.node)
             }
             Some(Standing::Away(_) | Standing::Returned(_)) => Err(Miss::Expired),
             Some(Standing::Spent { why, .. }) => Err(why),
@@ -148,29 +154,9 @@ impl Recovery {
             return Err(Miss::Unknown);
         };
         let away = self.left(socket, Rc::clone(ticket), &policy);
-        let answer = self.give(claim, log, away);
+        let answer = away.give(log, claim.offset, self.node);
         socket.session.close(Close::Replaced);
         answer
-    }
-
-    fn give(&self, claim: &Claim, log: &Log, away: Away) -> Answer {
-        let Away { id, namespace, rooms, data, ticket, leave, due } = away;
-        let (have, since) = ticket.resolve(log, &leave, claim.offset, self.node)?;
-        let queued = ticket.queued(log, id, &rooms, &have, leave.end)?;
-        let (pid, heard) = (ticket.pid, leave.heard);
-        Ok(Arc::new(Returned { pid, id, namespace, rooms, data, due, have, since, heard, queued }))
-    }
-
-    /// It is claimed again by the same client, which may have heard some of it in between.
-    fn renew(&self, claim: &Claim, returned: Arc<Returned>) -> Answer {
-        let news = claim.offset.filter(|offset| offset.node == self.node);
-        let news = news.filter(|offset| !log::has(&returned.have, offset.stamp));
-        let Some(Offset { stamp, .. }) = news else { return Ok(returned) };
-        let heard = returned.queued.iter().position(|known| *known == stamp);
-        let heard = heard.ok_or(Miss::TooMuch)?;
-        let mut renewed = Returned::clone(&returned);
-        renewed.queued.drain(..=heard);
-        Ok(Arc::new(renewed))
     }
 
     /// Has another worker look for it. What it finds is kept here until it is redeemed.
@@ -272,44 +258,110 @@ impl Recovery {
 
     /// Waits until this worker has heard what the other had: only then is it known what the client
     /// missed, and nothing of it comes again.
-    pub async fn catch_up(&self, log: &Log, returned: &Returned) -> Result<(), Miss> {
-        let until = Instant::now() + ANSWER;
+    pub async fn catch_up(&self, log: &Log, returned: &Arc<Returned>) -> Result<(), Miss> {
+        if self.wait_for(log, &returned.heard, ANSWER).await {
+            return Ok(());
+        }
+        if self.keeps(returned) {
+            self.drop_secret(returned.pid);
+        }
+        Err(Miss::TooMuch)
+    }
+
+    /// The client begins anew, and goes on to show its old offset: that must not look like news.
+    pub async fn outgrow(&self, log: &Log, claim: &Claim) {
+        let Some(Offset { node, stamp }) = claim.offset else { return };
+        if node == self.node && usize::from(stamp.origin) < self.workers {
+            self.wait_for(log, &vector_of(stamp), OUTGROWN).await;
+        }
+    }
+
+    async fn wait_for(&self, log: &Log, vector: &[u64], limit: Duration) -> bool {
+        let until = Instant::now() + limit;
         self.behind.set(self.behind.get() + 1);
-        let mut caught_up = log.has_heard(&returned.heard);
+        let mut caught_up = log.has_heard(vector);
         while !caught_up {
             let heard = self.heard.notified();
+            // Lost with a drop: nothing, it only looks.
             let in_time = timeout_at(until, heard).await.is_ok();
-            caught_up = log.has_heard(&returned.heard);
+            caught_up = log.has_heard(vector);
             if !in_time {
                 break;
             }
         }
         self.behind.set(self.behind.get() - 1);
-        if caught_up { Ok(()) } else { Err(Miss::TooMuch) }
+        caught_up
     }
 
     /// What the client is to be sent before it goes on.
     pub fn missed(&self, log: &Log, returned: &Returned) -> Result<Vec<Missed>, Miss> {
         let policy = self.policy.get().ok_or(Miss::Unknown)?;
-        if !log.covers(&returned.have, returned.since) {
+        let missed = returned.missed(log)?;
+        let bytes: usize = missed.iter().map(|(_, message)| message.size()).sum();
+        if bytes > policy.replay_max { Err(Miss::TooMuch) } else { Ok(missed) }
+    }
+}
+
+impl Away {
+    /// What another worker must know to let the client in, who has the message at `offset`.
+    pub(super) fn give(self, log: &Log, offset: Option<Offset>, node: Node) -> Answer {
+        let Self { id, namespace, rooms, data, ticket, leave, due } = self;
+        let (have, since) = ticket.resolve(log, &leave, offset, node)?;
+        let queued = ticket.queued(log, id, &rooms, &have, leave.end)?;
+        let (pid, heard, turned_out) = (ticket.pid, leave.heard, ticket.turned_out);
+        Ok(Arc::new(Returned {
+            pid,
+            id,
+            namespace,
+            rooms,
+            data,
+            due,
+            have,
+            since,
+            heard,
+            queued,
+            turned_out,
+        }))
+    }
+}
+
+impl Returned {
+    /// It is claimed again by the same client, which may have heard some of it in between.
+    pub(super) fn renew(self: Arc<Self>, offset: Option<Offset>, node: Node) -> Answer {
+        let news = offset.filter(|offset| offset.node == node);
+        let news = news.filter(|offset| !log::has(&self.have, offset.stamp));
+        let Some(Offset { stamp, .. }) = news else { return Ok(self) };
+        if self.turned_out == Some(stamp) {
+            return Ok(self);
+        }
+        let last = self.queued.iter().position(|known| *known == stamp);
+        let last = last.ok_or(Miss::TooMuch)?;
+        let mut renewed = Self::clone(&self);
+        renewed.queued.drain(..=last);
+        renewed.turned_out = Some(stamp);
+        Ok(Arc::new(renewed))
+    }
+
+    /// What of this worker's log it has not got.
+    pub(super) fn missed(&self, log: &Log) -> Result<Vec<Missed>, Miss> {
+        if !log.covers(&self.have, self.since) {
             return Err(Miss::TooMuch);
         }
-        let queued: HashSet<&Stamp> = returned.queued.iter().collect();
-        let rooms: HashSet<&str> = returned.rooms.iter().map(String::as_str).collect();
-        let (mut missed, mut bytes) = (Vec::new(), 0);
-        log.after(&returned.have).for_each(|_position, entry| {
+        let queued: HashSet<&Stamp> = self.queued.iter().collect();
+        let rooms: HashSet<&str> = self.rooms.iter().map(String::as_str).collect();
+        let mut missed = Vec::new();
+        log.after(&self.have).for_each(|_position, entry| {
             let Some(parcel) = &entry.parcel else { return };
-            let meant = if log::has(&returned.heard, entry.stamp) {
+            let meant = if log::has(&self.heard, entry.stamp) {
                 queued.contains(&entry.stamp)
             } else {
-                is_for(&parcel.target, returned.id, |room| rooms.contains(room))
+                is_for(&parcel.target, self.id, |room| rooms.contains(room))
             };
             if meant {
-                bytes += parcel.message.size();
                 missed.push((entry.stamp, Rc::clone(&parcel.message)));
             }
         });
-        if bytes > policy.replay_max { Err(Miss::TooMuch) } else { Ok(missed) }
+        Ok(missed)
     }
 }
 

@@ -24,6 +24,13 @@ pub fn number_of(vector: &[u64], origin: u8) -> u64 {
     vector.get(usize::from(origin)).copied().unwrap_or_default()
 }
 
+/// With this message and all before it of the same origin, and nothing else.
+pub fn vector_of(stamp: Stamp) -> Vec<u64> {
+    let mut vector = vec![0; usize::from(stamp.origin)];
+    vector.push(stamp.number);
+    vector
+}
+
 pub fn has(vector: &[u64], stamp: Stamp) -> bool {
     stamp.number <= number_of(vector, stamp.origin)
 }

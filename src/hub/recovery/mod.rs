@@ -8,6 +8,8 @@
 mod claim;
 mod log;
 mod offset;
+#[cfg(test)]
+mod simulation;
 mod table;
 mod ticket;
 
@@ -211,14 +213,11 @@ impl Recovery {
             return None;
         }
         let log = &socket.namespace.log;
-        let (pid, floor, resent) = match returned {
-            Some((returned, missed)) => {
-                let resent = missed.iter().map(|(stamp, _)| *stamp).collect();
-                (returned.pid, Arc::clone(&returned.have), resent)
-            }
-            None => (Id::of_session(self.node, self.worker), log.heard(), Box::default()),
+        let ticket = match returned {
+            Some((returned, missed)) => Ticket::renewed(returned, missed, log),
+            None => Ticket::new(Id::of_session(self.node, self.worker), log),
         };
-        let ticket = Ticket::new(pid, floor, log.end(), resent);
+        let pid = ticket.pid;
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));

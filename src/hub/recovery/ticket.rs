@@ -10,6 +10,7 @@ use crate::hub::engine::{Delivery, Id, Node};
 use crate::hub::namespace::Target;
 
 use super::Miss;
+use super::claim::{Missed, Returned};
 use super::log::{self, Log, Place, Vector};
 use super::offset::{Offset, Stamp};
 
@@ -18,11 +19,14 @@ pub struct Ticket {
     /// The client's secret; names the worker that made it.
     pub pid: Id,
     /// What the client had when it came.
-    pub floor: Vector,
-    /// Where it came, in the log of its worker.
-    pub start: u64,
+    floor: Vector,
+    /// Where it came, in the log of its worker, and what had been delivered there by then.
+    start: u64,
+    heard: Vector,
     /// What it was sent at once when it came back, which are entries before `start`.
-    pub resent: Box<[Stamp]>,
+    resent: Box<[Stamp]>,
+    /// What the client had, and beyond the floor, when it came.
+    pub turned_out: Option<Stamp>,
     /// The last that was queued for it since it came.
     last: Cell<Option<Stamp>>,
     moves: RefCell<Moves>,
@@ -52,9 +56,28 @@ const MOVES_MAX: usize = 64;
 pub const LAG: Duration = Duration::from_secs(5);
 
 impl Ticket {
-    pub fn new(pid: Id, floor: Vector, start: u64, resent: Box<[Stamp]>) -> Self {
+    /// For a client that is new where `log` is kept.
+    pub fn new(pid: Id, log: &Log) -> Self {
+        Self::with(pid, log.heard(), log, Box::default(), None)
+    }
+
+    /// For one that comes back and is sent `missed`.
+    pub fn renewed(returned: &Returned, missed: &[Missed], log: &Log) -> Self {
+        let resent = missed.iter().map(|(stamp, _)| *stamp).collect();
+        let floor = Vector::clone(&returned.have);
+        Self::with(returned.pid, floor, log, resent, returned.turned_out)
+    }
+
+    fn with(
+        pid: Id,
+        floor: Vector,
+        log: &Log,
+        resent: Box<[Stamp]>,
+        turned_out: Option<Stamp>,
+    ) -> Self {
+        let (start, heard) = (log.end(), log.heard());
         let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
-        Self { pid, floor, start, resent, last, moves }
+        Self { pid, floor, start, heard, resent, turned_out, last, moves }
     }
 
     /// Also what was not sent after all: its client misses it.
@@ -88,10 +111,15 @@ impl Ticket {
         // What it had before it came says nothing of what it was sent since.
         let news = offset.filter(|offset| offset.node == node).map(|offset| offset.stamp);
         let news = news.filter(|stamp| !log::has(&self.floor, *stamp));
+        let news = news.filter(|stamp| self.turned_out != Some(*stamp));
         let have = match (self.last.get(), news) {
-            (last, news) if last == news => leave.heard.clone(),
-            (_, None) => self.floor.clone(),
+            (last, news) if last == news => Vector::clone(&leave.heard),
+            (_, None) => Vector::clone(&self.floor),
             (_, Some(stamp)) => match log.place(stamp) {
+                // Of an earlier connection: of this one it has nothing.
+                Place::At(_) if log::has(&self.heard, stamp) && !self.resent.contains(&stamp) => {
+                    Vector::clone(&self.floor)
+                }
                 Place::At(position) => log::both(&self.floor, &log.before(position + 1)),
                 Place::Gone if log.reaches_back_to(since) => log::both(&self.floor, &log.gone()),
                 Place::Gone => return Err(Miss::TooMuch),
