@@ -106,7 +106,7 @@ async fn begin(
             connection::serve(Stream::Tls(Box::new(stream)), peer, current, local, place).await;
         }
         Err(error) => {
-            metrics::series(&metrics::CONNECTIONS_REFUSED, &["handshake"]).increment();
+            metrics::count(&metrics::CONNECTIONS_REFUSED, "handshake");
             debug!(peer = %peer.address, %error, "no handshake");
         }
     }

@@ -7,7 +7,7 @@ use crate::harness::socketio::{
     Heard, Line, Poller, Web, decode, hub, hub_only, listen, metric, wait_for_metric,
 };
 
-const BINARY: &str = "451-[\"echo\",{\"_placeholder\":true,\"num\":0}]";
+const BINARY: &str = "451-[\"all\",{\"_placeholder\":true,\"num\":0}]";
 
 /// The first thing it hears: it is in `/` without asking.
 fn greeted<L: Line>(mut line: L) -> L {
@@ -97,7 +97,11 @@ fn binary_goes_as_bytes_or_as_text() {
         new.expect(BINARY);
         assert_eq!(new.hear(), Heard::Binary(vec![7]));
     }
-    // Frames without a kind, or with one that is no message's.
+}
+
+#[test]
+fn binary_frames_have_a_kind() {
+    let edge = Edge::start(&hub_only(""));
     for wrong in [&[][..], &[3, 1], &[1, 2, 3]] {
         let mut web = greeted(Web::over(edge.connect(), "EIO=3"));
         web.socket.send(tungstenite::Message::binary(wrong.to_vec())).expect("sent");

@@ -25,6 +25,8 @@ mod http;
 mod hub_bad_input;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
+/// What the application decides about clients, and what happens while it is away.
+mod hub_hooks;
 /// The hub under a reload and at the end of the process.
 mod hub_life;
 /// What one client, one address and the process may take.

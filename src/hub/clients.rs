@@ -353,7 +353,7 @@ impl Clients {
         match (policy.rules.decide(&event, socket.id.as_str()), self.me.upgrade()) {
             (Ok(Action::Forward(path)), Some(me)) => {
                 let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
-                me.forward(socket, path, waiting);
+                me.forward(socket, path, &waiting);
             }
             (decided, _) => {
                 let name = &event.name;

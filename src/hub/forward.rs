@@ -93,7 +93,7 @@ impl Clients {
     }
 
     /// Asks about an event, and goes on with the socket's next ones when it is answered.
-    pub(super) fn forward(self: &Rc<Self>, socket: &Rc<Socket>, path: Arc<str>, event: Waiting) {
+    pub(super) fn forward(self: &Rc<Self>, socket: &Rc<Socket>, path: Arc<str>, event: &Waiting) {
         *socket.backlog.borrow_mut() = Some(Box::default());
         let (clients, socket) = (Rc::clone(self), Rc::clone(socket));
         let first = forward_of(&socket, path, event);
@@ -173,7 +173,7 @@ impl Clients {
             let Ok(event) = Event::parse(&waiting.data) else { continue };
             let policy = socket.namespace.policy();
             match policy.rules.decide(&event, socket.id.as_str()) {
-                Ok(Action::Forward(path)) => return Some(forward_of(socket, path, waiting)),
+                Ok(Action::Forward(path)) => return Some(forward_of(socket, path, &waiting)),
                 decided => {
                     let decided = decided.map(Action::into_owned);
                     let name = event.name.into_owned();
@@ -215,7 +215,7 @@ impl Clients {
 /// Events in the order in which they came.
 pub type Backlog = VecDeque<Waiting>;
 
-fn forward_of(socket: &Socket, path: Arc<str>, event: Waiting) -> Forward {
+fn forward_of(socket: &Socket, path: Arc<str>, event: &Waiting) -> Forward {
     let mut args = match binary::inline(&event.data, &event.parts) {
         Value::Array(values) => VecDeque::from(values),
         _ => VecDeque::new(),

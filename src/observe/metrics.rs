@@ -179,11 +179,6 @@ thread_local! {
     static KNOWN_HERE: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Counts an answer of the edge's own.
-pub fn count_fault(reason: &'static str) {
-    count(&FAULTS, reason);
-}
-
 /// Adds one to the series of a family with one label; each worker finds a series once.
 pub fn count(metric: &'static Metric, word: &'static str) {
     KNOWN_HERE.with_borrow_mut(|known| {

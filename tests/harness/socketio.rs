@@ -73,7 +73,8 @@ pub trait Line {
 
 /// A proxy.yaml with a hub and nothing else; `settings` are further keys of it, one a line.
 ///
-/// On `/`, `echo` goes to everybody and `tell` to everybody else; `/chat` has rooms.
+/// On `/`, `echo` comes back to its sender alone, `all` goes to everybody and `tell` to everybody
+/// else; `/chat` has rooms.
 pub fn hub_only(settings: &str) -> String {
     let own = settings.lines().find_map(|line| line.strip_prefix("limits: {"));
     let limits =
@@ -91,7 +92,11 @@ pub const NAMESPACES: &str = r#"
   namespaces:
     /:
       auth: none
-      events: { echo: { relay: "*", echo: true }, tell: { relay: "*" } }
+      join: ["own:{sid}"]
+      events:
+        echo: { relay: "own:{sid}", echo: true }
+        all: { relay: "*", echo: true }
+        tell: { relay: "*" }
     /chat:
       auth: none
       events:

@@ -1,6 +1,8 @@
 //! Requests in: which session, on which worker, over which transport.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -276,11 +278,10 @@ impl Engine {
                 }
             }
             Ask::Post { id, version, ticket, binary, body, reply } => {
-                let answer = match self.known(&id, version) {
-                    Ok(session) => session.post(ticket, binary, &body),
-                    Err(refusal) => Answer::Refused(refusal),
-                };
-                drop(reply.send(answer));
+                match self.known(&id, version) {
+                    Ok(session) => self.take_post_of(session, ticket, binary, &body, reply),
+                    Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
+                }
             }
             Ask::Aborted { id, ticket } => {
                 self.find(&id).inspect(|session| session.abort_poll(ticket));
@@ -297,6 +298,31 @@ impl Engine {
                 Err(error) => debug!(%error, "a socket could not change its thread"),
             },
         }
+    }
+
+    /// Takes what a POST brought, and says so when more of the kind may come.
+    fn take_post_of(
+        &self,
+        session: Rc<Session>,
+        ticket: u64,
+        binary: bool,
+        body: &[u8],
+        reply: oneshot::Sender<Answer>,
+    ) {
+        let answer = session.post(binary, body);
+        let done = move || {
+            session.leave_post(ticket);
+            drop(reply.send(answer));
+        };
+        if !self.above.is_congested(Waker::noop()) {
+            return done();
+        }
+        let above = Rc::clone(&self.above);
+        self.drain.spawn("post", async move {
+            let congested = |cx: &mut Context<'_>| above.is_congested(cx.waker());
+            poll_fn(|cx| if congested(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
+            done();
+        });
     }
 
     fn known(&self, id: &Id, version: Option<Version>) -> Result<Rc<Session>, Refusal> {
