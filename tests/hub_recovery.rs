@@ -1,12 +1,16 @@
 //! Clients that come back: who they were, what they missed, and when they begin anew.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use crate::harness::node::Script;
+use crate::harness::origin::reply;
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, connection_on, hub_only, metric, wait_for_metric, worker_of,
 };
-use crate::harness::{Edge, PATIENCE};
+use crate::harness::{Edge, Origin, PATIENCE};
 
 const WORKERS: [char; 2] = ['0', '1'];
 
@@ -581,6 +585,130 @@ fn old_clients_know_nothing_of_it() {
     drop(web);
     wait_until_gone(&edge, 0);
     assert_eq!(metric(&edge, "vestibule_hub_away"), 0);
+}
+
+#[test]
+fn rooms_are_remembered_only_so_far() {
+    let edge = edge("2m");
+    let mut sender = web_on(&edge, '0');
+    enter(&mut sender, "/");
+    for (moves, early, kept) in [(32, true, true), (33, true, false), (33, false, true)] {
+        let mut web = web_on(&edge, '1');
+        let me = enter(&mut web, "/");
+        let mut walk = web_on(&edge, '0');
+        enter(&mut walk, "/chat");
+        // Its rooms are those of /chat, where it misses a message before it moves about.
+        web.say("40/chat,");
+        let chat = who(&web.text(), "/chat");
+        let ask = |line: &mut Web, event: &str| {
+            line.say(&format!("42/chat,1{event}"));
+            line.expect("43/chat,1[{\"ok\":true}]");
+        };
+        ask(&mut walk, "[\"join\",\"a\"]");
+        ask(&mut web, "[\"join\",\"a\"]");
+        let say = |walk: &mut Web| ask(walk, "[\"message\",{\"room\":\"a\"}]");
+        say(&mut walk);
+        let first = split(&web.text()).1;
+        say(&mut walk);
+        let second = split(&web.text()).1;
+        for number in 0..moves {
+            ask(&mut web, &format!("[\"join\",\"{number}\"]"));
+            ask(&mut web, &format!("[\"leave\",\"{number}\"]"));
+        }
+        drop(web);
+        wait_until_gone(&edge, 1);
+        let mut web = web_on(&edge, '0');
+        let offset = if early { first } else { second };
+        web.say(&format!("40/chat,{}", json!({ "pid": chat.pid, "offset": offset })));
+        let mut heard = web.text();
+        if kept && early {
+            assert!(heard.contains("message"), "{heard}");
+            heard = web.text();
+        }
+        assert_eq!(who(&heard, "/chat") == chat, kept, "{moves} {early}");
+        drop((web, walk, me));
+        wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/chat\"}", 0);
+    }
+}
+
+#[test]
+fn the_application_is_asked_again() {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let (origin, questions) = application(Arc::clone(&refuses));
+    let hub = hub_only("recovery: 2m").replace("auth: none", "auth: none\n      connect: /connect");
+    let site = format!("sites: {{ localhost: {{ next: 'http://{}' }} }}\n", origin.address);
+    let edge = Edge::start(&format!("{hub}{site}"));
+    let mut web = web_on(&edge, '0');
+    let me = enter(&mut web, "/");
+    drop(web);
+    wait_until_gone(&edge, 0);
+    let mut web = web_on(&edge, '1');
+    assert_eq!(come_back(&mut web, &me.pid, None).1, me);
+    let asked = questions.lock().expect("a lock").clone();
+    let [first, again] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!(first["recovered"], Value::Null);
+    assert_eq!(again["recovered"], json!(true));
+    assert_eq!((&again["sid"], &again["data"]), (&json!(me.sid), &json!({ "seat": 7 })));
+    let own = format!("own:{}", me.sid);
+    let rooms = again["rooms"].as_array().expect("rooms");
+    assert!(rooms.contains(&json!("vip")) && rooms.contains(&json!(own)), "{rooms:?}");
+    // What lets a client go on is nobody else's business.
+    assert_eq!(again["handshake"]["auth"], json!({ "token": "x" }));
+    drop(web);
+    wait_until_gone(&edge, 0);
+    refuses.store(true, Ordering::Relaxed);
+    let mut web = web_on(&edge, '0');
+    web.say(&format!("40{}", json!({ "pid": me.pid })));
+    assert!(web.text().starts_with("44{\"message\":\"denied\""));
+    refuses.store(false, Ordering::Relaxed);
+    let mut web = web_on(&edge, '1');
+    assert_ne!(come_back(&mut web, &me.pid, None).1, me);
+}
+
+/// Lets everybody in, with a room and data, unless it refuses.
+fn application(refuses: Arc<AtomicBool>) -> (Origin, Arc<Mutex<Vec<Value>>>) {
+    let questions = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&questions);
+    let origin = Origin::start(move |seen, stream| {
+        if seen.body.is_empty() {
+            return reply(stream, "200 OK", "", b"");
+        }
+        kept.lock().expect("a lock").push(serde_json::from_slice(&seen.body).expect("JSON"));
+        if refuses.load(Ordering::Relaxed) {
+            return reply(stream, "403 Forbidden", "", b"");
+        }
+        let answer = br#"{"join":["vip"],"data":{"seat":7}}"#;
+        reply(stream, "200 OK", "content-type: application/json\r\n", answer)
+    });
+    (origin, questions)
+}
+
+#[test]
+fn many_workers_find_each_other() {
+    let yaml = hub_only("recovery: 2m").replace("workers: 2", "workers: 4");
+    let edge = Edge::start(&yaml);
+    let mut sender = web_on(&edge, '3');
+    enter(&mut sender, "/");
+    let mut web = web_on(&edge, '0');
+    let me = enter(&mut web, "/");
+    let (mut count, mut offset) = (0, None);
+    for worker in "12301320213".chars() {
+        drop(web);
+        wait_until_gone(&edge, 1);
+        tell(&mut sender, count..count + 2);
+        web = web_on(&edge, worker);
+        let (missed, same) = come_back(&mut web, &me.pid, offset.as_deref());
+        assert_eq!((events(&missed), &same), (numbers(count..count + 2), &me));
+        count += 2;
+        offset = missed.last().map(|text| split(text).1);
+    }
+    // Nobody remembers a client that is gone for good.
+    web.say("41");
+    wait_until_gone(&edge, 1);
+    for worker in "0123".chars() {
+        let mut web = web_on(&edge, worker);
+        assert_ne!(come_back(&mut web, &me.pid, None).1, me);
+    }
 }
 
 #[test]
