@@ -1,6 +1,6 @@
 //! How a client that comes back finds what it left, on whichever worker that is.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,11 +77,29 @@ pub enum Found {
 /// A claim, who made it, and its number there.
 pub type Behind = (Claim, usize, u64);
 
-/// Something on its way here, and the claims to it that came later.
+/// What is on its way here.
+#[derive(Default)]
 pub struct Asking {
-    pid: Id,
-    answer: oneshot::Sender<Answer>,
-    behind: Vec<Behind>,
+    answers: HashMap<u64, (Id, oneshot::Sender<Answer>)>,
+    /// Who asked first for a secret, and the claims to it that came later.
+    first: HashMap<Id, (u64, Vec<Behind>)>,
+}
+
+impl Asking {
+    /// True if the claim waits behind an earlier one of the same client.
+    fn wait_behind(&mut self, behind: &Behind) -> bool {
+        let Some((_, line)) = self.first.get_mut(&behind.0.pid) else { return false };
+        line.push(behind.clone());
+        true
+    }
+
+    /// Who asked, and who waits behind that.
+    fn end(&mut self, number: u64) -> Option<(oneshot::Sender<Answer>, Vec<Behind>)> {
+        let (pid, answer) = self.answers.remove(&number)?;
+        let is_first = self.first.get(&pid).is_some_and(|(first, _)| *first == number);
+        let line = if is_first { self.first.remove(&pid) } else { None };
+        Some((answer, line.map(|(_, behind)| behind).unwrap_or_default()))
+    }
 }
 
 /// Another worker that takes longer is stuck; the client begins anew.
@@ -163,7 +181,7 @@ impl Recovery {
     pub async fn ask(&self, worker: usize, claim: Claim) -> Answer {
         let (number, answered) = self.begin_to_ask(worker, claim);
         let answer = timeout(ANSWER, answered).await;
-        self.asking.borrow_mut().remove(&number);
+        drop(self.asking.borrow_mut().end(number));
         answer.ok().and_then(Result::ok).unwrap_or(Err(Miss::Unknown))
     }
 
@@ -171,37 +189,30 @@ impl Recovery {
         let number = self.asked.get() + 1;
         self.asked.set(number);
         let (answer, answered) = oneshot::channel();
-        let pid = claim.pid;
         let mut asking = self.asking.borrow_mut();
-        match asking.values_mut().find(|earlier| earlier.pid == pid) {
-            Some(earlier) => earlier.behind.push((claim, self.worker, number)),
-            None => self.tell(worker, Letter::Claim { claim, from: self.worker, number }),
+        asking.answers.insert(number, (claim.pid, answer));
+        let behind = (claim, self.worker, number);
+        if !asking.wait_behind(&behind) {
+            let (claim, from, number) = behind;
+            asking.first.insert(claim.pid, (number, Vec::new()));
+            self.tell(worker, Letter::Claim { claim, from, number });
         }
-        asking.insert(number, Asking { pid, answer, behind: Vec::new() });
         (number, answered)
     }
 
     pub fn receive(&self, letter: Letter, namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>) {
         match letter {
             Letter::Claim { claim, from, number } => {
-                if self.wait_behind(&claim, from, number) {
-                    return;
-                }
-                let found = namespace(&claim.namespace);
-                let found = found.map(|namespace| self.find(&claim, &namespace.log, from));
-                match found.unwrap_or(Found::Answer(Err(Miss::Unknown))) {
-                    Found::Answer(answer) if from == self.worker => {
-                        self.take_answer(number, answer);
-                    }
-                    Found::Answer(answer) => self.tell(from, Letter::Answer { answer, number }),
-                    Found::There(worker) => {
-                        self.tell(worker, Letter::Claim { claim, from, number });
-                    }
+                let is_here = self.table.borrow().find(&claim.pid).is_some();
+                let behind = (claim, from, number);
+                let waits = !is_here && from != self.worker;
+                if !waits || !self.asking.borrow_mut().wait_behind(&behind) {
+                    self.take_claim(behind, namespace);
                 }
             }
             Letter::Answer { answer, number } => {
-                for (claim, from, number) in self.take_answer(number, answer) {
-                    self.receive(Letter::Claim { claim, from, number }, namespace);
+                for behind in self.take_answer(number, answer) {
+                    self.take_claim(behind, namespace);
                 }
             }
             Letter::Gone(pid) => {
@@ -213,15 +224,18 @@ impl Recovery {
         }
     }
 
-    /// True if what is claimed is on its way here, and the claim waits for it.
-    fn wait_behind(&self, claim: &Claim, from: usize, number: u64) -> bool {
-        if self.table.borrow().find(&claim.pid).is_some() {
-            return false;
+    fn take_claim(
+        &self,
+        (claim, from, number): Behind,
+        namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>,
+    ) {
+        let found = namespace(&claim.namespace);
+        let found = found.map(|namespace| self.find(&claim, &namespace.log, from));
+        match found.unwrap_or(Found::Answer(Err(Miss::Unknown))) {
+            Found::Answer(answer) if from == self.worker => drop(self.take_answer(number, answer)),
+            Found::Answer(answer) => self.tell(from, Letter::Answer { answer, number }),
+            Found::There(worker) => self.tell(worker, Letter::Claim { claim, from, number }),
         }
-        let mut asking = self.asking.borrow_mut();
-        let earlier = asking.values_mut().find(|earlier| earlier.pid == claim.pid);
-        let earlier = earlier.filter(|_| from != self.worker);
-        earlier.map(|earlier| earlier.behind.push((claim.clone(), from, number))).is_some()
     }
 
     /// Keeps what was found; returns the claims that waited for it.
@@ -229,10 +243,12 @@ impl Recovery {
         if let Ok(returned) = &answer {
             self.keep(returned);
         }
-        let Some(asking) = self.asking.borrow_mut().remove(&number) else { return Vec::new() };
+        let Some((asking, behind)) = self.asking.borrow_mut().end(number) else {
+            return Vec::new();
+        };
         // Who asked may have stopped waiting.
-        let _told = asking.answer.send(answer);
-        asking.behind
+        let _told = asking.send(answer);
+        behind
     }
 
     /// The client may go on with it, or come again.

@@ -15,7 +15,6 @@ mod ticket;
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +107,7 @@ pub struct Recovery {
     numbers: Cell<u64>,
     table: RefCell<Table>,
     outbox: Rc<Outbox>,
-    asking: RefCell<HashMap<u64, Asking>>,
+    asking: RefCell<Asking>,
     asked: Cell<u64>,
     /// Somebody waits for this worker to hear what another has.
     behind: Cell<usize>,
