@@ -17,7 +17,7 @@ use crate::drain::Drain;
 use crate::exchange::Scheme;
 use crate::hub;
 use crate::listener::{self, Open};
-use crate::observe::{access, metrics};
+use crate::observe::{lines, metrics};
 use crate::router::Local;
 use crate::snapshot::Current;
 use crate::upstream::Pools;
@@ -94,7 +94,7 @@ async fn run(
         pools,
         drain: drain.clone(),
     });
-    drain.spawn_background(access::flush_lines());
+    drain.spawn_background(lines::flush_lines());
     let mut listeners: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -121,5 +121,5 @@ async fn run(
     }
     drain.begin();
     drain.emptied().await;
-    access::flush();
+    lines::flush();
 }

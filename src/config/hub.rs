@@ -3,10 +3,11 @@
 use super::field::{Field, Named};
 use super::section::Section;
 use super::sites;
-use super::units::{deadline, duration};
+use super::units::{deadline, duration, rate, size};
 use super::validate::{at_least_one, bytes};
 use super::{
-    Audience, Hooks, Hub, HubLimits, Namespace, NamespaceAuth, Relay, Rule, Template, TemplatePart,
+    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Relay, Rule,
+    Template, TemplatePart,
 };
 
 pub fn read(section: &Section<'_>) -> Hub {
@@ -85,8 +86,30 @@ fn limits(section: &Section<'_>) -> HubLimits {
         message: section.value("message", |text| bytes(text, 1 << 10, MEMORY_MAX)),
         rooms: section.value("rooms", at_least_one),
         queue: section.value("queue", |text| bytes(text, 4 << 10, MEMORY_MAX)),
+        events: section.value("events", rate),
+        burst: section.value("burst", at_least_one),
+        per_ip: section.value("per_ip", at_least_one),
+        pending: section.value("pending", at_least_one),
+        handshakes: section.value("handshakes", rate),
+        memory: section.value("memory", memory),
     }
 }
+
+fn memory(text: &str) -> Result<MemoryMax, String> {
+    match text {
+        "auto" => Ok(MemoryMax::Auto),
+        "none" => Ok(MemoryMax::Off),
+        text => match size(text)? {
+            bytes if bytes < PROCESS_MIN => {
+                Err(format!("{text} is less than the process itself takes; write 256MB"))
+            }
+            bytes => Ok(MemoryMax::Bytes(bytes)),
+        },
+    }
+}
+
+/// An idle process takes about as much.
+const PROCESS_MIN: u64 = 8 << 20;
 
 /// Held in memory for each client.
 const MEMORY_MAX: usize = 1 << 30;
@@ -139,12 +162,12 @@ fn namespace_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-type Events = (Vec<(String, Rule)>, Option<Rule>);
+type Events = (Vec<(String, EventRule)>, Option<EventRule>);
 
 fn events(section: &Section<'_>, joined: &[Template]) -> Events {
     let Some(field) = section.written("events") else { return (Vec::new(), None) };
     if field.is_word("deny") {
-        return (Vec::new(), Some(Rule::Deny));
+        return (Vec::new(), Some(Rule::Deny.into()));
     }
     let (mut events, mut otherwise) = (Vec::new(), None);
     for Named { name, field } in section.names("events") {
@@ -164,9 +187,9 @@ fn events(section: &Section<'_>, joined: &[Template]) -> Events {
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Option<Rule> {
+fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Option<EventRule> {
     if field.is_word("deny") {
-        return Some(Rule::Deny);
+        return Some(Rule::Deny.into());
     }
     if !field.is_map() {
         field.refuse(
@@ -185,7 +208,8 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
             section.written(key).inspect(|field| field.refuse_key("goes only with relay"));
         }
     }
-    match verbs.as_slice() {
+    let (rate, max) = (section.get("rate", rate), section.get("max", bytes_of_event));
+    let rule = match verbs.as_slice() {
         ["relay"] => Some(Rule::Relay(relay(&section, joined))),
         ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
         ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
@@ -198,7 +222,12 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
             section.refuse(format!("has {}; an event has one rule", verbs.join(" and ")));
             None
         }
-    }
+    };
+    rule.map(|rule| EventRule { rule, rate, max })
+}
+
+fn bytes_of_event(text: &str) -> Result<usize, String> {
+    bytes(text, 1, MEMORY_MAX)
 }
 
 fn relay(section: &Section<'_>, joined: &[Template]) -> Relay {

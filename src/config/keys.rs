@@ -20,6 +20,8 @@ pub enum Kind {
     Count,
     Duration,
     Size,
+    /// `50/s`
+    Rate,
     Text,
     /// A file or folder, from the file's own folder.
     Path,
@@ -342,10 +344,28 @@ static HUB_LIMITS: &[Key] = &[
         Some("1MiB"),
         "Bytes that wait for one client before it is closed as too slow.",
     ),
+    key("events", Kind::Rate, Some("50/s"), "Events of one client; more are refused."),
+    key("burst", Kind::Count, Some("100"), "Events that may come at once."),
+    key("per_ip", Kind::Count, Some("100"), "Clients that one address may have."),
+    key(
+        "pending",
+        Kind::Count,
+        Some("50"),
+        "Clients of one address that have not joined a namespace yet.",
+    ),
+    key(
+        "handshakes",
+        Kind::Rate,
+        Some("20/s"),
+        "New clients of one address, after per_ip at once.",
+    ),
+    key(
+        "memory",
+        Kind::Or("auto", &Kind::Or("none", &Kind::Size)),
+        Some("auto"),
+        "Memory of the process above which no new client comes in.",
+    ),
     later("per_user"),
-    later("per_ip"),
-    later("events"),
-    later("burst"),
 ];
 
 static DRAIN: &[Key] = &[key(
@@ -412,8 +432,8 @@ static RULE: &[Key] = &[
         None,
         "A path of the application that answers the event; its answer is the acknowledgement.",
     ),
-    later("rate"),
-    later("max"),
+    key("rate", Kind::Rate, None, "How often one client may send it; more is refused."),
+    key("max", Kind::Size, None, "Bytes of its data, attachments too; more is refused."),
 ];
 
 static LOG: &[Key] = &[
@@ -430,7 +450,12 @@ static LOG: &[Key] = &[
         Some("human"),
         "How the process's own log is written, to standard error.",
     ),
-    later("events"),
+    key(
+        "events",
+        Kind::List(&Kind::Choice(&["connect", "disconnect", "event", "deny"])),
+        Some("[]"),
+        "What of the hub gets a line each, where the lines of access go.",
+    ),
 ];
 
 static ACCESS: &[Key] = &[

@@ -31,7 +31,7 @@ pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
-pub use units::{Cidr, Secret};
+pub use units::{Cidr, Rate, Secret};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
@@ -228,6 +228,25 @@ pub struct HubLimits {
     pub rooms: usize,
     /// Bytes queued for one client before it is closed as too slow.
     pub queue: usize,
+    /// Events of one client, and how many may come at once.
+    pub events: Rate,
+    pub burst: usize,
+    /// Sessions that one address may have, and how many of them without a namespace.
+    pub per_ip: usize,
+    pub pending: usize,
+    /// New sessions of one address.
+    pub handshakes: Rate,
+    pub memory: MemoryMax,
+}
+
+/// Above which memory of the process no new client comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryMax {
+    /// Nine tenths of what the process may have.
+    #[default]
+    Auto,
+    Bytes(u64),
+    Off,
 }
 
 #[derive(Debug, Clone)]
@@ -242,15 +261,30 @@ pub struct Namespace {
     /// The path of the application that is told who has left.
     pub disconnect: Option<String>,
     /// Rules by event name, in the order written.
-    pub events: Vec<(String, Rule)>,
+    pub events: Vec<(String, EventRule)>,
     /// What holds for every other event: the rule of `"*"`.
-    pub otherwise: Option<Rule>,
+    pub otherwise: Option<EventRule>,
 }
 
 /// Who may connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NamespaceAuth {
     Anyone,
+}
+
+/// What an event comes to, and how much of it one client may send.
+#[derive(Debug, Clone)]
+pub struct EventRule {
+    pub rule: Rule,
+    pub rate: Option<Rate>,
+    /// Bytes of its data, attachments too.
+    pub max: Option<usize>,
+}
+
+impl From<Rule> for EventRule {
+    fn from(rule: Rule) -> Self {
+        Self { rule, rate: None, max: None }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -277,7 +311,7 @@ impl Namespace {
     /// The paths of the application that are asked about clients here.
     pub fn hooks(&self) -> impl Iterator<Item = &str> {
         let rules = self.events.iter().map(|(_, rule)| rule).chain(&self.otherwise);
-        let forwards = rules.filter_map(|rule| match rule {
+        let forwards = rules.filter_map(|event| match &event.rule {
             Rule::Forward(path) => Some(path),
             _ => None,
         });
@@ -311,6 +345,17 @@ pub struct Log {
     pub access: AccessTo,
     pub level: Level,
     pub format: LogFormat,
+    /// What of the hub gets a line each.
+    pub events: Vec<EventKind>,
+}
+
+/// What happens in the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    Connect,
+    Disconnect,
+    Event,
+    Deny,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

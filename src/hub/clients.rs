@@ -1,23 +1,28 @@
 //! The Socket.IO clients of one worker: from a session's texts to namespaces and back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
-use super::engine::{Above, Close, Delivery, Id, Message, Outgoing, Session, Version};
+use super::engine::{Above, Close, Delivery, FrameError, Id, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
+use super::journal;
+use super::meter::{Allowance, Meter, Verdict};
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
+use super::partial::{Filled, Partial};
 use super::policy::Policy;
 use super::rules::{self, Action, Denial};
 use super::socket::{Socket, say};
@@ -33,6 +38,27 @@ pub struct Clients {
     /// Itself, for tasks that outlive a call.
     me: Weak<Self>,
     events_in: Arc<Series>,
+    started: Instant,
+    /// `None` while there is no hub.
+    limits: Cell<Option<Limits>>,
+}
+
+/// What holds for every client.
+#[derive(Clone, Copy)]
+struct Limits {
+    allowance: Allowance,
+    message_max: usize,
+    /// How long the attachments of a packet may take.
+    patience: Duration,
+}
+
+impl Limits {
+    fn of(policy: &Policy) -> Self {
+        let settings = &policy.settings;
+        let patience = settings.ping_interval + settings.ping_timeout;
+        let (allowance, message_max) = (policy.allowance, settings.message_max);
+        Self { allowance, message_max, patience }
+    }
 }
 
 /// One session's sockets.
@@ -44,13 +70,9 @@ pub struct Client {
     /// Left by the server's will: what the client still sends there is ignored.
     left: RefCell<Vec<Arc<str>>>,
     partial: RefCell<Option<Box<Partial>>>,
-}
-
-/// A packet whose attachments have not all come.
-struct Partial {
-    text: String,
-    missing: usize,
-    parts: Vec<Bytes>,
+    /// Whether the engine will remind of the partial packet.
+    watched: Cell<bool>,
+    meter: Meter,
 }
 
 impl Clients {
@@ -68,6 +90,8 @@ impl Clients {
             drain: drain.clone(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
+            started: Instant::now(),
+            limits: Cell::default(),
         });
         clients.install(policy);
         clients
@@ -76,6 +100,7 @@ impl Clients {
     /// Applies new rules to everybody who is here; who is in a namespace that is gone, leaves it.
     pub fn install(&self, policy: Option<&Policy>) {
         self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
+        self.limits.set(policy.map(Limits::of));
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
@@ -103,6 +128,7 @@ impl Clients {
             client.left.borrow_mut().push(Arc::clone(&socket.namespace.name));
             client.remove(socket);
         }
+        journal::disconnected(socket, "server_namespace_disconnect");
         self.part(socket, "server namespace disconnect");
     }
 
@@ -160,23 +186,37 @@ impl Clients {
             return self.take_packet(session, &client, &head, Vec::new());
         }
         packet::check_placeholders(head.data, head.attachments)?;
-        let partial =
-            Partial { text: text.to_owned(), missing: head.attachments, parts: Vec::new() };
-        *client.partial.borrow_mut() = Some(Box::new(partial));
+        let partial = Partial::begin(text, head.attachments, self.now());
+        *client.partial.borrow_mut() = Some(partial);
+        if !client.watched.replace(true) {
+            session.remind_later();
+        }
         Ok(())
     }
 
     fn take_part(&self, session: &Rc<Session>, data: &[u8]) -> Result<(), Malformed> {
         let Some(client) = self.client(session) else { return Ok(()) };
-        let mut partial = client.partial.take().ok_or(Malformed)?;
-        partial.parts.push(Bytes::copy_from_slice(data));
-        partial.missing -= 1;
-        if partial.missing > 0 {
-            *client.partial.borrow_mut() = Some(partial);
-            return Ok(());
+        let partial = client.partial.take().ok_or(Malformed)?;
+        let max = self.limits.get().map_or(0, |limits| limits.message_max);
+        match partial.fill(data, max) {
+            Filled::Wanting(partial) => *client.partial.borrow_mut() = Some(partial),
+            Filled::TooLarge => session.close(Close::BadFrame(FrameError::TooLarge)),
+            Filled::Whole(text, parts) => {
+                return self.take_packet(session, &client, &Head::parse(&text)?, parts);
+            }
         }
-        let Partial { text, parts, .. } = *partial;
-        self.take_packet(session, &client, &Head::parse(&text)?, parts)
+        Ok(())
+    }
+
+    /// Since this worker began.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn count(&self, client: &Client, kind: Kind) -> Verdict {
+        let works = matches!(kind, Kind::Event | Kind::Connect);
+        let Some(Limits { allowance, .. }) = self.limits.get() else { return Verdict::Within };
+        client.meter.count(&allowance, self.now(), works)
     }
 
     fn take_packet(
@@ -191,8 +231,17 @@ impl Clients {
             // Old clients write their query into the name.
             Version::V3 => head.namespace.split('?').next().unwrap_or_default(),
         };
+        let verdict = self.count(client, head.kind);
+        if verdict == Verdict::Flood {
+            session.close(Close::Flood);
+            return Ok(());
+        }
         if head.kind == Kind::Connect {
             packet::check_data(head)?;
+            if verdict == Verdict::Over {
+                refuse(session, name, Denial::RateLimited.code());
+                return Ok(());
+            }
             return self.connect(session, client, name, head.data);
         }
         let Some(socket) = client.find(name) else {
@@ -204,6 +253,10 @@ impl Clients {
             Kind::Event if head.data.is_empty() => Ok(()),
             Kind::Event => {
                 self.events_in.increment();
+                if verdict == Verdict::Over {
+                    socket.deny(None, head.ack, Denial::RateLimited);
+                    return Ok(());
+                }
                 self.take_event(&socket, head, parts)
             }
             // Nobody here asks clients for acknowledgements.
@@ -211,6 +264,7 @@ impl Clients {
             Kind::Disconnect => {
                 packet::check_data(head)?;
                 client.remove(&socket);
+                journal::disconnected(&socket, "client_namespace_disconnect");
                 self.part(&socket, "client namespace disconnect");
                 Ok(())
             }
@@ -231,6 +285,7 @@ impl Clients {
         }
         let namespace = self.namespaces.borrow().get(name).cloned();
         let Some(namespace) = namespace else {
+            journal::refused(session, name, "invalid_namespace");
             say(session, packet::connect_error(name, "Invalid namespace", None));
             return Ok(());
         };
@@ -240,7 +295,7 @@ impl Clients {
             return Ok(());
         }
         if let Err(denial) = self.enter(session, client, &namespace, Id::random(), &[]) {
-            say(session, packet::connect_error(name, denial.code(), None));
+            refuse(session, name, denial.code());
         }
         Ok(())
     }
@@ -269,6 +324,8 @@ impl Clients {
             Version::V3 => String::new(),
         };
         say(session, packet::connect(&namespace.name, &words));
+        session.settle();
+        journal::connected(&socket);
         Ok(socket)
     }
 
@@ -280,10 +337,15 @@ impl Clients {
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
         let policy = socket.namespace.policy();
+        let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
+        if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
+            socket.deny(Some(&event.name), head.ack, denial);
+            return Ok(());
+        }
         if socket.backlog.borrow().is_some() {
             let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
             if let Some(Err(denial)) = self.queue_behind(socket, waiting) {
-                socket.deny(head.ack, denial);
+                socket.deny(Some(&event.name), head.ack, denial);
             }
             return Ok(());
         }
@@ -292,7 +354,10 @@ impl Clients {
                 let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
                 me.forward(socket, path, &waiting);
             }
-            (decided, _) => self.settle_event(socket, decided, head.ack, parts, policy.rooms_max),
+            (decided, _) => {
+                let name = &event.name;
+                self.settle_event(socket, name, decided, head.ack, parts, policy.rooms_max);
+            }
         }
         Ok(())
     }
@@ -301,6 +366,7 @@ impl Clients {
     pub(super) fn settle_event(
         &self,
         socket: &Socket,
+        event: &str,
         decided: Result<Action<'_>, Denial>,
         ack: Option<u64>,
         parts: Vec<Bytes>,
@@ -308,8 +374,11 @@ impl Clients {
     ) {
         let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
         match done {
-            Ok(()) => socket.acknowledge(ack, r#"[{"ok":true}]"#),
-            Err(denial) => socket.deny(ack, denial),
+            Ok(()) => {
+                journal::taken(socket, event);
+                socket.acknowledge(ack, r#"[{"ok":true}]"#);
+            }
+            Err(denial) => socket.deny(Some(event), ack, denial),
         }
     }
 
@@ -347,6 +416,12 @@ impl Clients {
             }
         }
     }
+}
+
+/// Answers a CONNECT that comes to nothing.
+fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
+    journal::refused(session, namespace, code);
+    say(session, packet::connect_error(namespace, code, None));
 }
 
 impl Client {
@@ -393,6 +468,7 @@ impl Above for Clients {
     fn closed(&self, session: &Rc<Session>, why: Close) {
         let client = self.forget(session);
         for socket in client.iter().flat_map(|client| client.sockets.take()) {
+            journal::disconnected(&socket, why.word());
             self.part(&socket, why.as_str());
         }
     }
@@ -402,6 +478,19 @@ impl Above for Clients {
         let idle = self.client(session).is_none_or(|client| client.sockets.borrow().is_empty());
         if idle {
             session.close(Close::Unsettled);
+        }
+    }
+
+    /// Looks whether a packet waits too long for its attachments.
+    fn remind(&self, session: &Rc<Session>) {
+        let Some(client) = self.client(session) else { return };
+        let age = client.partial.borrow().as_ref().map(|partial| partial.age(self.now()));
+        let patience = self.limits.get().map_or(Duration::ZERO, |limits| limits.patience);
+        match age {
+            None => client.watched.set(false),
+            Some(age) if age >= patience => session.close(Close::Unfinished),
+            // Another one since, which has its time.
+            Some(_) => session.remind_later(),
         }
     }
 

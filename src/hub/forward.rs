@@ -15,6 +15,7 @@ use super::binary;
 use super::clients::{Client, Clients};
 use super::engine::{Delivery, Handshake, Id, Message, Session};
 use super::hooks::{Emit, Outcome, Question, Reply, uuid};
+use super::journal;
 use super::namespace::{Namespace, Target};
 use super::packet::{self, Event};
 use super::rules::{Action, Denial};
@@ -78,11 +79,12 @@ impl Clients {
                     Err(denial) => json!({ "code": denial.code() }),
                 }
             }
-            Outcome::Denied(Value::Null) => json!({ "code": "denied" }),
+            Outcome::Denied(Value::Null) => json!({ "code": Denial::Denied.code() }),
             Outcome::Denied(error) | Outcome::Failed(error) => error,
             // Not a refusal, after which the client would stay away: it is to come back.
             Outcome::Unavailable => return session.close(super::engine::Close::Forced),
         };
+        journal::refused(session, &namespace.name, Denial::Denied.code());
         let message = match refusal.get("message").or(refusal.get("code")).unwrap_or(&refusal) {
             Value::String(text) => text.clone(),
             other => other.to_string(),
@@ -112,7 +114,7 @@ impl Clients {
     fn answered(&self, socket: &Rc<Socket>, outcome: Outcome, ack: Option<u64>) {
         let error = match outcome {
             Outcome::Answered(reply) => return self.apply(socket, *reply, ack),
-            Outcome::Denied(_) => json!({ "code": "denied" }),
+            Outcome::Denied(_) => return socket.deny(None, ack, Denial::Denied),
             Outcome::Failed(error) => error,
             Outcome::Unavailable => json!({ "code": "unavailable", "temporary": true }),
         };
@@ -174,8 +176,9 @@ impl Clients {
                 Ok(Action::Forward(path)) => return Some(forward_of(socket, path, &waiting)),
                 decided => {
                     let decided = decided.map(Action::into_owned);
+                    let name = event.name.into_owned();
                     let Waiting { ack, parts, .. } = waiting;
-                    self.settle_event(socket, decided, ack, parts, policy.rooms_max);
+                    self.settle_event(socket, &name, decided, ack, parts, policy.rooms_max);
                 }
             }
         }
@@ -218,6 +221,7 @@ fn forward_of(socket: &Socket, path: Arc<str>, event: &Waiting) -> Forward {
         _ => VecDeque::new(),
     };
     let name = args.pop_front().unwrap_or_default();
+    journal::taken(socket, name.as_str().unwrap_or_default());
     let body = json!({
         "type": "event", "event": name, "args": args, "ack": event.ack.is_some(),
         "rooms": socket.rooms(), "data": socket.data(),

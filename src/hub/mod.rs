@@ -5,9 +5,12 @@ mod clients;
 mod engine;
 mod forward;
 mod hooks;
+mod journal;
+mod meter;
 mod namespace;
 mod outbox;
 mod packet;
+mod partial;
 mod policy;
 mod rooms;
 mod rules;
@@ -25,7 +28,7 @@ use crate::exchange::{Client, Request};
 use crate::upstream::Pools;
 
 use clients::Clients;
-use engine::{Ask, Close, Engine, MAILBOX, Node, Place};
+use engine::{Admission, Ask, Close, Engine, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
 
@@ -37,6 +40,7 @@ pub struct Hub {
     node: Node,
     letters: Vec<mpsc::Sender<Letter>>,
     mailboxes: Arc<[mpsc::Sender<Ask>]>,
+    admission: Arc<Admission>,
 }
 
 /// A worker's ends of what `Hub` sends.
@@ -55,12 +59,18 @@ impl Hub {
             mailboxes.push(to_mailbox);
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
-        (Arc::new(Self { node: Node::random(), letters, mailboxes: mailboxes.into() }), inboxes)
+        let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
+        (Arc::new(Self { node, letters, mailboxes, admission }), inboxes)
     }
 
     /// Applies a new snapshot's rules to every socket; returns when all workers have.
     pub async fn install(&self, policy: Option<Arc<Policy>>) {
         self.order(|done| Order::Install(policy.clone(), done)).await;
+    }
+
+    /// While it is so, nobody new comes in.
+    pub fn set_strained(&self, strained: bool) {
+        self.admission.set_strained(strained);
     }
 
     /// Closes every transport, spread over `over`, so that not all clients return at once.
@@ -109,6 +119,7 @@ impl Shard {
             worker,
             workers: Arc::clone(&hub.mailboxes),
             mailbox: inbox.mailbox,
+            admission: Arc::clone(&hub.admission),
         };
         let settings = policy.map(|policy| policy.settings.clone()).unwrap_or_default();
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);

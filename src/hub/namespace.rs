@@ -10,6 +10,7 @@ use slab::Slab;
 use crate::observe::metrics::{self, Series};
 
 use super::engine::{Delivery, Id, Outgoing, Session};
+use super::meter::Meters;
 use super::policy::NamespacePolicy;
 use super::rooms::Rooms;
 use super::rules::Denial;
@@ -73,6 +74,7 @@ impl Namespace {
             data: RefCell::default(),
             backlog: RefCell::default(),
             gone: Cell::new(false),
+            meters: Meters::default(),
         });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);

@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
-use crate::config::{self, Config, HostPattern, NamespaceAuth, Secret, Template};
+use crate::config::{
+    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, Secret, Template,
+};
+use crate::limits::Rate;
 use crate::upstream::{Registry, Upstream};
 
-use super::engine::{Origins, Settings, decode};
+use super::engine::{Bounds, Origins, Settings, decode};
+use super::meter::Allowance;
 use super::rules::Rules;
 
 /// Compiled from `hub:`; frozen.
@@ -19,6 +23,9 @@ pub struct Policy {
     pub settings: Settings,
     pub namespaces: HashMap<String, Arc<NamespacePolicy>>,
     pub hooks: Option<Arc<HookPolicy>>,
+    /// What one client may send.
+    pub allowance: Allowance,
+    pub memory: MemoryMax,
 }
 
 /// How the application is asked about clients.
@@ -67,6 +74,7 @@ impl Policy {
                 any: hub.origins.iter().any(|origin| origin == "*"),
                 allowed: allowed.collect(),
             },
+            bounds: bounds(&hub.limits),
         };
         let namespaces = hub.namespaces.iter().map(|namespace| {
             let NamespaceAuth::Anyone = namespace.auth;
@@ -79,7 +87,15 @@ impl Policy {
             };
             (namespace.name.clone(), Arc::new(policy))
         });
-        Self { path: hub.path.clone(), settings, namespaces: namespaces.collect(), hooks }
+        let events = hub.limits.events;
+        Self {
+            path: hub.path.clone(),
+            settings,
+            namespaces: namespaces.collect(),
+            hooks,
+            allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
+            memory: hub.limits.memory,
+        }
     }
 
     /// Where the hub answers, without the slash at its end.
@@ -91,6 +107,21 @@ impl Policy {
     pub fn is_private(&self, path: &str) -> bool {
         self.hooks.as_ref().is_some_and(|hooks| hooks.paths.contains(&plain(path)))
     }
+}
+
+fn bounds(limits: &HubLimits) -> Bounds {
+    let HubLimits { per_ip, pending, handshakes, .. } = limits;
+    // All that an address may have may come at once.
+    let burst = small(*per_ip).max(handshakes.count);
+    Bounds {
+        sessions: *per_ip as u64,
+        pending: *pending as u64,
+        handshakes: Rate::new(handshakes.count, handshakes.per, burst),
+    }
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 impl HookPolicy {

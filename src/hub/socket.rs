@@ -9,6 +9,8 @@ use serde_json::Value;
 
 use super::engine::{Delivery, Id, Message, Outgoing, Session};
 use super::forward::Backlog;
+use super::journal;
+use super::meter::Meters;
 use super::namespace::Namespace;
 use super::packet;
 use super::rules::Denial;
@@ -27,6 +29,7 @@ pub struct Socket {
     pub backlog: RefCell<Option<Box<Backlog>>>,
     /// Set when it has left the namespace.
     pub gone: Cell<bool>,
+    pub meters: Meters,
 }
 
 impl Socket {
@@ -44,8 +47,9 @@ impl Socket {
         self.namespace.rooms_of(self)
     }
 
-    /// Answers that an event came to nothing.
-    pub fn deny(&self, ack: Option<u64>, denial: Denial) {
+    /// Answers that an event came to nothing; its name is known if it was read.
+    pub fn deny(&self, event: Option<&str>, ack: Option<u64>, denial: Denial) {
+        journal::denied(self, event, denial);
         self.acknowledge(ack, &format!(r#"[{{"error":{{"code":"{}"}}}}]"#, denial.code()));
     }
 

@@ -84,7 +84,7 @@ impl Router {
         let answered = self.choose(request, peer, local, access).await;
         answered.unwrap_or_else(|fault| {
             access.reason = Some(fault.reason);
-            metrics::count_fault(fault.reason);
+            metrics::count(&metrics::FAULTS, fault.reason);
             if access.route.is_none() {
                 access.route = Some(Arc::clone(&self.edge_count));
             }
@@ -122,7 +122,7 @@ impl Router {
             let (response, reason) = local.hub.answer(request, &client).await;
             access.reason = reason;
             if let Some(reason) = reason {
-                metrics::count_fault(reason);
+                metrics::count(&metrics::FAULTS, reason);
             }
             return Ok(response);
         }

@@ -145,7 +145,7 @@ impl Engine {
         if self.drain.is_leaving() {
             return Err(Refusal::Busy);
         }
-        let arrival = self.arrival(version, query, &request, client);
+        let arrival = self.arrival(version, query, &request, client)?;
         if transport == Asked::Polling {
             let session = self.open(arrival, Transport::Polling(Polling::default()));
             let answer = self.open_payload(&session);
@@ -173,14 +173,16 @@ impl Engine {
         query: &Query,
         request: &Request,
         client: &Client,
-    ) -> Arrival {
-        let handshake = self.settings().remember.as_ref().map(|remember| {
+    ) -> Result<Arrival, Refusal> {
+        let settings = self.settings();
+        let seat = self.admission.admit(client.address, &settings.bounds)?;
+        let handshake = settings.remember.as_ref().map(|remember| {
             let text = request.uri().query().unwrap_or_default();
             Rc::new(Handshake::of(client, text, request.headers(), remember))
         });
         // A script's text has no room for bytes.
         let base64 = query.base64 || query.jsonp.is_some();
-        Arrival { version, address: client.address, base64, handshake }
+        Ok(Arrival { version, address: client.address, base64, handshake, seat })
     }
 
     async fn get(self: &Rc<Self>, id: Id, query: &Query) -> Result<Response, Refusal> {

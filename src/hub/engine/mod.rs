@@ -4,6 +4,7 @@
 //! above is told through `Above`. One engine per worker; sessions never leave the worker that
 //! made them, requests for them are brought there.
 
+mod admission;
 mod echo;
 pub mod frame;
 mod handshake;
@@ -35,6 +36,7 @@ use tracing::debug;
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
+pub use admission::{Admission, Bounds};
 pub use echo::serve as echo;
 pub use frame::FrameError;
 pub use handshake::Handshake;
@@ -60,6 +62,8 @@ pub trait Above {
     fn closed(&self, session: &Rc<Session>, why: Close);
     /// Called once, `Settings::settle` after opening.
     fn settle(&self, session: &Rc<Session>);
+    /// Called once for each `Session::remind_later`.
+    fn remind(&self, session: &Rc<Session>);
     /// True if nothing should be read for now; the waker is called when that changes.
     fn is_congested(&self, waker: &Waker) -> bool;
 }
@@ -78,6 +82,7 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
+    pub bounds: Bounds,
     /// Headers of the handshake that are kept with the session; `None`: nothing is.
     pub remember: Option<Vec<HeaderName>>,
 }
@@ -93,6 +98,7 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             origins: Origins::default(),
+            bounds: Bounds::default(),
             remember: None,
         }
     }
@@ -113,6 +119,10 @@ pub enum Close {
     Unsettled,
     /// Its queue was full.
     TooSlow,
+    /// It sent far more than it may.
+    Flood,
+    /// It began what it did not end.
+    Unfinished,
     ShuttingDown,
 }
 
@@ -129,6 +139,8 @@ impl Close {
             Self::Forced => "forced",
             Self::Unsettled => "connect_timeout",
             Self::TooSlow => "too_slow",
+            Self::Flood => "flood",
+            Self::Unfinished => "unfinished_packet",
             Self::ShuttingDown => "shutting_down",
         }
     }
@@ -139,8 +151,8 @@ impl Close {
             Self::TransportClose | Self::TooSlow => "transport close",
             Self::TransportError | Self::BadFrame(_) => "transport error",
             Self::PingTimeout => "ping timeout",
-            Self::ParseError => "parse error",
-            Self::Forced | Self::Unsettled => "forced server close",
+            Self::ParseError | Self::Unfinished => "parse error",
+            Self::Forced | Self::Unsettled | Self::Flood => "forced server close",
             Self::ShuttingDown => "server shutting down",
         }
     }
@@ -209,6 +221,7 @@ pub struct Engine {
     above: Rc<dyn Above>,
     /// The mailboxes of all workers, this one's too.
     workers: Arc<[mpsc::Sender<Ask>]>,
+    admission: Arc<Admission>,
     tickets: Cell<u64>,
     drain: Drain,
     counts: Counts,
@@ -219,6 +232,7 @@ struct Counts {
     websocket: Arc<Series>,
     bytes_in: Arc<Series>,
     bytes_out: Arc<Series>,
+    dropped: Arc<Series>,
 }
 
 impl Counts {
@@ -228,6 +242,7 @@ impl Counts {
             websocket: metrics::series(&metrics::HUB_SESSIONS, &["websocket"]),
             bytes_in: metrics::series(&metrics::HUB_BYTES, &["in"]),
             bytes_out: metrics::series(&metrics::HUB_BYTES, &["out"]),
+            dropped: metrics::series(&metrics::HUB_DROPPED, &[]),
         }
     }
 }
@@ -238,6 +253,7 @@ pub struct Place {
     pub worker: usize,
     pub workers: Arc<[mpsc::Sender<Ask>]>,
     pub mailbox: mpsc::Receiver<Ask>,
+    pub admission: Arc<Admission>,
 }
 
 impl Engine {
@@ -259,6 +275,7 @@ impl Engine {
             flusher: RefCell::default(),
             above,
             workers: place.workers,
+            admission: place.admission,
             tickets: Cell::new(0),
             drain: drain.clone(),
             counts: Counts::new(),
@@ -354,7 +371,7 @@ impl Engine {
     /// The session has ended for everybody but its transport.
     fn ended(&self, session: &Rc<Session>, why: Close) {
         self.count_transport(&session.transport.borrow(), -1);
-        metrics::series(&metrics::HUB_CLOSES, &[why.word()]).increment();
+        metrics::count(&metrics::HUB_CLOSES, why.word());
         debug!(peer = %session.address, reason = why.word(), "session ended");
         self.table.borrow_mut().by_id.remove(&session.id);
         if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
@@ -387,6 +404,12 @@ impl Engine {
 
     fn count_in(&self, bytes: usize) {
         self.counts.bytes_in.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn count_dropped(&self, volatile: bool) {
+        if volatile {
+            self.counts.dropped.increment();
+        }
     }
 
     fn count_out(&self, bytes: usize) {
@@ -436,7 +459,7 @@ impl Engine {
             match kind {
                 Kind::Ping => settings.ping_interval,
                 Kind::Pong => settings.ping_timeout,
-                Kind::Silence => settings.ping_interval + settings.ping_timeout,
+                Kind::Silence | Kind::Reminder => settings.ping_interval + settings.ping_timeout,
                 Kind::Settle => settings.settle,
                 Kind::Noop => NOOP_AFTER,
                 Kind::Linger => {
@@ -489,6 +512,7 @@ impl Engine {
             Kind::Pong | Kind::Silence if holds => session.close(Close::PingTimeout),
             Kind::Noop if session.is_probed() => session.release_poll(),
             Kind::Settle if session.is_open() => self.above.settle(&session),
+            Kind::Reminder if session.is_open() => self.above.remind(&session),
             Kind::Linger if !session.is_open() => session.lose(Close::Forced),
             _ => (),
         }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::admission::Seat;
 use super::outgoing::Outgoing;
 use super::packet::{Packet, Version};
 use super::polling::Polling;
@@ -26,6 +27,7 @@ pub struct Session {
     pub key: Key,
     /// The client takes no binary.
     pub(super) base64: bool,
+    seat: Seat,
     pub(super) engine: Rc<Engine>,
     pub(super) transport: RefCell<Transport>,
     pub(super) queue: RefCell<Queue>,
@@ -120,6 +122,7 @@ impl Session {
             handshake: arrival.handshake,
             key,
             base64: arrival.base64,
+            seat: arrival.seat,
             engine: Rc::clone(engine),
             blocked: Cell::new(matches!(transport, Transport::Polling(_))),
             transport: RefCell::new(transport),
@@ -128,6 +131,24 @@ impl Session {
             touched: Cell::new(false),
             doomed: Cell::new(None),
             heart: Cell::default(),
+        }
+    }
+
+    /// The layer above has found a use for it: the session is pending no more.
+    pub fn settle(&self) {
+        self.seat.settle();
+    }
+
+    /// The layer above is reminded of it (`Above::remind`) after the time that silence may take.
+    pub fn remind_later(&self) {
+        self.engine.arm(self, Kind::Reminder);
+    }
+
+    pub fn transport(&self) -> &'static str {
+        if matches!(&*self.transport.borrow(), Transport::Polling(_)) {
+            "polling"
+        } else {
+            "websocket"
         }
     }
 
@@ -141,6 +162,7 @@ impl Session {
     pub fn send(self: &Rc<Self>, message: &Rc<Outgoing>, delivery: Delivery) -> bool {
         let volatile = delivery == Delivery::Volatile && self.blocked.get();
         if !self.is_open() || volatile || self.doomed.get().is_some() {
+            self.engine.count_dropped(volatile);
             return false;
         }
         let size = message.size();
@@ -278,4 +300,5 @@ pub(super) struct Arrival {
     pub address: IpAddr,
     pub base64: bool,
     pub handshake: Option<Rc<Handshake>>,
+    pub seat: Seat,
 }
