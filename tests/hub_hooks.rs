@@ -32,7 +32,9 @@ const NAMESPACES: &str = r#"
 
 fn edge(origin: &Origin, hooks: &str) -> Edge {
     let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
-    Edge::start(&format!("{PLAIN}{site}hub:\n  limits: {{ events: 9999/s, burst: 9999 }}\n  hooks: {{ {hooks} }}\n{NAMESPACES}"))
+    Edge::start(&format!(
+        "{PLAIN}{site}hub:\n  limits: {{ events: 9999/s, burst: 9999 }}\n  hooks: {{ {hooks} }}\n{NAMESPACES}"
+    ))
 }
 
 fn question(seen: &Seen) -> Value {
