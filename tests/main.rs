@@ -21,6 +21,8 @@ mod config;
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// What the operator's side tells, moves, sends away and lists.
+mod hub_api;
 /// Bad input and its answer: requests, payloads, packets.
 mod hub_bad_input;
 /// WebSocket frames, right and wrong.

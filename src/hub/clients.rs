@@ -78,7 +78,7 @@ impl Clients {
     }
 
     /// The server's own disconnect of one socket; its client does not come back by itself.
-    fn expel(&self, socket: &Rc<Socket>) {
+    pub fn expel(&self, socket: &Rc<Socket>) {
         say(&socket.session, packet::disconnect(&socket.namespace.name));
         if let Some(client) = self.client(&socket.session) {
             client.left.borrow_mut().push(Arc::clone(&socket.namespace.name));
@@ -101,6 +101,15 @@ impl Clients {
         namespace.deliver(&target, &Outgoing::new(Arc::clone(&message)), delivery);
         let (namespace, target) = (Arc::clone(&namespace.name), Arc::new(target));
         self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery });
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
+        self.namespaces.borrow().get(name).cloned()
+    }
+
+    /// The sockets of one session, in all namespaces.
+    pub fn sockets_of(&self, session: &Session) -> Vec<Rc<Socket>> {
+        self.client(session).map(|client| client.sockets.borrow().clone()).unwrap_or_default()
     }
 
     fn client(&self, session: &Session) -> Option<Rc<Client>> {
@@ -246,7 +255,7 @@ impl Clients {
                 let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
                 self.emit(
                     namespace,
-                    Target { rooms, but },
+                    Target { rooms, but, ..Target::default() },
                     Message::with_parts(text, parts),
                     delivery,
                 );

@@ -2,7 +2,9 @@
 
 mod clients;
 mod engine;
+mod gather;
 mod namespace;
+mod operation;
 mod outbox;
 mod packet;
 mod policy;
@@ -15,17 +17,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::drain::Drain;
 use crate::exchange::{Client, Request};
 
 use clients::Clients;
-use engine::{Ask, Close, Engine, MAILBOX, Node, Place};
+use engine::{Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use outbox::{LETTERS, Letter, Order, Outbox};
 
 pub use engine::{Answered, echo};
+pub use namespace::Target;
+pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};
+pub use packet::is_reserved;
 pub use policy::Policy;
+
+/// Whether this is what a socket's id looks like; a room of another name is no socket's own.
+pub fn is_id(text: &str) -> bool {
+    Id::parse(text).is_some()
+}
 
 /// The hub of the whole process: how its workers are reached.
 pub struct Hub {
@@ -128,6 +139,16 @@ impl Shard {
                 }
                 Letter::Order(Order::Close(over, done)) => {
                     drain.spawn_background(close_over(Rc::clone(&self.engine), over, done));
+                }
+                Letter::Order(Order::Operate(operations, done)) => {
+                    let mut outcomes = Vec::with_capacity(operations.len());
+                    for operation in operations.iter() {
+                        outcomes.push(self.clients.operate(operation));
+                        // A long list must not keep everybody else waiting.
+                        yield_now().await;
+                    }
+                    // As above.
+                    let _told = done.send(outcomes);
                 }
             }
         }

@@ -20,6 +20,8 @@ use super::socket::Socket;
 pub struct Target {
     /// Everyone who is in one of these; `None` is everyone.
     pub rooms: Option<Vec<String>>,
+    /// Whoever is in one of these is left out.
+    pub except: Vec<String>,
     /// This socket is left out.
     pub but: Option<Id>,
 }
@@ -110,31 +112,68 @@ impl Namespace {
         names.iter().all(|name| rooms.is_member(socket.key, name))
     }
 
-    /// Queues a message for every socket of this worker that it is for.
-    pub fn deliver(&self, target: &Target, message: &Rc<Outgoing>, delivery: Delivery) {
+    /// Queues a message for every socket of this worker that it is for; returns how many.
+    pub fn deliver(&self, target: &Target, message: &Rc<Outgoing>, delivery: Delivery) -> usize {
+        let mut delivered = 0;
+        self.visit(target, |socket| {
+            delivered += usize::from(socket.session.send(message, delivery));
+        });
+        self.events_out.add(i64::try_from(delivered).unwrap_or(i64::MAX));
+        delivered
+    }
+
+    /// The sockets of this worker that are meant.
+    pub fn those(&self, target: &Target) -> Vec<Rc<Socket>> {
+        let mut those = Vec::new();
+        self.visit(target, |socket| those.push(Rc::clone(socket)));
+        those
+    }
+
+    /// Goes through the sockets that are meant, each once. They must not join, leave or go in it.
+    fn visit(&self, target: &Target, mut visit: impl FnMut(&Rc<Socket>)) {
         let (sockets, rooms_of) = (self.sockets.borrow(), self.rooms.borrow());
         let but = target.but.and_then(|id| self.by_id.borrow().get(&id).copied());
-        let mut delivered = 0;
-        let mut deliver = |key: u32| {
-            let socket = sockets.get(key as usize).filter(|_| Some(key) != but);
-            if socket.is_some_and(|socket| socket.session.send(message, delivery)) {
-                delivered += 1;
+        let in_any = |rooms: &[String]| {
+            let all = rooms.iter().flat_map(|room| self.inside(room, &rooms_of));
+            let mut keys: Vec<u32> = all.collect();
+            keys.sort_unstable();
+            keys.dedup();
+            keys
+        };
+        let left_out = in_any(&target.except);
+        let mut meet = |key: u32| {
+            let is_meant = Some(key) != but && left_out.binary_search(&key).is_err();
+            if let Some(socket) = sockets.get(key as usize).filter(|_| is_meant) {
+                visit(socket);
             }
         };
         match target.rooms.as_deref() {
-            None => sockets.iter().for_each(|(_, socket)| deliver(socket.key)),
-            Some([room]) => rooms_of.members(room).chain(self.own(room)).for_each(deliver),
-            Some(rooms) => {
-                // Who is in several rooms hears it once.
-                let all =
-                    rooms.iter().flat_map(|room| rooms_of.members(room).chain(self.own(room)));
-                let mut keys: Vec<u32> = all.collect();
-                keys.sort_unstable();
-                keys.dedup();
-                keys.into_iter().for_each(deliver);
-            }
+            None => sockets.iter().for_each(|(_, socket)| meet(socket.key)),
+            Some([room]) => self.inside(room, &rooms_of).for_each(meet),
+            Some(rooms) => in_any(rooms).into_iter().for_each(meet),
         }
-        self.events_out.add(delivered);
+    }
+
+    /// The rooms that a socket is in, but for that of its own id.
+    pub fn rooms_of(&self, socket: &Socket) -> Vec<String> {
+        self.rooms.borrow().of(socket.key).map(str::to_owned).collect()
+    }
+
+    /// Every room that somebody of this worker is in, and how many are.
+    pub fn rooms(&self) -> Vec<(String, usize)> {
+        self.rooms.borrow().all().map(|(name, size)| (name.to_owned(), size)).collect()
+    }
+
+    /// How many are in the room, or here.
+    pub fn count(&self, room: Option<&str>) -> usize {
+        match room {
+            Some(room) => self.rooms.borrow().size(room) + usize::from(self.own(room).is_some()),
+            None => self.sockets.borrow().len(),
+        }
+    }
+
+    fn inside<'a>(&self, room: &'a str, rooms: &'a Rooms) -> impl Iterator<Item = u32> {
+        rooms.members(room).chain(self.own(room))
     }
 
     /// Every socket is alone in the room of its own id.

@@ -16,6 +16,7 @@ use crate::drain::Drain;
 
 use super::engine::{Delivery, Message};
 use super::namespace::Target;
+use super::operation::{Operation, Outcome};
 use super::policy::Policy;
 
 /// What a worker is told.
@@ -29,6 +30,7 @@ pub enum Order {
     Install(Option<Arc<Policy>>, oneshot::Sender<()>),
     /// Close every session, spread over this time.
     Close(Duration, oneshot::Sender<()>),
+    Operate(Arc<[Operation]>, oneshot::Sender<Vec<Outcome>>),
 }
 
 pub enum Letter {

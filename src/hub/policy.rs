@@ -57,6 +57,11 @@ impl Policy {
         Self { path: hub.path.clone(), settings, namespaces: namespaces.collect() }
     }
 
+    /// The namespaces that there are.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(String::as_str)
+    }
+
     /// Where the hub answers, without the slash at its end.
     pub fn path(&self) -> &str {
         &self.path

@@ -345,6 +345,13 @@ pub fn connection_on(edge: &Edge, worker: char) -> Client {
     })
 }
 
+/// A session of this worker, over WebSocket.
+pub fn web_on(edge: &Edge, worker: char) -> Web {
+    let web = Web::over(connection_on(edge, worker), "EIO=4");
+    assert_eq!(worker_of(web.sid()), worker);
+    web
+}
+
 /// The value of this line in the metrics; 0 if it is not there.
 pub fn metric(edge: &Edge, line: &str) -> i64 {
     let page = edge.admin("GET", "/metrics").text();

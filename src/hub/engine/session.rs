@@ -126,6 +126,14 @@ impl Session {
         self.phase.get() == Phase::Open
     }
 
+    /// Which transport carries it, as Node calls it.
+    pub fn transport_word(&self) -> &'static str {
+        match &*self.transport.borrow() {
+            Transport::Polling(_) => "polling",
+            Transport::WebSocket(_) | Transport::Gone => "websocket",
+        }
+    }
+
     /// Queues a message; it leaves at the end of the turn. False if it was dropped.
     ///
     /// A client whose queue is full is closed (`Close::TooSlow`), never waited for.
