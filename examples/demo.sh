@@ -4,6 +4,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export HTTP_PORT="${HTTP_PORT:-8080}" HTTPS_PORT="${HTTPS_PORT:-8443}" APP_PORT="${APP_PORT:-3100}"
+# What the app is asked about its clients is signed with it.
+HOOK_SECRET="${HOOK_SECRET:-$(od -An -tx1 -N16 /dev/urandom | tr -d ' \n')}"
+export HOOK_SECRET PINS_FILE="${PINS_FILE:-$PWD/demo/pins.jsonl}"
 vestibule=target/release/vestibule
 mkdir -p demo
 

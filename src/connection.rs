@@ -21,7 +21,7 @@ use tracing::debug;
 
 use crate::config::Timeouts;
 use crate::drain::Drain;
-use crate::exchange::{Body, BodyError, Peer, Response, Stream, Watched};
+use crate::exchange::{Body, BodyError, Guard, Peer, Response, Stream, Watched};
 use crate::observe::Access;
 use crate::router::Local;
 use crate::snapshot::Current;
@@ -36,8 +36,8 @@ const READ_BUFFER: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Serves one client's connection to its end.
-pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local>) {
+/// Serves one client's connection to its end; `guard` goes with the socket, also into an upgrade.
+pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local>, guard: Guard) {
     let words = current.load();
     let (headers, timeouts) = (words.headers_max(), words.timeouts().clone());
     drop(words);
@@ -46,7 +46,7 @@ pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local
     let came = Arc::new(AtomicBool::new(false));
     let activity = Rc::new(Activity::new(Arc::clone(&came)));
     let watch = Watch { drain: drain.clone(), activity: Rc::clone(&activity), timeouts };
-    let io = TokioIo::new(Watched::new(stream, came));
+    let io = TokioIo::new(Watched::new(stream, came, guard));
     let conversation = Rc::new(Conversation { peer, current, local, activity });
     let service = service_fn(move |request| Rc::clone(&conversation).answer(request));
     let ended = if http2 {

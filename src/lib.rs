@@ -22,6 +22,7 @@ mod upstream;
 mod config;
 mod drain;
 mod exchange;
+mod limits;
 mod observe;
 
 #[doc(hidden)]

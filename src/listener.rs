@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use crate::connection;
-use crate::exchange::{Peer, Scheme, Stream};
+use crate::exchange::{Guard, Peer, Scheme, Stream};
 use crate::observe::metrics::{self, Series};
 use crate::router::Local;
 use crate::snapshot::Current;
@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone, Default)]
 pub struct Open(Arc<AtomicUsize>);
 
-/// One connection's place; given back when it ends.
+/// One connection's place; given back when it ends, also long after its upgrade.
 struct Place {
     open: Open,
     gauge: Arc<Series>,
@@ -81,8 +81,7 @@ pub async fn serve(
         let (current, local) = (current.clone(), Rc::clone(&local));
         let drain = local.drain.clone();
         drain.spawn("connection", async move {
-            let _place = place;
-            begin(stream, peer, scheme, current, local).await;
+            begin(stream, peer, scheme, current, local, Some(Box::new(place))).await;
         });
     }
 }
@@ -93,20 +92,21 @@ async fn begin(
     scheme: Scheme,
     current: Current,
     local: Rc<Local>,
+    place: Guard,
 ) {
     // Only a closed socket refuses this, and the first read will say so.
     let _set = stream.set_nodelay(true);
     if scheme == Scheme::Http {
-        return connection::serve(Stream::Plain(stream), peer, current, local).await;
+        return connection::serve(Stream::Plain(stream), peer, current, local, place).await;
     }
     let Some(acceptor) = current.load().tls().cloned() else { return };
     match acceptor.accept(stream).await {
         Ok((stream, facts)) => {
             peer.tls = Some(facts);
-            connection::serve(Stream::Tls(Box::new(stream)), peer, current, local).await;
+            connection::serve(Stream::Tls(Box::new(stream)), peer, current, local, place).await;
         }
         Err(error) => {
-            metrics::series(&metrics::CONNECTIONS_REFUSED, &["handshake"]).increment();
+            metrics::count(&metrics::CONNECTIONS_REFUSED, "handshake");
             debug!(peer = %peer.address, %error, "no handshake");
         }
     }

@@ -48,7 +48,10 @@ impl Snapshot {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
         let certificates = Certificates::read(&config.tls.certs, hosts)?;
-        let hub = config.hub.as_ref().map(|hub| Arc::new(hub::Policy::compile(hub)));
+        let hub = config
+            .hub
+            .as_ref()
+            .map(|hub| Arc::new(hub::Policy::compile(hub, &config, &resident.registry)));
         let has_certificate = |host: &str| certificates.covers(host);
         let router = Router::compile(&config, hub.clone(), &resident.registry, &has_certificate);
         let tls = if certificates.is_empty() {

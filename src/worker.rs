@@ -17,7 +17,7 @@ use crate::drain::Drain;
 use crate::exchange::Scheme;
 use crate::hub;
 use crate::listener::{self, Open};
-use crate::observe::{access, metrics};
+use crate::observe::{lines, metrics};
 use crate::router::Local;
 use crate::snapshot::Current;
 use crate::upstream::Pools;
@@ -88,12 +88,13 @@ async fn run(
     let drain = Drain::default();
     let Shared { current, hub, open } = shared;
     let policy = current.load().hub().cloned();
+    let pools = Pools::new(&drain);
     let local = Rc::new(Local {
-        hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), &drain),
-        pools: Pools::new(&drain),
+        hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), &pools, &drain),
+        pools,
         drain: drain.clone(),
     });
-    drain.spawn_background(access::flush_lines());
+    drain.spawn_background(lines::flush_lines());
     let mut listeners: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
@@ -120,5 +121,5 @@ async fn run(
     }
     drain.begin();
     drain.emptied().await;
-    access::flush();
+    lines::flush();
 }

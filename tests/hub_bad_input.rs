@@ -126,8 +126,8 @@ fn payloads() {
     let mut poller = Poller::open(&edge);
     poller.enter("/");
     assert_eq!(poller.send("42[\"tell\",1]\x1eabc\x1e42[\"tell\",2]").status, 400);
-    web.say("40/chat,");
     web.expect("42[\"tell\",1]");
+    web.say("40/chat,");
     assert!(web.text().starts_with("40/chat,"));
     wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 1);
 }

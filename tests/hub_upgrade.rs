@@ -100,9 +100,9 @@ fn what_is_said_meanwhile_arrives_once_and_in_order() {
         other.enter("/");
         let mut said = 0..EACH * 5;
         let mut tell = |count: u32| {
-            said.by_ref()
-                .take(count as usize)
-                .for_each(|number| other.say(&format!("42[\"tell\",{number}]")))
+            for number in said.by_ref().take(count as usize) {
+                other.say(&format!("42[\"tell\",{number}]"));
+            }
         };
         let mut heard = Vec::new();
         let mut take = |packets: VecDeque<Heard>| {
@@ -144,7 +144,7 @@ fn a_try_that_fails_leaves_the_session_polling() {
     let edge = Edge::start(&hub_only(""));
     let mut poller = Poller::open(&edge);
     poller.enter("/");
-    let mut works = |poller: &mut Poller, what: &str| {
+    let works = |poller: &mut Poller, what: &str| {
         poller.say("42[\"echo\",1]");
         assert_eq!(poller.poll().text(), "42[\"echo\",1]", "{what}");
     };

@@ -57,7 +57,8 @@ fn rules_hold_across_workers() {
         let mut poller = stray(&edge, worker);
         poller.enter("/");
         poller.begin_poll();
-        let second = poller.post.get(&poller.path().to_owned());
+        let path = poller.path().to_owned();
+        let second = poller.post.get(&path);
         let first = poller.polled();
         let mut answers = [(first.status, first.text()), (second.status, second.text())];
         answers.sort();
@@ -184,6 +185,27 @@ fn each_senders_order_is_kept() {
 }
 
 #[test]
+fn a_flood_of_posts_is_slowed_and_nothing_is_lost() {
+    const EACH: u32 = 50_000;
+    let edge = Edge::start(&hub_only("limits: { queue: 64MiB }"));
+    let mut listener = web_on(&edge, '1');
+    listener.enter("/");
+    let mut poller = Poller::over(connection_on(&edge, '0'), edge.connect(), "EIO=4");
+    poller.enter("/");
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for round in 0..3 {
+                // More at once than one worker lets wait for another.
+                let numbers = (round * EACH..(round + 1) * EACH)
+                    .map(|number| format!("42[\"tell\",{number}]"));
+                poller.say(&numbers.collect::<Vec<_>>().join("\x1e"));
+            }
+        });
+        (0..3 * EACH).for_each(|number| listener.expect(&format!("42[\"tell\",{number}]")));
+    });
+}
+
+#[test]
 fn a_broadcast_is_built_once_for_everybody() {
     let edge = Edge::start(&hub_only(""));
     let built = "vestibule_hub_messages_built_total";
@@ -194,8 +216,8 @@ fn a_broadcast_is_built_once_for_everybody() {
     }
     let before = metric(&edge, built);
     for number in 0..10 {
-        webs[number].say(&format!("42[\"echo\",{number}]"));
-        webs.iter_mut().for_each(|web| web.expect(&format!("42[\"echo\",{number}]")));
+        webs[number].say(&format!("42[\"all\",{number}]"));
+        webs.iter_mut().for_each(|web| web.expect(&format!("42[\"all\",{number}]")));
     }
     assert_eq!(metric(&edge, built) - before, 10);
     // An acknowledgement is a message of its own.
@@ -208,10 +230,10 @@ fn a_broadcast_is_built_once_for_everybody() {
         (0..10).map(|number| stray(&edge, WORKERS[number % 2])).collect();
     pollers.iter_mut().for_each(|poller| drop(poller.enter("/")));
     let before = metric(&edge, built);
-    webs[0].say("42[\"echo\",{\"b\":1}]");
-    webs.iter_mut().for_each(|web| web.expect("42[\"echo\",{\"b\":1}]"));
+    webs[0].say("42[\"all\",{\"b\":1}]");
+    webs.iter_mut().for_each(|web| web.expect("42[\"all\",{\"b\":1}]"));
     for poller in &mut pollers {
-        assert_eq!(decode(4, &poller.poll()), [Heard::Text("42[\"echo\",{\"b\":1}]".to_owned())]);
+        assert_eq!(decode(4, &poller.poll()), [Heard::Text("42[\"all\",{\"b\":1}]".to_owned())]);
     }
     assert_eq!(metric(&edge, built) - before, 3);
     drop((webs, pollers));

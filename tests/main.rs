@@ -27,12 +27,20 @@ mod hub_api;
 mod hub_bad_input;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
+/// What the application decides about clients, and what happens while it is away.
+mod hub_hooks;
+/// The hub under a reload and at the end of the process.
+mod hub_life;
+/// Engine.IO 3: clients of Socket.IO 2.
+mod hub_old_clients;
 /// Whose pages may use the hub.
 mod hub_origins;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
 /// What clients may do in a namespace.
 mod hub_rules;
+/// Clients that do not read.
+mod hub_slow_clients;
 /// From long polling to WebSocket.
 mod hub_upgrade;
 /// Engine.IO and Socket.IO over WebSocket.

@@ -1,6 +1,5 @@
 //! The private listener: live, ready, metrics, reload, the hub API.
 
-mod binary;
 mod fields;
 pub mod hub;
 mod operations;

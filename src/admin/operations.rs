@@ -3,9 +3,8 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::hub::{Deed, Operation, Page, Target, is_id, is_reserved};
+use crate::hub::{Deed, Operation, Page, Target, detach, is_id, is_reserved};
 
-use super::binary;
 use super::fields::{Fields, Wrong};
 
 /// What can be asked, by the last word of its path, which is `op` in a batch.
@@ -88,8 +87,8 @@ fn emit(namespace: &str, fields: &mut Fields<'_>) -> Result<Operation, Wrong> {
     let mut parts: Vec<Bytes> = Vec::new();
     for (index, value) in fields.values("args")?.into_iter().enumerate() {
         data.push(',');
-        binary::detach(value.get(), &mut data, &mut parts)
-            .map_err(|what| fields.wrong(&format!("args[{index}]"), what))?;
+        detach(value.get(), &mut data, &mut parts)
+            .map_err(|unfit| fields.wrong(&format!("args[{index}]"), unfit.to_string()))?;
     }
     data.push(']');
     let volatile = fields.flag("volatile")?;
@@ -187,7 +186,7 @@ mod tests {
             (
                 "emit",
                 r#"{"namespace":"/","event":"x","args":[1,{"$binary":"%"}]}"#,
-                "args[1]: has a $binary",
+                "args[1]: \"$binary\" is no base64",
             ),
             ("emit", r#"{"namespace":"/","event":"x","to":[]}"#, "to: is empty, which is nobody"),
             ("emit", r#"{"namespace":"/","event":"x","to":["a",1]}"#, "to[1]: must be a text"),

@@ -2,10 +2,12 @@
 
 use super::field::{Field, Named};
 use super::section::Section;
-use super::units::{deadline, duration};
+use super::sites;
+use super::units::{deadline, duration, rate, size};
 use super::validate::{at_least_one, bytes};
 use super::{
-    Audience, Hub, HubLimits, Namespace, NamespaceAuth, Relay, Rule, Template, TemplatePart,
+    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Relay, Rule,
+    Template, TemplatePart,
 };
 
 pub fn read(section: &Section<'_>) -> Hub {
@@ -18,6 +20,7 @@ pub fn read(section: &Section<'_>) -> Hub {
         connect_timeout: section.value("connect_timeout", deadline),
         limits: limits(&section.section("limits")),
         drain_over: section.section("drain").value("over", duration),
+        hooks: hooks(&section.section("hooks")),
         namespaces: namespaces(section),
     }
 }
@@ -51,13 +54,62 @@ fn origin(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is no origin; write https://app.example.com, or \"*\" for any"))
 }
 
+fn hooks(section: &Section<'_>) -> Hooks {
+    Hooks {
+        timeout: section.value("timeout", deadline),
+        retry: section.value("retry", duration),
+        secret: section.written("secret").and_then(Field::read_secret),
+        headers: section.list("headers", header),
+        to: section.written("to").map(|_| sites::upstream(&section.section("to"))),
+    }
+}
+
+fn header(text: &str) -> Result<String, String> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if text.is_empty() || !text.bytes().all(letter) {
+        return Err(format!("{text:?} is no header; write cookie"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// A path of the application, asked by POST.
+fn hook(text: &str) -> Result<String, String> {
+    let letter = |byte: u8| byte.is_ascii_graphic() && !b"?#\\\"<>".contains(&byte);
+    if !text.starts_with('/') || text.contains("//") || !text.bytes().all(letter) {
+        return Err(format!("{text:?} is no path of the application; write /api/chat/message"));
+    }
+    Ok(text.to_owned())
+}
+
 fn limits(section: &Section<'_>) -> HubLimits {
     HubLimits {
         message: section.value("message", |text| bytes(text, 1 << 10, MEMORY_MAX)),
         rooms: section.value("rooms", at_least_one),
         queue: section.value("queue", |text| bytes(text, 4 << 10, MEMORY_MAX)),
+        events: section.value("events", rate),
+        burst: section.value("burst", at_least_one),
+        per_ip: section.value("per_ip", at_least_one),
+        pending: section.value("pending", at_least_one),
+        handshakes: section.value("handshakes", rate),
+        memory: section.value("memory", memory),
     }
 }
+
+fn memory(text: &str) -> Result<MemoryMax, String> {
+    match text {
+        "auto" => Ok(MemoryMax::Auto),
+        "none" => Ok(MemoryMax::Off),
+        text => match size(text)? {
+            bytes if bytes < PROCESS_MIN => {
+                Err(format!("{text} is less than the process itself takes; write 256MB"))
+            }
+            bytes => Ok(MemoryMax::Bytes(bytes)),
+        },
+    }
+}
+
+/// An idle process takes about as much.
+const PROCESS_MIN: u64 = 8 << 20;
 
 /// Held in memory for each client.
 const MEMORY_MAX: usize = 1 << 30;
@@ -88,7 +140,15 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
     }
     let join = section.list("join", |text| template(text, When::Connect));
     let (events, otherwise) = events(section, &join);
-    Namespace { name: named.name.to_owned(), auth: NamespaceAuth::Anyone, join, events, otherwise }
+    Namespace {
+        name: named.name.to_owned(),
+        auth: NamespaceAuth::Anyone,
+        join,
+        connect: section.get("connect", hook),
+        disconnect: section.get("disconnect", hook),
+        events,
+        otherwise,
+    }
 }
 
 fn namespace_name(name: &str) -> Result<(), String> {
@@ -102,12 +162,12 @@ fn namespace_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-type Events = (Vec<(String, Rule)>, Option<Rule>);
+type Events = (Vec<(String, EventRule)>, Option<EventRule>);
 
 fn events(section: &Section<'_>, joined: &[Template]) -> Events {
     let Some(field) = section.written("events") else { return (Vec::new(), None) };
     if field.is_word("deny") {
-        return (Vec::new(), Some(Rule::Deny));
+        return (Vec::new(), Some(Rule::Deny.into()));
     }
     let (mut events, mut otherwise) = (Vec::new(), None);
     for Named { name, field } in section.names("events") {
@@ -127,16 +187,19 @@ fn events(section: &Section<'_>, joined: &[Template]) -> Events {
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Option<Rule> {
+fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Option<EventRule> {
     if field.is_word("deny") {
-        return Some(Rule::Deny);
+        return Some(Rule::Deny.into());
     }
     if !field.is_map() {
-        field.refuse("is no rule; write deny, { relay: ROOM }, { join: ROOM } or { leave: ROOM }");
+        field.refuse(
+            "is no rule; write deny, { relay: ROOM }, { join: ROOM }, { leave: ROOM } or \
+             { forward: PATH }",
+        );
         return None;
     }
     let section = Section::of(field, namespace.keys("events"));
-    let verbs: Vec<_> = ["relay", "join", "leave"]
+    let verbs: Vec<_> = ["relay", "join", "leave", "forward"]
         .into_iter()
         .filter(|verb| section.written(verb).is_some())
         .collect();
@@ -145,19 +208,26 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
             section.written(key).inspect(|field| field.refuse_key("goes only with relay"));
         }
     }
-    match verbs.as_slice() {
+    let (rate, max) = (section.get("rate", rate), section.get("max", bytes_of_event));
+    let rule = match verbs.as_slice() {
         ["relay"] => Some(Rule::Relay(relay(&section, joined))),
         ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
         ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
+        ["forward"] => section.get("forward", hook).map(Rule::Forward),
         [] => {
-            section.refuse_lack("has no rule; write relay, join or leave, or deny alone");
+            section.refuse_lack("has no rule; write relay, join, leave or forward, or deny alone");
             None
         }
         _ => {
             section.refuse(format!("has {}; an event has one rule", verbs.join(" and ")));
             None
         }
-    }
+    };
+    rule.map(|rule| EventRule { rule, rate, max })
+}
+
+fn bytes_of_event(text: &str) -> Result<usize, String> {
+    bytes(text, 1, MEMORY_MAX)
 }
 
 fn relay(section: &Section<'_>, joined: &[Template]) -> Relay {

@@ -20,6 +20,8 @@ pub enum Kind {
     Count,
     Duration,
     Size,
+    /// `50/s`
+    Rate,
     Text,
     /// A file or folder, from the file's own folder.
     Path,
@@ -300,9 +302,32 @@ static HUB: &[Key] = &[
         None,
         "The namespaces; no other can be joined.",
     ),
+    key("hooks", Kind::Object(HOOKS), None, "How the application is asked about clients."),
     later("redis"),
     later("recovery"),
-    later("hooks"),
+];
+
+static HOOKS: &[Key] = &[
+    key("timeout", Kind::Duration, Some("5s"), "How long one answer of the application may take."),
+    key(
+        "retry",
+        Kind::Duration,
+        Some("15s"),
+        "How long an application that fails or restarts is asked again; the same id each time.",
+    ),
+    key("secret", Kind::Secret, None, "Signs every request: x-vestibule-signature."),
+    key(
+        "headers",
+        Kind::List(&Kind::Text),
+        Some("[cookie, authorization, user-agent, accept-language]"),
+        "Headers of a client's handshake that the application gets.",
+    ),
+    key(
+        "to",
+        Kind::Short("targets", UPSTREAM),
+        None,
+        "Servers that are asked instead of the next of the client's site.",
+    ),
 ];
 
 static PING: &[Key] = &[
@@ -319,10 +344,28 @@ static HUB_LIMITS: &[Key] = &[
         Some("1MiB"),
         "Bytes that wait for one client before it is closed as too slow.",
     ),
+    key("events", Kind::Rate, Some("50/s"), "Events of one client; more are refused."),
+    key("burst", Kind::Count, Some("100"), "Events that may come at once."),
+    key("per_ip", Kind::Count, Some("100"), "Clients that one address may have."),
+    key(
+        "pending",
+        Kind::Count,
+        Some("50"),
+        "Clients of one address that have not joined a namespace yet.",
+    ),
+    key(
+        "handshakes",
+        Kind::Rate,
+        Some("20/s"),
+        "New clients of one address, after per_ip at once.",
+    ),
+    key(
+        "memory",
+        Kind::Or("auto", &Kind::Or("none", &Kind::Size)),
+        Some("auto"),
+        "Memory of the process above which no new client comes in.",
+    ),
     later("per_user"),
-    later("per_ip"),
-    later("events"),
-    later("burst"),
 ];
 
 static DRAIN: &[Key] = &[key(
@@ -351,8 +394,13 @@ static NAMESPACE: &[Key] = &[
         Some("{}"),
         "What clients may send, by the event's name; '*' is every other.",
     ),
-    later("connect"),
-    later("disconnect"),
+    key("connect", Kind::Text, None, "A path of the application that decides who may connect."),
+    key(
+        "disconnect",
+        Kind::Text,
+        None,
+        "A path of the application that is told who has left, at least once.",
+    ),
 ];
 
 static RULE: &[Key] = &[
@@ -378,9 +426,14 @@ static RULE: &[Key] = &[
     ),
     key("echo", Kind::Flag, Some("false"), "The sender gets it too; with relay."),
     key("member", Kind::Flag, Some("true"), "The sender must be in the room; with relay."),
-    later("forward"),
-    later("rate"),
-    later("max"),
+    key(
+        "forward",
+        Kind::Text,
+        None,
+        "A path of the application that answers the event; its answer is the acknowledgement.",
+    ),
+    key("rate", Kind::Rate, None, "How often one client may send it; more is refused."),
+    key("max", Kind::Size, None, "Bytes of its data, attachments too; more is refused."),
 ];
 
 static LOG: &[Key] = &[
@@ -397,7 +450,12 @@ static LOG: &[Key] = &[
         Some("human"),
         "How the process's own log is written, to standard error.",
     ),
-    later("events"),
+    key(
+        "events",
+        Kind::List(&Kind::Choice(&["connect", "disconnect", "event", "deny"])),
+        Some("[]"),
+        "What of the hub gets a line each, where the lines of access go.",
+    ),
 ];
 
 static ACCESS: &[Key] = &[

@@ -31,7 +31,7 @@ pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
-pub use units::{Cidr, Secret};
+pub use units::{Cidr, Rate, Secret};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
@@ -201,7 +201,23 @@ pub struct Hub {
     pub limits: HubLimits,
     /// Over this time transports are closed when the process stops.
     pub drain_over: Duration,
+    pub hooks: Hooks,
     pub namespaces: Vec<Namespace>,
+}
+
+/// How the application is asked about clients.
+#[derive(Debug, Clone)]
+pub struct Hooks {
+    /// For one answer.
+    pub timeout: Duration,
+    /// How long an application that fails is asked again.
+    pub retry: Duration,
+    /// Signs every request.
+    pub secret: Option<Secret>,
+    /// Headers of the handshake that are passed on, in lower case.
+    pub headers: Vec<String>,
+    /// Asked instead of the `next` of the client's site.
+    pub to: Option<Upstream>,
 }
 
 #[derive(Debug, Clone)]
@@ -212,6 +228,25 @@ pub struct HubLimits {
     pub rooms: usize,
     /// Bytes queued for one client before it is closed as too slow.
     pub queue: usize,
+    /// Events of one client, and how many may come at once.
+    pub events: Rate,
+    pub burst: usize,
+    /// Sessions that one address may have, and how many of them without a namespace.
+    pub per_ip: usize,
+    pub pending: usize,
+    /// New sessions of one address.
+    pub handshakes: Rate,
+    pub memory: MemoryMax,
+}
+
+/// Above which memory of the process no new client comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryMax {
+    /// Nine tenths of what the process may have.
+    #[default]
+    Auto,
+    Bytes(u64),
+    Off,
 }
 
 #[derive(Debug, Clone)]
@@ -221,10 +256,14 @@ pub struct Namespace {
     pub auth: NamespaceAuth,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// The path of the application that decides who may connect.
+    pub connect: Option<String>,
+    /// The path of the application that is told who has left.
+    pub disconnect: Option<String>,
     /// Rules by event name, in the order written.
-    pub events: Vec<(String, Rule)>,
+    pub events: Vec<(String, EventRule)>,
     /// What holds for every other event: the rule of `"*"`.
-    pub otherwise: Option<Rule>,
+    pub otherwise: Option<EventRule>,
 }
 
 /// Who may connect.
@@ -233,12 +272,51 @@ pub enum NamespaceAuth {
     Anyone,
 }
 
+/// What an event comes to, and how much of it one client may send.
+#[derive(Debug, Clone)]
+pub struct EventRule {
+    pub rule: Rule,
+    pub rate: Option<Rate>,
+    /// Bytes of its data, attachments too.
+    pub max: Option<usize>,
+}
+
+impl From<Rule> for EventRule {
+    fn from(rule: Rule) -> Self {
+        Self { rule, rate: None, max: None }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub enum Rule {
     Relay(Relay),
     Join(Vec<Template>),
     Leave(Vec<Template>),
+    /// The application answers, at this path.
+    Forward(String),
     Deny,
+}
+
+impl Config {
+    /// A hook that no application could answer.
+    fn asks_nobody(&self) -> Option<&str> {
+        let hub = self.hub.as_ref()?;
+        let asked = hub.hooks.to.is_some() || self.sites.iter().any(|site| site.next.is_some());
+        let mut hooks = hub.namespaces.iter().flat_map(Namespace::hooks);
+        hooks.next().filter(|_| !asked)
+    }
+}
+
+impl Namespace {
+    /// The paths of the application that are asked about clients here.
+    pub fn hooks(&self) -> impl Iterator<Item = &str> {
+        let rules = self.events.iter().map(|(_, rule)| rule).chain(&self.otherwise);
+        let forwards = rules.filter_map(|event| match &event.rule {
+            Rule::Forward(path) => Some(path),
+            _ => None,
+        });
+        self.connect.iter().chain(&self.disconnect).chain(forwards).map(String::as_str)
+    }
 }
 
 /// An event passed on to rooms, to everyone there but the sender.
@@ -267,6 +345,17 @@ pub struct Log {
     pub access: AccessTo,
     pub level: Level,
     pub format: LogFormat,
+    /// What of the hub gets a line each.
+    pub events: Vec<EventKind>,
+}
+
+/// What happens in the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    Connect,
+    Disconnect,
+    Event,
+    Deny,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

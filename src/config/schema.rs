@@ -37,6 +37,7 @@ fn kind(kind: &'static Kind) -> Value {
         Kind::Count => or_variable(&json!({ "type": "integer", "minimum": 0 })),
         Kind::Duration => pattern(r"^[0-9]+(ms|s|m|h|d)$", &["10s", "250ms", "1m"]),
         Kind::Size => pattern(r"^[0-9]+(B|kB|KB|KiB|MB|MiB|GB|GiB)$", &["10MB", "64KiB"]),
+        Kind::Rate => pattern(r"^[0-9]+/(s|m|h)$", &["50/s", "600/m"]),
         Kind::Address => pattern(r"^(\S+)?:[0-9]+$", &[":80", "127.0.0.1:8080"]),
         Kind::Target => pattern(r"^(http://|unix:)\S+$", &["http://127.0.0.1:3000"]),
         Kind::PathPattern => pattern(r"^/\S*$", &["/prefix/*", "/old/:slug"]),

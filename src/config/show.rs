@@ -5,8 +5,9 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, AdminAddress, Audience, Balance, Config, Hub, Level, Listen, LogFormat,
-    Namespace, NamespaceAuth, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
+    AccessTo, Action, AdminAddress, Audience, Balance, Config, EventKind, EventRule, Hooks, Hub,
+    Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Relay, Route, Rule, Site,
+    Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -33,6 +34,7 @@ impl Config {
             ("access", Yaml::map([("to", access), ("format", Yaml::text("json"))])),
             ("level", Yaml::text(self.log.level.word())),
             ("format", Yaml::text(self.log.format.word())),
+            ("events", Yaml::texts(self.log.events.iter().map(|kind| kind.word()))),
         ]);
         file.with("sites", sites)
             .with("hub", self.hub.as_ref().map(Hub::yaml))
@@ -173,6 +175,12 @@ impl Hub {
             ("message", Yaml::text(bytes(self.limits.message))),
             ("rooms", Yaml::word(self.limits.rooms)),
             ("queue", Yaml::text(bytes(self.limits.queue))),
+            ("events", Yaml::text(self.limits.events)),
+            ("burst", Yaml::word(self.limits.burst)),
+            ("per_ip", Yaml::word(self.limits.per_ip)),
+            ("pending", Yaml::word(self.limits.pending)),
+            ("handshakes", Yaml::text(self.limits.handshakes)),
+            ("memory", self.limits.memory.yaml()),
         ]);
         let namespaces =
             self.namespaces.iter().map(|namespace| (namespace.name.clone(), namespace.yaml()));
@@ -189,8 +197,22 @@ impl Hub {
             ("connect_timeout", time(self.connect_timeout)),
             ("limits", limits),
             ("drain", Yaml::map([("over", time(self.drain_over))])),
+            ("hooks", self.hooks.yaml()),
             ("namespaces", Yaml::named(namespaces)),
         ])
+    }
+}
+
+impl Hooks {
+    fn yaml(&self) -> Yaml {
+        let secret = self.secret.as_ref().map(|secret| Yaml::raw(secret.written()));
+        Yaml::map([
+            ("timeout", Yaml::text(show_duration(self.timeout))),
+            ("retry", Yaml::text(show_duration(self.retry))),
+            ("headers", Yaml::texts(&self.headers)),
+        ])
+        .with("secret", secret)
+        .with("to", self.to.as_ref().map(Upstream::yaml))
     }
 }
 
@@ -206,6 +228,38 @@ impl Namespace {
             ("join", Yaml::texts(&self.join)),
             ("events", Yaml::named(rules.chain(otherwise))),
         ])
+        .with("connect", self.connect.as_ref().map(Yaml::text))
+        .with("disconnect", self.disconnect.as_ref().map(Yaml::text))
+    }
+}
+
+impl EventRule {
+    fn yaml(&self) -> Yaml {
+        self.rule
+            .yaml()
+            .with("rate", self.rate.map(Yaml::text))
+            .with("max", self.max.map(|max| Yaml::text(bytes(max))))
+    }
+}
+
+impl MemoryMax {
+    fn yaml(self) -> Yaml {
+        match self {
+            Self::Auto => Yaml::text("auto"),
+            Self::Bytes(bytes) => Yaml::text(show_size(bytes)),
+            Self::Off => Yaml::text("none"),
+        }
+    }
+}
+
+impl EventKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Disconnect => "disconnect",
+            Self::Event => "event",
+            Self::Deny => "deny",
+        }
     }
 }
 
@@ -215,6 +269,7 @@ impl Rule {
             Self::Relay(relay) => relay.yaml(),
             Self::Join(rooms) => Yaml::map([("join", Yaml::texts(rooms))]),
             Self::Leave(rooms) => Yaml::map([("leave", Yaml::texts(rooms))]),
+            Self::Forward(path) => Yaml::map([("forward", Yaml::text(path))]),
             Self::Deny => Yaml::text("deny"),
         }
     }

@@ -78,7 +78,7 @@ fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Ve
     aliases
 }
 
-fn upstream(section: &Section<'_>) -> Upstream {
+pub fn upstream(section: &Section<'_>) -> Upstream {
     let targets = section.list("targets", |text| Target::parse(text, section.folder()));
     if section.written("targets").is_none_or(Field::is_empty_list) {
         section.refuse_lack("has no targets; write http://127.0.0.1:3000");

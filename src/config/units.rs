@@ -147,6 +147,43 @@ pub fn show_size(bytes: u64) -> String {
     exact.map_or_else(|| "0B".to_owned(), |(unit, factor)| format!("{}{unit}", bytes / factor))
 }
 
+/// So many in each second, minute or hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    pub count: u32,
+    pub per: Duration,
+}
+
+const RATES: [(&str, Duration); 3] = [
+    ("s", Duration::from_secs(1)),
+    ("m", Duration::from_secs(60)),
+    ("h", Duration::from_secs(3600)),
+];
+
+/// More is no limit.
+const RATE_MAX: u32 = 1_000_000;
+
+/// `50/s`, `600/m`, `10/h`.
+pub fn rate(text: &str) -> Result<Rate, String> {
+    let Some((number, unit)) = text.split_once('/') else {
+        return Err(format!("{text:?} is no rate; write 50/s"));
+    };
+    let per = RATES.iter().find(|(name, _)| *name == unit).map(|(_, per)| *per);
+    let per = per.ok_or_else(|| format!("{unit:?} is no time of a rate; s, m and h are"))?;
+    let count = count(number).ok().and_then(|count| u32::try_from(count).ok());
+    match count {
+        Some(count @ 1..=RATE_MAX) => Ok(Rate { count, per }),
+        _ => Err(format!("{number:?} is no number for a rate; write 1 to {RATE_MAX}")),
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = RATES.iter().find(|(_, per)| *per == self.per).map_or("s", |(unit, _)| unit);
+        write!(f, "{}/{unit}", self.count)
+    }
+}
+
 /// A whole number and the letters behind it.
 fn measure<'a>(text: &'a str, example: &str) -> Result<(u64, &'a str), String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
@@ -239,6 +276,20 @@ mod tests {
     }
 
     #[test]
+    fn rates_carry_times() {
+        for (text, count, seconds) in [("50/s", 50, 1), ("600/m", 600, 60), ("1/h", 1, 3600)] {
+            let read = Rate { count, per: Duration::from_secs(seconds) };
+            assert_eq!(rate(text), Ok(read));
+            assert_eq!(read.to_string(), text);
+        }
+        for text in
+            ["50", "", "/", "/s", "0/s", "50/", "50/d", "50/ s", "-1/s", "1.5/s", "1000001/s"]
+        {
+            assert!(rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn addresses_and_blocks() {
         assert_eq!(address(":80").map(|a| a.to_string()), Ok("[::]:80".to_owned()));
         assert_eq!(address("127.0.0.1:0").map(|a| a.to_string()), Ok("127.0.0.1:0".to_owned()));
@@ -275,7 +326,7 @@ mod tests {
 
         #[test]
         fn no_text_is_too_strange(text in "\\PC{0,12}") {
-            let _read = (duration(&text), size(&text), count(&text), address(&text), Cidr::parse(&text));
+            let _read = (duration(&text), size(&text), rate(&text), count(&text), address(&text), Cidr::parse(&text));
         }
     }
 }

@@ -9,8 +9,8 @@ use super::problem::Problem;
 use super::section::{Section, choose};
 use super::units::{Cidr, address, count, deadline, duration, size};
 use super::{
-    AccessTo, Admin, AdminAddress, Config, Level, Limits, Listen, Log, LogFormat, Shutdown,
-    Timeouts, Tls, TlsVersion, hub, sites,
+    AccessTo, Admin, AdminAddress, Config, EventKind, Level, Limits, Listen, Log, LogFormat,
+    Shutdown, Timeouts, Tls, TlsVersion, hub, sites,
 };
 
 /// The configuration, worth something only if there are no problems.
@@ -33,6 +33,12 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
     };
     if file.written("sites").is_none() && file.written("hub").is_none() {
         file.refuse_lack("has neither sites nor hub, so there is nothing to do; write one");
+    }
+    if let Some(path) = config.asks_nobody() {
+        let hub = file.section("hub");
+        hub.refuse(format!(
+            "has the hook {path}, but no site has a next that could answer; write hooks.to"
+        ));
     }
     (config, reader.into_problems())
 }
@@ -160,8 +166,16 @@ fn log(section: &Section<'_>) -> Log {
         access: to.unwrap_or(AccessTo::Stdout),
         level: section.choice("level", &LEVELS).unwrap_or(Level::Info),
         format: section.choice("format", &formats).unwrap_or(LogFormat::Human),
+        events: section.list("events", |text| choose(text, &EVENTS)),
     }
 }
+
+const EVENTS: [(&str, EventKind); 4] = [
+    ("connect", EventKind::Connect),
+    ("disconnect", EventKind::Disconnect),
+    ("event", EventKind::Event),
+    ("deny", EventKind::Deny),
+];
 
 const LEVELS: [(&str, Level); 5] = [
     ("error", Level::Error),

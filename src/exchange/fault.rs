@@ -24,6 +24,7 @@ pub enum Side {
 impl Fault {
     pub const NO_SITE: Self = Self::new(421, Side::Client, "no_site");
     pub const NO_ROUTE: Self = Self::new(404, Side::Client, "no_route");
+    pub const PRIVATE: Self = Self::new(404, Side::Client, "private");
     pub const NO_HOST: Self = Self::new(400, Side::Client, "bad_host");
     pub const BAD_TARGET: Self = Self::new(400, Side::Client, "bad_target");
     pub const UPGRADE_REFUSED: Self = Self::new(426, Side::Client, "upgrade_refused");

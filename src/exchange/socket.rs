@@ -12,7 +12,7 @@ use rustls::ServerConnection;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::Stream;
+use super::{Stream, Watched};
 
 /// What is given back when the connection ends: its place among the open ones.
 pub type Guard = Option<Box<dyn Any + Send>>;
@@ -218,13 +218,13 @@ impl Write for Trying<'_> {
     }
 }
 
-impl From<Stream> for Socket {
-    fn from(stream: Stream) -> Self {
-        match stream {
-            Stream::Plain(stream) => Self::plain(stream, None),
-            Stream::Tls(stream) => {
+impl From<Watched> for Socket {
+    fn from(watched: Watched) -> Self {
+        match watched.into_parts() {
+            (Stream::Plain(stream), guard) => Self::plain(stream, guard),
+            (Stream::Tls(stream), guard) => {
                 let (stream, session) = stream.into_inner();
-                Self::tls(stream, session, None)
+                Self::tls(stream, session, guard)
             }
         }
     }

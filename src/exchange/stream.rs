@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::socket::Guard;
+
 /// What the listener accepted, the connection serves, and an upgrade takes back whole.
 pub enum Stream {
     Plain(TcpStream),
@@ -103,15 +105,21 @@ fn poll_write_joined(
     })
 }
 
-/// A stream that remembers whether bytes came, so that a request's head can have a deadline.
+/// A stream that remembers whether bytes came, so that a request's head can have a deadline; and
+/// that holds the connection's place among the open ones for as long as it is open itself.
 pub struct Watched {
     stream: Stream,
     came: Arc<AtomicBool>,
+    guard: Guard,
 }
 
 impl Watched {
-    pub fn new(stream: Stream, came: Arc<AtomicBool>) -> Self {
-        Self { stream, came }
+    pub fn new(stream: Stream, came: Arc<AtomicBool>, guard: Guard) -> Self {
+        Self { stream, came, guard }
+    }
+
+    pub(super) fn into_parts(self) -> (Stream, Guard) {
+        (self.stream, self.guard)
     }
 }
 
@@ -170,9 +178,9 @@ pub enum TakeBackError {
 }
 
 /// Takes the socket back from hyper after a 101, with the bytes that came early.
-pub async fn take_back(upgrade: OnUpgrade) -> Result<(Stream, Bytes), TakeBackError> {
+pub async fn take_back(upgrade: OnUpgrade) -> Result<(Watched, Bytes), TakeBackError> {
     let upgraded = upgrade.await.map_err(TakeBackError::Ended)?;
     let parts =
         upgraded.downcast::<TokioIo<Watched>>().map_err(|_upgraded| TakeBackError::Foreign)?;
-    Ok((parts.io.into_inner().stream, parts.read_buf))
+    Ok((parts.io.into_inner(), parts.read_buf))
 }

@@ -1,19 +1,28 @@
 //! The Socket.IO clients of one worker: from a session's texts to namespaces and back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
 
+use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
-use super::engine::{Above, Close, Delivery, Message, Outgoing, Session, Version};
+use super::engine::{Above, Close, Delivery, FrameError, Id, Message, Outgoing, Session, Version};
+use super::forward::Waiting;
+use super::hooks::Hooks;
+use super::journal;
+use super::meter::{Allowance, Meter, Verdict};
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
+use super::partial::{Filled, Partial};
 use super::policy::Policy;
 use super::rules::{self, Action, Denial};
 use super::socket::{Socket, say};
@@ -24,39 +33,74 @@ pub struct Clients {
     /// By the session's place in the engine's table.
     clients: RefCell<Vec<Option<Rc<Client>>>>,
     outbox: Rc<Outbox>,
+    pub(super) hooks: Rc<Hooks>,
+    pub(super) drain: Drain,
+    /// Itself, for tasks that outlive a call.
+    me: Weak<Self>,
     events_in: Arc<Series>,
+    started: Instant,
+    /// `None` while there is no hub.
+    limits: Cell<Option<Limits>>,
+}
+
+/// What holds for every client.
+#[derive(Clone, Copy)]
+struct Limits {
+    allowance: Allowance,
+    message_max: usize,
+    /// How long the attachments of a packet may take.
+    patience: Duration,
+}
+
+impl Limits {
+    fn of(policy: &Policy) -> Self {
+        let settings = &policy.settings;
+        let patience = settings.ping_interval + settings.ping_timeout;
+        let (allowance, message_max) = (policy.allowance, settings.message_max);
+        Self { allowance, message_max, patience }
+    }
 }
 
 /// One session's sockets.
 #[derive(Default)]
-struct Client {
+pub struct Client {
+    /// With the application, which decides.
+    pub(super) connecting: RefCell<Vec<Arc<str>>>,
     sockets: RefCell<Vec<Rc<Socket>>>,
     /// Left by the server's will: what the client still sends there is ignored.
     left: RefCell<Vec<Arc<str>>>,
     partial: RefCell<Option<Box<Partial>>>,
-}
-
-/// A packet whose attachments have not all come.
-struct Partial {
-    text: String,
-    missing: usize,
-    parts: Vec<Bytes>,
+    /// Whether the engine will remind of the partial packet.
+    watched: Cell<bool>,
+    meter: Meter,
 }
 
 impl Clients {
-    pub fn new(outbox: Rc<Outbox>, policy: Option<&Policy>) -> Rc<Self> {
-        let clients = Self {
+    pub fn new(
+        outbox: Rc<Outbox>,
+        hooks: Rc<Hooks>,
+        policy: Option<&Policy>,
+        drain: &Drain,
+    ) -> Rc<Self> {
+        let clients = Rc::new_cyclic(|me| Self {
             namespaces: RefCell::default(),
             clients: RefCell::default(),
             outbox,
+            hooks,
+            drain: drain.clone(),
+            me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
-        };
+            started: Instant::now(),
+            limits: Cell::default(),
+        });
         clients.install(policy);
-        Rc::new(clients)
+        clients
     }
 
     /// Applies new rules to everybody who is here; who is in a namespace that is gone, leaves it.
     pub fn install(&self, policy: Option<&Policy>) {
+        self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
+        self.limits.set(policy.map(Limits::of));
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
@@ -78,12 +122,19 @@ impl Clients {
     }
 
     /// The server's own disconnect of one socket; its client does not come back by itself.
-    pub fn expel(&self, socket: &Rc<Socket>) {
+    pub(super) fn expel(&self, socket: &Rc<Socket>) {
         say(&socket.session, packet::disconnect(&socket.namespace.name));
         if let Some(client) = self.client(&socket.session) {
             client.left.borrow_mut().push(Arc::clone(&socket.namespace.name));
             client.remove(socket);
         }
+        journal::disconnected(socket, "server_namespace_disconnect");
+        self.part(socket, "server namespace disconnect");
+    }
+
+    /// The socket has left its namespace.
+    fn part(&self, socket: &Socket, reason: &str) {
+        self.farewell(socket, reason);
         socket.namespace.remove(socket);
     }
 
@@ -96,7 +147,13 @@ impl Clients {
         }
     }
 
-    fn emit(&self, namespace: &Namespace, target: Target, message: Message, delivery: Delivery) {
+    pub(super) fn emit(
+        &self,
+        namespace: &Namespace,
+        target: Target,
+        message: Message,
+        delivery: Delivery,
+    ) {
         let message = Arc::new(message);
         namespace.deliver(&target, &Outgoing::new(Arc::clone(&message)), delivery);
         let (namespace, target) = (Arc::clone(&namespace.name), Arc::new(target));
@@ -110,6 +167,18 @@ impl Clients {
     /// The sockets of one session, in all namespaces.
     pub fn sockets_of(&self, session: &Session) -> Vec<Rc<Socket>> {
         self.client(session).map(|client| client.sockets.borrow().clone()).unwrap_or_default()
+    }
+
+    fn forget(&self, session: &Session) -> Option<Rc<Client>> {
+        let mut clients = self.clients.borrow_mut();
+        let client = clients.get_mut(session.key.index as usize).and_then(Option::take);
+        while clients.pop_if(|last| last.is_none()).is_some() {}
+        if clients.is_empty() || clients.len().is_power_of_two() {
+            // What a crowd needed goes when it has left.
+            let left = clients.len();
+            clients.shrink_to(left * 2);
+        }
+        client
     }
 
     fn client(&self, session: &Session) -> Option<Rc<Client>> {
@@ -126,23 +195,37 @@ impl Clients {
             return self.take_packet(session, &client, &head, Vec::new());
         }
         packet::check_placeholders(head.data, head.attachments)?;
-        let partial =
-            Partial { text: text.to_owned(), missing: head.attachments, parts: Vec::new() };
-        *client.partial.borrow_mut() = Some(Box::new(partial));
+        let partial = Partial::begin(text, head.attachments, self.now());
+        *client.partial.borrow_mut() = Some(partial);
+        if !client.watched.replace(true) {
+            session.remind_later();
+        }
         Ok(())
     }
 
     fn take_part(&self, session: &Rc<Session>, data: &[u8]) -> Result<(), Malformed> {
         let Some(client) = self.client(session) else { return Ok(()) };
-        let mut partial = client.partial.take().ok_or(Malformed)?;
-        partial.parts.push(Bytes::copy_from_slice(data));
-        partial.missing -= 1;
-        if partial.missing > 0 {
-            *client.partial.borrow_mut() = Some(partial);
-            return Ok(());
+        let partial = client.partial.take().ok_or(Malformed)?;
+        let max = self.limits.get().map_or(0, |limits| limits.message_max);
+        match partial.fill(data, max) {
+            Filled::Wanting(partial) => *client.partial.borrow_mut() = Some(partial),
+            Filled::TooLarge => session.close(Close::BadFrame(FrameError::TooLarge)),
+            Filled::Whole(text, parts) => {
+                return self.take_packet(session, &client, &Head::parse(&text)?, parts);
+            }
         }
-        let Partial { text, parts, .. } = *partial;
-        self.take_packet(session, &client, &Head::parse(&text)?, parts)
+        Ok(())
+    }
+
+    /// Since this worker began.
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn count(&self, client: &Client, kind: Kind) -> Verdict {
+        let works = matches!(kind, Kind::Event | Kind::Connect);
+        let Some(Limits { allowance, .. }) = self.limits.get() else { return Verdict::Within };
+        client.meter.count(&allowance, self.now(), works)
     }
 
     fn take_packet(
@@ -157,9 +240,18 @@ impl Clients {
             // Old clients write their query into the name.
             Version::V3 => head.namespace.split('?').next().unwrap_or_default(),
         };
+        let verdict = self.count(client, head.kind);
+        if verdict == Verdict::Flood {
+            session.close(Close::Flood);
+            return Ok(());
+        }
         if head.kind == Kind::Connect {
             packet::check_data(head)?;
-            return self.connect(session, client, name);
+            if verdict == Verdict::Over {
+                refuse(session, name, Denial::RateLimited.code());
+                return Ok(());
+            }
+            return self.connect(session, client, name, head.data);
         }
         let Some(socket) = client.find(name) else {
             // What was on its way when the server closed the namespace is no offence.
@@ -170,6 +262,10 @@ impl Clients {
             Kind::Event if head.data.is_empty() => Ok(()),
             Kind::Event => {
                 self.events_in.increment();
+                if verdict == Verdict::Over {
+                    socket.deny(None, head.ack, Denial::RateLimited);
+                    return Ok(());
+                }
                 self.take_event(&socket, head, parts)
             }
             // Nobody here asks clients for acknowledgements.
@@ -177,58 +273,122 @@ impl Clients {
             Kind::Disconnect => {
                 packet::check_data(head)?;
                 client.remove(&socket);
-                socket.namespace.remove(&socket);
+                journal::disconnected(&socket, "client_namespace_disconnect");
+                self.part(&socket, "client namespace disconnect");
                 Ok(())
             }
             Kind::Connect | Kind::ConnectError => Err(Malformed),
         }
     }
 
-    fn connect(&self, session: &Rc<Session>, client: &Client, name: &str) -> Result<(), Malformed> {
-        if client.find(name).is_some() {
+    fn connect(
+        &self,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        name: &str,
+        auth: &str,
+    ) -> Result<(), Malformed> {
+        let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
+        if connecting || client.find(name).is_some() {
             return Err(Malformed);
         }
         let namespace = self.namespaces.borrow().get(name).cloned();
         let Some(namespace) = namespace else {
-            say(session, packet::connect_error(name, "Invalid namespace"));
+            journal::refused(session, name, "invalid_namespace");
+            say(session, packet::connect_error(name, "Invalid namespace", None));
             return Ok(());
         };
-        let socket = namespace.enter(session);
-        let policy = namespace.policy();
-        let joined = rules::rooms_at_connect(&policy.join, socket.id.as_str());
-        if joined.and_then(|rooms| namespace.join(&socket, &rooms, policy.rooms_max)).is_err() {
-            namespace.remove(&socket);
-            say(session, packet::connect_error(name, "unauthorized"));
+        if let (Some(path), Some(me)) = (&namespace.policy().connect, self.me.upgrade()) {
+            let auth = serde_json::from_str(auth).unwrap_or_else(|_| Value::Object(Map::new()));
+            me.ask_to_connect(session, client, &namespace, path, auth);
             return Ok(());
         }
-        client.left.borrow_mut().retain(|left| left.as_ref() != name);
+        if let Err(denial) = self.enter(session, client, &namespace, Id::random(), &[]) {
+            refuse(session, name, denial.code());
+        }
+        Ok(())
+    }
+
+    /// A socket in its namespace and its first rooms; its client is told.
+    pub(super) fn enter(
+        &self,
+        session: &Rc<Session>,
+        client: &Client,
+        namespace: &Rc<Namespace>,
+        id: Id,
+        more: &[String],
+    ) -> Result<Rc<Socket>, Denial> {
+        let policy = namespace.policy();
+        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
+        rooms.extend_from_slice(more);
+        let socket = namespace.enter(session, id);
+        if let Err(denial) = namespace.join(&socket, &rooms, policy.rooms_max) {
+            namespace.remove(&socket);
+            return Err(denial);
+        }
+        client.left.borrow_mut().retain(|left| *left != namespace.name);
         client.sockets.borrow_mut().push(Rc::clone(&socket));
         let words = match session.version {
-            Version::V4 => format!(r#"{{"sid":"{}"}}"#, socket.id),
+            Version::V4 => format!(r#"{{"sid":"{id}"}}"#),
             Version::V3 => String::new(),
         };
-        say(session, packet::connect(name, &words));
-        Ok(())
+        say(session, packet::connect(&namespace.name, &words));
+        session.settle();
+        journal::connected(&socket);
+        Ok(socket)
     }
 
     fn take_event(
         &self,
-        socket: &Socket,
+        socket: &Rc<Socket>,
         head: &Head<'_>,
         parts: Vec<Bytes>,
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
         let policy = socket.namespace.policy();
-        let done = policy.rules.decide(&event, socket.id.as_str());
-        let done = done.and_then(|action| self.act(socket, action, parts, policy.rooms_max));
-        match done {
-            Ok(()) => socket.acknowledge(head.ack, r#"[{"ok":true}]"#),
-            Err(denial) => {
-                let data = format!(r#"[{{"error":{{"code":"{}"}}}}]"#, denial.code());
-                socket.acknowledge(head.ack, &data);
+        let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
+        if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
+            socket.deny(Some(&event.name), head.ack, denial);
+            return Ok(());
+        }
+        if socket.backlog.borrow().is_some() {
+            let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
+            if let Some(Err(denial)) = self.queue_behind(socket, waiting) {
+                socket.deny(Some(&event.name), head.ack, denial);
+            }
+            return Ok(());
+        }
+        match (policy.rules.decide(&event, socket.id.as_str()), self.me.upgrade()) {
+            (Ok(Action::Forward(path)), Some(me)) => {
+                let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
+                me.forward(socket, path, &waiting);
+            }
+            (decided, _) => {
+                let name = &event.name;
+                self.settle_event(socket, name, decided, head.ack, parts, policy.rooms_max);
             }
         }
         Ok(())
+    }
+
+    /// Does what the rules say, and acknowledges.
+    pub(super) fn settle_event(
+        &self,
+        socket: &Socket,
+        event: &str,
+        decided: Result<Action<'_>, Denial>,
+        ack: Option<u64>,
+        parts: Vec<Bytes>,
+        rooms_max: usize,
+    ) {
+        let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
+        match done {
+            Ok(()) => {
+                journal::taken(socket, event);
+                socket.acknowledge(ack, r#"[{"ok":true}]"#);
+            }
+            Err(denial) => socket.deny(Some(event), ack, denial),
+        }
     }
 
     fn act(
@@ -245,6 +405,8 @@ impl Clients {
                 namespace.leave(socket, &rooms);
                 Ok(())
             }
+            // Asked about before it comes here.
+            Action::Forward(_) => Err(Denial::Busy),
             Action::Relay { rooms, data, volatile, echo, member } => {
                 let inside = |rooms: &Vec<String>| namespace.is_member(socket, rooms);
                 if member && !rooms.as_ref().is_none_or(inside) {
@@ -255,7 +417,7 @@ impl Clients {
                 let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
                 self.emit(
                     namespace,
-                    Target { rooms, but, ..Target::default() },
+                    Target { rooms, except: Vec::new(), but },
                     Message::with_parts(text, parts),
                     delivery,
                 );
@@ -263,6 +425,12 @@ impl Clients {
             }
         }
     }
+}
+
+/// Answers a CONNECT that comes to nothing.
+fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
+    journal::refused(session, namespace, code);
+    say(session, packet::connect_error(namespace, code, None));
 }
 
 impl Client {
@@ -289,7 +457,7 @@ impl Above for Clients {
                 *place = Some(Rc::clone(&client));
             }
         }
-        if session.version == Version::V3 && self.connect(session, &client, "/").is_err() {
+        if session.version == Version::V3 && self.connect(session, &client, "/", "").is_err() {
             session.close_later(Close::ParseError);
         }
     }
@@ -306,11 +474,11 @@ impl Above for Clients {
         }
     }
 
-    fn closed(&self, session: &Rc<Session>, _why: Close) {
-        let client =
-            self.clients.borrow_mut().get_mut(session.key.index as usize).and_then(Option::take);
+    fn closed(&self, session: &Rc<Session>, why: Close) {
+        let client = self.forget(session);
         for socket in client.iter().flat_map(|client| client.sockets.take()) {
-            socket.namespace.remove(&socket);
+            journal::disconnected(&socket, why.word());
+            self.part(&socket, why.as_str());
         }
     }
 
@@ -319,6 +487,19 @@ impl Above for Clients {
         let idle = self.client(session).is_none_or(|client| client.sockets.borrow().is_empty());
         if idle {
             session.close(Close::Unsettled);
+        }
+    }
+
+    /// Looks whether a packet waits too long for its attachments.
+    fn remind(&self, session: &Rc<Session>) {
+        let Some(client) = self.client(session) else { return };
+        let age = client.partial.borrow().as_ref().map(|partial| partial.age(self.now()));
+        let patience = self.limits.get().map_or(Duration::ZERO, |limits| limits.patience);
+        match age {
+            None => client.watched.set(false),
+            Some(age) if age >= patience => session.close(Close::Unfinished),
+            // Another one since, which has its time.
+            Some(_) => session.remind_later(),
         }
     }
 

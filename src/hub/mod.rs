@@ -1,12 +1,18 @@
 //! The Socket.IO hub; the only face of it to the rest of the edge.
 
+mod binary;
 mod clients;
 mod engine;
+mod forward;
 mod gather;
+mod hooks;
+mod journal;
+mod meter;
 mod namespace;
 mod operation;
 mod outbox;
 mod packet;
+mod partial;
 mod policy;
 mod rooms;
 mod rules;
@@ -22,11 +28,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::drain::Drain;
 use crate::exchange::{Client, Request};
+use crate::upstream::Pools;
 
 use clients::Clients;
-use engine::{Ask, Close, Engine, Id, MAILBOX, Node, Place};
+use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
+use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
 
+pub use binary::detach;
 pub use engine::{Answered, echo};
 pub use namespace::Target;
 pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};
@@ -43,6 +52,7 @@ pub struct Hub {
     node: Node,
     letters: Vec<mpsc::Sender<Letter>>,
     mailboxes: Arc<[mpsc::Sender<Ask>]>,
+    admission: Arc<Admission>,
 }
 
 /// A worker's ends of what `Hub` sends.
@@ -61,12 +71,18 @@ impl Hub {
             mailboxes.push(to_mailbox);
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
-        (Arc::new(Self { node: Node::random(), letters, mailboxes: mailboxes.into() }), inboxes)
+        let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
+        (Arc::new(Self { node, letters, mailboxes, admission }), inboxes)
     }
 
     /// Applies a new snapshot's rules to every socket; returns when all workers have.
     pub async fn install(&self, policy: Option<Arc<Policy>>) {
         self.order(|done| Order::Install(policy.clone(), done)).await;
+    }
+
+    /// While it is so, nobody new comes in.
+    pub fn set_strained(&self, strained: bool) {
+        self.admission.set_strained(strained);
     }
 
     /// Closes every transport, spread over `over`, so that not all clients return at once.
@@ -103,16 +119,19 @@ impl Shard {
         hub: &Hub,
         inbox: Inbox,
         policy: Option<&Policy>,
+        pools: &Rc<Pools>,
         drain: &Drain,
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
         let outbox = Outbox::start(others.map(|(_, letters)| letters.clone()).collect(), drain);
-        let clients = Clients::new(outbox, policy);
+        let hooks = Hooks::new(Rc::clone(pools), drain);
+        let clients = Clients::new(outbox, hooks, policy, drain);
         let place = Place {
             node: hub.node,
             worker,
             workers: Arc::clone(&hub.mailboxes),
             mailbox: inbox.mailbox,
+            admission: Arc::clone(&hub.admission),
         };
         let settings = policy.map(|policy| policy.settings.clone()).unwrap_or_default();
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);

@@ -1,6 +1,6 @@
 //! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use slab::Slab;
 use crate::observe::metrics::{self, Series};
 
 use super::engine::{Delivery, Id, Outgoing, Session};
+use super::meter::Meters;
 use super::policy::NamespacePolicy;
 use super::rooms::Rooms;
 use super::rules::Denial;
@@ -20,7 +21,7 @@ use super::socket::Socket;
 pub struct Target {
     /// Everyone who is in one of these; `None` is everyone.
     pub rooms: Option<Vec<String>>,
-    /// Whoever is in one of these is left out.
+    /// Who is in one of these is left out.
     pub except: Vec<String>,
     /// This socket is left out.
     pub but: Option<Id>,
@@ -58,14 +59,23 @@ impl Namespace {
     }
 
     /// A new socket, in no room but its own.
-    pub fn enter(self: &Rc<Self>, session: &Rc<Session>) -> Rc<Socket> {
+    pub fn enter(self: &Rc<Self>, session: &Rc<Session>, id: Id) -> Rc<Socket> {
         self.count.increment();
         let mut sockets = self.sockets.borrow_mut();
         let entry = sockets.vacant_entry();
         // 2^32 sockets would need terabytes.
         let key = u32::try_from(entry.key()).unwrap_or(u32::MAX);
         let (session, namespace) = (Rc::clone(session), Rc::clone(self));
-        let socket = Rc::new(Socket { id: Id::random(), session, namespace, key });
+        let socket = Rc::new(Socket {
+            id,
+            session,
+            namespace,
+            key,
+            data: RefCell::default(),
+            backlog: RefCell::default(),
+            gone: Cell::new(false),
+            meters: Meters::default(),
+        });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);
         socket
@@ -74,11 +84,18 @@ impl Namespace {
     /// The socket has left, and its rooms with it.
     pub fn remove(&self, socket: &Socket) {
         self.count.decrement();
+        socket.gone.set(true);
         self.rooms.borrow_mut().leave_all(socket.key);
         self.by_id.borrow_mut().remove(&socket.id);
         let mut sockets = self.sockets.borrow_mut();
         if sockets.contains(socket.key as usize) {
             let removed = sockets.remove(socket.key as usize);
+            let left = sockets.len();
+            if left == 0 || left.is_power_of_two() {
+                // What a crowd needed goes when it has left.
+                sockets.shrink_to_fit();
+                self.by_id.borrow_mut().shrink_to(left * 2);
+            }
             drop(sockets);
             drop(removed);
         }
@@ -107,6 +124,10 @@ impl Namespace {
         }
     }
 
+    pub fn rooms_of(&self, socket: &Socket) -> Vec<String> {
+        self.rooms.borrow().of(socket.key).map(str::to_owned).collect()
+    }
+
     pub fn is_member(&self, socket: &Socket, names: &[String]) -> bool {
         let rooms = self.rooms.borrow();
         names.iter().all(|name| rooms.is_member(socket.key, name))
@@ -133,30 +154,28 @@ impl Namespace {
     fn visit(&self, target: &Target, mut visit: impl FnMut(&Rc<Socket>)) {
         let (sockets, rooms_of) = (self.sockets.borrow(), self.rooms.borrow());
         let but = target.but.and_then(|id| self.by_id.borrow().get(&id).copied());
-        let in_any = |rooms: &[String]| {
-            let all = rooms.iter().flat_map(|room| self.inside(room, &rooms_of));
-            let mut keys: Vec<u32> = all.collect();
-            keys.sort_unstable();
-            keys.dedup();
-            keys
+        let out = |key: u32| {
+            let inside =
+                |room: &String| rooms_of.is_member(key, room) || self.own(room) == Some(key);
+            Some(key) == but || target.except.iter().any(inside)
         };
-        let left_out = in_any(&target.except);
         let mut meet = |key: u32| {
-            let is_meant = Some(key) != but && left_out.binary_search(&key).is_err();
-            if let Some(socket) = sockets.get(key as usize).filter(|_| is_meant) {
+            if let Some(socket) = sockets.get(key as usize).filter(|_| !out(key)) {
                 visit(socket);
             }
         };
         match target.rooms.as_deref() {
             None => sockets.iter().for_each(|(_, socket)| meet(socket.key)),
             Some([room]) => self.inside(room, &rooms_of).for_each(meet),
-            Some(rooms) => in_any(rooms).into_iter().for_each(meet),
+            Some(rooms) => {
+                // Who is in several rooms is met once.
+                let all = rooms.iter().flat_map(|room| self.inside(room, &rooms_of));
+                let mut keys: Vec<u32> = all.collect();
+                keys.sort_unstable();
+                keys.dedup();
+                keys.into_iter().for_each(meet);
+            }
         }
-    }
-
-    /// The rooms that a socket is in, but for that of its own id.
-    pub fn rooms_of(&self, socket: &Socket) -> Vec<String> {
-        self.rooms.borrow().of(socket.key).map(str::to_owned).collect()
     }
 
     /// Every room that somebody of this worker is in, and how many are.

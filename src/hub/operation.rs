@@ -267,9 +267,9 @@ fn list(namespace: &Namespace, target: &Target, page: &Page) -> Listed<Seen> {
     let mut listed = Listed::default();
     for socket in namespace.those(target) {
         page.add(&mut listed, socket.id.as_str(), || Seen {
-            rooms: namespace.rooms_of(&socket),
+            rooms: socket.rooms(),
             address: socket.session.address,
-            transport: socket.session.transport_word(),
+            transport: socket.session.transport(),
         });
     }
     listed

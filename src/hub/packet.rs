@@ -182,9 +182,10 @@ pub fn connect(namespace: &str, data: &str) -> String {
     packet("0", namespace, None, data)
 }
 
-pub fn connect_error(namespace: &str, message: &str) -> String {
+pub fn connect_error(namespace: &str, message: &str, data: Option<&Value>) -> String {
     let message = Value::from(message);
-    packet("4", namespace, None, &format!(r#"{{"message":{message}}}"#))
+    let data = data.map(|data| format!(r#","data":{data}"#)).unwrap_or_default();
+    packet("4", namespace, None, &format!(r#"{{"message":{message}{data}}}"#))
 }
 
 pub fn disconnect(namespace: &str) -> String {
@@ -200,8 +201,11 @@ pub fn event(namespace: &str, data: &str, attachments: usize) -> String {
 }
 
 /// An answer to a client's event; `data` is an array.
-pub fn ack(namespace: &str, id: u64, data: &str) -> String {
-    packet("3", namespace, Some(id), data)
+pub fn ack(namespace: &str, id: u64, data: &str, attachments: usize) -> String {
+    match attachments {
+        0 => packet("3", namespace, Some(id), data),
+        count => packet(&format!("6{count}-"), namespace, Some(id), data),
+    }
 }
 
 #[cfg(test)]
@@ -295,11 +299,12 @@ mod tests {
     #[test]
     fn packets_are_written_as_node_writes_them() {
         assert_eq!(connect("/", r#"{"sid":"x"}"#), r#"0{"sid":"x"}"#);
-        assert_eq!(connect_error("/no", "bad \"x\""), r#"4/no,{"message":"bad \"x\""}"#);
+        assert_eq!(connect_error("/no", "bad \"x\"", None), r#"4/no,{"message":"bad \"x\""}"#);
         assert_eq!(disconnect("/chat"), "1/chat,");
         assert_eq!(event("/chat", "[\"x\"]", 0), "2/chat,[\"x\"]");
         assert_eq!(event("/", "[\"x\"]", 2), "52-[\"x\"]");
-        assert_eq!(ack("/", 0, "[]"), "30[]");
+        assert_eq!(ack("/", 0, "[]", 0), "30[]");
+        assert_eq!(ack("/c", 7, "[1]", 1), "61-/c,7[1]");
     }
 
     proptest! {

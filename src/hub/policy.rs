@@ -1,12 +1,20 @@
 //! The hub's part of a snapshot: who may connect, what events come to, how the engine behaves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, NamespaceAuth, Template};
+use http::header::HeaderName;
 
-use super::engine::{Origins, Settings};
+use crate::config::{
+    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, Secret, Template,
+};
+use crate::exchange::query::decode;
+use crate::limits::Rate;
+use crate::upstream::{Registry, Upstream};
+
+use super::engine::{Bounds, Origins, Settings};
+use super::meter::Allowance;
 use super::rules::Rules;
 
 /// Compiled from `hub:`; frozen.
@@ -15,6 +23,22 @@ pub struct Policy {
     path: String,
     pub settings: Settings,
     pub namespaces: HashMap<String, Arc<NamespacePolicy>>,
+    pub hooks: Option<Arc<HookPolicy>>,
+    /// What one client may send.
+    pub allowance: Allowance,
+    pub memory: MemoryMax,
+}
+
+/// How the application is asked about clients.
+#[derive(Debug)]
+pub struct HookPolicy {
+    pub timeout: Duration,
+    pub retry: Duration,
+    pub secret: Option<Secret>,
+    /// By the host that a client came for; the first that fits.
+    upstreams: Vec<(Option<HostPattern>, Upstream)>,
+    /// Asked by the hub alone.
+    paths: HashSet<String>,
 }
 
 /// What holds in one namespace.
@@ -25,13 +49,19 @@ pub struct NamespacePolicy {
     pub join: Vec<Template>,
     /// Rooms one socket may be in.
     pub rooms_max: usize,
+    /// Where the application decides who may connect.
+    pub connect: Option<Arc<str>>,
+    /// Where it hears who has left.
+    pub disconnect: Option<Arc<str>>,
 }
 
 /// A probed WebSocket takes over within this time, as with Node.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Policy {
-    pub fn compile(hub: &config::Hub) -> Self {
+    pub fn compile(hub: &config::Hub, config: &Config, registry: &Arc<Registry>) -> Self {
+        let hooks = HookPolicy::compile(hub, config, registry);
+        let names = hub.hooks.headers.iter().filter_map(|name| HeaderName::try_from(name).ok());
         let allowed = hub.origins.iter().map(|origin| origin.to_ascii_lowercase());
         let settings = Settings {
             ping_interval: hub.ping_interval,
@@ -40,10 +70,12 @@ impl Policy {
             settle: hub.connect_timeout,
             message_max: hub.limits.message,
             queue_max: hub.limits.queue,
+            remember: hooks.as_ref().map(|_| names.collect()),
             origins: Origins {
                 any: hub.origins.iter().any(|origin| origin == "*"),
                 allowed: allowed.collect(),
             },
+            bounds: bounds(&hub.limits),
         };
         let namespaces = hub.namespaces.iter().map(|namespace| {
             let NamespaceAuth::Anyone = namespace.auth;
@@ -51,10 +83,20 @@ impl Policy {
                 rules: Rules::compile(&namespace.events, namespace.otherwise.as_ref()),
                 join: namespace.join.clone(),
                 rooms_max: hub.limits.rooms,
+                connect: namespace.connect.as_deref().map(Arc::from),
+                disconnect: namespace.disconnect.as_deref().map(Arc::from),
             };
             (namespace.name.clone(), Arc::new(policy))
         });
-        Self { path: hub.path.clone(), settings, namespaces: namespaces.collect() }
+        let events = hub.limits.events;
+        Self {
+            path: hub.path.clone(),
+            settings,
+            namespaces: namespaces.collect(),
+            hooks,
+            allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
+            memory: hub.limits.memory,
+        }
     }
 
     /// The namespaces that there are.
@@ -65,5 +107,98 @@ impl Policy {
     /// Where the hub answers, without the slash at its end.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// True if the application answers this path for the hub alone, however it is written.
+    pub fn is_private(&self, path: &str) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.paths.contains(&plain(path)))
+    }
+}
+
+fn bounds(limits: &HubLimits) -> Bounds {
+    let HubLimits { per_ip, pending, handshakes, .. } = limits;
+    // All that an address may have may come at once.
+    let burst = small(*per_ip).max(handshakes.count);
+    Bounds {
+        sessions: *per_ip as u64,
+        pending: *pending as u64,
+        handshakes: Rate::new(handshakes.count, handshakes.per, burst),
+    }
+}
+
+fn small(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+impl HookPolicy {
+    /// `None` if no namespace asks.
+    fn compile(hub: &config::Hub, config: &Config, registry: &Arc<Registry>) -> Option<Arc<Self>> {
+        let paths: HashSet<_> =
+            hub.namespaces.iter().flat_map(config::Namespace::hooks).map(plain).collect();
+        let upstream = |words| Upstream::compile(words, &config.timeouts, None, registry);
+        let everywhere = hub.hooks.to.iter().map(|words| (None, upstream(words)));
+        let sites = config.sites.iter().filter_map(|site| {
+            let next = site.next.as_ref()?;
+            Some((Some(site.host.clone()), upstream(next)))
+        });
+        let hooks = &hub.hooks;
+        (!paths.is_empty()).then(|| {
+            Arc::new(Self {
+                timeout: hooks.timeout,
+                retry: hooks.retry,
+                secret: hooks.secret.clone(),
+                upstreams: everywhere.chain(sites).collect(),
+                paths,
+            })
+        })
+    }
+
+    /// The application of the site at `host`; of the first site, for whom none is meant.
+    pub fn upstream(&self, host: &str) -> Option<&Upstream> {
+        let fits = |pattern: &Option<HostPattern>| {
+            pattern.as_ref().is_none_or(|pattern| pattern.matches(host))
+        };
+        let found = self.upstreams.iter().find(|(pattern, _)| fits(pattern));
+        found.or(self.upstreams.first()).map(|(_, upstream)| upstream)
+    }
+}
+
+/// A path as the application matches it: decoded, without empty segments and the last slash.
+fn plain(path: &str) -> String {
+    let decoded = decode(path);
+    let segments =
+        decoded.split(['/', '\\']).filter(|segment| !segment.is_empty() && *segment != ".");
+    let mut plain = Vec::new();
+    for segment in segments {
+        if segment == ".." {
+            plain.pop();
+        } else {
+            plain.push(segment);
+        }
+    }
+    format!("/{}", plain.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_paths_are_known_however_they_are_written() {
+        for path in [
+            "/api/chat",
+            "/api/chat/",
+            "//api//chat",
+            "/api/%63hat",
+            "/api/x/../chat",
+            "/api/./chat",
+            "/api%2fchat",
+            "/api\\chat",
+        ] {
+            assert_eq!(plain(path), "/api/chat", "{path}");
+        }
+        for path in ["/api/chat2", "/api/Chat", "/api", "/api/chat/x"] {
+            assert_ne!(plain(path), "/api/chat", "{path}");
+        }
     }
 }

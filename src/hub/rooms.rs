@@ -90,6 +90,11 @@ impl Rooms {
         if let Some(stays) = self.stays.get_mut(member as usize) {
             *stays = Vec::new();
         }
+        while self.stays.pop_if(|last| last.is_empty()).is_some() {}
+        if self.stays.is_empty() || self.stays.len().is_power_of_two() {
+            // What a crowd needed goes when it has left.
+            self.stays.shrink_to(self.stays.len() * 2);
+        }
     }
 
     /// Removes one stay; what moves into its places is told of its new position.
@@ -141,8 +146,9 @@ impl Rooms {
 
     /// The rooms that the member is in.
     pub fn of(&self, member: u32) -> impl Iterator<Item = &str> {
-        let rooms = self.stays_of(member).iter().map(|stay| self.rooms.get(stay.room as usize));
-        rooms.flatten().map(|room| room.name.as_ref())
+        let rooms =
+            self.stays_of(member).iter().filter_map(|stay| self.rooms.get(stay.room as usize));
+        rooms.map(|room| room.name.as_ref())
     }
 
     /// How many rooms the member is in.

@@ -2,18 +2,37 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use crate::config::{Audience, Relay, Rule, Template, TemplatePart};
+use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
+use crate::limits::Rate;
 
 use super::packet::{self, Event};
 
 /// The rules of one namespace by event name.
 #[derive(Debug, Default)]
 pub struct Rules {
-    by_event: HashMap<String, Rule>,
-    otherwise: Option<Rule>,
+    by_event: HashMap<String, Entry>,
+    otherwise: Option<Entry>,
+    /// Whether any of them has bounds.
+    bounded: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    rule: Rule,
+    bounds: Bounds,
+}
+
+/// How much of an event one socket may send.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// Bytes, attachments too.
+    pub max: Option<usize>,
+    /// A rate, and its place among those of the namespace.
+    pub rate: Option<(usize, Rate)>,
 }
 
 /// What is to be done.
@@ -30,6 +49,22 @@ pub enum Action<'a> {
     },
     Join(Vec<String>),
     Leave(Vec<String>),
+    /// The application is asked, at this path.
+    Forward(Arc<str>),
+}
+
+impl Action<'_> {
+    pub fn into_owned(self) -> Action<'static> {
+        match self {
+            Self::Relay { rooms, data, volatile, echo, member } => {
+                let data = Cow::Owned(data.into_owned());
+                Action::Relay { rooms, data, volatile, echo, member }
+            }
+            Self::Join(rooms) => Action::Join(rooms),
+            Self::Leave(rooms) => Action::Leave(rooms),
+            Self::Forward(path) => Action::Forward(path),
+        }
+    }
 }
 
 /// Why nothing is done; the word is the acknowledgement's `code`.
@@ -41,6 +76,11 @@ pub enum Denial {
     BadArguments,
     NotMember,
     TooManyRooms,
+    /// Too many events wait for the application.
+    Busy,
+    /// More than the client, or the rule, may send.
+    RateLimited,
+    TooLarge,
 }
 
 impl Denial {
@@ -51,6 +91,9 @@ impl Denial {
             Self::BadArguments => "bad_arguments",
             Self::NotMember => "not_member",
             Self::TooManyRooms => "too_many_rooms",
+            Self::Busy => "busy",
+            Self::RateLimited => "rate_limited",
+            Self::TooLarge => "too_large",
         }
     }
 }
@@ -59,13 +102,37 @@ impl Denial {
 const ROOM_MAX: usize = 256;
 
 impl Rules {
-    pub fn compile(events: &[(String, Rule)], otherwise: Option<&Rule>) -> Self {
-        Self { by_event: events.iter().cloned().collect(), otherwise: otherwise.cloned() }
+    pub fn compile(events: &[(String, EventRule)], otherwise: Option<&EventRule>) -> Self {
+        let mut rates = 0..;
+        let mut entry = |event: &EventRule| {
+            let rate = event.rate.and_then(|rate| {
+                Some((rates.next()?, Rate::new(rate.count, rate.per, rate.count)))
+            });
+            Entry { rule: event.rule.clone(), bounds: Bounds { max: event.max, rate } }
+        };
+        let bounded = |event: &EventRule| event.rate.is_some() || event.max.is_some();
+        Self {
+            bounded: events.iter().map(|(_, event)| event).chain(otherwise).any(bounded),
+            by_event: events.iter().map(|(name, event)| (name.clone(), entry(event))).collect(),
+            otherwise: otherwise.map(entry),
+        }
+    }
+
+    fn find(&self, event: &Event<'_>) -> Option<&Entry> {
+        self.by_event.get(event.name.as_ref()).or(self.otherwise.as_ref())
+    }
+
+    /// How much of `event` one socket may send.
+    pub fn bounds(&self, event: &Event<'_>) -> Bounds {
+        if !self.bounded {
+            return Bounds::default();
+        }
+        self.find(event).map(|entry| entry.bounds).unwrap_or_default()
     }
 
     /// What `event`, sent by the socket called `sid`, comes to.
     pub fn decide<'a>(&self, event: &Event<'a>, sid: &str) -> Result<Action<'a>, Denial> {
-        let rule = self.by_event.get(event.name.as_ref()).or(self.otherwise.as_ref());
+        let rule = self.find(event).map(|entry| &entry.rule);
         let words = Words { sid, event: Some(event) };
         match rule {
             // A refusal by "*" is told like the absence of a rule: the event was not declared.
@@ -77,6 +144,7 @@ impl Rules {
             Some(Rule::Join(rooms)) => Ok(Action::Join(words.rooms(rooms)?)),
             Some(Rule::Leave(rooms)) => Ok(Action::Leave(words.rooms(rooms)?)),
             Some(Rule::Relay(relay)) => words.relay(relay, event),
+            Some(Rule::Forward(path)) => Ok(Action::Forward(path.as_str().into())),
         }
     }
 }
@@ -249,13 +317,15 @@ mod tests {
     }
 
     fn decided(rule: Rule, data: &str) -> Result<String, Denial> {
-        let rules = Rules::compile(&[("message".to_owned(), rule)], Some(&Rule::Deny));
+        let rules =
+            Rules::compile(&[("message".to_owned(), rule.into())], Some(&Rule::Deny.into()));
         let event = Event::parse(data).expect("an event");
         rules.decide(&event, "me").map(|action| match action {
             Action::Relay { rooms, data, .. } => {
                 format!("{} {data}", rooms.unwrap_or_default().join(" "))
             }
             Action::Join(rooms) | Action::Leave(rooms) => rooms.join(" "),
+            Action::Forward(path) => path.to_string(),
         })
     }
 

@@ -1,11 +1,19 @@
 //! One session in one namespace.
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use serde_json::Value;
+
 use super::engine::{Delivery, Id, Message, Outgoing, Session};
+use super::forward::Backlog;
+use super::journal;
+use super::meter::Meters;
 use super::namespace::Namespace;
 use super::packet;
+use super::rules::Denial;
 
 /// What `socket` is in a Socket.IO handler: an id, a session to speak through, and rooms.
 pub struct Socket {
@@ -15,14 +23,47 @@ pub struct Socket {
     pub namespace: Rc<Namespace>,
     /// Its place in the namespace, and its number in the rooms.
     pub key: u32,
+    /// What the application has attached to it, as JSON.
+    pub data: RefCell<Option<Box<str>>>,
+    /// Events behind one that is with the application, while there is one.
+    pub backlog: RefCell<Option<Box<Backlog>>>,
+    /// Set when it has left the namespace.
+    pub gone: Cell<bool>,
+    pub meters: Meters,
 }
 
 impl Socket {
+    pub fn is_here(&self) -> bool {
+        !self.gone.get()
+    }
+
+    pub fn data(&self) -> Value {
+        let data = self.data.borrow();
+        // It was written from a value.
+        data.as_ref().and_then(|data| serde_json::from_str(data).ok()).unwrap_or_default()
+    }
+
+    pub fn rooms(&self) -> Vec<String> {
+        self.namespace.rooms_of(self)
+    }
+
+    /// Answers that an event came to nothing; its name is known if it was read.
+    pub fn deny(&self, event: Option<&str>, ack: Option<u64>, denial: Denial) {
+        journal::denied(self, event, denial);
+        self.acknowledge(ack, &format!(r#"[{{"error":{{"code":"{}"}}}}]"#, denial.code()));
+    }
+
     /// Answers an event that asked for it.
     pub fn acknowledge(&self, ack: Option<u64>, data: &str) {
-        if let Some(id) = ack {
-            say(&self.session, packet::ack(&self.namespace.name, id, data));
-        }
+        self.acknowledge_with(ack, data, Vec::new());
+    }
+
+    /// The same with binary parts.
+    pub fn acknowledge_with(&self, ack: Option<u64>, data: &str, parts: Vec<Bytes>) {
+        let Some(id) = ack else { return };
+        let text = packet::ack(&self.namespace.name, id, data, parts.len());
+        let message = Outgoing::new(Arc::new(Message::with_parts(text, parts)));
+        self.session.send(&message, Delivery::Kept);
     }
 }
 

@@ -1,21 +1,15 @@
-//! One JSON line per exchange, also when it fails; written by a thread of its own.
+//! One JSON line per exchange, also when it fails.
 
-use std::cell::RefCell;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::{Method, Version};
 use serde::Serialize;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::lines;
 use super::metrics::{self, Series};
 
 /// What one exchange comes to; counted and written when it is dropped.
@@ -104,7 +98,7 @@ impl Access {
 
     fn write(&self, status: u16, took: Duration) {
         let line = Line {
-            time: humantime::format_rfc3339_millis(SystemTime::now() - took).to_string(),
+            time: lines::time(SystemTime::now() - took),
             client: self.client,
             method: self.method.as_str(),
             host: &self.host,
@@ -122,17 +116,7 @@ impl Access {
             reason: self.reason,
             agent: self.agent.as_deref(),
         };
-        LINES.with_borrow_mut(|lines| {
-            let first = lines.is_empty();
-            // Writing to a Vec cannot fail, and the line has no map keys that could.
-            let _written = serde_json::to_writer(&mut *lines, &line);
-            lines.push(b'\n');
-            if lines.len() >= FLUSH_AT {
-                hand_over(lines);
-            } else if first {
-                WAITING.with(|waiting| waiting.notify_one());
-            }
-        });
+        lines::write(&line);
     }
 }
 
@@ -158,129 +142,10 @@ impl Drop for Access {
     }
 }
 
-/// Bytes of lines a worker collects before it hands them to the writer.
-const FLUSH_AT: usize = 16 * 1024;
-
-/// How long a line may wait for company.
-const FLUSH_AFTER: Duration = Duration::from_millis(100);
-
-thread_local! {
-    static LINES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-    static WAITING: Rc<Notify> = Rc::default();
-}
-
 /// False while lines would go nowhere.
 static WRITING: AtomicBool = AtomicBool::new(false);
-static WRITER: OnceLock<SyncSender<Message>> = OnceLock::new();
 
-enum Message {
-    Lines(Vec<u8>),
-    Target(Target),
-    Flush(SyncSender<()>),
-}
-
-/// Where access lines go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    Stdout,
-    File(PathBuf),
-    Off,
-}
-
-/// Starts the writer, or tells the running one where to write from now on.
-pub fn install(target: Target) {
-    let writer = WRITER.get_or_init(|| {
-        // 256 pieces of 16 KiB. Full: lines are dropped and counted, requests never wait for a log.
-        let (sender, receiver) = sync_channel(256);
-        let spawned = std::thread::Builder::new()
-            .name("access".to_owned())
-            .spawn(move || Writer::default().run(&receiver));
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for the access log");
-        }
-        sender
-    });
-    WRITING.store(target != Target::Off, Ordering::Relaxed);
-    // The writer lives as long as the process.
-    let _sent = writer.send(Message::Target(target));
-}
-
-/// Hands this worker's lines over whenever some wait; runs for as long as the worker.
-pub async fn flush_lines() {
-    let waiting = WAITING.with(Rc::clone);
-    loop {
-        waiting.notified().await;
-        tokio::time::sleep(FLUSH_AFTER).await;
-        flush();
-    }
-}
-
-/// Hands over what this thread holds.
-pub fn flush() {
-    LINES.with_borrow_mut(|lines| {
-        if !lines.is_empty() {
-            hand_over(lines);
-        }
-    });
-}
-
-/// Waits until everything handed over is written; for the end of the process.
-pub fn settle() {
-    flush();
-    let (done, written) = sync_channel(1);
-    if WRITER.get().is_some_and(|writer| writer.send(Message::Flush(done)).is_ok()) {
-        // A log that takes longer than this is stuck; the exit is not held up for it.
-        let _settled = written.recv_timeout(Duration::from_secs(1));
-    }
-}
-
-fn hand_over(lines: &mut Vec<u8>) {
-    let Some(writer) = WRITER.get() else { return lines.clear() };
-    let full = std::mem::replace(lines, Vec::with_capacity(FLUSH_AT + 1024));
-    if let Err(TrySendError::Full(Message::Lines(lost))) = writer.try_send(Message::Lines(full)) {
-        let count = lost.iter().filter(|byte| **byte == b'\n').count();
-        metrics::series(&metrics::ACCESS_LOST, &[]).add(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-}
-
-#[derive(Default)]
-struct Writer {
-    target: Option<Target>,
-    file: Option<std::fs::File>,
-}
-
-impl Writer {
-    fn run(mut self, receiver: &Receiver<Message>) {
-        while let Ok(message) = receiver.recv() {
-            match message {
-                Message::Lines(lines) => self.write(&lines),
-                Message::Target(target) => self.point_at(target),
-                Message::Flush(done) => drop(done.send(())),
-            }
-        }
-    }
-
-    fn point_at(&mut self, target: Target) {
-        self.file = None;
-        if let Target::File(path) = &target {
-            match OpenOptions::new().create(true).append(true).open(path) {
-                Ok(file) => self.file = Some(file),
-                Err(error) => tracing::error!(path = %path.display(), %error, "no access log"),
-            }
-        }
-        self.target = Some(target);
-    }
-
-    fn write(&mut self, lines: &[u8]) {
-        let written = match (&self.target, &mut self.file) {
-            (Some(Target::Stdout), _) => io::stdout().lock().write_all(lines),
-            (Some(Target::File(_)), Some(file)) => file.write_all(lines),
-            _ => Ok(()),
-        };
-        if written.is_err() {
-            let count = lines.iter().filter(|byte| **byte == b'\n').count();
-            metrics::series(&metrics::ACCESS_LOST, &[])
-                .add(i64::try_from(count).unwrap_or(i64::MAX));
-        }
-    }
+/// Whether exchanges have lines at all.
+pub fn set_wanted(wanted: bool) {
+    WRITING.store(wanted, Ordering::Relaxed);
 }

@@ -173,18 +173,23 @@ pub fn series(metric: &'static Metric, labels: &[&str]) -> Arc<Series> {
     Arc::clone(series)
 }
 
+type Known = (&'static str, &'static str, Arc<Series>);
+
 thread_local! {
-    static FAULTS_HERE: RefCell<Vec<(&'static str, Arc<Series>)>> = const { RefCell::new(Vec::new()) };
+    static KNOWN_HERE: RefCell<Vec<Known>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Counts an answer of the edge's own; each worker finds a reason's series once.
-pub fn count_fault(reason: &'static str) {
-    FAULTS_HERE.with_borrow_mut(|known| match known.iter().find(|(word, _)| *word == reason) {
-        Some((_, faults)) => faults.increment(),
-        None => {
-            let faults = series(&FAULTS, &[reason]);
-            faults.increment();
-            known.push((reason, faults));
+/// Adds one to the series of a family with one label; each worker finds a series once.
+pub fn count(metric: &'static Metric, word: &'static str) {
+    KNOWN_HERE.with_borrow_mut(|known| {
+        let is_it = |(name, label, _): &&Known| *label == word && *name == metric.name;
+        match known.iter().find(is_it) {
+            Some((_, _, series)) => series.increment(),
+            None => {
+                let series = series(metric, &[word]);
+                series.increment();
+                known.push((metric.name, word, series));
+            }
         }
     });
 }
@@ -244,8 +249,11 @@ metrics! {
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";
     HUB_BYTES: Counter "vestibule_hub_bytes_total" ["direction"] "Bytes of Engine.IO messages.";
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
+    HUB_DENIED: Counter "vestibule_hub_denied_total" ["code"] "Events and connects refused, by the code that the client is told.";
+    HUB_DROPPED: Counter "vestibule_hub_dropped_total" [] "Volatile messages dropped for a client that could not take them at once.";
+    HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts, farewells lost.";
     HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
-    ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Access lines dropped because the log could not take them.";
+    ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Lines of access and of events dropped because the log could not take them.";
     RELOADS: Counter "vestibule_reloads_total" ["verdict"] "Reloads, installed or refused.";
     GENERATION: Gauge "vestibule_generation" [] "Number of the installed configuration, from 1.";
     BUILD: Gauge "vestibule_build_info" ["version"] "1, with the version that runs.";

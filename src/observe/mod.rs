@@ -1,6 +1,8 @@
-//! What the process tells about itself: logs, access lines, metrics.
+//! What the process tells about itself: logs, lines of access and of events, metrics.
 
 pub mod access;
+pub mod events;
+pub mod lines;
 pub mod log;
 pub mod metrics;
 

@@ -84,7 +84,7 @@ impl Router {
         let answered = self.choose(request, peer, local, access).await;
         answered.unwrap_or_else(|fault| {
             access.reason = Some(fault.reason);
-            metrics::count_fault(fault.reason);
+            metrics::count(&metrics::FAULTS, fault.reason);
             if access.route.is_none() {
                 access.route = Some(Arc::clone(&self.edge_count));
             }
@@ -122,11 +122,15 @@ impl Router {
             let (response, reason) = local.hub.answer(request, &client).await;
             access.reason = reason;
             if let Some(reason) = reason {
-                metrics::count_fault(reason);
+                metrics::count(&metrics::FAULTS, reason);
             }
             return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
+        // What the application answers for the hub is not there for anybody else.
+        if self.hub.as_ref().is_some_and(|policy| policy.is_private(request.uri().path())) {
+            return Err(Fault::PRIVATE);
+        }
         let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
         access.route = Some(Arc::clone(&route.count));
         match &route.handler {

@@ -34,10 +34,10 @@ pub async fn give_back() {
     unsafe_code,
     reason = "a C function without arguments that matter and without a safe wrapper"
 )]
-fn trim() {
+pub(super) fn trim() {
     // SAFETY: malloc_trim may be called at any time from any thread; it locks what it looks at.
     unsafe { libc::malloc_trim(0) };
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn trim() {}
+pub(super) fn trim() {}

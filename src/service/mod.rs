@@ -6,6 +6,7 @@ mod memory;
 mod reload;
 mod shutdown;
 mod signals;
+mod strain;
 mod systemd;
 
 use std::ffi::OsString;
@@ -27,7 +28,7 @@ use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
 use crate::hub::Hub;
 use crate::listener::Open;
-use crate::observe::{access, log, metrics};
+use crate::observe::{access, events, lines, log, metrics};
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
 use crate::tls::{Tickets, TlsError};
 use crate::upstream::{self, Registry};
@@ -140,7 +141,7 @@ impl Service {
     async fn serve(mut self, inboxes: Vec<crate::hub::Inbox>) -> Result<(), Stop> {
         let mut signals =
             Signals::install().map_err(|error| Stop::Io { what: "no signals", error })?;
-        access::install(access_target(self.current.load().config()));
+        install_lines(&self.current.load().config().log);
         metrics::series(&metrics::BUILD, &[env!("CARGO_PKG_VERSION")]).increment();
         metrics::series(&metrics::GENERATION, &[]).add(1);
         self.start_workers(inboxes).await?;
@@ -148,6 +149,8 @@ impl Service {
         self.start_admin(reload)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
         self.drain.spawn_background(memory::give_back());
+        let hub = Arc::clone(&self.resident.hub);
+        self.drain.spawn_background(strain::watch(self.current.clone(), hub));
         let status = self.status();
         systemd::ready(&status);
         info!(version = env!("CARGO_PKG_VERSION"), "{status}");
@@ -272,10 +275,20 @@ fn level(words: config::Level) -> LevelFilter {
     }
 }
 
-fn access_target(config: &Config) -> access::Target {
-    match &config.log.access {
-        config::AccessTo::Stdout => access::Target::Stdout,
-        config::AccessTo::File(path) => access::Target::File(path.clone()),
-        config::AccessTo::Off => access::Target::Off,
-    }
+/// What gets a line, and where lines go.
+fn install_lines(log: &config::Log) {
+    let target = match &log.access {
+        config::AccessTo::File(path) => lines::Target::File(path.clone()),
+        config::AccessTo::Off if log.events.is_empty() => lines::Target::Off,
+        // Events go somewhere also without lines of access.
+        config::AccessTo::Off | config::AccessTo::Stdout => lines::Target::Stdout,
+    };
+    lines::install(target);
+    access::set_wanted(log.access != config::AccessTo::Off);
+    events::set_wanted(log.events.iter().map(|kind| match kind {
+        config::EventKind::Connect => events::Kind::Connect,
+        config::EventKind::Disconnect => events::Kind::Disconnect,
+        config::EventKind::Event => events::Kind::Event,
+        config::EventKind::Deny => events::Kind::Deny,
+    }));
 }

@@ -5,10 +5,10 @@ use tracing::{error, info, warn};
 
 use crate::admin::Verdict;
 use crate::config;
-use crate::observe::{access, log, metrics};
+use crate::observe::{log, metrics};
 use crate::worker::Command;
 
-use super::{Service, Stop, access_target, compile, level, systemd};
+use super::{Service, Stop, compile, install_lines, level, systemd};
 
 impl Service {
     /// Reloads and tells whoever asked over the admin listener.
@@ -64,7 +64,7 @@ impl Service {
         let gone = self.listeners.change(&next.config().listen)?;
         let hub = next.hub().cloned();
         log::set_level(level(next.config().log.level));
-        access::install(access_target(next.config()));
+        install_lines(&next.config().log);
         self.current.install(next);
         metrics::series(&metrics::GENERATION, &[]).increment();
         self.resident.hub.install(hub).await;

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
 
-use crate::observe::access;
+use crate::observe::lines;
 use crate::worker::Command;
 
 use super::signals::{Event, Signals};
@@ -40,7 +40,7 @@ impl Service {
         if !done {
             warn!("stopped with work unfinished");
         }
-        access::settle();
+        lines::settle();
         info!("stopped");
     }
 }

@@ -44,6 +44,8 @@ pub struct Upstream {
     balance: config::Balance,
     keep: config::Keep,
     deadlines: Deadlines,
+    /// A WebSocket may be silent for as long as a kept connection: its pings come every 30 s or so.
+    tunnel_idle: Duration,
 }
 
 /// How long one exchange waits for what.
@@ -86,6 +88,7 @@ impl Upstream {
             targets: targets.collect(),
             balance: words.balance,
             keep: words.keep.clone(),
+            tunnel_idle: timeouts.idle.max(timeouts.body_idle),
             deadlines: Deadlines {
                 connect: timeouts.connect,
                 first_byte: first_byte.unwrap_or(timeouts.first_byte),
@@ -126,7 +129,7 @@ impl Upstream {
             return Ok(Upgrade::Refused(self.response(reply, request, pools)));
         }
         let response = with_body(reply.answered.head, Body::empty());
-        let tunnel = Tunnel::new(reply.connection, reply.load, self.deadlines.body_idle);
+        let tunnel = Tunnel::new(reply.connection, reply.load, self.tunnel_idle);
         Ok(Upgrade::Accepted(response, tunnel))
     }
 

@@ -37,6 +37,7 @@ impl Next {
             .args([command, "-H", "127.0.0.1", "-p", &port.to_string()])
             .current_dir(folder)
             .env("NEXT_TELEMETRY_DISABLED", "1")
+            .env("PINS_FILE", std::env::temp_dir().join(format!("vestibule-pins-{port}")))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

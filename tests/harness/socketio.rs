@@ -73,17 +73,30 @@ pub trait Line {
 
 /// A proxy.yaml with a hub and nothing else; `settings` are further keys of it, one a line.
 ///
-/// On `/`, `echo` goes to everybody and `tell` to everybody else; `/chat` has rooms.
+/// On `/`, `echo` comes back to its sender alone, `all` goes to everybody and `tell` to everybody
+/// else; `/chat` has rooms.
 pub fn hub_only(settings: &str) -> String {
-    let settings: String = settings.lines().map(|line| format!("  {line}\n")).collect();
+    let own = settings.lines().find_map(|line| line.strip_prefix("limits: {"));
+    let limits =
+        format!("limits: {{ {GENEROUS}{} }}", own.map_or("", |own| own.trim_end_matches('}')));
+    let others = settings.lines().filter(|line| !line.starts_with("limits:")).chain([&*limits]);
+    let settings: String = others.map(|line| format!("  {line}\n")).collect();
     format!("{PLAIN}hub:\n{settings}{NAMESPACES}")
 }
+
+/// What tests of other things must not meet.
+const GENEROUS: &str =
+    "events: 1000000/s, burst: 1000000, per_ip: 100000, pending: 100000, handshakes: 1000000/s,";
 
 pub const NAMESPACES: &str = r#"
   namespaces:
     /:
       auth: none
-      events: { echo: { relay: "*", echo: true }, tell: { relay: "*" } }
+      join: ["own:{sid}"]
+      events:
+        echo: { relay: "own:{sid}", echo: true }
+        all: { relay: "*", echo: true }
+        tell: { relay: "*" }
     /chat:
       auth: none
       events:

@@ -120,6 +120,14 @@ program(async () => {
     await shown(b, "stickers", String(STICKER_BYTES));
   });
 
+  await step("a message pinned by the app itself", async () => {
+    const text = `Keep this ${Date.now()}`;
+    await a.getByTestId("message").fill(text);
+    await a.getByTestId("pin").click();
+    await shown(a, "pins", text);
+    await shown(b, "pins", text);
+  });
+
   await step("the bell", async () => {
     await a.getByTestId("ring").click();
     await shown(b, "bell", "1");

@@ -49,6 +49,8 @@ impl Above for Echo {
 
     fn settle(&self, _session: &Rc<Session>) {}
 
+    fn remind(&self, _session: &Rc<Session>) {}
+
     fn is_congested(&self, _waker: &Waker) -> bool {
         false
     }
@@ -60,7 +62,13 @@ pub fn serve(listener: StdListener) -> io::Result<()> {
     runtime.block_on(async move {
         let drain = Drain::default();
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let place = Place { node: Node::random(), worker: 0, workers: [sender].into(), mailbox };
+        let place = Place {
+            node: Node::random(),
+            worker: 0,
+            workers: [sender].into(),
+            mailbox,
+            admission: Arc::default(),
+        };
         let settings = Settings {
             ping_interval: Duration::from_millis(300),
             ping_timeout: Duration::from_millis(200),
@@ -87,8 +95,11 @@ pub fn serve(listener: StdListener) -> io::Result<()> {
                     Ok::<_, Infallible>(engine.answer(request, &client).await.0)
                 }
             });
-            let io =
-                TokioIo::new(Watched::new(Stream::Plain(stream), Arc::new(AtomicBool::new(false))));
+            let io = TokioIo::new(Watched::new(
+                Stream::Plain(stream),
+                Arc::new(AtomicBool::new(false)),
+                None,
+            ));
             let connection =
                 http1::Builder::new().timer(TokioTimer::new()).serve_connection(io, service);
             drain.spawn("connection", async move {

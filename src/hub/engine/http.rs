@@ -1,6 +1,8 @@
 //! Requests in: which session, on which worker, over which transport.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,14 +15,14 @@ use tracing::debug;
 
 use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
 
-use super::Engine;
 use super::origin::Verdict;
 use super::packet::{Form, Version};
 use super::polling::{Answer, Polling};
 use super::request::{Query, Refusal, Transport as Asked};
-use super::session::{Session, Transport};
+use super::session::{Arrival, Session, Transport};
 use super::sid::Id;
 use super::websocket::WebSocket;
+use super::{Engine, Handshake};
 
 /// What one worker asks of the one on which a session lives.
 pub enum Ask {
@@ -143,10 +145,9 @@ impl Engine {
         if self.drain.is_leaving() {
             return Err(Refusal::Busy);
         }
-        let (address, base64) = (client.address, query.base64);
+        let arrival = self.arrival(version, query, &request, client)?;
         if transport == Asked::Polling {
-            let session =
-                self.open(version, address, base64, Transport::Polling(Polling::default()));
+            let session = self.open(arrival, Transport::Polling(Polling::default()));
             let answer = self.open_payload(&session);
             self.above.opened(&session);
             return respond(answer, query.jsonp.as_deref());
@@ -158,12 +159,30 @@ impl Engine {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
             let Ok(Ok((stream, early))) = taken else { return };
             let websocket = WebSocket::new(Socket::from(stream), &early);
-            let session = engine.open(version, address, base64, Transport::WebSocket(websocket));
+            let session = engine.open(arrival, Transport::WebSocket(websocket));
             engine.send_open(&session);
             engine.above.opened(&session);
             engine.run(session);
         });
         Ok(response)
+    }
+
+    fn arrival(
+        &self,
+        version: Version,
+        query: &Query,
+        request: &Request,
+        client: &Client,
+    ) -> Result<Arrival, Refusal> {
+        let settings = self.settings();
+        let seat = self.admission.admit(client.address, &settings.bounds)?;
+        let handshake = settings.remember.as_ref().map(|remember| {
+            let text = request.uri().query().unwrap_or_default();
+            Rc::new(Handshake::of(client, text, request.headers(), remember))
+        });
+        // A script's text has no room for bytes.
+        let base64 = query.base64 || query.jsonp.is_some();
+        Ok(Arrival { version, address: client.address, base64, handshake, seat })
     }
 
     async fn get(self: &Rc<Self>, id: Id, query: &Query) -> Result<Response, Refusal> {
@@ -259,11 +278,10 @@ impl Engine {
                 }
             }
             Ask::Post { id, version, ticket, binary, body, reply } => {
-                let answer = match self.known(&id, version) {
-                    Ok(session) => session.post(ticket, binary, &body),
-                    Err(refusal) => Answer::Refused(refusal),
-                };
-                drop(reply.send(answer));
+                match self.known(&id, version) {
+                    Ok(session) => self.take_post_of(session, ticket, binary, &body, reply),
+                    Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
+                }
             }
             Ask::Aborted { id, ticket } => {
                 self.find(&id).inspect(|session| session.abort_poll(ticket));
@@ -280,6 +298,31 @@ impl Engine {
                 Err(error) => debug!(%error, "a socket could not change its thread"),
             },
         }
+    }
+
+    /// Takes what a POST brought, and says so when more of the kind may come.
+    fn take_post_of(
+        &self,
+        session: Rc<Session>,
+        ticket: u64,
+        binary: bool,
+        body: &[u8],
+        reply: oneshot::Sender<Answer>,
+    ) {
+        let answer = session.post(binary, body);
+        let done = move || {
+            session.leave_post(ticket);
+            drop(reply.send(answer));
+        };
+        if !self.above.is_congested(Waker::noop()) {
+            return done();
+        }
+        let above = Rc::clone(&self.above);
+        self.drain.spawn("post", async move {
+            let congested = |cx: &mut Context<'_>| above.is_congested(cx.waker());
+            poll_fn(|cx| if congested(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
+            done();
+        });
     }
 
     fn known(&self, id: &Id, version: Option<Version>) -> Result<Rc<Session>, Refusal> {

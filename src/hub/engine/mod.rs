@@ -4,8 +4,10 @@
 //! above is told through `Above`. One engine per worker; sessions never leave the worker that
 //! made them, requests for them are brought there.
 
+mod admission;
 mod echo;
 pub mod frame;
+mod handshake;
 mod http;
 mod origin;
 mod outgoing;
@@ -20,12 +22,12 @@ mod websocket;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use ::http::header::HeaderName;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -34,8 +36,10 @@ use tracing::debug;
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
+pub use admission::{Admission, Bounds};
 pub use echo::serve as echo;
 pub use frame::FrameError;
+pub use handshake::Handshake;
 pub use http::{Answered, Ask, MAILBOX};
 pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
@@ -44,7 +48,7 @@ pub use session::{Delivery, Session};
 pub use sid::{Id, Node};
 
 use http::heed;
-use session::{Transport, Words};
+use session::{Arrival, Transport};
 use timers::{Deadline, Kind, Timers};
 use websocket::WebSocket;
 
@@ -57,6 +61,8 @@ pub trait Above {
     fn closed(&self, session: &Rc<Session>, why: Close);
     /// Called once, `Settings::settle` after opening.
     fn settle(&self, session: &Rc<Session>);
+    /// Called once for each `Session::remind_later`.
+    fn remind(&self, session: &Rc<Session>);
     /// True if nothing should be read for now; the waker is called when that changes.
     fn is_congested(&self, waker: &Waker) -> bool;
 }
@@ -75,6 +81,9 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
+    pub bounds: Bounds,
+    /// Headers of the handshake that are kept with the session; `None`: nothing is.
+    pub remember: Option<Vec<HeaderName>>,
 }
 
 impl Default for Settings {
@@ -88,6 +97,8 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             origins: Origins::default(),
+            bounds: Bounds::default(),
+            remember: None,
         }
     }
 }
@@ -107,6 +118,10 @@ pub enum Close {
     Unsettled,
     /// Its queue was full.
     TooSlow,
+    /// It sent far more than it may.
+    Flood,
+    /// It began what it did not end.
+    Unfinished,
     ShuttingDown,
 }
 
@@ -123,7 +138,21 @@ impl Close {
             Self::Forced => "forced",
             Self::Unsettled => "connect_timeout",
             Self::TooSlow => "too_slow",
+            Self::Flood => "flood",
+            Self::Unfinished => "unfinished_packet",
             Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// The word of Node's `disconnect` event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TransportClose | Self::TooSlow => "transport close",
+            Self::TransportError | Self::BadFrame(_) => "transport error",
+            Self::PingTimeout => "ping timeout",
+            Self::ParseError | Self::Unfinished => "parse error",
+            Self::Forced | Self::Unsettled | Self::Flood => "forced server close",
+            Self::ShuttingDown => "server shutting down",
         }
     }
 
@@ -155,6 +184,22 @@ struct Table {
     births: u32,
 }
 
+impl Table {
+    /// What a crowd needed goes when it has left; looked at rarely, since it takes time.
+    fn give_back(&mut self, timers: &mut Timers) {
+        let left = self.sessions.len();
+        if left == 0 || left.is_power_of_two() {
+            self.sessions.shrink_to_fit();
+            self.by_id.shrink_to(left * 2);
+            timers.retain(|key| self.known(key).is_some());
+        }
+    }
+
+    fn known(&self, key: Key) -> Option<&Rc<Session>> {
+        self.sessions.get(key.index as usize).filter(|session| session.key == key)
+    }
+}
+
 /// How long a closed WebSocket may take to go, and a closed polling session to be heard.
 const LINGER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 /// How long a GET is held while an upgrade may come.
@@ -175,6 +220,7 @@ pub struct Engine {
     above: Rc<dyn Above>,
     /// The mailboxes of all workers, this one's too.
     workers: Arc<[mpsc::Sender<Ask>]>,
+    admission: Arc<Admission>,
     tickets: Cell<u64>,
     drain: Drain,
     counts: Counts,
@@ -185,6 +231,7 @@ struct Counts {
     websocket: Arc<Series>,
     bytes_in: Arc<Series>,
     bytes_out: Arc<Series>,
+    dropped: Arc<Series>,
 }
 
 impl Counts {
@@ -194,6 +241,7 @@ impl Counts {
             websocket: metrics::series(&metrics::HUB_SESSIONS, &["websocket"]),
             bytes_in: metrics::series(&metrics::HUB_BYTES, &["in"]),
             bytes_out: metrics::series(&metrics::HUB_BYTES, &["out"]),
+            dropped: metrics::series(&metrics::HUB_DROPPED, &[]),
         }
     }
 }
@@ -204,6 +252,7 @@ pub struct Place {
     pub worker: usize,
     pub workers: Arc<[mpsc::Sender<Ask>]>,
     pub mailbox: mpsc::Receiver<Ask>,
+    pub admission: Arc<Admission>,
 }
 
 impl Engine {
@@ -225,6 +274,7 @@ impl Engine {
             flusher: RefCell::default(),
             above,
             workers: place.workers,
+            admission: place.admission,
             tickets: Cell::new(0),
             drain: drain.clone(),
             counts: Counts::new(),
@@ -262,13 +312,7 @@ impl Engine {
     }
 
     /// Enters a new session and tells the layer above.
-    fn open(
-        self: &Rc<Self>,
-        version: Version,
-        address: IpAddr,
-        base64: bool,
-        transport: Transport,
-    ) -> Rc<Session> {
+    fn open(self: &Rc<Self>, arrival: Arrival, transport: Transport) -> Rc<Session> {
         self.count_transport(&transport, 1);
         let id = Id::of_session(self.node, self.worker);
         let session = {
@@ -278,13 +322,14 @@ impl Engine {
             let entry = table.sessions.vacant_entry();
             // 2^32 sessions would need terabytes.
             let index = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-            let words = Words { id, version, address, key: Key { index, birth }, base64 };
-            let session = Rc::new(Session::new(self, &words, transport));
+            let key = Key { index, birth };
+            let session = Rc::new(Session::new(self, id, key, arrival, transport));
             entry.insert(Rc::clone(&session));
             table.by_id.insert(id, index);
             session
         };
-        self.arm(&session, if version == Version::V4 { Kind::Ping } else { Kind::Silence });
+        let beat = if session.version == Version::V4 { Kind::Ping } else { Kind::Silence };
+        self.arm(&session, beat);
         self.arm(&session, Kind::Settle);
         session
     }
@@ -325,7 +370,7 @@ impl Engine {
     /// The session has ended for everybody but its transport.
     fn ended(&self, session: &Rc<Session>, why: Close) {
         self.count_transport(&session.transport.borrow(), -1);
-        metrics::series(&metrics::HUB_CLOSES, &[why.word()]).increment();
+        metrics::count(&metrics::HUB_CLOSES, why.word());
         debug!(peer = %session.address, reason = why.word(), "session ended");
         self.table.borrow_mut().by_id.remove(&session.id);
         if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
@@ -339,9 +384,10 @@ impl Engine {
     fn forget(&self, session: &Rc<Session>) {
         let mut table = self.table.borrow_mut();
         let index = session.key.index as usize;
-        if table.sessions.get(index).is_some_and(|known| known.key == session.key) {
+        if table.known(session.key).is_some() {
             let known = table.sessions.remove(index);
             table.by_id.remove(&session.id);
+            table.give_back(&mut self.timers.borrow_mut());
             drop(table);
             drop(known);
         }
@@ -357,6 +403,12 @@ impl Engine {
 
     fn count_in(&self, bytes: usize) {
         self.counts.bytes_in.add(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn count_dropped(&self, volatile: bool) {
+        if volatile {
+            self.counts.dropped.increment();
+        }
     }
 
     fn count_out(&self, bytes: usize) {
@@ -406,7 +458,7 @@ impl Engine {
             match kind {
                 Kind::Ping => settings.ping_interval,
                 Kind::Pong => settings.ping_timeout,
-                Kind::Silence => settings.ping_interval + settings.ping_timeout,
+                Kind::Silence | Kind::Reminder => settings.ping_interval + settings.ping_timeout,
                 Kind::Settle => settings.settle,
                 Kind::Noop => NOOP_AFTER,
                 Kind::Linger => {
@@ -450,8 +502,7 @@ impl Engine {
     fn meet(&self, kind: Kind, deadline: Deadline) {
         let session = {
             let table = self.table.borrow();
-            let session = table.sessions.get(deadline.key.index as usize);
-            session.filter(|session| session.key == deadline.key).cloned()
+            table.known(deadline.key).cloned()
         };
         let Some(session) = session else { return };
         let holds = session.serial() == deadline.serial;
@@ -460,6 +511,7 @@ impl Engine {
             Kind::Pong | Kind::Silence if holds => session.close(Close::PingTimeout),
             Kind::Noop if session.is_probed() => session.release_poll(),
             Kind::Settle if session.is_open() => self.above.settle(&session),
+            Kind::Reminder if session.is_open() => self.above.remind(&session),
             Kind::Linger if !session.is_open() => session.lose(Close::Forced),
             _ => (),
         }

@@ -86,8 +86,8 @@ impl Session {
         }
     }
 
-    /// False if the session waits for no such POST.
-    fn leave_post(&self, ticket: u64) -> bool {
+    /// The POST has been answered. False if there was no such one.
+    pub(super) fn leave_post(&self, ticket: u64) -> bool {
         match &mut *self.transport.borrow_mut() {
             Transport::Polling(polling) => polling.post.take_if(|post| *post == ticket).is_some(),
             _ => false,
@@ -95,8 +95,7 @@ impl Session {
     }
 
     /// Takes what a POST brought.
-    pub(super) fn post(self: &Rc<Self>, ticket: u64, binary: bool, body: &[u8]) -> Answer {
-        self.leave_post(ticket);
+    pub(super) fn post(self: &Rc<Self>, binary: bool, body: &[u8]) -> Answer {
         if self.phase.get() != Phase::Open
             || !matches!(&*self.transport.borrow(), Transport::Polling(_))
         {

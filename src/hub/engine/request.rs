@@ -81,6 +81,14 @@ pub enum Refusal {
     TooLarge,
     /// Another worker cannot keep up.
     Busy,
+    /// The address has as many sessions as it may.
+    TooManySessions,
+    /// The address has too many that have come to nothing yet.
+    TooManyPending,
+    /// The address opens them too fast.
+    TooManyHandshakes,
+    /// The process has no memory for more.
+    Strained,
 }
 
 impl Refusal {
@@ -96,6 +104,10 @@ impl Refusal {
             Self::Broken => "broken_session",
             Self::TooLarge => "message_too_large",
             Self::Busy => "busy",
+            Self::TooManySessions => "sessions_per_address",
+            Self::TooManyPending => "pending_per_address",
+            Self::TooManyHandshakes => "handshake_rate",
+            Self::Strained => "memory",
         }
     }
 
@@ -107,7 +119,7 @@ impl Refusal {
             Self::BadRequest => (3, "Bad request"),
             Self::Forbidden => (4, "Forbidden"),
             Self::UnsupportedProtocol => (5, "Unsupported protocol version"),
-            Self::Broken | Self::TooLarge | Self::Busy => return None,
+            _ => return None,
         })
     }
 
@@ -115,8 +127,19 @@ impl Refusal {
         match self {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Strained => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManySessions | Self::TooManyPending | Self::TooManyHandshakes => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn retry_after(self) -> Option<u16> {
+        match self {
+            Self::Busy | Self::TooManyHandshakes => Some(1),
+            Self::TooManySessions | Self::TooManyPending | Self::Strained => Some(10),
+            _ => None,
         }
     }
 
@@ -132,8 +155,8 @@ impl Refusal {
             }
         };
         *response.status_mut() = self.status();
-        if self == Self::Busy {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -7,23 +7,27 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
+use super::admission::Seat;
 use super::outgoing::Outgoing;
 use super::packet::{Packet, Version};
 use super::polling::Polling;
 use super::sid::Id;
 use super::timers::Kind;
 use super::websocket::WebSocket;
-use super::{Close, Engine, Key};
+use super::{Close, Engine, Handshake, Key};
 
 /// One Engine.IO session.
 pub struct Session {
     pub id: Id,
     pub version: Version,
     pub address: IpAddr,
+    /// What is remembered of its first request, if anybody wants to know.
+    pub handshake: Option<Rc<Handshake>>,
     /// Where it stands in the engine's table; unique among the living.
     pub key: Key,
     /// The client takes no binary.
     pub(super) base64: bool,
+    seat: Seat,
     pub(super) engine: Rc<Engine>,
     pub(super) transport: RefCell<Transport>,
     pub(super) queue: RefCell<Queue>,
@@ -104,13 +108,21 @@ pub enum Delivery {
 }
 
 impl Session {
-    pub(super) fn new(engine: &Rc<Engine>, words: &Words, transport: Transport) -> Self {
+    pub(super) fn new(
+        engine: &Rc<Engine>,
+        id: Id,
+        key: Key,
+        arrival: Arrival,
+        transport: Transport,
+    ) -> Self {
         Self {
-            id: words.id,
-            version: words.version,
-            address: words.address,
-            key: words.key,
-            base64: words.base64,
+            id,
+            version: arrival.version,
+            address: arrival.address,
+            handshake: arrival.handshake,
+            key,
+            base64: arrival.base64,
+            seat: arrival.seat,
             engine: Rc::clone(engine),
             blocked: Cell::new(matches!(transport, Transport::Polling(_))),
             transport: RefCell::new(transport),
@@ -122,16 +134,26 @@ impl Session {
         }
     }
 
-    pub fn is_open(&self) -> bool {
-        self.phase.get() == Phase::Open
+    /// The layer above has found a use for it: the session is pending no more.
+    pub fn settle(&self) {
+        self.seat.settle();
     }
 
-    /// Which transport carries it, as Node calls it.
-    pub fn transport_word(&self) -> &'static str {
-        match &*self.transport.borrow() {
-            Transport::Polling(_) => "polling",
-            Transport::WebSocket(_) | Transport::Gone => "websocket",
+    /// The layer above is reminded of it (`Above::remind`) after the time that silence may take.
+    pub fn remind_later(&self) {
+        self.engine.arm(self, Kind::Reminder);
+    }
+
+    pub fn transport(&self) -> &'static str {
+        if matches!(&*self.transport.borrow(), Transport::Polling(_)) {
+            "polling"
+        } else {
+            "websocket"
         }
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.phase.get() == Phase::Open
     }
 
     /// Queues a message; it leaves at the end of the turn. False if it was dropped.
@@ -140,6 +162,7 @@ impl Session {
     pub fn send(self: &Rc<Self>, message: &Rc<Outgoing>, delivery: Delivery) -> bool {
         let volatile = delivery == Delivery::Volatile && self.blocked.get();
         if !self.is_open() || volatile || self.doomed.get().is_some() {
+            self.engine.count_dropped(volatile);
             return false;
         }
         let size = message.size();
@@ -271,11 +294,11 @@ impl Session {
     }
 }
 
-/// What a session is made of, besides its transport.
-pub(super) struct Words {
-    pub id: Id,
+/// What the request that opens a session tells of it.
+pub(super) struct Arrival {
     pub version: Version,
     pub address: IpAddr,
-    pub key: Key,
     pub base64: bool,
+    pub handshake: Option<Rc<Handshake>>,
+    pub seat: Seat,
 }

@@ -25,10 +25,12 @@ pub enum Kind {
     Settle,
     /// The end of a session that is closing.
     Linger,
+    /// The layer above wants to look at the session again.
+    Reminder,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Ping, Kind::Pong, Kind::Silence, Kind::Noop, Kind::Settle, Kind::Linger];
+const KINDS: [Kind; 7] =
+    [Kind::Ping, Kind::Pong, Kind::Silence, Kind::Noop, Kind::Settle, Kind::Linger, Kind::Reminder];
 
 /// One deadline. It holds only while the session's number for it is still `serial`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +64,14 @@ impl Timers {
             Some(if *kind == Kind::Ping { due + grain } else { due })
         });
         first.min()
+    }
+
+    /// Forgets the deadlines of whom `holds` does not know.
+    pub fn retain(&mut self, holds: impl Fn(Key) -> bool) {
+        for line in &mut self.lines {
+            line.retain(|deadline| holds(deadline.key));
+            line.shrink_to(line.len() * 2);
+        }
     }
 
     /// Takes one that is due.

@@ -367,20 +367,26 @@ impl Engine {
     pub(super) async fn probe(self: Rc<Self>, session: Rc<Session>, socket: Socket, early: Bytes) {
         let mut probe =
             Probe { websocket: WebSocket::new(socket, &early), version: session.version };
-        let limit = self.upgrade_timeout();
-        // What is lost if the limit passes is only the probe; polling goes on.
-        let probed =
-            session.may_upgrade() && timeout(limit, probe.expect(is_probe)).await == Ok(true);
+        let probed = session.may_upgrade() && self.heard(&mut probe, is_probe).await;
         if !probed || !session.may_upgrade() || probe.say(b"\x81\x063probe").await.is_err() {
             return probe.websocket.socket.finish();
         }
         session.set_probed(true);
-        let upgraded = timeout(limit, probe.expect(|packet| *packet == Packet::Upgrade)).await;
-        if upgraded == Ok(true) && session.is_open() {
+        let upgraded = self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
+        if upgraded && session.is_open() {
             self.upgrade(&session, probe.websocket);
         } else {
             session.set_probed(false);
             probe.websocket.socket.finish();
+        }
+    }
+
+    /// True if the wanted packet came, in time and before the process leaves.
+    async fn heard(&self, probe: &mut Probe, wanted: fn(&Packet<'_>) -> bool) -> bool {
+        tokio::select! {
+            // What is lost with either arm is only the probe; polling goes on.
+            right = timeout(self.upgrade_timeout(), probe.expect(wanted)) => right == Ok(true),
+            () = self.drain.leaving() => false,
         }
     }
 }

@@ -20,6 +20,7 @@ export function Chat() {
   const [lines, setLines] = useState<Line[]>([]);
   const [text, setText] = useState("");
   const [typist, setTypist] = useState("");
+  const [pins, setPins] = useState<string[]>([]);
   const [stickerBytes, setStickerBytes] = useState(0);
   const [problem, setProblem] = useState("");
   const nextKey = useRef(0);
@@ -61,6 +62,9 @@ export function Chat() {
         setTypist(from);
         clearTimeout(typistGone);
         typistGone = setTimeout(() => setTypist(""), TYPING_SHOWN_MS);
+      },
+      pinned({ text }: { text: string }) {
+        setPins((pins) => [...pins, text]);
       },
       sticker({ bytes }: { bytes: ArrayBuffer }) {
         setStickerBytes((sum) => sum + bytes.byteLength);
@@ -108,6 +112,13 @@ export function Chat() {
     if (now - lastTyping.current < TYPING_EVERY_MS) return;
     lastTyping.current = now;
     socketOf("/chat").volatile.emit("typing", { room });
+  }
+
+  function pin() {
+    if (!text) return;
+    setText("");
+    // Answered by the app's own route handler, which stores it and tells the room.
+    socketOf("/chat").emit("pin", { room, text }, report);
   }
 
   function sendSticker() {
@@ -160,10 +171,18 @@ export function Chat() {
         <button data-testid="send" disabled={!joined}>
           Send
         </button>
+        <button type="button" data-testid="pin" disabled={!joined} onClick={pin}>
+          Pin
+        </button>
         <button type="button" data-testid="sticker" disabled={!joined} onClick={sendSticker}>
           Sticker
         </button>
       </form>
+      <ul className="quiet" data-testid="pins">
+        {pins.map((text, at) => (
+          <li key={at}>📌 {text}</li>
+        ))}
+      </ul>
       <p className="quiet">
         Stickers received: <span data-testid="stickers">{stickerBytes}</span> bytes
       </p>

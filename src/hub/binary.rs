@@ -1,29 +1,70 @@
-//! `{"$binary":"BASE64"}` in JSON → the attachments of an event; pure.
-//!
-//! The text around them stays as it was written: order of keys, digits of numbers.
+//! Binary arguments in JSON: `{"$binary": BASE64}` for the application, placeholders for clients;
+//! pure.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use serde_json::{Value, json};
 
-/// More than this the stock client takes for an attack, and hangs up.
-pub const ATTACHMENTS_MAX: usize = 10;
+use super::packet::ATTACHMENTS_MAX;
+
+/// Why values cannot be sent to clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    #[error("\"$binary\" is no base64")]
+    Base64,
+    #[error("more than {ATTACHMENTS_MAX} binary parts; clients hang up at that")]
+    TooMany,
+}
+
+/// A packet's data with its attachments written into it.
+pub fn inline(data: &str, parts: &[Bytes]) -> Value {
+    // Data that was taken from a client is JSON.
+    let mut value = serde_json::from_str(data).unwrap_or_default();
+    if !parts.is_empty() {
+        fill(&mut value, parts);
+    }
+    value
+}
+
+fn fill(value: &mut Value, parts: &[Bytes]) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(|value| fill(value, parts)),
+        Value::Object(fields) if fields.get("_placeholder") == Some(&Value::Bool(true)) => {
+            let number = fields.get("num").and_then(Value::as_u64);
+            let part = number.and_then(|number| parts.get(usize::try_from(number).ok()?));
+            *value =
+                json!({ "$binary": STANDARD.encode(part.map(Bytes::as_ref).unwrap_or_default()) });
+        }
+        Value::Object(fields) => fields.values_mut().for_each(|value| fill(value, parts)),
+        _ => {}
+    }
+}
+
+/// The text of `values` as a packet's data, and the attachments that it names.
+pub fn extract(values: &[Value]) -> Result<(String, Vec<Bytes>), Unfit> {
+    let (mut text, mut parts) = (String::new(), Vec::new());
+    // Values of JSON are JSON.
+    detach(&serde_json::to_string(values).unwrap_or_default(), &mut text, &mut parts)?;
+    Ok((text, parts))
+}
 
 const KEY: &str = "\"$binary\"";
 
-/// Appends `json`, which must be JSON, to `out` with a placeholder for every attachment.
-pub fn detach(json: &str, out: &mut String, parts: &mut Vec<Bytes>) -> Result<(), &'static str> {
+/// Appends `json`, which must be JSON, to `out`, with a placeholder for every attachment. What is
+/// around them stays as it was written: the order of keys, the digits of numbers.
+pub fn detach(json: &str, out: &mut String, parts: &mut Vec<Bytes>) -> Result<(), Unfit> {
     let mut rest = json;
     while let Some(at) = rest.find(['"', '{']) {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
         if let Some((base64, after)) = attachment(from) {
             if parts.len() == ATTACHMENTS_MAX {
-                return Err("has more than 10 attachments, which the stock client refuses");
+                return Err(Unfit::TooMany);
             }
             let part = STANDARD.decode(base64);
             out.push_str(&format!("{{\"_placeholder\":true,\"num\":{}}}", parts.len()));
-            parts.push(part.map_err(|_error| "has a $binary that is no base64")?.into());
+            parts.push(part.map_err(|_error| Unfit::Base64)?.into());
             rest = after;
         } else {
             let (token, after) =
@@ -68,7 +109,29 @@ mod tests {
 
     use super::*;
 
-    fn detached(json: &str) -> Result<(String, Vec<Bytes>), &'static str> {
+    #[test]
+    fn binary_goes_in_and_comes_out() {
+        let data =
+            r#"["x",{"a":[{"_placeholder":true,"num":1}],"b":{"_placeholder":true,"num":0}}]"#;
+        let parts = [Bytes::from_static(b"\x01"), Bytes::from_static(b"")];
+        let value = inline(data, &parts);
+        assert_eq!(value, json!(["x", { "a": [{ "$binary": "" }], "b": { "$binary": "AQ==" } }]));
+        let Value::Array(values) = value else { panic!("an array") };
+        let (text, back) = extract(&values).expect("fit");
+        assert_eq!(inline(&text, &back), inline(data, &parts));
+        assert_eq!(back.len(), 2);
+    }
+
+    #[test]
+    fn what_clients_could_not_take_is_refused() {
+        assert_eq!(extract(&[json!({ "$binary": "!" })]), Err(Unfit::Base64));
+        let many: Vec<_> = (0..=ATTACHMENTS_MAX).map(|_| json!({ "$binary": "" })).collect();
+        assert_eq!(extract(&many), Err(Unfit::TooMany));
+        let plain = extract(&[json!({ "$binary": 1 }), json!({ "$binary": "AQ==", "x": 1 })]);
+        assert_eq!(plain.expect("fit").1.len(), 0);
+    }
+
+    fn detached(json: &str) -> Result<(String, Vec<Bytes>), Unfit> {
         let (mut out, mut parts) = (String::new(), Vec::new());
         detach(json, &mut out, &mut parts).map(|()| (out, parts))
     }

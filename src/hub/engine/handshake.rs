@@ -1,0 +1,36 @@
+//! What is remembered of the request that opened a session, for those who ask about it later.
+
+use http::HeaderMap;
+use http::header::{HeaderName, HeaderValue};
+
+use crate::exchange::Client;
+
+/// Kept only where `Settings::remember` names what of it; small, since a session may be idle long.
+#[derive(Debug)]
+pub struct Handshake {
+    pub client: Client,
+    /// As it came, the engine's own keys too.
+    pub query: Box<str>,
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
+}
+
+impl Handshake {
+    pub fn of(client: &Client, query: &str, fields: &HeaderMap, remember: &[HeaderName]) -> Self {
+        let named = |name: &HeaderName| {
+            fields.get_all(name).iter().map(|value| (name.clone(), copy(value))).collect()
+        };
+        Self {
+            client: client.clone(),
+            query: query.into(),
+            headers: remember
+                .iter()
+                .flat_map(|name: &HeaderName| -> Vec<_> { named(name) })
+                .collect(),
+        }
+    }
+}
+
+/// A value that does not hold the whole head of its request in memory.
+fn copy(value: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,271 @@
+//! What the application decides: who connects, what an event comes to, and that somebody has left.
+//!
+//! The events of one socket keep their order: while one is with the application, those behind it
+//! wait in the socket's backlog.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use tracing::debug;
+
+use crate::exchange::query::decode;
+
+use super::binary;
+use super::clients::{Client, Clients};
+use super::engine::{Delivery, Handshake, Id, Message, Session};
+use super::hooks::{Emit, Outcome, Question, Reply, uuid};
+use super::journal;
+use super::namespace::{Namespace, Target};
+use super::packet::{self, Event};
+use super::rules::{Action, Denial};
+use super::socket::{Socket, say};
+
+/// Events that wait behind one that is with the application. Full: the next are refused as busy,
+/// and their acknowledgements say so.
+const BACKLOG: usize = 1024;
+
+/// An event that waits its turn.
+pub struct Waiting {
+    pub data: String,
+    pub ack: Option<u64>,
+    pub parts: Vec<Bytes>,
+}
+
+/// An event on its way to the application.
+struct Forward {
+    question: Question,
+    ack: Option<u64>,
+}
+
+impl Clients {
+    /// Has the application decide about a CONNECT; the client waits for its answer.
+    pub(super) fn ask_to_connect(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        path: &Arc<str>,
+        auth: Value,
+    ) {
+        let id = Id::random();
+        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        let (clients, session) = (Rc::clone(self), Rc::clone(session));
+        let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
+        self.drain.spawn("hook", async move {
+            let Some(handshake) = session.handshake.clone() else { return };
+            let body = json!({ "type": "connect", "rooms": [], "data": null });
+            let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
+            let outcome = clients.hooks.ask(&question, &handshake).await;
+            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            if session.is_open() {
+                clients.connected(&session, &client, &namespace, id, outcome);
+            }
+        });
+    }
+
+    fn connected(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        id: Id,
+        outcome: Outcome,
+    ) {
+        let refusal = match outcome {
+            Outcome::Answered(reply) => {
+                match self.enter(session, client, namespace, id, &reply.join) {
+                    Ok(socket) => return self.apply(&socket, *reply, None),
+                    Err(denial) => json!({ "code": denial.code() }),
+                }
+            }
+            Outcome::Denied(Value::Null) => json!({ "code": Denial::Denied.code() }),
+            Outcome::Denied(error) | Outcome::Failed(error) => error,
+            // Not a refusal, after which the client would stay away: it is to come back.
+            Outcome::Unavailable => return session.close(super::engine::Close::Forced),
+        };
+        journal::refused(session, &namespace.name, Denial::Denied.code());
+        let message = match refusal.get("message").or(refusal.get("code")).unwrap_or(&refusal) {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        say(session, packet::connect_error(&namespace.name, &message, Some(&refusal)));
+    }
+
+    /// Asks about an event, and goes on with the socket's next ones when it is answered.
+    pub(super) fn forward(self: &Rc<Self>, socket: &Rc<Socket>, path: Arc<str>, event: &Waiting) {
+        *socket.backlog.borrow_mut() = Some(Box::default());
+        let (clients, socket) = (Rc::clone(self), Rc::clone(socket));
+        let first = forward_of(&socket, path, event);
+        self.drain.spawn("hook", async move {
+            let mut next = Some(first);
+            while let Some(forward) = next.take() {
+                let Some(handshake) = socket.session.handshake.clone() else { return };
+                let outcome = clients.hooks.ask(&forward.question, &handshake).await;
+                if !socket.is_here() {
+                    return;
+                }
+                clients.answered(&socket, outcome, forward.ack);
+                next = clients.work_off(&socket);
+            }
+        });
+    }
+
+    fn answered(&self, socket: &Rc<Socket>, outcome: Outcome, ack: Option<u64>) {
+        let error = match outcome {
+            Outcome::Answered(reply) => return self.apply(socket, *reply, ack),
+            Outcome::Denied(_) => return socket.deny(None, ack, Denial::Denied),
+            Outcome::Failed(error) => error,
+            Outcome::Unavailable => json!({ "code": "unavailable", "temporary": true }),
+        };
+        socket.acknowledge(ack, &json!([{ "error": error }]).to_string());
+    }
+
+    /// Does what the application said. Rooms come before emits: who joins must hear them.
+    fn apply(&self, socket: &Rc<Socket>, reply: Reply, ack: Option<u64>) {
+        let namespace = &socket.namespace;
+        if let Err(denial) = namespace.join(socket, &reply.join, namespace.policy().rooms_max) {
+            debug!(reason = denial.code(), "rooms of a hook's reply were not joined");
+        }
+        namespace.leave(socket, &reply.leave);
+        if let Some(data) = reply.data {
+            *socket.data.borrow_mut() = Some(data.to_string().into());
+        }
+        for emit in reply.emit {
+            self.emit_for(namespace, emit);
+        }
+        match binary::extract(&reply.ack) {
+            Ok((data, parts)) => socket.acknowledge_with(ack, &data, parts),
+            Err(unfit) => {
+                let error =
+                    json!([{ "error": { "code": "bad_reply", "message": unfit.to_string() } }]);
+                socket.acknowledge(ack, &error.to_string());
+            }
+        }
+        if reply.disconnect {
+            self.expel(socket);
+        }
+    }
+
+    fn emit_for(&self, namespace: &Namespace, emit: Emit) {
+        let Emit { to, except, event, args, volatile } = emit;
+        let values: Vec<_> = std::iter::once(Value::String(event)).chain(args).collect();
+        let (data, parts) = match binary::extract(&values) {
+            Ok(fit) => fit,
+            Err(unfit) => return debug!(%unfit, "a hook's reply could not be emitted"),
+        };
+        let text = packet::event(&namespace.name, &data, parts.len());
+        let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
+        let target = Target { rooms: to, except, but: None };
+        self.emit(namespace, target, Message::with_parts(text, parts), delivery);
+    }
+
+    /// Takes what waited behind an answered event, up to the next that must be asked about.
+    fn work_off(self: &Rc<Self>, socket: &Rc<Socket>) -> Option<Forward> {
+        loop {
+            let waiting =
+                socket.backlog.borrow_mut().as_mut().and_then(|backlog| backlog.pop_front());
+            let Some(waiting) = waiting else {
+                *socket.backlog.borrow_mut() = None;
+                return None;
+            };
+            // It was read when it came.
+            let Ok(event) = Event::parse(&waiting.data) else { continue };
+            let policy = socket.namespace.policy();
+            match policy.rules.decide(&event, socket.id.as_str()) {
+                Ok(Action::Forward(path)) => return Some(forward_of(socket, path, &waiting)),
+                decided => {
+                    let decided = decided.map(Action::into_owned);
+                    let name = event.name.into_owned();
+                    let Waiting { ack, parts, .. } = waiting;
+                    self.settle_event(socket, &name, decided, ack, parts, policy.rooms_max);
+                }
+            }
+        }
+    }
+
+    /// True if the event must wait behind another; refused if too many do.
+    pub(super) fn queue_behind(
+        &self,
+        socket: &Socket,
+        event: Waiting,
+    ) -> Option<Result<(), Denial>> {
+        let mut backlog = socket.backlog.borrow_mut();
+        let backlog = backlog.as_mut()?;
+        if backlog.len() >= BACKLOG {
+            return Some(Err(Denial::Busy));
+        }
+        backlog.push_back(event);
+        Some(Ok(()))
+    }
+
+    /// The application hears that the socket has left, if it wants to.
+    pub(super) fn farewell(&self, socket: &Socket, reason: &str) {
+        let policy = socket.namespace.policy();
+        let (Some(path), Some(handshake)) = (&policy.disconnect, &socket.session.handshake) else {
+            return;
+        };
+        let body = json!({ "type": "disconnect", "reason": reason, "rooms": socket.rooms(), "data": socket.data() });
+        let name = &socket.namespace.name;
+        let question = question(Arc::clone(path), body, name, socket.id, handshake, None);
+        self.hooks.tell(question, Rc::clone(handshake));
+    }
+}
+
+/// Events in the order in which they came.
+pub type Backlog = VecDeque<Waiting>;
+
+fn forward_of(socket: &Socket, path: Arc<str>, event: &Waiting) -> Forward {
+    let mut args = match binary::inline(&event.data, &event.parts) {
+        Value::Array(values) => VecDeque::from(values),
+        _ => VecDeque::new(),
+    };
+    let name = args.pop_front().unwrap_or_default();
+    journal::taken(socket, name.as_str().unwrap_or_default());
+    let body = json!({
+        "type": "event", "event": name, "args": args, "ack": event.ack.is_some(),
+        "rooms": socket.rooms(), "data": socket.data(),
+    });
+    let question = match &socket.session.handshake {
+        Some(handshake) => question(path, body, &socket.namespace.name, socket.id, handshake, None),
+        None => Question { path, body: Bytes::new() },
+    };
+    Forward { question, ack: event.ack }
+}
+
+/// The parts that every question has, around its own.
+fn question(
+    path: Arc<str>,
+    mut body: Value,
+    namespace: &str,
+    id: Id,
+    handshake: &Handshake,
+    auth: Option<Value>,
+) -> Question {
+    let mut about =
+        json!({ "address": handshake.client.address, "query": query(&handshake.query) });
+    if let (Some(auth), Some(about)) = (auth, about.as_object_mut()) {
+        about.insert("auth".to_owned(), auth);
+    }
+    if let Some(body) = body.as_object_mut() {
+        body.insert("v".to_owned(), json!(1));
+        body.insert("id".to_owned(), json!(uuid()));
+        body.insert("namespace".to_owned(), json!(namespace));
+        body.insert("sid".to_owned(), json!(id.as_str()));
+        body.insert("user".to_owned(), Value::Null);
+        body.insert("handshake".to_owned(), about);
+    }
+    Question { path, body: body.to_string().into() }
+}
+
+/// What the client wrote into the query itself.
+fn query(text: &str) -> Value {
+    const ENGINE: [&str; 6] = ["EIO", "transport", "sid", "t", "b64", "j"];
+    let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name).into_owned(), json!(decode(value)))
+    });
+    Value::Object(pairs.filter(|(name, _)| !ENGINE.contains(&name.as_str())).collect::<Map<_, _>>())
+}

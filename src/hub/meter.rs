@@ -1,0 +1,116 @@
+//! How much one client has sent, against what it may.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use crate::limits::{Bucket, Rate};
+
+use super::rules::{Bounds, Denial};
+
+/// What one client may send.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowance {
+    /// Events, and connects to namespaces: what makes work.
+    pub events: Rate,
+    /// Packets of any kind. Nobody who means well sends so many.
+    pub flood: Rate,
+}
+
+/// Who sends this many times as much as it may is closed.
+const FLOOD: u32 = 10;
+
+impl Allowance {
+    pub fn new(events: Rate) -> Self {
+        Self { events, flood: events.times(FLOOD) }
+    }
+}
+
+/// What a packet comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Within,
+    Over,
+    Flood,
+}
+
+/// One client's packets.
+#[derive(Default)]
+pub struct Meter {
+    events: Cell<Bucket>,
+    packets: Cell<Bucket>,
+}
+
+impl Meter {
+    /// Counts one packet; `works` if it is one that makes work.
+    pub fn count(&self, allowance: &Allowance, now: Duration, works: bool) -> Verdict {
+        if !take(&self.packets, allowance.flood, now) {
+            return Verdict::Flood;
+        }
+        if works && !take(&self.events, allowance.events, now) {
+            return Verdict::Over;
+        }
+        Verdict::Within
+    }
+}
+
+fn take(cell: &Cell<Bucket>, rate: Rate, now: Duration) -> bool {
+    let mut bucket = cell.get();
+    let taken = bucket.take(rate, now);
+    cell.set(bucket);
+    taken
+}
+
+/// One socket's events by rule; empty until a rule with a rate is met.
+#[derive(Default)]
+pub struct Meters(RefCell<Vec<Bucket>>);
+
+impl Meters {
+    /// Counts an event of `size` bytes, unless its rule has enough.
+    pub fn count(&self, bounds: Bounds, size: usize, now: Duration) -> Result<(), Denial> {
+        if bounds.max.is_some_and(|max| size > max) {
+            return Err(Denial::TooLarge);
+        }
+        let Some((place, rate)) = bounds.rate else { return Ok(()) };
+        let mut buckets = self.0.borrow_mut();
+        if buckets.len() <= place {
+            buckets.resize_with(place + 1, Bucket::default);
+        }
+        let taken = buckets.get_mut(place).is_some_and(|bucket| bucket.take(rate, now));
+        if taken { Ok(()) } else { Err(Denial::RateLimited) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn over_is_refused_and_far_over_is_a_flood() {
+        let allowance = Allowance::new(Rate::new(5, Duration::from_secs(1), 2));
+        let meter = Meter::default();
+        let now = Duration::from_secs(1);
+        let count = |works| meter.count(&allowance, now, works);
+        assert_eq!(
+            [count(true), count(true), count(true)],
+            [Verdict::Within, Verdict::Within, Verdict::Over]
+        );
+        // Twenty packets at once are no flood yet.
+        assert!((3..20).all(|_| count(false) == Verdict::Within));
+        assert_eq!(count(false), Verdict::Flood);
+        assert_eq!(meter.count(&allowance, Duration::from_millis(1200), true), Verdict::Within);
+    }
+
+    #[test]
+    fn each_rule_has_its_own() {
+        let rate = Rate::new(1, Duration::from_secs(1), 1);
+        let bounds = |place, max| Bounds { max, rate: Some((place, rate)) };
+        let meters = Meters::default();
+        let now = Duration::from_secs(1);
+        assert_eq!(meters.count(Bounds::default(), usize::MAX, now), Ok(()));
+        assert_eq!(meters.count(bounds(1, Some(10)), 11, now), Err(Denial::TooLarge));
+        assert_eq!(meters.count(bounds(1, Some(10)), 10, now), Ok(()));
+        assert_eq!(meters.count(bounds(1, None), 1, now), Err(Denial::RateLimited));
+        assert_eq!(meters.count(bounds(0, None), 1, now), Ok(()));
+        assert_eq!(meters.count(bounds(1, None), 1, Duration::from_secs(2)), Ok(()));
+    }
+}

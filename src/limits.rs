@@ -1,0 +1,283 @@
+//! How much in how long: token buckets, and counters on tables of fixed size; pure.
+//!
+//! Nothing here grows by what a peer does, and nothing waits: the tables are shared by all workers
+//! without a lock.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// So many in a time, and so many at once (the generic cell rate algorithm).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Nanoseconds that one takes.
+    each: u64,
+    /// How far ahead of the clock one may be: all of a burst but its first.
+    ahead: u64,
+}
+
+impl Rate {
+    /// `count` in each `per`, after at most `burst` at once. Neither 0 nor more than one a nanosecond.
+    pub fn new(count: u32, per: Duration, burst: u32) -> Self {
+        let each = (nanos(per) / u64::from(count.max(1))).max(1);
+        Self { each, ahead: each.saturating_mul(u64::from(burst.max(1)) - 1) }
+    }
+
+    /// `by` times as many, at once and in the long run.
+    pub fn times(self, by: u32) -> Self {
+        let by = u64::from(by.max(1));
+        let each = (self.each / by).max(1);
+        let burst = (self.ahead / self.each).saturating_add(1).saturating_mul(by);
+        Self { each, ahead: each.saturating_mul(burst - 1) }
+    }
+
+    /// When the clock will have caught up if one more is let through; `None` if that is too much.
+    fn after(self, due: u64, now: u64) -> Option<u64> {
+        (due <= now.saturating_add(self.ahead)).then(|| due.max(now).saturating_add(self.each))
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What one of many has used of a rate: eight bytes, full at first.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bucket {
+    due: u64,
+}
+
+impl Bucket {
+    /// Takes one, if there is one; `now` is counted from any moment before the first.
+    pub fn take(&mut self, rate: Rate, now: Duration) -> bool {
+        let after = rate.after(self.due, nanos(now));
+        self.due = after.unwrap_or(self.due);
+        after.is_some()
+    }
+}
+
+/// Under which number an address is counted: IPv6 by the /64 that one customer gets at least.
+pub fn key_of(address: IpAddr) -> u64 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u64::from(u32::from(address)),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            [a, b, c, d].into_iter().fold(0, |key, segment| key << 16 | u64::from(segment))
+        }
+    }
+}
+
+/// Cells in each of a table's two rows.
+const CELLS: usize = 8192;
+
+/// Two rows of cells; each key has one in each, found by a hash that nobody outside can guess.
+///
+/// Who shares a cell with others is still told apart by the other one: only a key that meets
+/// company in both is taken for more than it is, and never for less.
+struct Table {
+    hash: RandomState,
+    rows: [Box<[AtomicU64]>; 2],
+}
+
+impl Table {
+    fn new() -> Self {
+        let row = || (0..CELLS).map(|_| AtomicU64::new(0)).collect();
+        Self { hash: RandomState::new(), rows: [row(), row()] }
+    }
+
+    fn cells(&self, key: u64) -> [&AtomicU64; 2] {
+        let hash = self.hash.hash_one(key).to_ne_bytes();
+        let [a, b, c, d, ..] = hash;
+        let [first, second] = &self.rows;
+        let at = |low, high| usize::from(u16::from_ne_bytes([low, high])) % CELLS;
+        [
+            first.get(at(a, b)).expect("a place below CELLS"),
+            second.get(at(c, d)).expect("a place below CELLS"),
+        ]
+    }
+}
+
+/// How many of something each key has.
+pub struct Counters(Table);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(Table::new())
+    }
+}
+
+impl Counters {
+    /// Counts one more, unless that would be more than `max`.
+    pub fn take(&self, key: u64, max: u64) -> bool {
+        let cells = self.0.cells(key);
+        let before = cells.map(|cell| cell.fetch_add(1, Ordering::Relaxed));
+        let free = before.into_iter().min().is_some_and(|count| count < max);
+        if !free {
+            self.give(key);
+        }
+        free
+    }
+
+    /// One that was taken is over.
+    pub fn give(&self, key: u64) {
+        for cell in self.0.cells(key) {
+            cell.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A bucket for each key.
+pub struct Buckets(Table);
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self(Table::new())
+    }
+}
+
+impl Buckets {
+    /// Takes one of the key's, if there is one. Two that come at the very same time may pass as one.
+    pub fn take(&self, key: u64, rate: Rate, now: Duration) -> bool {
+        let cells = self.0.cells(key);
+        let due = cells.map(|cell| cell.load(Ordering::Relaxed)).into_iter().min();
+        let Some(after) = rate.after(due.unwrap_or_default(), nanos(now)) else { return false };
+        for cell in cells {
+            cell.fetch_max(after, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn a_burst_and_then_one_at_a_time() {
+        let rate = Rate::new(10, Duration::from_secs(1), 3);
+        let mut bucket = Bucket::default();
+        for (at, passes) in [
+            (1000, true),
+            (1000, true),
+            (1000, true),
+            (1000, false),
+            (1099, false),
+            (1100, true),
+            (1100, false),
+            // What was refused costs nothing.
+            (1200, true),
+            // A long rest saves up no more than a burst.
+            (9000, true),
+            (9000, true),
+            (9000, true),
+            (9000, false),
+        ] {
+            assert_eq!(bucket.take(rate, ms(at)), passes, "at {at} ms");
+        }
+    }
+
+    #[test]
+    fn extreme_rates() {
+        let second = Duration::from_secs(1);
+        let mut bucket = Bucket::default();
+        let slow = Rate::new(1, Duration::from_secs(3600), u32::MAX);
+        assert!((0..1000).all(|_| bucket.take(slow, Duration::ZERO)));
+        let never = Rate::new(0, second, 0);
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(never, Duration::ZERO) && !bucket.take(never, ms(999)));
+        let fast = Rate::new(u32::MAX, second, 1);
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(fast, Duration::ZERO) && bucket.take(fast, Duration::from_nanos(1)));
+        assert!(bucket.take(fast, Duration::MAX));
+    }
+
+    #[test]
+    fn ten_times_as_many() {
+        let (mut bucket, rate) = (Bucket::default(), Rate::new(50, Duration::from_secs(1), 100));
+        let flood = rate.times(10);
+        let burst = (0..2000).filter(|_| bucket.take(flood, Duration::ZERO)).count();
+        assert_eq!(burst, 1000);
+        assert!(bucket.take(flood, ms(2)) && !bucket.take(flood, ms(2)));
+    }
+
+    #[test]
+    fn addresses_are_counted_by_customer() {
+        let key = |text: &str| key_of(text.parse().expect("an address"));
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_eq!(key("::ffff:10.0.0.1"), key("10.0.0.1"));
+        assert_ne!(key("10.0.0.1"), key("10.0.0.2"));
+    }
+
+    #[test]
+    fn a_full_key_leaves_the_others_alone() {
+        let counters = Counters::default();
+        assert!((0..100).all(|_| counters.take(7, 100)));
+        assert!(!counters.take(7, 100));
+        // Of many others hardly one shares both cells with it.
+        let others = (1000..2000).filter(|key| counters.take(*key, 100)).count();
+        assert!(others > 990, "{others}");
+        counters.give(7);
+        assert!(counters.take(7, 100) && !counters.take(7, 100));
+    }
+
+    proptest! {
+        #[test]
+        fn a_bucket_gives_no_more_than_its_rate(
+            steps in proptest::collection::vec(0u64..200, 1..200),
+            (count, burst) in (1u32..50, 1u32..20),
+        ) {
+            let rate = Rate::new(count, Duration::from_secs(1), burst);
+            let (mut bucket, shared) = (Bucket::default(), Buckets::default());
+            // The same in tokens: filled by time up to the burst.
+            let (mut now, mut tokens) = (0, f64::from(burst));
+            for step in steps {
+                now += step;
+                let filled = tokens + step as f64 / 1000.0 * f64::from(count);
+                tokens = filled.min(f64::from(burst));
+                let passes = bucket.take(rate, ms(now));
+                prop_assert_eq!(passes, shared.take(7, rate, ms(now)));
+                // At the very edge the two round differently.
+                if (tokens - 1.0).abs() > 1e-6 {
+                    prop_assert_eq!(passes, tokens >= 1.0, "{} tokens at {}", tokens, now);
+                }
+                if passes {
+                    tokens -= 1.0;
+                }
+            }
+        }
+
+        #[test]
+        fn counters_never_count_too_few(steps in proptest::collection::vec((0u64..40, any::<bool>()), 0..400)) {
+            const MAX: u64 = 3;
+            let counters = Counters::default();
+            let mut model: HashMap<u64, u64> = HashMap::new();
+            for (key, more) in steps {
+                let has = model.entry(key).or_default();
+                if more {
+                    if counters.take(key, MAX) {
+                        *has += 1;
+                        prop_assert!(*has <= MAX);
+                    }
+                } else if *has > 0 {
+                    counters.give(key);
+                    *has -= 1;
+                }
+            }
+            for (key, has) in model {
+                (0..has).for_each(|_| counters.give(key));
+            }
+            let zero = |row: &[AtomicU64]| row.iter().all(|cell| cell.load(Ordering::Relaxed) == 0);
+            prop_assert!(counters.0.rows.iter().all(|row| zero(row)));
+        }
+    }
+}

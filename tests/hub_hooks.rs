@@ -1,0 +1,395 @@
+//! What the application decides: who connects, what events come to, and that somebody has left.
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use serde_json::{Value, json};
+
+use crate::harness::origin::{Seen, reply};
+use crate::harness::socketio::{Heard, Line as _, Poller, Web, hub};
+use crate::harness::{Edge, Origin, PLAIN, eventually};
+
+const NAMESPACES: &str = r#"
+  namespaces:
+    /chat:
+      auth: none
+      join: ["own:{sid}"]
+      connect: /api/chat/connect
+      disconnect: /api/chat/disconnect
+      events:
+        message: { forward: /api/chat/message }
+        join: { join: "room:{0}" }
+        say: { relay: "room:{0}" }
+    /bell:
+      auth: none
+      events: { ring: { forward: /api/bell } }
+"#;
+
+fn edge(origin: &Origin, hooks: &str) -> Edge {
+    let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
+    Edge::start(&format!(
+        "{PLAIN}{site}hub:\n  limits: {{ events: 9999/s, burst: 9999 }}\n  hooks: {{ {hooks} }}\n{NAMESPACES}"
+    ))
+}
+
+fn question(seen: &Seen) -> Value {
+    serde_json::from_slice(&seen.body).expect("JSON")
+}
+
+/// An application that answers each question by `script`: status and JSON, 204 without.
+fn application(script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) -> Origin {
+    Origin::start(move |seen, stream| {
+        if seen.body.is_empty() {
+            return reply(stream, "200 OK", "", b"page");
+        }
+        let (status, body) = script(&question(seen));
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        reply(
+            stream,
+            &format!("{status} Said"),
+            "content-type: application/json\r\n",
+            body.as_bytes(),
+        )
+    })
+}
+
+/// The questions of one kind so far.
+fn asked(origin: &Origin, kind: &str) -> Vec<Value> {
+    let all = origin.seen();
+    let asked = all.iter().filter(|seen| !seen.body.is_empty()).map(question);
+    asked.filter(|question| question["type"] == kind).collect()
+}
+
+fn nothing(_: &Value) -> (u16, Value) {
+    (204, Value::Null)
+}
+
+#[test]
+fn the_application_hears_who_connects_and_may_act() {
+    let origin = application(|question| match question["type"].as_str() {
+        Some("connect") => {
+            let hello = json!({ "to": [question["sid"]], "event": "hello", "args": [{ "n": 1 }] });
+            (200, json!({ "join": ["vip"], "emit": [hello], "data": { "seat": 7 } }))
+        }
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "secret: s3cret");
+    let mut client = edge.connect();
+    let head = [("Cookie", "session=abc"), ("User-Agent", "test/1"), ("X-Private", "no")];
+    let query = hub("EIO=4&transport=polling&room=a%20b&t=1");
+    let answer = client.ask("GET", &query, &head, b"");
+    let open: Value = serde_json::from_str(&answer.text()[1..]).expect("JSON");
+    let path =
+        hub(&format!("EIO=4&transport=polling&sid={}", open["sid"].as_str().expect("an id")));
+    assert_eq!(edge.connect().ask("POST", &path, &[], b"40/chat,{\"token\":\"t\"}").status, 200);
+    let said = client.get(&path).text();
+    let (connect, hello) =
+        said.split_once('\u{1e}').unwrap_or_else(|| panic!("two packets: {said}"));
+    assert!(connect.starts_with("40/chat,{\"sid\":\""), "{said}");
+    assert_eq!(hello, "42/chat,[\"hello\",{\"n\":1}]");
+
+    let seen = origin.seen().into_iter().find(|seen| !seen.body.is_empty()).expect("a question");
+    assert_eq!(seen.line, "POST /api/chat/connect HTTP/1.1");
+    assert_eq!(seen.header("content-type"), Some("application/json"));
+    assert_eq!(seen.all("cookie"), ["session=abc"]);
+    assert_eq!(seen.all("user-agent"), ["test/1"]);
+    assert!(seen.all("x-private").is_empty());
+    assert_eq!(seen.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(seen.all("x-forwarded-host"), ["localhost"]);
+    let trace = seen.header("traceparent").expect("a trace");
+    assert!(trace.len() == 55 && trace.starts_with("00-"), "{trace}");
+    let asked = question(&seen);
+    assert_eq!((asked["v"].as_u64(), asked["type"].as_str()), (Some(1), Some("connect")));
+    assert_eq!(asked["namespace"], "/chat");
+    assert!(connect.contains(asked["sid"].as_str().expect("an id")), "{asked}");
+    assert_eq!(asked["user"], Value::Null);
+    let handshake =
+        json!({ "address": "127.0.0.1", "query": { "room": "a b" }, "auth": { "token": "t" } });
+    assert_eq!(asked["handshake"], handshake);
+    assert!(signed(&seen, b"s3cret") && !signed(&seen, b"another"));
+
+    assert_eq!(edge.connect().ask("POST", &path, &[], b"42/chat,0[\"message\"]").status, 200);
+    assert_eq!(client.get(&path).text(), "43/chat,0[]");
+    let asked = self::asked(&origin, "event").remove(0);
+    assert_eq!(asked["data"], json!({ "seat": 7 }));
+    let mut rooms: Vec<_> = asked["rooms"].as_array().expect("rooms").clone();
+    rooms.sort_by_key(ToString::to_string);
+    assert_eq!(
+        rooms,
+        [json!(format!("own:{}", asked["sid"].as_str().expect("an id"))), json!("vip")]
+    );
+    assert!(
+        asked["handshake"].get("auth").is_none(),
+        "the credential is for connect alone: {asked}"
+    );
+}
+
+/// True if the signature is HMAC-SHA256 of `t.body` with this secret.
+fn signed(seen: &Seen, secret: &[u8]) -> bool {
+    let parts = seen.header("x-vestibule-signature").expect("a signature").split(',');
+    let parts: HashMap<_, _> = parts.filter_map(|part| part.split_once('=')).collect();
+    let hex = parts["v1"].as_bytes().chunks(2);
+    let tag: Vec<u8> = hex
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex"))
+        .collect();
+    let message = [parts["t"].as_bytes(), b".", &seen.body].concat();
+    hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, secret), &message, &tag).is_ok()
+}
+
+#[test]
+fn a_refusal_is_told_and_an_outage_is_none() {
+    let origin = application(|question| match question["handshake"]["auth"]["as"].as_str() {
+        Some("stranger") => (403, json!({ "error": { "code": "banned", "message": "not you" } })),
+        Some("nobody") => (401, Value::Null),
+        Some("late") => (422, json!({ "error": "closed" })),
+        Some("broken") => (500, Value::Null),
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "retry: 300ms");
+    let mut web = Web::open(&edge);
+    for (who, error) in [
+        ("stranger", r#"{"message":"not you","data":{"code":"banned","message":"not you"}}"#),
+        ("nobody", r#"{"message":"denied","data":{"code":"denied"}}"#),
+        ("late", r#"{"message":"closed","data":"closed"}"#),
+    ] {
+        web.say(&format!("40/chat,{{\"as\":\"{who}\"}}"));
+        web.expect(&format!("44/chat,{error}"));
+    }
+    // Who was refused may try again on the same connection.
+    web.say("40/chat,{\"as\":\"friend\"}");
+    assert!(web.text().starts_with("40/chat,{\"sid\""));
+    // The application's own failure closes the transport: the client will come back.
+    let mut web = Web::open(&edge);
+    web.say("40/chat,{\"as\":\"broken\"}");
+    assert!(matches!(web.hear(), Heard::Closed(_)));
+    assert!(
+        asked(&origin, "connect")
+            .iter()
+            .filter(|q| q["handshake"]["auth"]["as"] == "broken")
+            .count()
+            > 1
+    );
+}
+
+#[test]
+fn a_second_connect_while_the_first_is_decided_is_an_offence() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = application(move |_| {
+        let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
+        (204, Value::Null)
+    });
+    let edge = edge(&origin, "");
+    let mut web = Web::open(&edge);
+    web.say("40/chat,");
+    eventually("the question", || (!asked(&origin, "connect").is_empty()).then_some(()));
+    web.say("40/chat,");
+    assert!(matches!(web.hear(), Heard::Closed(_)));
+    go.send(()).expect("the application waits");
+}
+
+#[test]
+fn an_event_is_answered_by_the_application_and_order_is_kept() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = application(move |question| match question["args"][0].as_str() {
+        Some("slow") => {
+            let told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
+            (200, json!({ "ack": ["slow", told.is_ok()] }))
+        }
+        Some("denied") => (403, Value::Null),
+        Some("wrong") => (422, json!({ "error": { "code": "too_long", "max": 9 } })),
+        Some("nonsense") => (200, json!({ "akc": [] })),
+        Some("leave") => (200, json!({ "ack": [1], "leave": ["room:a"], "disconnect": true })),
+        Some("binary") => {
+            let back = json!({ "$binary": question["args"][1]["$binary"] });
+            (
+                200,
+                json!({ "ack": [back], "emit": [{ "to": ["room:a"], "event": "got", "args": [{ "$binary": "/w==" }] }] }),
+            )
+        }
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "");
+    let (mut web, mut other) = (Web::open(&edge), Web::open(&edge));
+    for web in [&mut web, &mut other] {
+        web.enter("/chat");
+        web.say("42/chat,0[\"join\",\"a\"]");
+        web.expect("43/chat,0[{\"ok\":true}]");
+    }
+    // The relay that comes second waits for the first, in the other namespace nobody does.
+    web.say("42/chat,1[\"message\",\"slow\"]");
+    web.say("42/chat,2[\"say\",\"a\"]");
+    web.say("42/chat,3[\"message\"]");
+    web.enter("/bell");
+    web.say("42/bell,4[\"ring\"]");
+    web.expect("43/bell,4[]");
+    go.send(()).expect("the application waits");
+    web.expect("43/chat,1[\"slow\",true]");
+    web.expect("43/chat,2[{\"ok\":true}]");
+    web.expect("43/chat,3[]");
+    other.expect("42/chat,[\"say\",\"a\"]");
+
+    web.say("42/chat,5[\"message\",\"denied\"]");
+    web.expect("43/chat,5[{\"error\":{\"code\":\"denied\"}}]");
+    web.say("42/chat,6[\"message\",\"wrong\"]");
+    web.expect("43/chat,6[{\"error\":{\"code\":\"too_long\",\"max\":9}}]");
+    web.say("42/chat,7[\"message\",\"nonsense\"]");
+    let answer = web.text();
+    assert!(answer.starts_with("43/chat,7[{\"error\":{\"code\":\"bad_reply\""), "{answer}");
+
+    web.say("451-/chat,8[\"message\",\"binary\",{\"_placeholder\":true,\"num\":0}]");
+    web.socket.send(tungstenite::Message::binary(vec![1, 2, 3])).expect("sent");
+    for web in [&mut web, &mut other] {
+        web.expect("451-/chat,[\"got\",{\"_placeholder\":true,\"num\":0}]");
+        assert_eq!(web.hear(), Heard::Binary(vec![0xff]));
+    }
+    web.expect("461-/chat,8[{\"_placeholder\":true,\"num\":0}]");
+    assert_eq!(web.hear(), Heard::Binary(vec![1, 2, 3]));
+
+    web.say("42/chat,9[\"message\",\"leave\"]");
+    web.expect("43/chat,9[1]");
+    web.expect("41/chat,");
+    let told = eventually("the farewell", || asked(&origin, "disconnect").pop());
+    assert_eq!(told["reason"], "server namespace disconnect");
+}
+
+#[test]
+fn an_application_that_restarts_is_a_slow_answer() {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let origin = application(nothing);
+    let site = format!(
+        "sites:\n  localhost:\n    next: {{ targets: ['http://{port}'], health: {{ every: 200ms, timeout: 100ms }} }}\n"
+    );
+    let namespaces = NAMESPACES.replace("      connect: /api/chat/connect\n", "");
+    let edge = Edge::start(&format!("{PLAIN}{site}hub:\n{namespaces}"));
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    web.say("42/chat,1[\"message\"]");
+    // Nobody listens there yet; what comes up then answers for the other.
+    eventually("a failed attempt", || {
+        let page = edge.admin("GET", "/metrics").text();
+        let failed =
+            page.lines().find(|line| line.starts_with("vestibule_hooks_total{outcome=\"failed\"}"));
+        failed.filter(|line| !line.ends_with(" 0")).map(drop)
+    });
+    let listener = TcpListener::bind(port).expect("the port");
+    let target = origin.address;
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let server = std::net::TcpStream::connect(target).expect("the application");
+            for (mut from, mut to) in [
+                (client.try_clone().expect("a clone"), server.try_clone().expect("a clone")),
+                (server, client),
+            ] {
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+            }
+        }
+    });
+    web.expect("43/chat,1[]");
+    assert_eq!(asked(&origin, "event").len(), 1);
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_told_as_temporary() {
+    let origin = application(|question| match question["type"].as_str() {
+        Some("event") => (503, Value::Null),
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "retry: 400ms");
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    web.say("42/chat,1[\"message\",1]");
+    web.expect("43/chat,1[{\"error\":{\"code\":\"unavailable\",\"temporary\":true}}]");
+    let ids: Vec<_> =
+        asked(&origin, "event").iter().map(|question| question["id"].clone()).collect();
+    assert!(ids.len() > 1 && ids.iter().all(|id| *id == ids[0]), "the same id each time: {ids:?}");
+}
+
+#[test]
+fn who_vanishes_is_told_about_even_to_an_application_that_was_away() {
+    let away = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&away);
+    let origin = application(move |question| {
+        let down = switch.load(Ordering::Relaxed);
+        if question["type"] == "disconnect" && down {
+            (502, Value::Null)
+        } else {
+            (204, Value::Null)
+        }
+    });
+    let edge = edge(&origin, "retry: 100ms");
+    let mut web = Web::open(&edge);
+    let id = web.enter("/chat");
+    drop(web);
+    // More often than a waiting client would be served.
+    eventually("several attempts", || (asked(&origin, "disconnect").len() > 4).then_some(()));
+    away.store(false, Ordering::Relaxed);
+    let told = eventually("the farewell", || asked(&origin, "disconnect").pop());
+    assert_eq!(
+        (told["sid"].as_str(), told["reason"].as_str()),
+        (Some(id.as_str()), Some("transport close"))
+    );
+    // Told once it was heard, and not again.
+    let mut poller = Poller::open(&edge);
+    poller.enter("/chat");
+    poller.say("41/chat,");
+    let told = eventually("the next farewell", || {
+        asked(&origin, "disconnect").into_iter().find(|told| told["sid"] != id.as_str())
+    });
+    assert_eq!(told["reason"], "client namespace disconnect");
+}
+
+#[test]
+fn hooks_are_not_there_for_anybody_else() {
+    let origin = application(nothing);
+    let edge = edge(&origin, "");
+    for path in [
+        "/api/chat/message",
+        "/api/chat/message/",
+        "//api/chat/message",
+        "/api/chat/%6dessage",
+        "/api/chat/x/../message",
+        "/api/bell?x=1",
+        "/api/chat/connect",
+    ] {
+        let answer = edge.connect().ask("POST", path, &[], b"{}");
+        assert_eq!(
+            (answer.status, answer.text().contains("private")),
+            (404, true),
+            "{path}: {answer:?}"
+        );
+    }
+    assert!(origin.seen().is_empty());
+    assert_eq!(edge.get("/api/chat/other").text(), "page");
+}
+
+#[test]
+fn too_many_behind_a_slow_answer_are_refused_as_busy() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = application(move |question| {
+        if question["type"] == "event" && question["args"][0] == "slow" {
+            let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
+        }
+        (204, Value::Null)
+    });
+    let edge = edge(&origin, "");
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    web.say("42/chat,0[\"message\",\"slow\"]");
+    for number in 1..=1025 {
+        web.say(&format!("42/chat,{number}[\"join\",\"a\"]"));
+    }
+    web.expect("43/chat,1025[{\"error\":{\"code\":\"busy\"}}]");
+    go.send(()).expect("the application waits");
+    web.expect("43/chat,0[]");
+    for number in 1..=1024 {
+        web.expect(&format!("43/chat,{number}[{{\"ok\":true}}]"));
+    }
+}

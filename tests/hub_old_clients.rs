@@ -1,0 +1,206 @@
+//! Engine.IO 3: clients of Socket.IO 2.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::Edge;
+use crate::harness::socketio::{
+    Heard, Line, Poller, Web, decode, hub, hub_only, listen, metric, wait_for_metric,
+};
+
+const BINARY: &str = "451-[\"all\",{\"_placeholder\":true,\"num\":0}]";
+
+/// The first thing it hears: it is in `/` without asking.
+fn greeted<L: Line>(mut line: L) -> L {
+    line.expect("40");
+    line
+}
+
+fn polling(edge: &Edge, more: &str) -> Poller {
+    greeted(Poller::over(edge.connect(), edge.connect(), &format!("EIO=3{more}")))
+}
+
+#[test]
+fn the_open_packet_comes_alone() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = Poller::over(edge.connect(), edge.connect(), "EIO=3");
+    assert_eq!(poller.open["upgrades"], serde_json::json!(["websocket"]));
+    let open = edge.get(&hub("EIO=3&transport=polling")).text();
+    let (length, packet) = open.split_once(':').expect("a length");
+    assert_eq!(length.parse(), Ok(packet.len()));
+    assert_eq!(poller.poll().text(), "2:40");
+    let mut web = greeted(Web::over(edge.connect(), "EIO=3"));
+    assert_eq!(web.open["sid"].as_str().map(str::len), Some(20));
+    web.say("42[\"tell\",1]");
+    assert_eq!(poller.poll().text(), "12:42[\"tell\",1]");
+}
+
+#[test]
+fn lengths_count_as_javascript_does() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = polling(&edge, "");
+    let event = "42[\"echo\",\"\u{20ac}\u{1f600}\"]";
+    poller.begin_poll();
+    poller.say(event);
+    assert_eq!(poller.polled().text(), format!("16:{event}"));
+    poller.begin_poll();
+    assert_eq!(poller.send("12:42[\"echo\",1]12:42[\"echo\",2]1:2").text(), "ok");
+    assert_eq!(poller.polled().text(), "12:42[\"echo\",1]12:42[\"echo\",2]1:3");
+    // The bytes' own count is another, and wrong.
+    let answer = poller.send(format!("{}:{event}", event.len()));
+    assert_eq!((answer.status, poller.status()), (400, 400));
+    for wrong in ["", "abc", "42[\"echo\",1]", "1:", ":4", "-1:4", "3:42", "99999999999999999999:4"]
+    {
+        let mut poller = polling(&edge, "");
+        assert_eq!((poller.send(wrong).status, poller.status()), (400, 400), "{wrong}");
+    }
+}
+
+#[test]
+fn binary_goes_as_bytes_or_as_text() {
+    let edge = Edge::start(&hub_only(""));
+    let mut plain = polling(&edge, "");
+    let mut base64 = polling(&edge, "&b64=1");
+    let mut web = greeted(Web::over(edge.connect(), "EIO=3"));
+    let mut text_web = greeted(Web::over(edge.connect(), "EIO=3&b64=1"));
+    let mut new = Web::open(&edge);
+    new.enter("/");
+    new.say(BINARY);
+    new.say_bytes(&[1, 2, 3, 4]);
+    let answer = plain.poll();
+    assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
+    let length = [
+        u8::try_from(BINARY.len() / 10).expect("two digits"),
+        u8::try_from(BINARY.len() % 10).expect("a digit"),
+    ];
+    let head = [&[0][..], &length, &[255], BINARY.as_bytes()].concat();
+    assert_eq!(answer.body, [&head[..], &[1, 5, 255, 4, 1, 2, 3, 4]].concat());
+    let answer = base64.poll();
+    assert_eq!(answer.header("content-type"), Some("text/plain; charset=UTF-8"));
+    assert_eq!(answer.text(), format!("{}:{BINARY}10:b4AQIDBA==", BINARY.len()));
+    web.expect(BINARY);
+    assert_eq!(listen(&mut web.socket), Heard::Binary(vec![4, 1, 2, 3, 4]));
+    text_web.expect(BINARY);
+    text_web.expect("b4AQIDBA==");
+    // The other way: bytes in a body, bytes in a frame, text in both.
+    let body = [&head[..], &[1, 3, 255, 4, 9, 8]].concat();
+    let octets = [("Content-Type", "application/octet-stream")];
+    let path = plain.path().to_owned();
+    let sent = plain.post.ask("POST", &path, &octets, &body);
+    assert_eq!(sent.text(), "ok");
+    new.expect(BINARY);
+    assert_eq!(new.hear(), Heard::Binary(vec![1, 2, 3, 4]));
+    new.expect(BINARY);
+    assert_eq!(new.hear(), Heard::Binary(vec![9, 8]));
+    for line in [&mut web as &mut dyn Line, &mut base64] {
+        line.say(BINARY);
+        line.say_bytes(&[7]);
+        new.expect(BINARY);
+        assert_eq!(new.hear(), Heard::Binary(vec![7]));
+    }
+}
+
+#[test]
+fn binary_frames_have_a_kind() {
+    let edge = Edge::start(&hub_only(""));
+    for wrong in [&[][..], &[3, 1], &[1, 2, 3]] {
+        let mut web = greeted(Web::over(edge.connect(), "EIO=3"));
+        web.socket.send(tungstenite::Message::binary(wrong.to_vec())).expect("sent");
+        assert_eq!(web.hear(), Heard::Closed(None), "{wrong:?}");
+    }
+}
+
+#[test]
+fn scripts_across_origins() {
+    let edge = Edge::start(&hub_only(""));
+    let path = hub("EIO=3&transport=polling&j=7");
+    let open = edge.get(&path);
+    assert_eq!(open.header("content-type"), Some("text/javascript; charset=UTF-8"));
+    let inside = |text: &str| -> String {
+        let json = text.strip_prefix("___eio[7](").and_then(|rest| rest.strip_suffix(");"));
+        serde_json::from_str(json.unwrap_or_else(|| panic!("{text}"))).expect("a string")
+    };
+    let words = inside(&open.text());
+    let words: serde_json::Value =
+        serde_json::from_str(words.split_once(":0").expect("open").1).expect("JSON");
+    let path = format!("{path}&sid={}", words["sid"].as_str().expect("an id"));
+    let mut client = edge.connect();
+    assert_eq!(inside(&client.get(&path).text()), "2:40");
+    // A form's field, in which backslash and n stand for a newline.
+    let event = "42[\"echo\",\"a\\nb\u{2028}\"]";
+    let escaped = event.replace('\\', "\\\\");
+    let field: String = format!("{}:{escaped}", event.encode_utf16().count())
+        .bytes()
+        .map(|byte| format!("%{byte:02X}"))
+        .collect();
+    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let answer = client.ask("POST", &path, &form, format!("d={field}").as_bytes());
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    let answer = client.get(&path).text();
+    assert!(!answer.contains('\u{2028}'), "a script could not be read: {answer}");
+    assert_eq!(inside(&answer), format!("18:{event}"));
+    // A script has no bytes.
+    let mut new = Web::open(&edge);
+    new.enter("/");
+    new.say(BINARY);
+    new.say_bytes(&[1, 2, 3, 4]);
+    assert_eq!(
+        inside(&client.get(&path).text()),
+        format!("{}:{BINARY}10:b4AQIDBA==", BINARY.len())
+    );
+    // The index is a number, whatever the client writes.
+    let other = edge.get(&hub("EIO=3&transport=polling&j=1;alert(1)//")).text();
+    assert!(other.starts_with("___eio[11]("), "{other}");
+}
+
+#[test]
+fn the_client_pings() {
+    let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 200ms }"));
+    let mut web = greeted(Web::over(edge.connect(), "EIO=3"));
+    let mut poller = polling(&edge, "");
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1200) {
+        web.say("2");
+        assert_eq!(web.hear_all(), Heard::Text("3".to_owned()));
+        assert_eq!(poller.send("1:2").text(), "ok");
+        assert_eq!(poller.poll().text(), "1:3");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let silent = Instant::now();
+    assert_eq!(web.hear_all(), Heard::Closed(None));
+    assert!(silent.elapsed() >= Duration::from_millis(350), "{:?}", silent.elapsed());
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"ping_timeout\"}", 2);
+    // A pong from here means nothing.
+    let mut web = greeted(Web::over(edge.connect(), "EIO=3"));
+    web.say("3");
+    assert_eq!(web.hear_all(), Heard::Closed(None));
+}
+
+#[test]
+fn other_namespaces_are_asked_for() {
+    let edge = Edge::start(&hub_only(""));
+    let mut web = greeted(Web::over(edge.connect(), "EIO=3"));
+    web.say("40/chat?token=abc,");
+    web.expect("40/chat,");
+    web.say("42/chat,1[\"join\",\"a\"]");
+    web.expect("43/chat,1[{\"ok\":true}]");
+    web.say("40/nowhere");
+    web.expect("44/nowhere,{\"message\":\"Invalid namespace\"}");
+    web.say("41/chat");
+    web.say("42[\"echo\",1]");
+    web.expect("42[\"echo\",1]");
+    assert_eq!(metric(&edge, "vestibule_hub_sockets{namespace=\"/chat\"}"), 0);
+}
+
+#[test]
+fn it_may_move_to_a_websocket() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = polling(&edge, "");
+    let mut socket = poller.dial(edge.connect()).expect("a 101");
+    socket.send("2probe".into()).expect("sent");
+    assert_eq!(listen(&mut socket), Heard::Text("3probe".to_owned()));
+    assert_eq!(decode(3, &poller.poll()), [Heard::Text("6".to_owned())]);
+    socket.send("5".into()).expect("sent");
+    socket.send("42[\"echo\",1]".into()).expect("sent");
+    assert_eq!(listen(&mut socket), Heard::Text("42[\"echo\",1]".to_owned()));
+    assert_eq!(poller.status(), 400);
+}
