@@ -37,6 +37,8 @@ mod hub_old_clients;
 mod hub_origins;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
+/// Members of watched rooms hear who comes and goes, and may ask who is there.
+mod hub_presence;
 /// What clients may do in a namespace.
 mod hub_rules;
 /// Clients that do not read.

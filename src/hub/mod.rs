@@ -2,6 +2,7 @@
 
 mod binary;
 mod clients;
+mod crowds;
 mod engine;
 mod forward;
 mod gather;
@@ -14,6 +15,7 @@ mod outbox;
 mod packet;
 mod partial;
 mod policy;
+mod presence;
 mod rooms;
 mod rules;
 mod socket;
@@ -34,6 +36,7 @@ use clients::Clients;
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
+use presence::Presence;
 
 pub use binary::detach;
 pub use engine::{Answered, echo};
@@ -123,9 +126,11 @@ impl Shard {
         drain: &Drain,
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
-        let outbox = Outbox::start(others.map(|(_, letters)| letters.clone()).collect(), drain);
+        let others = others.map(|(other, letters)| (other, letters.clone())).collect();
+        let outbox = Outbox::start(others, drain);
+        let presence = Presence::new(worker, hub.letters.len(), Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let clients = Clients::new(outbox, hooks, policy, drain);
+        let clients = Clients::new(outbox, presence, hooks, policy, drain);
         let place = Place {
             node: hub.node,
             worker,
@@ -136,6 +141,7 @@ impl Shard {
         let settings = policy.map(|policy| policy.settings.clone()).unwrap_or_default();
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
         let shard = Rc::new(Self { engine, clients });
+        drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
         drain.spawn_background(Rc::clone(&shard).work(inbox.letters, drain.clone()));
         shard
     }

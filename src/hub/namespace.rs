@@ -12,6 +12,7 @@ use crate::observe::metrics::{self, Series};
 use super::engine::{Delivery, Id, Outgoing, Session};
 use super::meter::Meters;
 use super::policy::NamespacePolicy;
+use super::presence::Presence;
 use super::rooms::Rooms;
 use super::rules::Denial;
 use super::socket::Socket;
@@ -33,18 +34,20 @@ pub struct Namespace {
     sockets: RefCell<Slab<Rc<Socket>>>,
     by_id: RefCell<HashMap<Id, u32>>,
     rooms: RefCell<Rooms>,
+    pub(super) presence: Rc<Presence>,
     count: Arc<Series>,
     events_out: Arc<Series>,
 }
 
 impl Namespace {
-    pub fn new(name: &str, policy: Arc<NamespacePolicy>) -> Rc<Self> {
+    pub fn new(name: &str, policy: Arc<NamespacePolicy>, presence: &Rc<Presence>) -> Rc<Self> {
         Rc::new(Self {
             name: name.into(),
             policy: RefCell::new(policy),
             sockets: RefCell::default(),
             by_id: RefCell::default(),
             rooms: RefCell::default(),
+            presence: Rc::clone(presence),
             count: metrics::series(&metrics::HUB_SOCKETS, &[name]),
             events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
         })
@@ -55,7 +58,8 @@ impl Namespace {
     }
 
     pub fn change(&self, policy: Arc<NamespacePolicy>) {
-        *self.policy.borrow_mut() = policy;
+        let before = self.policy.replace(policy);
+        self.watch_anew(|room| before.watches(room));
     }
 
     /// A new socket, in no room but its own.
@@ -85,6 +89,9 @@ impl Namespace {
     pub fn remove(&self, socket: &Socket) {
         self.count.decrement();
         socket.gone.set(true);
+        let rooms = self.rooms.borrow();
+        rooms.of(socket.key).for_each(|room| self.note(socket.id, room, false));
+        drop(rooms);
         self.rooms.borrow_mut().leave_all(socket.key);
         self.by_id.borrow_mut().remove(&socket.id);
         let mut sockets = self.sockets.borrow_mut();
@@ -105,6 +112,11 @@ impl Namespace {
         self.sockets.borrow().iter().map(|(_, socket)| Rc::clone(socket)).collect()
     }
 
+    pub fn find(&self, id: Id) -> Option<Rc<Socket>> {
+        let key = *self.by_id.borrow().get(&id)?;
+        self.sockets.borrow().get(key as usize).cloned()
+    }
+
     /// Joins all or none.
     pub fn join(&self, socket: &Socket, names: &[String], max: usize) -> Result<(), Denial> {
         let mut rooms = self.rooms.borrow_mut();
@@ -113,14 +125,18 @@ impl Namespace {
             return Err(Denial::TooManyRooms);
         }
         for name in names {
-            rooms.join(socket.key, name);
+            if rooms.join(socket.key, name) {
+                self.note(socket.id, name, true);
+            }
         }
         Ok(())
     }
 
     pub fn leave(&self, socket: &Socket, names: &[String]) {
         for name in names {
-            self.rooms.borrow_mut().leave(socket.key, name);
+            if self.rooms.borrow_mut().leave(socket.key, name) {
+                self.note(socket.id, name, false);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::config::{
-    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, Secret, Template,
+    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret, Template,
 };
 use crate::exchange::query::decode;
 use crate::limits::Rate;
@@ -47,6 +47,8 @@ pub struct NamespacePolicy {
     pub rules: Rules,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// Rooms whose members hear who comes and goes.
+    pub presence: Vec<RoomPattern>,
     /// Rooms one socket may be in.
     pub rooms_max: usize,
     /// Where the application decides who may connect.
@@ -80,8 +82,9 @@ impl Policy {
         let namespaces = hub.namespaces.iter().map(|namespace| {
             let NamespaceAuth::Anyone = namespace.auth;
             let policy = NamespacePolicy {
-                rules: Rules::compile(&namespace.events, namespace.otherwise.as_ref()),
+                rules: rules(namespace),
                 join: namespace.join.clone(),
+                presence: namespace.presence.clone(),
                 rooms_max: hub.limits.rooms,
                 connect: namespace.connect.as_deref().map(Arc::from),
                 disconnect: namespace.disconnect.as_deref().map(Arc::from),
@@ -113,6 +116,22 @@ impl Policy {
     pub fn is_private(&self, path: &str) -> bool {
         self.hooks.as_ref().is_some_and(|hooks| hooks.paths.contains(&plain(path)))
     }
+}
+
+impl NamespacePolicy {
+    /// Whether the room's members hear who comes and goes.
+    pub fn watches(&self, room: &str) -> bool {
+        self.presence.iter().any(|pattern| pattern.matches(room))
+    }
+}
+
+fn rules(namespace: &config::Namespace) -> Rules {
+    let mut events = namespace.events.clone();
+    if !namespace.presence.is_empty() && events.iter().all(|(name, _)| name != "presence") {
+        // What the hub itself tells; no rule for "*" may let a client pretend.
+        events.push(("presence".to_owned(), config::Rule::Deny.into()));
+    }
+    Rules::compile(&events, namespace.otherwise.as_ref())
 }
 
 fn bounds(limits: &HubLimits) -> Bounds {

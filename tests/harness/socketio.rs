@@ -85,7 +85,7 @@ pub fn hub_only(settings: &str) -> String {
 }
 
 /// What tests of other things must not meet.
-const GENEROUS: &str =
+pub const GENEROUS: &str =
     "events: 1000000/s, burst: 1000000, per_ip: 100000, pending: 100000, handshakes: 1000000/s,";
 
 pub const NAMESPACES: &str = r#"
