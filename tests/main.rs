@@ -21,6 +21,8 @@ mod config;
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// What the operator's side tells, moves, sends away and lists.
+mod hub_api;
 /// Bad input and its answer: requests, payloads, packets.
 mod hub_bad_input;
 /// WebSocket frames, right and wrong.
@@ -37,6 +39,8 @@ mod hub_old_clients;
 mod hub_origins;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
+/// Members of watched rooms hear who comes and goes, and may ask who is there.
+mod hub_presence;
 /// What clients may do in a namespace.
 mod hub_rules;
 /// Clients that do not read.

@@ -6,8 +6,8 @@ use super::sites;
 use super::units::{deadline, duration, rate, size};
 use super::validate::{at_least_one, bytes};
 use super::{
-    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Relay, Rule,
-    Template, TemplatePart,
+    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Relay,
+    RoomPattern, Rule, Template, TemplatePart,
 };
 
 pub fn read(section: &Section<'_>) -> Hub {
@@ -139,11 +139,13 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
         });
     }
     let join = section.list("join", |text| template(text, When::Connect));
-    let (events, otherwise) = events(section, &join);
+    let presence = section.list("presence", RoomPattern::parse);
+    let (events, otherwise) = events(section, &join, &presence);
     Namespace {
         name: named.name.to_owned(),
         auth: NamespaceAuth::Anyone,
         join,
+        presence,
         connect: section.get("connect", hook),
         disconnect: section.get("disconnect", hook),
         events,
@@ -164,7 +166,7 @@ fn namespace_name(name: &str) -> Result<(), String> {
 
 type Events = (Vec<(String, EventRule)>, Option<EventRule>);
 
-fn events(section: &Section<'_>, joined: &[Template]) -> Events {
+fn events(section: &Section<'_>, joined: &[Template], presence: &[RoomPattern]) -> Events {
     let Some(field) = section.written("events") else { return (Vec::new(), None) };
     if field.is_word("deny") {
         return (Vec::new(), Some(Rule::Deny.into()));
@@ -174,7 +176,10 @@ fn events(section: &Section<'_>, joined: &[Template]) -> Events {
         if RESERVED.contains(&name) {
             field.refuse_key("is a name that Socket.IO keeps for itself; no client can send it");
         }
-        let Some(rule) = rule(&field, section, joined) else { continue };
+        let Some(rule) = rule(&field, section, joined, presence) else { continue };
+        if name == "presence" && !presence.is_empty() && matches!(rule.rule, Rule::Relay(_)) {
+            field.refuse_key("is what the hub itself tells here; a client could pretend");
+        }
         if name == "*" {
             otherwise = Some(rule);
         } else {
@@ -187,19 +192,24 @@ fn events(section: &Section<'_>, joined: &[Template]) -> Events {
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Option<EventRule> {
+fn rule(
+    field: &Field<'_>,
+    namespace: &Section<'_>,
+    joined: &[Template],
+    presence: &[RoomPattern],
+) -> Option<EventRule> {
     if field.is_word("deny") {
         return Some(Rule::Deny.into());
     }
     if !field.is_map() {
         field.refuse(
-            "is no rule; write deny, { relay: ROOM }, { join: ROOM }, { leave: ROOM } or \
-             { forward: PATH }",
+            "is no rule; write deny, { relay: ROOM }, { join: ROOM }, { leave: ROOM }, \
+             { presence: ROOM } or { forward: PATH }",
         );
         return None;
     }
     let section = Section::of(field, namespace.keys("events"));
-    let verbs: Vec<_> = ["relay", "join", "leave", "forward"]
+    let verbs: Vec<_> = ["relay", "join", "leave", "presence", "forward"]
         .into_iter()
         .filter(|verb| section.written(verb).is_some())
         .collect();
@@ -213,9 +223,12 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         ["relay"] => Some(Rule::Relay(relay(&section, joined))),
         ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
         ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
+        ["presence"] => section.get("presence", |text| watched(text, presence)).map(Rule::Presence),
         ["forward"] => section.get("forward", hook).map(Rule::Forward),
         [] => {
-            section.refuse_lack("has no rule; write relay, join, leave or forward, or deny alone");
+            section.refuse_lack(
+                "has no rule; write relay, join, leave, presence or forward, or deny alone",
+            );
             None
         }
         _ => {
@@ -224,6 +237,15 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         }
     };
     rule.map(|rule| EventRule { rule, rate, max })
+}
+
+/// The room of a `presence` rule.
+fn watched(text: &str, presence: &[RoomPattern]) -> Result<Template, String> {
+    let template = template(text, When::Event)?;
+    if presence.iter().any(|pattern| pattern.covers(&template)) {
+        return Ok(template);
+    }
+    Err(format!("{text:?} is not watched; write its rooms into the namespace's presence: room:*"))
 }
 
 fn bytes_of_event(text: &str) -> Result<usize, String> {

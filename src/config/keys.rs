@@ -389,6 +389,12 @@ static NAMESPACE: &[Key] = &[
         "Rooms that a socket joins when it connects.",
     ),
     key(
+        "presence",
+        Kind::List(&Kind::Text),
+        None,
+        "Rooms whose members are told who comes and goes; room:* is all of a kind.",
+    ),
+    key(
         "events",
         Kind::Or("deny", &Kind::Map("event", &Kind::Or("deny", &Kind::Object(RULE)))),
         Some("{}"),
@@ -411,6 +417,7 @@ static RULE: &[Key] = &[
         "Rooms that get the event, all there but the sender; '*' is the whole namespace.",
     ),
     key("join", Kind::List(&Kind::Template), None, "Rooms that the sender joins."),
+    key("presence", Kind::Template, None, "A room of the sender's; the answer is who is in it."),
     key("leave", Kind::List(&Kind::Template), None, "Rooms that the sender leaves."),
     key(
         "stamp",

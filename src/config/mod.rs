@@ -12,6 +12,7 @@ mod load;
 mod manual;
 mod pattern;
 mod problem;
+mod room;
 mod schema;
 mod section;
 mod show;
@@ -29,6 +30,7 @@ use std::time::Duration;
 pub use load::{admin_of, load};
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
+pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
@@ -256,6 +258,8 @@ pub struct Namespace {
     pub auth: NamespaceAuth,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// Rooms whose members hear who comes and goes.
+    pub presence: Vec<RoomPattern>,
     /// The path of the application that decides who may connect.
     pub connect: Option<String>,
     /// The path of the application that is told who has left.
@@ -294,6 +298,8 @@ pub enum Rule {
     Leave(Vec<Template>),
     /// The application answers, at this path.
     Forward(String),
+    /// Who is in the room, for one who is in it.
+    Presence(Template),
     Deny,
 }
 

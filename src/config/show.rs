@@ -226,6 +226,7 @@ impl Namespace {
         Yaml::map([
             ("auth", Yaml::text(auth)),
             ("join", Yaml::texts(&self.join)),
+            ("presence", Yaml::texts(&self.presence)),
             ("events", Yaml::named(rules.chain(otherwise))),
         ])
         .with("connect", self.connect.as_ref().map(Yaml::text))
@@ -269,6 +270,7 @@ impl Rule {
             Self::Relay(relay) => relay.yaml(),
             Self::Join(rooms) => Yaml::map([("join", Yaml::texts(rooms))]),
             Self::Leave(rooms) => Yaml::map([("leave", Yaml::texts(rooms))]),
+            Self::Presence(room) => Yaml::map([("presence", Yaml::text(room))]),
             Self::Forward(path) => Yaml::map([("forward", Yaml::text(path))]),
             Self::Deny => Yaml::text("deny"),
         }

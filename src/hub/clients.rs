@@ -24,6 +24,7 @@ use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
+use super::presence::Presence;
 use super::rules::{self, Action, Denial};
 use super::socket::{Socket, say};
 
@@ -32,7 +33,8 @@ pub struct Clients {
     namespaces: RefCell<HashMap<String, Rc<Namespace>>>,
     /// By the session's place in the engine's table.
     clients: RefCell<Vec<Option<Rc<Client>>>>,
-    outbox: Rc<Outbox>,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
@@ -78,6 +80,7 @@ pub struct Client {
 impl Clients {
     pub fn new(
         outbox: Rc<Outbox>,
+        presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         policy: Option<&Policy>,
         drain: &Drain,
@@ -86,6 +89,7 @@ impl Clients {
             namespaces: RefCell::default(),
             clients: RefCell::default(),
             outbox,
+            presence,
             hooks,
             drain: drain.clone(),
             me: Weak::clone(me),
@@ -109,7 +113,7 @@ impl Clients {
                     kept.change(Arc::clone(rules));
                     kept
                 }
-                None => Namespace::new(name, Arc::clone(rules)),
+                None => Namespace::new(name, Arc::clone(rules), &self.presence),
             };
             namespaces.insert(name.clone(), namespace);
         }
@@ -138,12 +142,19 @@ impl Clients {
         socket.namespace.remove(socket);
     }
 
-    /// Delivers what another worker's client sent.
+    /// Does what another worker has told.
     pub fn hear(&self, notice: Notice) {
-        let Notice::Emit { namespace, target, message, delivery } = notice;
-        let namespace = self.namespaces.borrow().get(namespace.as_ref()).cloned();
-        if let Some(namespace) = namespace {
-            namespace.deliver(&target, &Outgoing::new(message), delivery);
+        match notice {
+            Notice::Emit { namespace, target, message, delivery } => {
+                if let Some(namespace) = self.namespace(&namespace) {
+                    namespace.deliver(&target, &Outgoing::new(message), delivery);
+                }
+            }
+            Notice::Moved(moved) => self.presence.hear(&moved),
+            Notice::Inquiry(inquiry) => self.answer(&inquiry),
+            Notice::Answer { namespace, id, ack, data } => {
+                self.acknowledge(&namespace, id, ack, &data);
+            }
         }
     }
 
@@ -158,6 +169,15 @@ impl Clients {
         namespace.deliver(&target, &Outgoing::new(Arc::clone(&message)), delivery);
         let (namespace, target) = (Arc::clone(&namespace.name), Arc::new(target));
         self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery });
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
+        self.namespaces.borrow().get(name).cloned()
+    }
+
+    /// The sockets of one session, in all namespaces.
+    pub fn sockets_of(&self, session: &Session) -> Vec<Rc<Socket>> {
+        self.client(session).map(|client| client.sockets.borrow().clone()).unwrap_or_default()
     }
 
     fn forget(&self, session: &Session) -> Option<Rc<Client>> {
@@ -373,6 +393,12 @@ impl Clients {
         parts: Vec<Bytes>,
         rooms_max: usize,
     ) {
+        if let (Ok(Action::Presence(room)), Some(ack)) = (&decided, ack) {
+            if let Err(denial) = self.inquire(socket, room, ack) {
+                socket.deny(Some(event), Some(ack), denial);
+            }
+            return;
+        }
         let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
         match done {
             Ok(()) => {
@@ -399,6 +425,8 @@ impl Clients {
             }
             // Asked about before it comes here.
             Action::Forward(_) => Err(Denial::Busy),
+            // Nobody waits for the answer.
+            Action::Presence(_) => Ok(()),
             Action::Relay { rooms, data, volatile, echo, member } => {
                 let inside = |rooms: &Vec<String>| namespace.is_member(socket, rooms);
                 if member && !rooms.as_ref().is_none_or(inside) {

@@ -2,16 +2,20 @@
 
 mod binary;
 mod clients;
+mod crowds;
 mod engine;
 mod forward;
+mod gather;
 mod hooks;
 mod journal;
 mod meter;
 mod namespace;
+mod operation;
 mod outbox;
 mod packet;
 mod partial;
 mod policy;
+mod presence;
 mod rooms;
 mod rules;
 mod socket;
@@ -21,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::drain::Drain;
@@ -28,12 +33,22 @@ use crate::exchange::{Client, Request};
 use crate::upstream::Pools;
 
 use clients::Clients;
-use engine::{Admission, Ask, Close, Engine, MAILBOX, Node, Place};
+use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
+use presence::Presence;
 
+pub use binary::detach;
 pub use engine::{Answered, echo};
+pub use namespace::Target;
+pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};
+pub use packet::is_reserved;
 pub use policy::Policy;
+
+/// Whether this is what a socket's id looks like; a room of another name is no socket's own.
+pub fn is_id(text: &str) -> bool {
+    Id::parse(text).is_some()
+}
 
 /// The hub of the whole process: how its workers are reached.
 pub struct Hub {
@@ -111,9 +126,11 @@ impl Shard {
         drain: &Drain,
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
-        let outbox = Outbox::start(others.map(|(_, letters)| letters.clone()).collect(), drain);
+        let others = others.map(|(other, letters)| (other, letters.clone())).collect();
+        let outbox = Outbox::start(others, drain);
+        let presence = Presence::new(worker, hub.letters.len(), Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let clients = Clients::new(outbox, hooks, policy, drain);
+        let clients = Clients::new(outbox, presence, hooks, policy, drain);
         let place = Place {
             node: hub.node,
             worker,
@@ -124,6 +141,7 @@ impl Shard {
         let settings = policy.map(|policy| policy.settings.clone()).unwrap_or_default();
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
         let shard = Rc::new(Self { engine, clients });
+        drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
         drain.spawn_background(Rc::clone(&shard).work(inbox.letters, drain.clone()));
         shard
     }
@@ -146,6 +164,16 @@ impl Shard {
                 }
                 Letter::Order(Order::Close(over, done)) => {
                     drain.spawn_background(close_over(Rc::clone(&self.engine), over, done));
+                }
+                Letter::Order(Order::Operate(operations, done)) => {
+                    let mut outcomes = Vec::with_capacity(operations.len());
+                    for operation in operations.iter() {
+                        outcomes.push(self.clients.operate(operation));
+                        // A long list must not keep everybody else waiting.
+                        yield_now().await;
+                    }
+                    // As above.
+                    let _told = done.send(outcomes);
                 }
             }
         }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::config::{
-    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, Secret, Template,
+    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret, Template,
 };
+use crate::exchange::query::decode;
 use crate::limits::Rate;
 use crate::upstream::{Registry, Upstream};
 
-use super::engine::{Bounds, Origins, Settings, decode};
+use super::engine::{Bounds, Origins, Settings};
 use super::meter::Allowance;
 use super::rules::Rules;
 
@@ -46,6 +47,8 @@ pub struct NamespacePolicy {
     pub rules: Rules,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// Rooms whose members hear who comes and goes.
+    pub presence: Vec<RoomPattern>,
     /// Rooms one socket may be in.
     pub rooms_max: usize,
     /// Where the application decides who may connect.
@@ -79,8 +82,9 @@ impl Policy {
         let namespaces = hub.namespaces.iter().map(|namespace| {
             let NamespaceAuth::Anyone = namespace.auth;
             let policy = NamespacePolicy {
-                rules: Rules::compile(&namespace.events, namespace.otherwise.as_ref()),
+                rules: rules(namespace),
                 join: namespace.join.clone(),
+                presence: namespace.presence.clone(),
                 rooms_max: hub.limits.rooms,
                 connect: namespace.connect.as_deref().map(Arc::from),
                 disconnect: namespace.disconnect.as_deref().map(Arc::from),
@@ -98,6 +102,11 @@ impl Policy {
         }
     }
 
+    /// The namespaces that there are.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(String::as_str)
+    }
+
     /// Where the hub answers, without the slash at its end.
     pub fn path(&self) -> &str {
         &self.path
@@ -107,6 +116,22 @@ impl Policy {
     pub fn is_private(&self, path: &str) -> bool {
         self.hooks.as_ref().is_some_and(|hooks| hooks.paths.contains(&plain(path)))
     }
+}
+
+impl NamespacePolicy {
+    /// Whether the room's members hear who comes and goes.
+    pub fn watches(&self, room: &str) -> bool {
+        self.presence.iter().any(|pattern| pattern.matches(room))
+    }
+}
+
+fn rules(namespace: &config::Namespace) -> Rules {
+    let mut events = namespace.events.clone();
+    if !namespace.presence.is_empty() && events.iter().all(|(name, _)| name != "presence") {
+        // What the hub itself tells; no rule for "*" may let a client pretend.
+        events.push(("presence".to_owned(), config::Rule::Deny.into()));
+    }
+    Rules::compile(&events, namespace.otherwise.as_ref())
 }
 
 fn bounds(limits: &HubLimits) -> Bounds {
