@@ -41,6 +41,8 @@ mod hub_origins;
 mod hub_polling;
 /// Members of watched rooms hear who comes and goes, and may ask who is there.
 mod hub_presence;
+/// Clients that come back after their connection was cut.
+mod hub_recovery;
 /// What clients may do in a namespace.
 mod hub_rules;
 /// Clients that do not read.

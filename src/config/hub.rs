@@ -6,8 +6,8 @@ use super::sites;
 use super::units::{deadline, duration, rate, size};
 use super::validate::{at_least_one, bytes};
 use super::{
-    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Relay,
-    RoomPattern, Rule, Template, TemplatePart,
+    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Recovery,
+    Relay, RoomPattern, Rule, Template, TemplatePart,
 };
 
 pub fn read(section: &Section<'_>) -> Hub {
@@ -19,6 +19,7 @@ pub fn read(section: &Section<'_>) -> Hub {
         ping_timeout: ping.value("timeout", deadline),
         connect_timeout: section.value("connect_timeout", deadline),
         limits: limits(&section.section("limits")),
+        recovery: section.written("recovery").map(|_| recovery(&section.section("recovery"))),
         drain_over: section.section("drain").value("over", duration),
         hooks: hooks(&section.section("hooks")),
         namespaces: namespaces(section),
@@ -92,6 +93,15 @@ fn limits(section: &Section<'_>) -> HubLimits {
         pending: section.value("pending", at_least_one),
         handshakes: section.value("handshakes", rate),
         memory: section.value("memory", memory),
+    }
+}
+
+fn recovery(section: &Section<'_>) -> Recovery {
+    Recovery {
+        lasts: section.value("for", deadline),
+        messages: section.value("messages", at_least_one),
+        bytes: section.value("bytes", |text| bytes(text, 4 << 10, MEMORY_MAX)),
+        sessions: section.value("sessions", at_least_one),
     }
 }
 

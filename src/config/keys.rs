@@ -295,6 +295,12 @@ static HUB: &[Key] = &[
         "From the handshake to the first namespace.",
     ),
     key("limits", Kind::Object(HUB_LIMITS), None, "What one client may take."),
+    key(
+        "recovery",
+        Kind::Short("for", RECOVERY),
+        None,
+        "What a client missed while it was away is sent again; left out, it is not.",
+    ),
     key("drain", Kind::Object(DRAIN), None, "How clients are sent away when the process stops."),
     key(
         "namespaces",
@@ -304,7 +310,6 @@ static HUB: &[Key] = &[
     ),
     key("hooks", Kind::Object(HOOKS), None, "How the application is asked about clients."),
     later("redis"),
-    later("recovery"),
 ];
 
 static HOOKS: &[Key] = &[
@@ -366,6 +371,18 @@ static HUB_LIMITS: &[Key] = &[
         "Memory of the process above which no new client comes in.",
     ),
     later("per_user"),
+];
+
+static RECOVERY: &[Key] = &[
+    key("for", Kind::Duration, Some("2m"), "How long a client may be away."),
+    key(
+        "messages",
+        Kind::Count,
+        Some("10000"),
+        "Messages of one namespace that are kept; the oldest go first.",
+    ),
+    key("bytes", Kind::Size, Some("16MiB"), "Bytes of them; and of what clients left behind."),
+    key("sessions", Kind::Count, Some("10000"), "Clients that may be away at once."),
 ];
 
 static DRAIN: &[Key] = &[key(

@@ -201,6 +201,8 @@ pub struct Hub {
     /// From the engine's handshake to the first namespace joined.
     pub connect_timeout: Duration,
     pub limits: HubLimits,
+    /// `None`: who was away begins anew.
+    pub recovery: Option<Recovery>,
     /// Over this time transports are closed when the process stops.
     pub drain_over: Duration,
     pub hooks: Hooks,
@@ -220,6 +222,19 @@ pub struct Hooks {
     pub headers: Vec<String>,
     /// Asked instead of the `next` of the client's site.
     pub to: Option<Upstream>,
+}
+
+/// What is kept for clients that are away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// They are expected back within this time.
+    pub lasts: Duration,
+    /// Messages of one namespace.
+    pub messages: usize,
+    /// Bytes of them, and of what clients left behind.
+    pub bytes: usize,
+    /// Clients that are away.
+    pub sessions: usize,
 }
 
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
     AccessTo, Action, AdminAddress, Audience, Balance, Config, EventKind, EventRule, Hooks, Hub,
-    Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Relay, Route, Rule, Site,
-    Target, TlsVersion, Upstream,
+    Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Recovery, Relay, Route, Rule,
+    Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -182,6 +182,7 @@ impl Hub {
             ("handshakes", Yaml::text(self.limits.handshakes)),
             ("memory", self.limits.memory.yaml()),
         ]);
+        let recovery = self.recovery.as_ref().map(Recovery::yaml);
         let namespaces =
             self.namespaces.iter().map(|namespace| (namespace.name.clone(), namespace.yaml()));
         Yaml::map([
@@ -199,6 +200,18 @@ impl Hub {
             ("drain", Yaml::map([("over", time(self.drain_over))])),
             ("hooks", self.hooks.yaml()),
             ("namespaces", Yaml::named(namespaces)),
+        ])
+        .with("recovery", recovery)
+    }
+}
+
+impl Recovery {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("for", Yaml::text(show_duration(self.lasts))),
+            ("messages", Yaml::word(self.messages)),
+            ("bytes", Yaml::text(bytes(self.bytes))),
+            ("sessions", Yaml::word(self.sessions)),
         ])
     }
 }

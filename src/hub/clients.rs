@@ -25,6 +25,8 @@ use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
 use super::presence::Presence;
+use super::recovery::{Recovery, Returned, Stamp};
+use super::returning::id_of;
 use super::rules::{self, Action, Denial};
 use super::socket::{Socket, say};
 
@@ -36,6 +38,7 @@ pub struct Clients {
     pub(super) outbox: Rc<Outbox>,
     pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
+    pub(super) recovery: Rc<Recovery>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
     me: Weak<Self>,
@@ -82,6 +85,7 @@ impl Clients {
         outbox: Rc<Outbox>,
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
+        recovery: Rc<Recovery>,
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -91,6 +95,7 @@ impl Clients {
             outbox,
             presence,
             hooks,
+            recovery,
             drain: drain.clone(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
@@ -98,6 +103,7 @@ impl Clients {
             limits: Cell::default(),
         });
         clients.install(policy);
+        drain.spawn_background(Rc::clone(&clients).watch_recovery());
         clients
     }
 
@@ -105,6 +111,7 @@ impl Clients {
     pub fn install(&self, policy: Option<&Policy>) {
         self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
         self.limits.set(policy.map(Limits::of));
+        self.recovery.change(policy.and_then(|policy| policy.recovery));
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
@@ -138,6 +145,7 @@ impl Clients {
 
     /// The socket has left its namespace.
     fn part(&self, socket: &Socket, reason: &str) {
+        self.recovery.forget(socket);
         self.farewell(socket, reason);
         socket.namespace.remove(socket);
     }
@@ -145,9 +153,9 @@ impl Clients {
     /// Does what another worker has told.
     pub fn hear(&self, notice: Notice) {
         match notice {
-            Notice::Emit { namespace, target, message, delivery } => {
+            Notice::Emit { namespace, target, message, delivery, stamp } => {
                 if let Some(namespace) = self.namespace(&namespace) {
-                    namespace.deliver(&target, &Outgoing::new(message), delivery);
+                    self.deliver(&namespace, target, message, delivery, stamp);
                 }
             }
             Notice::Moved(moved) => self.presence.hear(&moved),
@@ -155,24 +163,48 @@ impl Clients {
             Notice::Answer { namespace, id, ack, data } => {
                 self.acknowledge(&namespace, id, ack, &data);
             }
+            Notice::Recovery(letter) => {
+                self.recovery.receive(*letter, |name| self.namespace(name));
+            }
         }
-    }
-
-    pub(super) fn emit(
-        &self,
-        namespace: &Namespace,
-        target: Target,
-        message: Message,
-        delivery: Delivery,
-    ) {
-        let message = Arc::new(message);
-        namespace.deliver(&target, &Outgoing::new(Arc::clone(&message)), delivery);
-        let (namespace, target) = (Arc::clone(&namespace.name), Arc::new(target));
-        self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery });
     }
 
     pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
         self.namespaces.borrow().get(name).cloned()
+    }
+
+    pub(super) fn namespaces(&self) -> Vec<Rc<Namespace>> {
+        self.namespaces.borrow().values().cloned().collect()
+    }
+
+    fn deliver(
+        &self,
+        namespace: &Namespace,
+        target: Arc<Target>,
+        message: Arc<Message>,
+        delivery: Delivery,
+        stamp: Option<Stamp>,
+    ) {
+        let message = Outgoing::new(message);
+        namespace.deliver(&target, &message, delivery, stamp);
+        self.recovery.note(&namespace.log, stamp, target, &message, delivery);
+    }
+
+    /// An event to everybody meant; `data` is an array that begins with its name.
+    pub(super) fn emit(
+        &self,
+        namespace: &Namespace,
+        target: Target,
+        data: &str,
+        parts: Vec<Bytes>,
+        delivery: Delivery,
+    ) {
+        let (data, stamp) = self.recovery.stamp(data, delivery);
+        let text = packet::event(&namespace.name, &data, parts.len());
+        let (message, target) = (Arc::new(Message::with_parts(text, parts)), Arc::new(target));
+        self.deliver(namespace, Arc::clone(&target), Arc::clone(&message), delivery, stamp);
+        let namespace = Arc::clone(&namespace.name);
+        self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery, stamp });
     }
 
     /// The sockets of one session, in all namespaces.
@@ -310,15 +342,34 @@ impl Clients {
             say(session, packet::connect_error(name, "Invalid namespace", None));
             return Ok(());
         };
-        if let (Some(path), Some(me)) = (&namespace.policy().connect, self.me.upgrade()) {
-            let auth = serde_json::from_str(auth).unwrap_or_else(|_| Value::Object(Map::new()));
-            me.ask_to_connect(session, client, &namespace, path, auth);
-            return Ok(());
-        }
-        if let Err(denial) = self.enter(session, client, &namespace, Id::random(), &[]) {
-            refuse(session, name, denial.code());
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        let mut auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
+        match self.claim(session, &namespace, &mut auth) {
+            Some(claim) => me.take_back(session, client, &namespace, claim, auth.into()),
+            None => me.admit(session, client, &namespace, auth.into(), None),
         }
         Ok(())
+    }
+
+    /// Lets a client in, if the application has nothing against it.
+    pub(super) fn admit(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        auth: Value,
+        returned: Option<Box<Returned>>,
+    ) {
+        if let Some(path) = &namespace.policy().connect {
+            return self.ask_to_connect(session, client, namespace, path, auth, returned);
+        }
+        let id = id_of(returned.as_deref());
+        if let Err(denial) = self.enter(session, client, namespace, id, &[], returned.as_deref()) {
+            if let Some(back) = returned {
+                self.recovery.drop_secret(back.pid);
+            }
+            refuse(session, &namespace.name, denial.code());
+        }
     }
 
     /// A socket in its namespace and its first rooms; its client is told.
@@ -329,22 +380,26 @@ impl Clients {
         namespace: &Rc<Namespace>,
         id: Id,
         more: &[String],
+        returned: Option<&Returned>,
     ) -> Result<Rc<Socket>, Denial> {
         let policy = namespace.policy();
+        let back = returned.and_then(|back| Some((back, self.missed(namespace, back)?)));
         let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
         rooms.extend_from_slice(more);
+        rooms.extend(back.iter().flat_map(|(back, _)| back.rooms.iter().cloned()));
         let socket = namespace.enter(session, id);
-        if let Err(denial) = namespace.join(&socket, &rooms, policy.rooms_max) {
+        // Who comes back had its rooms by rights.
+        let rooms_max = if back.is_some() { rooms.len() } else { policy.rooms_max };
+        if let Err(denial) = namespace.join(&socket, &rooms, rooms_max) {
             namespace.remove(&socket);
             return Err(denial);
         }
         client.left.borrow_mut().retain(|left| *left != namespace.name);
         client.sockets.borrow_mut().push(Rc::clone(&socket));
-        let words = match session.version {
-            Version::V4 => format!(r#"{{"sid":"{id}"}}"#),
-            Version::V3 => String::new(),
-        };
-        say(session, packet::connect(&namespace.name, &words));
+        if let Some((back, _)) = &back {
+            (*socket.data.borrow_mut()).clone_from(&back.data);
+        }
+        self.greet(&socket, back);
         session.settle();
         journal::connected(&socket);
         Ok(socket)
@@ -432,15 +487,10 @@ impl Clients {
                 if member && !rooms.as_ref().is_none_or(inside) {
                     return Err(Denial::NotMember);
                 }
-                let text = packet::event(&namespace.name, &data, parts.len());
                 let but = (!echo).then_some(socket.id);
                 let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
-                self.emit(
-                    namespace,
-                    Target { rooms, except: Vec::new(), but },
-                    Message::with_parts(text, parts),
-                    delivery,
-                );
+                let target = Target { rooms, except: Vec::new(), but };
+                self.emit(namespace, target, &data, parts, delivery);
                 Ok(())
             }
         }
@@ -498,6 +548,7 @@ impl Above for Clients {
         let client = self.forget(session);
         for socket in client.iter().flat_map(|client| client.sockets.take()) {
             journal::disconnected(&socket, why.word());
+            self.recovery.leave(&socket, why);
             self.part(&socket, why.as_str());
         }
     }

@@ -15,11 +15,13 @@ use crate::exchange::query::decode;
 
 use super::binary;
 use super::clients::{Client, Clients};
-use super::engine::{Delivery, Handshake, Id, Message, Session};
+use super::engine::{Delivery, Handshake, Id, Session};
 use super::hooks::{Emit, Outcome, Question, Reply, uuid};
 use super::journal;
 use super::namespace::{Namespace, Target};
 use super::packet::{self, Event};
+use super::recovery::Returned;
+use super::returning::id_of;
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
 
@@ -49,19 +51,22 @@ impl Clients {
         namespace: &Rc<Namespace>,
         path: &Arc<str>,
         auth: Value,
+        returned: Option<Box<Returned>>,
     ) {
-        let id = Id::random();
+        let id = id_of(returned.as_deref());
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
             let Some(handshake) = session.handshake.clone() else { return };
-            let body = json!({ "type": "connect", "rooms": [], "data": null });
+            let body = about_arrival(returned.as_deref());
             let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
             let outcome = clients.hooks.ask(&question, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             if session.is_open() {
-                clients.connected(&session, &client, &namespace, id, outcome);
+                clients.connected(&session, &client, &namespace, id, outcome, returned);
+            } else if let Some(returned) = returned {
+                clients.recovery.keep(returned);
             }
         });
     }
@@ -73,10 +78,12 @@ impl Clients {
         namespace: &Rc<Namespace>,
         id: Id,
         outcome: Outcome,
+        returned: Option<Box<Returned>>,
     ) {
+        let back = returned.as_deref();
         let refusal = match outcome {
             Outcome::Answered(reply) => {
-                match self.enter(session, client, namespace, id, &reply.join) {
+                match self.enter(session, client, namespace, id, &reply.join, back) {
                     Ok(socket) => return self.apply(&socket, *reply, None),
                     Err(denial) => json!({ "code": denial.code() }),
                 }
@@ -84,8 +91,16 @@ impl Clients {
             Outcome::Denied(Value::Null) => json!({ "code": Denial::Denied.code() }),
             Outcome::Denied(error) | Outcome::Failed(error) => error,
             // Not a refusal, after which the client would stay away: it is to come back.
-            Outcome::Unavailable => return session.close(super::engine::Close::Forced),
+            Outcome::Unavailable => {
+                if let Some(returned) = returned {
+                    self.recovery.keep(returned);
+                }
+                return session.close(super::engine::Close::Forced);
+            }
         };
+        if let Some(back) = back {
+            self.recovery.drop_secret(back.pid);
+        }
         journal::refused(session, &namespace.name, Denial::Denied.code());
         let message = match refusal.get("message").or(refusal.get("code")).unwrap_or(&refusal) {
             Value::String(text) => text.clone(),
@@ -156,10 +171,9 @@ impl Clients {
             Ok(fit) => fit,
             Err(unfit) => return debug!(%unfit, "a hook's reply could not be emitted"),
         };
-        let text = packet::event(&namespace.name, &data, parts.len());
         let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
         let target = Target { rooms: to, except, but: None };
-        self.emit(namespace, target, Message::with_parts(text, parts), delivery);
+        self.emit(namespace, target, &data, parts, delivery);
     }
 
     /// Takes what waited behind an answered event, up to the next that must be asked about.
@@ -233,6 +247,16 @@ fn forward_of(socket: &Socket, path: Arc<str>, event: &Waiting) -> Forward {
         None => Question { path, body: Bytes::new() },
     };
     Forward { question, ack: event.ack }
+}
+
+/// Who wants to connect: somebody new, or who was here before and has rooms and data already.
+fn about_arrival(returned: Option<&Returned>) -> Value {
+    let Some(returned) = returned else {
+        return json!({ "type": "connect", "rooms": [], "data": null });
+    };
+    let data = returned.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
+    let data: Value = data.unwrap_or_default();
+    json!({ "type": "connect", "rooms": returned.rooms, "data": data, "recovered": true })
 }
 
 /// The parts that every question has, around its own.

@@ -16,6 +16,8 @@ mod packet;
 mod partial;
 mod policy;
 mod presence;
+mod recovery;
+mod returning;
 mod rooms;
 mod rules;
 mod socket;
@@ -37,6 +39,7 @@ use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
 use presence::Presence;
+use recovery::Recovery;
 
 pub use binary::detach;
 pub use engine::{Answered, echo};
@@ -128,9 +131,11 @@ impl Shard {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
         let others = others.map(|(other, letters)| (other, letters.clone())).collect();
         let outbox = Outbox::start(others, drain);
-        let presence = Presence::new(worker, hub.letters.len(), Rc::clone(&outbox));
+        let workers = hub.letters.len();
+        let presence = Presence::new(worker, workers, Rc::clone(&outbox));
+        let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let clients = Clients::new(outbox, presence, hooks, policy, drain);
+        let clients = Clients::new(outbox, presence, hooks, recovery, policy, drain);
         let place = Place {
             node: hub.node,
             worker,

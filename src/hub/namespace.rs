@@ -1,6 +1,6 @@
 //! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use super::engine::{Delivery, Id, Outgoing, Session};
 use super::meter::Meters;
 use super::policy::NamespacePolicy;
 use super::presence::Presence;
+use super::recovery::{Log, Stamp};
 use super::rooms::Rooms;
 use super::rules::Denial;
 use super::socket::Socket;
@@ -35,6 +36,8 @@ pub struct Namespace {
     by_id: RefCell<HashMap<Id, u32>>,
     rooms: RefCell<Rooms>,
     pub(super) presence: Rc<Presence>,
+    /// For those who come back.
+    pub log: Log,
     count: Arc<Series>,
     events_out: Arc<Series>,
 }
@@ -48,6 +51,7 @@ impl Namespace {
             by_id: RefCell::default(),
             rooms: RefCell::default(),
             presence: Rc::clone(presence),
+            log: Log::default(),
             count: metrics::series(&metrics::HUB_SOCKETS, &[name]),
             events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
         })
@@ -79,6 +83,7 @@ impl Namespace {
             backlog: RefCell::default(),
             gone: Cell::new(false),
             meters: Meters::default(),
+            ticket: OnceCell::new(),
         });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);
@@ -125,18 +130,27 @@ impl Namespace {
             return Err(Denial::TooManyRooms);
         }
         for name in names {
-            if rooms.join(socket.key, name) {
-                self.note(socket.id, name, true);
-            }
+            let joined = rooms.join(socket.key, name);
+            self.moved(socket, name, joined, true);
         }
         Ok(())
     }
 
     pub fn leave(&self, socket: &Socket, names: &[String]) {
         for name in names {
-            if self.rooms.borrow_mut().leave(socket.key, name) {
-                self.note(socket.id, name, false);
-            }
+            let left = self.rooms.borrow_mut().leave(socket.key, name);
+            self.moved(socket, name, left, false);
+        }
+    }
+
+    /// Tells those who keep track of it, if there was a move.
+    fn moved(&self, socket: &Socket, room: &str, moved: bool, joined: bool) {
+        if !moved {
+            return;
+        }
+        self.note(socket.id, room, joined);
+        if let Some(ticket) = socket.ticket.get() {
+            ticket.note_move(&self.log, room, joined);
         }
     }
 
@@ -150,10 +164,20 @@ impl Namespace {
     }
 
     /// Queues a message for every socket of this worker that it is for; returns how many.
-    pub fn deliver(&self, target: &Target, message: &Rc<Outgoing>, delivery: Delivery) -> usize {
+    pub fn deliver(
+        &self,
+        target: &Target,
+        message: &Rc<Outgoing>,
+        delivery: Delivery,
+        stamp: Option<Stamp>,
+    ) -> usize {
         let mut delivered = 0;
         self.visit(target, |socket| {
-            delivered += usize::from(socket.session.send(message, delivery));
+            let sent = socket.session.send(message, delivery);
+            delivered += usize::from(sent);
+            if let (Some(stamp), Some(ticket)) = (stamp, socket.ticket.get()) {
+                ticket.note_sent(stamp, delivery, sent);
+            }
         });
         self.events_out.add(i64::try_from(delivered).unwrap_or(i64::MAX));
         delivered

@@ -28,13 +28,36 @@ pub struct Operation {
 }
 
 pub enum Deed {
-    Emit { target: Target, message: Arc<Message>, delivery: Delivery },
-    Join { target: Target, rooms: Vec<String> },
-    Leave { target: Target, rooms: Vec<String> },
-    Disconnect { target: Target, close: bool },
-    Sockets { target: Target, page: Page },
-    Rooms { page: Page },
-    Count { room: Option<String> },
+    Emit {
+        target: Target,
+        message: Arc<Message>,
+        /// What the message says, for those who must say it in another way.
+        data: Box<str>,
+        parts: Vec<Bytes>,
+        delivery: Delivery,
+    },
+    Join {
+        target: Target,
+        rooms: Vec<String>,
+    },
+    Leave {
+        target: Target,
+        rooms: Vec<String>,
+    },
+    Disconnect {
+        target: Target,
+        close: bool,
+    },
+    Sockets {
+        target: Target,
+        page: Page,
+    },
+    Rooms {
+        page: Page,
+    },
+    Count {
+        room: Option<String>,
+    },
 }
 
 /// A part of a list that has an order: what comes after `after`, `most` of it.
@@ -98,9 +121,9 @@ impl Operation {
         volatile: bool,
     ) -> Self {
         let text = packet::event(namespace, data, parts.len());
-        let message = Arc::new(Message::with_parts(text, parts));
+        let message = Arc::new(Message::with_parts(text, parts.clone()));
         let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
-        Self::new(namespace, Deed::Emit { target, message, delivery })
+        Self::new(namespace, Deed::Emit { target, message, data: data.into(), parts, delivery })
     }
 
     pub fn new(namespace: &str, deed: Deed) -> Self {
@@ -218,8 +241,16 @@ impl Clients {
             return operation.nothing();
         };
         Outcome::Count(match &operation.deed {
-            Deed::Emit { target, message, delivery } => {
-                namespace.deliver(target, &Outgoing::new(Arc::clone(message)), *delivery)
+            // For those who come back it must stand in one worker's line, which tells the others.
+            Deed::Emit { target, data, parts, delivery, .. } if self.recovery.is_on() => {
+                let meant = namespace.those(target).len();
+                if self.recovery.is_first() {
+                    self.emit(&namespace, target.clone(), data, parts.clone(), *delivery);
+                }
+                meant
+            }
+            Deed::Emit { target, message, delivery, .. } => {
+                namespace.deliver(target, &Outgoing::new(Arc::clone(message)), *delivery, None)
             }
             Deed::Join { target, rooms } => for_each(&namespace, target, |socket| {
                 // What clients may take is no limit for the operator.

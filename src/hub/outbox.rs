@@ -19,6 +19,7 @@ use super::namespace::Target;
 use super::operation::{Operation, Outcome};
 use super::policy::Policy;
 use super::presence::{Inquiry, Move};
+use super::recovery::{self, Stamp};
 
 /// What a worker is told.
 #[derive(Clone)]
@@ -28,6 +29,7 @@ pub enum Notice {
         target: Arc<Target>,
         message: Arc<Message>,
         delivery: Delivery,
+        stamp: Option<Stamp>,
     },
     /// To the worker that keeps the room.
     Moved(Move),
@@ -39,6 +41,7 @@ pub enum Notice {
         ack: u64,
         data: Arc<str>,
     },
+    Recovery(Box<recovery::Letter>),
 }
 
 /// What the main thread has a worker do; answered when it is done.
@@ -104,7 +107,7 @@ impl Outbox {
         self.boxes.iter().for_each(|pigeonhole| pigeonhole.put(notice.clone()));
     }
 
-    /// The same to one other worker.
+    /// To one other worker, in order with what all are told.
     pub fn tell(&self, worker: usize, notice: Notice) {
         let found = self.boxes.iter().find(|pigeonhole| pigeonhole.worker == worker);
         found.inspect(|pigeonhole| pigeonhole.put(notice));

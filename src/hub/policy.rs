@@ -15,6 +15,7 @@ use crate::upstream::{Registry, Upstream};
 
 use super::engine::{Bounds, Origins, Settings};
 use super::meter::Allowance;
+use super::recovery::RecoveryPolicy;
 use super::rules::Rules;
 
 /// Compiled from `hub:`; frozen.
@@ -27,6 +28,7 @@ pub struct Policy {
     /// What one client may send.
     pub allowance: Allowance,
     pub memory: MemoryMax,
+    pub recovery: Option<RecoveryPolicy>,
 }
 
 /// How the application is asked about clients.
@@ -99,6 +101,7 @@ impl Policy {
             hooks,
             allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
             memory: hub.limits.memory,
+            recovery: RecoveryPolicy::compile(hub),
         }
     }
 

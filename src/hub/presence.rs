@@ -15,10 +15,9 @@ use tokio::time::sleep;
 
 use super::clients::Clients;
 use super::crowds::Crowds;
-use super::engine::{Delivery, Id, Message};
+use super::engine::{Delivery, Id};
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
-use super::packet;
 use super::rules::Denial;
 use super::socket::Socket;
 
@@ -131,11 +130,10 @@ impl Clients {
             loop {
                 let change = self.presence.crowds.borrow_mut().next_change();
                 let Some(change) = change else { break };
-                let message = Message::text(packet::event(&change.namespace, &change.data, 0));
                 let rooms = Some(vec![change.room.to_string()]);
                 let target = Target { rooms, ..Target::default() };
                 if let Some(namespace) = self.namespace(&change.namespace) {
-                    self.emit(&namespace, target, message, Delivery::Kept);
+                    self.emit(&namespace, target, &change.data, Vec::new(), Delivery::Kept);
                 }
                 told += 1;
                 if told % ROOMS_PER_TURN == 0 {

@@ -45,7 +45,7 @@ pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
 pub use session::{Delivery, Session};
-pub use sid::{Id, Node};
+pub use sid::{ALPHABET, Id, Node};
 
 use http::heed;
 use session::{Arrival, Transport};
@@ -109,6 +109,8 @@ impl Default for Settings {
 pub enum Close {
     TransportClose,
     TransportError,
+    /// Its client has come back on another connection.
+    Replaced,
     PingTimeout,
     ParseError,
     BadFrame(FrameError),
@@ -131,6 +133,7 @@ impl Close {
         match self {
             Self::TransportClose => "transport_close",
             Self::TransportError => "transport_error",
+            Self::Replaced => "replaced",
             Self::PingTimeout => "ping_timeout",
             Self::ParseError => "parse_error",
             Self::BadFrame(FrameError::TooLarge) => "message_too_large",
@@ -147,7 +150,7 @@ impl Close {
     /// The word of Node's `disconnect` event.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::TransportClose | Self::TooSlow => "transport close",
+            Self::TransportClose | Self::TooSlow | Self::Replaced => "transport close",
             Self::TransportError | Self::BadFrame(_) => "transport error",
             Self::PingTimeout => "ping timeout",
             Self::ParseError | Self::Unfinished => "parse error",
