@@ -321,7 +321,7 @@ fn rooms_come_back_and_only_what_was_said_in_them_meanwhile() {
     let edge = edge("2m");
     let mut sender = web_on(&edge, '0');
     enter(&mut sender, "/chat");
-    let mut ask = |line: &mut Web, event: &str| {
+    let ask = |line: &mut Web, event: &str| {
         line.say(&format!("42/chat,1{event}"));
         line.expect("43/chat,1[{\"ok\":true}]");
     };
