@@ -5,9 +5,9 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, AdminAddress, Audience, Balance, Config, EventKind, EventRule, Hooks, Hub,
-    Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Relay, Route, Rule, Site,
-    Target, TlsVersion, Upstream,
+    AccessTo, Action, AdminAddress, AdminUi, Audience, Balance, Config, EventKind, EventRule,
+    Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Relay, Route, Rule,
+    Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -199,6 +199,19 @@ impl Hub {
             ("drain", Yaml::map([("over", time(self.drain_over))])),
             ("hooks", self.hooks.yaml()),
             ("namespaces", Yaml::named(namespaces)),
+        ])
+        .with("admin_ui", self.admin_ui.as_ref().map(AdminUi::yaml))
+    }
+}
+
+impl AdminUi {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("namespace", Yaml::text(&self.namespace)),
+            ("mode", Yaml::text("production")),
+            ("username", Yaml::text(&self.door.username)),
+            ("password", Yaml::raw(self.door.password.written())),
+            ("readonly", Yaml::word(self.door.readonly)),
         ])
     }
 }

@@ -24,6 +24,7 @@ use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
+use super::porter::Porter;
 use super::presence::Presence;
 use super::rules::{self, Action, Denial};
 use super::socket::{Socket, say};
@@ -36,6 +37,7 @@ pub struct Clients {
     pub(super) outbox: Rc<Outbox>,
     pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
+    pub(super) porter: Arc<Porter>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
     me: Weak<Self>,
@@ -82,6 +84,7 @@ impl Clients {
         outbox: Rc<Outbox>,
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
+        porter: Arc<Porter>,
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -91,6 +94,7 @@ impl Clients {
             outbox,
             presence,
             hooks,
+            porter,
             drain: drain.clone(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
@@ -108,7 +112,14 @@ impl Clients {
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
-            let namespace = match before.remove(name) {
+            // Whoever was let in with another password is expelled.
+            let is_same = |known: &mut Rc<Namespace>| known.policy().has_same_door(rules);
+            let namespace = match before
+                .get_mut(name)
+                .is_some_and(is_same)
+                .then(|| before.remove(name))
+                .flatten()
+            {
                 Some(kept) => {
                     kept.change(Arc::clone(rules));
                     kept
@@ -150,6 +161,7 @@ impl Clients {
                     namespace.deliver(&target, &Outgoing::new(message), delivery);
                 }
             }
+            Notice::Operation(operation) => drop(self.operate(&operation)),
             Notice::Moved(moved) => self.presence.hear(&moved),
             Notice::Inquiry(inquiry) => self.answer(&inquiry),
             Notice::Answer { namespace, id, ack, data } => {
@@ -169,6 +181,18 @@ impl Clients {
         namespace.deliver(&target, &Outgoing::new(Arc::clone(&message)), delivery);
         let (namespace, target) = (Arc::clone(&namespace.name), Arc::new(target));
         self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery });
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.namespaces.borrow().keys().cloned().collect()
+    }
+
+    /// The namespace of the Admin UI, if there is one.
+    pub fn watched_by(&self) -> Option<String> {
+        let namespaces = self.namespaces.borrow();
+        let mut all = namespaces.iter();
+        let found = all.find(|(_, namespace)| namespace.policy().admin_ui.is_some());
+        found.map(|(name, _)| name.clone())
     }
 
     pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
@@ -309,6 +333,10 @@ impl Clients {
             say(session, packet::connect_error(name, "Invalid namespace", None));
             return Ok(());
         };
+        if let (Some(_), Some(me)) = (&namespace.policy().admin_ui, self.me.upgrade()) {
+            me.ask_porter(session, client, &namespace, auth);
+            return Ok(());
+        }
         if let (Some(path), Some(me)) = (&namespace.policy().connect, self.me.upgrade()) {
             let auth = serde_json::from_str(auth).unwrap_or_else(|_| Value::Object(Map::new()));
             me.ask_to_connect(session, client, &namespace, path, auth);
@@ -357,6 +385,10 @@ impl Clients {
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
         let policy = socket.namespace.policy();
+        if let Some(words) = &policy.admin_ui {
+            self.obey(socket, words, &event, head.ack, parts);
+            return Ok(());
+        }
         let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
         if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
             socket.deny(Some(&event.name), head.ack, denial);
@@ -448,8 +480,13 @@ impl Clients {
 
 /// Answers a CONNECT that comes to nothing.
 fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
+    refuse_with(session, namespace, code, code);
+}
+
+/// The same with a message for people.
+pub fn refuse_with(session: &Rc<Session>, namespace: &str, code: &'static str, message: &str) {
     journal::refused(session, namespace, code);
-    say(session, packet::connect_error(namespace, code, None));
+    say(session, packet::connect_error(namespace, message, None));
 }
 
 impl Client {

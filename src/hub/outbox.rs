@@ -29,6 +29,8 @@ pub enum Notice {
         message: Arc<Message>,
         delivery: Delivery,
     },
+    /// What a page of the Admin UI asks; nobody waits for its outcome.
+    Operation(Arc<Operation>),
     /// To the worker that keeps the room.
     Moved(Move),
     Inquiry(Inquiry),
