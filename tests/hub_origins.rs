@@ -77,9 +77,15 @@ fn those_of_others_need_it() {
             );
             assert_eq!(cors(&answer), [None; 3]);
         }
-        let headers = [&UPGRADE[..], &[("Origin", origin)]].concat();
-        let answer = edge.connect().ask("GET", &hub("EIO=4&transport=websocket"), &headers, b"");
-        assert_eq!((answer.status, answer.text().as_str()), (403, FORBIDDEN), "{origin}");
+        // A page of another's could speak for its visitor, whose cookies the browser adds; neither
+        // a new session nor the way up of one whose id it knows is open to it.
+        let cookie = ("Cookie", "session=of-the-visitor");
+        let headers = [&UPGRADE[..], &[("Origin", origin), cookie]].concat();
+        for query in ["", &format!("&sid={}", poller.sid())] {
+            let path = hub(&format!("EIO=4&transport=websocket{query}"));
+            let answer = edge.connect().ask("GET", &path, &headers, b"");
+            assert_eq!((answer.status, answer.text().as_str()), (403, FORBIDDEN), "{origin}");
+        }
     }
     edge.access_line(|line| line["reason"] == "foreign_origin" && line["status"] == 403);
 }

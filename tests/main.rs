@@ -33,6 +33,8 @@ mod hub_frames;
 mod hub_hooks;
 /// The hub under a reload and at the end of the process.
 mod hub_life;
+/// What one client, one address and the process may take.
+mod hub_limits;
 /// Engine.IO 3: clients of Socket.IO 2.
 mod hub_old_clients;
 /// Whose pages may use the hub.

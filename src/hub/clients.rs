@@ -277,7 +277,8 @@ impl Clients {
         };
         let verdict = self.count(client, head.kind);
         if verdict == Verdict::Flood {
-            session.close(Close::Flood);
+            // At once: nothing more of it is worth reading.
+            session.lose(Close::Flood);
             return Ok(());
         }
         if head.kind == Kind::Connect {

@@ -71,18 +71,28 @@ impl Admission {
             self.open.give(key);
             return Err(Refusal::TooManyPending);
         }
-        Ok(Seat { admission: Arc::clone(self), key, pending: Cell::new(true) })
+        let admission = Arc::clone(self);
+        Ok(Seat { admission, key, open: Cell::new(true), pending: Cell::new(true) })
     }
 }
 
-/// One session's place; given back when it is dropped.
+/// One session's place; given back when it is over, or never began.
 pub struct Seat {
     admission: Arc<Admission>,
     key: u64,
+    open: Cell<bool>,
     pending: Cell<bool>,
 }
 
 impl Seat {
+    /// The session is over, though its memory may be needed for a moment more.
+    pub fn leave(&self) {
+        self.settle();
+        if self.open.replace(false) {
+            self.admission.open.give(self.key);
+        }
+    }
+
     /// The layer above has found a use for the session.
     pub fn settle(&self) {
         if self.pending.replace(false) {
@@ -93,8 +103,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.settle();
-        self.admission.open.give(self.key);
+        self.leave();
     }
 }
 
@@ -116,6 +125,7 @@ mod tests {
         third.settle();
         assert_eq!(admit().err(), Some(Refusal::TooManySessions));
         assert!(admission.admit([10, 0, 0, 2].into(), &bounds).is_ok());
+        third.leave();
         drop((first, second, third));
         let again: Vec<_> = (0..2).map(|_| admit().ok().unwrap()).collect();
         assert_eq!(admit().err(), Some(Refusal::TooManyPending));

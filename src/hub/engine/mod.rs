@@ -372,6 +372,7 @@ impl Engine {
         self.count_transport(&session.transport.borrow(), -1);
         metrics::count(&metrics::HUB_CLOSES, why.word());
         debug!(peer = %session.address, reason = why.word(), "session ended");
+        session.seat.leave();
         self.table.borrow_mut().by_id.remove(&session.id);
         if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
             // Its client is told when it asks next.

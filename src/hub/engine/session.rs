@@ -27,7 +27,7 @@ pub struct Session {
     pub key: Key,
     /// The client takes no binary.
     pub(super) base64: bool,
-    seat: Seat,
+    pub(super) seat: Seat,
     pub(super) engine: Rc<Engine>,
     pub(super) transport: RefCell<Transport>,
     pub(super) queue: RefCell<Queue>,
@@ -215,7 +215,7 @@ impl Session {
     }
 
     /// The connection is gone, or must go at once.
-    pub(super) fn lose(self: &Rc<Self>, why: Close) {
+    pub fn lose(self: &Rc<Self>, why: Close) {
         let was_open = self.is_open();
         self.phase.set(Phase::Closed);
         // While it still has the transport that it is counted under.

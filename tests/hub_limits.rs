@@ -1,0 +1,533 @@
+//! What one client, one address and the whole process may take: one under, one over.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tungstenite::protocol::Message;
+
+use crate::harness::socketio::{
+    Heard, Line as _, NAMESPACES, Poller, UPGRADE, Web, connection_on, hub, hub_only, metric,
+    wait_for_metric,
+};
+use crate::harness::{Answer, Edge, Origin, PATIENCE, PLAIN, eventually};
+
+const RATE_LIMITED: &str = "[{\"error\":{\"code\":\"rate_limited\"}}]";
+const TOO_LARGE: &str = "[{\"error\":{\"code\":\"too_large\"}}]";
+const OK: &str = "[{\"ok\":true}]";
+
+/// With these limits and no others than the defaults.
+fn limited(limits: &str) -> String {
+    format!("{PLAIN}hub:\n  limits: {{ {limits} }}\n{NAMESPACES}")
+}
+
+/// One namespace with this rule for `it`.
+fn ruled(rule: &str) -> String {
+    let namespace = format!("{{ auth: none, events: {{ it: {rule}, other: {{ relay: '*' }} }} }}");
+    format!("{PLAIN}hub:\n  namespaces: {{ /: {namespace} }}\n")
+}
+
+fn closes(edge: &Edge, reason: &str) -> i64 {
+    metric(edge, &format!("vestibule_hub_closes_total{{reason=\"{reason}\"}}"))
+}
+
+fn denied(edge: &Edge, code: &str) -> i64 {
+    metric(edge, &format!("vestibule_hub_denied_total{{code=\"{code}\"}}"))
+}
+
+/// A handshake from this address, as a trusted proxy tells it.
+fn handshake(edge: &Edge, address: &str) -> Answer {
+    let from = [("X-Forwarded-For", address)];
+    edge.connect().ask("GET", &hub("EIO=4&transport=polling"), &from, b"")
+}
+
+/// Ends the polling session that `answer` opened.
+fn leave(edge: &Edge, answer: &Answer) {
+    let sid = &answer.text()[9..29];
+    let path = hub(&format!("EIO=4&transport=polling&sid={sid}"));
+    assert_eq!(edge.connect().ask("POST", &path, &[], b"1").status, 200, "{answer:?}");
+}
+
+#[test]
+fn an_address_has_so_many_sessions() {
+    let mut edge = Edge::start(&limited("per_ip: 3, handshakes: 1000/s"));
+    // On both workers, over both transports.
+    let mut first = Web::over(connection_on(&edge, '0'), "EIO=4");
+    let second = Web::over(connection_on(&edge, '1'), "EIO=4");
+    let third = Poller::open(&edge);
+    for headers in [&[][..], &UPGRADE] {
+        let transport = if headers.is_empty() { "polling" } else { "websocket" };
+        let path = hub(&format!("EIO=4&transport={transport}"));
+        let answer = edge.connect().ask("GET", &path, headers, b"");
+        assert_eq!((answer.status, answer.header("retry-after")), (429, Some("10")));
+    }
+    edge.access_line(|line| line["reason"] == "sessions_per_address" && line["status"] == 429);
+    assert_eq!(metric(&edge, "vestibule_faults_total{reason=\"sessions_per_address\"}"), 2);
+    // Who is here notices nothing, and a place that is free is given again.
+    first.enter("/");
+    drop(second);
+    let fourth = eventually("a free place", || {
+        let answer = edge.get(&hub("EIO=4&transport=polling"));
+        (answer.status == 200).then_some(answer)
+    });
+    leave(&edge, &fourth);
+    // A reload keeps the count.
+    edge.reload_with(&limited("per_ip: 2, handshakes: 1000/s"));
+    assert_eq!(edge.get(&hub("EIO=4&transport=polling")).status, 429);
+    drop((first, third));
+}
+
+#[test]
+fn addresses_are_told_apart_but_not_those_of_one_customer() {
+    let edge = Edge::start(&format!("trust: [127.0.0.1]\n{}", limited("per_ip: 2")));
+    for address in ["10.0.0.1", "10.0.0.1", "10.0.0.2", "2001:db8::1", "2001:db8::ffff:2"] {
+        assert_eq!(handshake(&edge, address).status, 200, "{address}");
+    }
+    for address in ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::3"] {
+        assert_eq!(handshake(&edge, address).status, 429, "{address}");
+    }
+    for address in ["10.0.0.2", "2001:db8:0:1::1"] {
+        assert_eq!(handshake(&edge, address).status, 200, "{address}");
+    }
+}
+
+#[test]
+fn an_address_has_so_many_that_came_for_nothing() {
+    let edge = Edge::start(&limited("per_ip: 10, pending: 2"));
+    let mut first = Web::open(&edge);
+    let _second = Poller::open(&edge);
+    assert_eq!(edge.get(&hub("EIO=4&transport=polling")).status, 429);
+    edge.access_line(|line| line["reason"] == "pending_per_address");
+    first.enter("/");
+    // One that is refused is still pending.
+    let mut third = Web::open(&edge);
+    third.say("40/nowhere,");
+    third.expect("44/nowhere,{\"message\":\"Invalid namespace\"}");
+    assert_eq!(denied(&edge, "invalid_namespace"), 1);
+    assert_eq!(edge.get(&hub("EIO=4&transport=polling")).status, 429);
+    third.enter("/chat");
+    first.enter("/chat");
+    assert_eq!(edge.get(&hub("EIO=4&transport=polling")).status, 200);
+}
+
+#[test]
+fn an_address_opens_so_many_in_a_time() {
+    let edge =
+        Edge::start(&format!("trust: [127.0.0.1]\n{}", limited("per_ip: 3, handshakes: 1/h")));
+    for _ in 0..3 {
+        let answer = handshake(&edge, "10.0.0.1");
+        assert_eq!(answer.status, 200);
+        leave(&edge, &answer);
+    }
+    let refused = handshake(&edge, "10.0.0.1");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("1")));
+    edge.access_line(|line| line["reason"] == "handshake_rate");
+    assert_eq!(handshake(&edge, "10.0.0.2").status, 200);
+}
+
+#[test]
+fn nobody_new_comes_in_while_memory_is_short() {
+    let path = hub("EIO=4&transport=polling");
+    let mut edge = Edge::start(&limited("memory: none, per_ip: 100000, pending: 100000"));
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    // What a process never fits in, though one may write it.
+    let has = edge.resident_kb();
+    assert!(has > 8 * 1024, "an idle process has {has} kB; the test must take more");
+    edge.reload_with(&limited("memory: 8MiB, per_ip: 100000, pending: 100000"));
+    let refused = eventually("a refusal", || {
+        let answer = edge.get(&path);
+        (answer.status == 503).then_some(answer)
+    });
+    assert_eq!(refused.header("retry-after"), Some("10"));
+    edge.access_line(|line| line["reason"] == "memory");
+    assert!(edge.log().contains("the hub takes no new clients"));
+    web.say("421[\"echo\"]");
+    web.expect("42[\"echo\"]");
+    web.expect(&format!("431{OK}"));
+    edge.reload_with(&limited("memory: auto, per_ip: 100000, pending: 100000"));
+    eventually("room again", || (edge.get(&path).status == 200).then_some(()));
+    assert!(edge.log().contains("takes new clients again"));
+}
+
+#[test]
+fn a_client_sends_so_many_events() {
+    let edge = Edge::start(&limited("events: 1/h, burst: 3"));
+    let mut others = Web::open(&edge);
+    others.enter("/");
+    let mut web = Web::open(&edge);
+    // Joining a namespace is work too.
+    web.enter("/");
+    for number in 1..=4 {
+        web.say(&format!("42{number}[\"tell\",{number}]"));
+        let answer = if number <= 2 { OK } else { RATE_LIMITED };
+        web.expect(&format!("43{number}{answer}"));
+    }
+    for number in 1..=2 {
+        others.expect(&format!("42[\"tell\",{number}]"));
+    }
+    web.say("40/chat,");
+    web.expect("44/chat,{\"message\":\"rate_limited\"}");
+    assert_eq!(denied(&edge, "rate_limited"), 3);
+    // Without an acknowledgement nothing is said; the session goes on.
+    web.say("42[\"tell\",5]");
+    // The neighbour has its own.
+    others.say("421[\"tell\",6]");
+    web.expect("42[\"tell\",6]");
+    others.expect(&format!("431{OK}"));
+}
+
+#[test]
+fn a_client_that_floods_is_closed() {
+    let edge = Edge::start(&limited("events: 1/h, burst: 3"));
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    // Ten bursts, in which the CONNECT was one.
+    for number in 1..30 {
+        web.say(&format!("42{number}[\"undeclared\"]"));
+        let code = if number < 3 { "unknown_event" } else { "rate_limited" };
+        web.expect(&format!("43{number}[{{\"error\":{{\"code\":\"{code}\"}}}}]"));
+    }
+    assert_eq!(closes(&edge, "flood"), 0);
+    web.say("4230[\"undeclared\"]");
+    assert_eq!(web.hear(), Heard::Closed(None));
+    assert_eq!(closes(&edge, "flood"), 1);
+    // In one body of a POST; acknowledgements that nobody asked for count as well.
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    let body = vec!["431[]"; 30].join("\u{1e}");
+    assert_eq!(poller.send(body).status, 200);
+    assert_eq!(poller.status(), 400);
+    assert_eq!(closes(&edge, "flood"), 2);
+}
+
+#[test]
+fn a_rule_has_its_rate_for_each_socket() {
+    let edge = Edge::start(&ruled("{ relay: '*', rate: 2/h }"));
+    let (mut web, mut other) = (Web::open(&edge), Web::open(&edge));
+    web.enter("/");
+    other.enter("/");
+    for (number, answer) in [(1, OK), (2, OK), (3, RATE_LIMITED)] {
+        web.say(&format!("42{number}[\"it\",{number}]"));
+        web.expect(&format!("43{number}{answer}"));
+    }
+    web.say("424[\"other\"]");
+    web.expect(&format!("434{OK}"));
+    for event in ["[\"it\",1]", "[\"it\",2]", "[\"other\"]"] {
+        other.expect(&format!("42{event}"));
+    }
+    other.say("421[\"it\",4]");
+    other.expect(&format!("431{OK}"));
+    web.expect("42[\"it\",4]");
+    // Another socket of the same session would be another; one that comes back is.
+    web.say("41");
+    web.enter("/");
+    web.say("425[\"it\",5]");
+    web.expect(&format!("435{OK}"));
+}
+
+#[test]
+fn the_rule_for_the_rest_has_one_rate_for_all_of_it() {
+    let rules = "{ '*': { relay: '*', rate: 2/h }, free: { relay: '*' } }";
+    let edge = Edge::start(&format!(
+        "{PLAIN}hub:\n  namespaces: {{ /: {{ auth: none, events: {rules} }} }}\n"
+    ));
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    for (event, answer) in
+        [("a", OK), ("b", OK), ("c", RATE_LIMITED), ("a", RATE_LIMITED), ("free", OK)]
+    {
+        web.say(&format!("421[\"{event}\"]"));
+        web.expect(&format!("431{answer}"));
+    }
+}
+
+#[test]
+fn a_rule_has_its_size() {
+    let edge = Edge::start(&ruled("{ relay: '*', max: 64B, rate: 3/h }"));
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    let event = |bytes: usize| format!("[\"it\",\"{}\"]", "x".repeat(bytes - 9));
+    for (bytes, answer) in [(64, OK), (65, TOO_LARGE)] {
+        web.say(&format!("421{}", event(bytes)));
+        web.expect(&format!("431{answer}"));
+    }
+    // The data is 37 bytes; with attachments of 27 it fits.
+    let data = "[\"it\",{\"_placeholder\":true,\"num\":0}]";
+    for (more, answer) in [(64 - data.len(), OK), (65 - data.len(), TOO_LARGE)] {
+        web.say(&format!("451-1{data}"));
+        web.say_bytes(&vec![7; more]);
+        web.expect(&format!("431{answer}"));
+    }
+    // What was too large took nothing from the rate.
+    for answer in [OK, RATE_LIMITED] {
+        web.say("421[\"it\"]");
+        web.expect(&format!("431{answer}"));
+    }
+    assert_eq!(denied(&edge, "too_large"), 2);
+}
+
+const ATTACHED: &str =
+    "452-[\"echo\",{\"_placeholder\":true,\"num\":0},{\"_placeholder\":true,\"num\":1}]";
+
+#[test]
+fn a_packet_and_its_attachments_are_one_message() {
+    let edge = Edge::start(&hub_only("limits: { message: 1KiB }"));
+    let room = 1024 - (ATTACHED.len() - 1) - 512;
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    web.say(ATTACHED);
+    web.say_bytes(&[1; 512]);
+    web.say_bytes(&vec![2; room]);
+    web.expect(ATTACHED);
+    assert_eq!(web.hear(), Heard::Binary(vec![1; 512]));
+    assert_eq!(web.hear(), Heard::Binary(vec![2; room]));
+    web.say(ATTACHED);
+    web.say_bytes(&[1; 512]);
+    web.say_bytes(&vec![2; room + 1]);
+    assert_eq!(web.hear(), Heard::Closed(Some(1009)));
+    assert_eq!(closes(&edge, "message_too_large"), 1);
+}
+
+#[test]
+fn attachments_come_in_time() {
+    let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 200ms }"));
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    let begun = Instant::now();
+    web.say(ATTACHED);
+    web.say_bytes(&[1]);
+    // Pings are answered all the while, by whoever hears.
+    assert_eq!(web.hear(), Heard::Closed(None));
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(490), "closed after {took:?}");
+    assert_eq!(closes(&edge, "unfinished_packet"), 1);
+    // Whose packet was whole stays.
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    web.say(ATTACHED);
+    web.say_bytes(&[1]);
+    web.say_bytes(&[2]);
+    web.expect(ATTACHED);
+    assert_eq!([web.hear(), web.hear()], [1, 2].map(|byte| Heard::Binary(vec![byte])));
+    for _ in 0..4 {
+        assert_eq!(web.hear_all(), Heard::Text("2".to_owned()));
+        web.say("3");
+    }
+    web.say("42[\"echo\"]");
+    web.expect("42[\"echo\"]");
+    assert_eq!(closes(&edge, "unfinished_packet"), 1);
+}
+
+#[test]
+fn what_is_volatile_and_was_dropped_is_counted() {
+    let edge = Edge::start(&hub_only(""));
+    let mut web = Web::open(&edge);
+    let mut poller = Poller::open(&edge);
+    web.enter("/chat");
+    poller.enter("/chat");
+    for line in [&mut web as &mut dyn crate::harness::socketio::Line, &mut poller] {
+        line.say("42/chat,1[\"join\",\"a\"]");
+        line.expect(&format!("43/chat,1{OK}"));
+    }
+    web.say("42/chat,2[\"typing\",{\"room\":\"a\"}]");
+    web.expect(&format!("43/chat,2{OK}"));
+    wait_for_metric(&edge, "vestibule_hub_dropped_total", 1);
+}
+
+#[test]
+fn open_websockets_count_as_connections() {
+    let origin = Origin::start(|seen, stream| {
+        use std::io::{Read as _, Write as _};
+        if seen.header("upgrade").is_none() {
+            return crate::harness::origin::reply(stream, "200 OK", "", b"plain");
+        }
+        let head =
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(head.as_bytes()).expect("sent");
+        let _ended = stream.read_to_end(&mut Vec::new());
+        false
+    });
+    let site = format!("next: {}, routes: [{{ path: /ws/*, upgrade: true }}]", origin.url());
+    let edge = Edge::start(&format!(
+        "{}sites: {{ localhost: {{ {site} }} }}\nlimits: {{ connections: 4 }}\n",
+        hub_only("")
+    ));
+    const OPEN: &str = "vestibule_connections_open{listener=\"http\"}";
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    let poller = Poller::open(&edge);
+    // Polling has its two connections; the third of its session is the WebSocket's.
+    let mut tunnel = edge.connect();
+    assert_eq!(tunnel.ask("GET", "/ws/a", &UPGRADE, b"").status, 101);
+    wait_for_metric(&edge, OPEN, 4);
+    assert!(edge.connect().is_closed(), "there is no place for a fifth");
+    let Poller { get, post, .. } = poller;
+    drop((get, post));
+    wait_for_metric(&edge, OPEN, 2);
+    // Much later they still have their places.
+    web.say("421[\"echo\"]");
+    web.expect("42[\"echo\"]");
+    assert_eq!(metric(&edge, OPEN), 2);
+    drop(tunnel);
+    wait_for_metric(&edge, OPEN, 1);
+    drop(web);
+    wait_for_metric(&edge, OPEN, 0);
+    assert_eq!(edge.get("/").text(), "plain");
+}
+
+#[test]
+fn the_place_of_a_websocket_moves_with_it_to_another_worker() {
+    let edge = Edge::start(&hub_only(""));
+    const OPEN: &str = "vestibule_connections_open{listener=\"http\"}";
+    let poller = Poller::over(connection_on(&edge, '0'), connection_on(&edge, '0'), "EIO=4");
+    let mut socket = poller.dial(connection_on(&edge, '1')).expect("a 101");
+    socket.send(Message::text("2probe")).expect("sent");
+    assert_eq!(socket.read().expect("heard"), Message::text("3probe"));
+    wait_for_metric(&edge, OPEN, 3);
+    drop(poller);
+    wait_for_metric(&edge, OPEN, 1);
+    drop(socket);
+    wait_for_metric(&edge, OPEN, 0);
+}
+
+#[test]
+fn who_came_and_left_and_what_was_refused_has_a_line() {
+    let mut edge = Edge::start(&format!(
+        "{}log: {{ access: none, events: [connect, disconnect, event, deny] }}\n",
+        hub_only("")
+    ));
+    let mut web = Web::open(&edge);
+    let chat = web.enter("/chat");
+    web.say("42/chat,1[\"join\",\"a\"]");
+    web.expect(&format!("43/chat,1{OK}"));
+    web.say("42/chat,2[\"undeclared\",1]");
+    web.expect("43/chat,2[{\"error\":{\"code\":\"unknown_event\"}}]");
+    web.say("40/nowhere,");
+    web.expect("44/nowhere,{\"message\":\"Invalid namespace\"}");
+    web.say("41/chat,");
+    let mut poller = Poller::open(&edge);
+    let root = poller.enter("/");
+    assert_eq!(poller.send("1").status, 200);
+    let last = edge.access_line(|line| line["reason"] == "transport_close");
+    let mut lines = edge.access();
+    for line in &mut lines {
+        let time = line["time"].take();
+        assert!(time.as_str().is_some_and(|time| time.ends_with('Z')), "{line}");
+    }
+    let line = |kind: &str, more: serde_json::Value| {
+        let mut line = json!({ "time": null, "kind": kind, "client": "127.0.0.1" });
+        let fields = line.as_object_mut().expect("an object");
+        fields.extend(more.as_object().expect("an object").clone());
+        line
+    };
+    let of = |sid: &str, namespace: &str, transport: &str, more: serde_json::Value| {
+        let mut of = json!({ "sid": sid, "namespace": namespace, "transport": transport });
+        of.as_object_mut().expect("an object").extend(more.as_object().expect("one").clone());
+        of
+    };
+    let chat = |more| of(&chat, "/chat", "websocket", more);
+    let expected = [
+        line("connect", chat(json!({}))),
+        line("event", chat(json!({ "event": "join" }))),
+        line("deny", chat(json!({ "event": "undeclared", "reason": "unknown_event" }))),
+        line(
+            "deny",
+            json!({ "namespace": "/nowhere", "transport": "websocket", "reason": "invalid_namespace" }),
+        ),
+        line("disconnect", chat(json!({ "reason": "client_namespace_disconnect" }))),
+        line("connect", of(&root, "/", "polling", json!({}))),
+        line("disconnect", of(&root, "/", "polling", json!({ "reason": "transport_close" }))),
+    ];
+    // Workers hand over their lines one after the other, each in its own order.
+    for line in &expected {
+        assert!(lines.contains(line), "no {line} in {lines:#?}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{last} {lines:#?}");
+    // Nothing more is written once nobody wants it.
+    edge.reload_with(&hub_only(""));
+    web.enter("/chat");
+    edge.get("/marker");
+    edge.access_line(|line| line["path"] == "/marker");
+    assert_eq!(edge.access().iter().filter(|line| line["kind"] == "connect").count(), 2);
+}
+
+/// Talks as fast as it can, and comes back whenever it is closed.
+fn flood(edge: &Edge, stop: &AtomicBool) -> usize {
+    let (mut closed, filler) = (0, "x".repeat(2000));
+    while !stop.load(Ordering::Relaxed) {
+        let mut client = edge.connect();
+        let answer = client.ask("GET", &hub("EIO=4&transport=websocket"), &UPGRADE, b"");
+        if answer.status != 101 {
+            thread::sleep(Duration::from_millis(5));
+            continue;
+        }
+        let mut socket = tungstenite::protocol::WebSocket::from_raw_socket(
+            client.upgraded(),
+            tungstenite::protocol::Role::Client,
+            None,
+        );
+        let mut say = |text: String| socket.send(Message::text(text)).is_ok();
+        let mut alive = say("40".to_owned());
+        while alive && !stop.load(Ordering::Relaxed) {
+            alive = say(format!("42[\"tell\",\"{filler}\"]"));
+        }
+        closed += 1;
+    }
+    closed
+}
+
+#[test]
+fn who_means_well_is_not_harmed_by_a_flood() {
+    const ROUNDS: u32 = 60;
+    let edge = Edge::start(&limited("per_ip: 20, handshakes: 50/s"));
+    let (mut speaker, mut hearer) = (Web::open(&edge), Web::open(&edge));
+    speaker.enter("/");
+    hearer.enter("/chat");
+    hearer.say("42/chat,1[\"join\",\"a\"]");
+    hearer.expect(&format!("43/chat,1{OK}"));
+    speaker.enter("/chat");
+    speaker.say("42/chat,1[\"join\",\"a\"]");
+    let mut answered = |number: u32| loop {
+        match speaker.hear() {
+            // What the flood got through before it was refused.
+            Heard::Text(text) if text.starts_with("42[\"tell\"") => (),
+            heard => {
+                assert_eq!(heard, Heard::Text(format!("43/chat,{number}{OK}")));
+                return speaker.say(&format!(
+                    "42/chat,{}[\"message\",{{\"room\":\"a\",\"number\":{number}}}]",
+                    number + 1
+                ));
+            }
+        }
+    };
+    answered(1);
+    let stop = AtomicBool::new(false);
+    let (worst, before) = thread::scope(|scope| {
+        let floods: Vec<_> = (0..4).map(|_| scope.spawn(|| flood(&edge, &stop))).collect();
+        let begun = Instant::now();
+        while closes(&edge, "flood") < 4 {
+            assert!(begun.elapsed() < PATIENCE, "nobody is closed");
+        }
+        let before = edge.resident_kb();
+        let mut worst = Duration::ZERO;
+        for number in 2..ROUNDS {
+            let asked = Instant::now();
+            answered(number);
+            let text = hearer.text();
+            assert!(text.contains(&format!("\"number\":{}", number - 1)), "{number}: {text}");
+            worst = worst.max(asked.elapsed());
+            // Well below what it may: fifty in a second.
+            thread::sleep(Duration::from_millis(25));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let closed: usize = floods.into_iter().map(|flood| flood.join().expect("a flood")).sum();
+        assert!(closed > 4, "{closed} sessions of the flood ended");
+        (worst, before)
+    });
+    assert!(worst < Duration::from_secs(1), "a message took {worst:?}");
+    let grown = edge.resident_kb().saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} kB more than when the flood began");
+    assert_eq!(closes(&edge, "too_slow"), 0);
+}
