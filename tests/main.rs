@@ -21,6 +21,8 @@ mod config;
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// The page of Socket.IO's Admin UI: who gets in, what it sees and does.
+mod hub_admin_ui;
 /// What the operator's side tells, moves, sends away and lists.
 mod hub_api;
 /// Bad input and its answer: requests, payloads, packets.

@@ -1,5 +1,6 @@
 //! The hub as written → `Hub`; pure.
 
+use super::admin_ui;
 use super::field::{Field, Named};
 use super::section::Section;
 use super::sites;
@@ -22,6 +23,9 @@ pub fn read(section: &Section<'_>) -> Hub {
         recovery: section.written("recovery").map(|_| recovery(&section.section("recovery"))),
         drain_over: section.section("drain").value("over", duration),
         hooks: hooks(&section.section("hooks")),
+        admin_ui: section
+            .written("admin_ui")
+            .map(|_| admin_ui::read(&section.section("admin_ui"), &section.names("namespaces"))),
         namespaces: namespaces(section),
     }
 }
@@ -163,7 +167,7 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
     }
 }
 
-fn namespace_name(name: &str) -> Result<(), String> {
+pub fn namespace_name(name: &str) -> Result<(), String> {
     if !name.starts_with('/') {
         return Err(format!("a namespace begins with a slash; write /{name}"));
     }

@@ -2,6 +2,7 @@
 //!
 //! `load` gives a whole `Config` or every problem of the file at once.
 
+mod admin_ui;
 mod expand;
 mod field;
 mod file;
@@ -206,7 +207,25 @@ pub struct Hub {
     /// Over this time transports are closed when the process stops.
     pub drain_over: Duration,
     pub hooks: Hooks,
+    pub admin_ui: Option<AdminUi>,
     pub namespaces: Vec<Namespace>,
+}
+
+/// Where the page of Socket.IO's Admin UI connects.
+#[derive(Debug, Clone)]
+pub struct AdminUi {
+    pub namespace: String,
+    pub door: AdminDoor,
+}
+
+/// Who may see it, and do what.
+#[derive(Debug, Clone)]
+pub struct AdminDoor {
+    pub username: String,
+    /// A hash of bcrypt.
+    pub password: Secret,
+    /// Only seen, nothing done.
+    pub readonly: bool,
 }
 
 /// How the application is asked about clients.

@@ -5,9 +5,9 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, AdminAddress, Audience, Balance, Config, EventKind, EventRule, Hooks, Hub,
-    Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Recovery, Relay, Route, Rule,
-    Site, Target, TlsVersion, Upstream,
+    AccessTo, Action, AdminAddress, AdminUi, Audience, Balance, Config, EventKind, EventRule,
+    Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Recovery, Relay,
+    Route, Rule, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -202,6 +202,7 @@ impl Hub {
             ("namespaces", Yaml::named(namespaces)),
         ])
         .with("recovery", recovery)
+        .with("admin_ui", self.admin_ui.as_ref().map(AdminUi::yaml))
     }
 }
 
@@ -212,6 +213,18 @@ impl Recovery {
             ("messages", Yaml::word(self.messages)),
             ("bytes", Yaml::text(bytes(self.bytes))),
             ("sessions", Yaml::word(self.sessions)),
+        ])
+    }
+}
+
+impl AdminUi {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("namespace", Yaml::text(&self.namespace)),
+            ("mode", Yaml::text("production")),
+            ("username", Yaml::text(&self.door.username)),
+            ("password", Yaml::raw(self.door.password.written())),
+            ("readonly", Yaml::word(self.door.readonly)),
         ])
     }
 }

@@ -24,6 +24,7 @@ use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
+use super::porter::Porter;
 use super::presence::Presence;
 use super::recovery::{Recovery, Returned, Stamp};
 use super::returning::id_of;
@@ -39,6 +40,7 @@ pub struct Clients {
     pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
     pub(super) recovery: Rc<Recovery>,
+    pub(super) porter: Arc<Porter>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
     me: Weak<Self>,
@@ -86,6 +88,7 @@ impl Clients {
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         recovery: Rc<Recovery>,
+        porter: Arc<Porter>,
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -96,6 +99,7 @@ impl Clients {
             presence,
             hooks,
             recovery,
+            porter,
             drain: drain.clone(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
@@ -115,7 +119,14 @@ impl Clients {
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
-            let namespace = match before.remove(name) {
+            // Whoever was let in with another password is expelled.
+            let is_same = |known: &mut Rc<Namespace>| known.policy().has_same_door(rules);
+            let namespace = match before
+                .get_mut(name)
+                .is_some_and(is_same)
+                .then(|| before.remove(name))
+                .flatten()
+            {
                 Some(kept) => {
                     kept.change(Arc::clone(rules));
                     kept
@@ -158,6 +169,7 @@ impl Clients {
                     self.deliver(&namespace, target, message, delivery, stamp);
                 }
             }
+            Notice::Operation(operation) => drop(self.operate(&operation)),
             Notice::Moved(moved) => self.presence.hear(&moved),
             Notice::Inquiry(inquiry) => self.answer(&inquiry),
             Notice::Answer { namespace, id, ack, data } => {
@@ -167,6 +179,18 @@ impl Clients {
                 self.recovery.receive(*letter, |name| self.namespace(name));
             }
         }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.namespaces.borrow().keys().cloned().collect()
+    }
+
+    /// The namespace of the Admin UI, if there is one.
+    pub fn watched_by(&self) -> Option<String> {
+        let namespaces = self.namespaces.borrow();
+        let mut all = namespaces.iter();
+        let found = all.find(|(_, namespace)| namespace.policy().admin_ui.is_some());
+        found.map(|(name, _)| name.clone())
     }
 
     pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
@@ -343,6 +367,10 @@ impl Clients {
             return Ok(());
         };
         let Some(me) = self.me.upgrade() else { return Ok(()) };
+        if namespace.policy().admin_ui.is_some() {
+            me.ask_porter(session, client, &namespace, auth);
+            return Ok(());
+        }
         let mut auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
         match self.claim(session, &namespace, &mut auth) {
             Some(claim) => me.take_back(session, client, &namespace, claim, auth.into()),
@@ -413,6 +441,10 @@ impl Clients {
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
         let policy = socket.namespace.policy();
+        if let Some(words) = &policy.admin_ui {
+            self.obey(socket, words, &event, head.ack, parts);
+            return Ok(());
+        }
         let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
         if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
             socket.deny(Some(&event.name), head.ack, denial);
@@ -499,8 +531,13 @@ impl Clients {
 
 /// Answers a CONNECT that comes to nothing.
 fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
+    refuse_with(session, namespace, code, code);
+}
+
+/// The same with a message for people.
+pub fn refuse_with(session: &Rc<Session>, namespace: &str, code: &'static str, message: &str) {
     journal::refused(session, namespace, code);
-    say(session, packet::connect_error(namespace, code, None));
+    say(session, packet::connect_error(namespace, message, None));
 }
 
 impl Client {

@@ -1,5 +1,6 @@
 //! The Socket.IO hub; the only face of it to the rest of the edge.
 
+mod admin_ui;
 mod binary;
 mod clients;
 mod crowds;
@@ -15,12 +16,14 @@ mod outbox;
 mod packet;
 mod partial;
 mod policy;
+mod porter;
 mod presence;
 mod recovery;
 mod returning;
 mod rooms;
 mod rules;
 mod socket;
+mod stats;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +41,7 @@ use clients::Clients;
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
+use porter::Porter;
 use presence::Presence;
 use recovery::Recovery;
 
@@ -59,6 +63,7 @@ pub struct Hub {
     letters: Vec<mpsc::Sender<Letter>>,
     mailboxes: Arc<[mpsc::Sender<Ask>]>,
     admission: Arc<Admission>,
+    porter: Arc<Porter>,
 }
 
 /// A worker's ends of what `Hub` sends.
@@ -78,7 +83,7 @@ impl Hub {
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
         let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
-        (Arc::new(Self { node, letters, mailboxes, admission }), inboxes)
+        (Arc::new(Self { node, letters, mailboxes, admission, porter: Arc::default() }), inboxes)
     }
 
     /// Applies a new snapshot's rules to every socket; returns when all workers have.
@@ -135,7 +140,8 @@ impl Shard {
         let presence = Presence::new(worker, workers, Rc::clone(&outbox));
         let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let clients = Clients::new(outbox, presence, hooks, recovery, policy, drain);
+        let porter = Arc::clone(&hub.porter);
+        let clients = Clients::new(outbox, presence, hooks, recovery, porter, policy, drain);
         let place = Place {
             node: hub.node,
             worker,
@@ -147,6 +153,9 @@ impl Shard {
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
         let shard = Rc::new(Self { engine, clients });
         drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
+        if worker == 0 {
+            drain.spawn_background(stats::tell(Rc::clone(&shard.clients)));
+        }
         drain.spawn_background(Rc::clone(&shard).work(inbox.letters, drain.clone()));
         shard
     }

@@ -31,6 +31,8 @@ pub enum Notice {
         delivery: Delivery,
         stamp: Option<Stamp>,
     },
+    /// What a page of the Admin UI asks; nobody waits for its outcome.
+    Operation(Arc<Operation>),
     /// To the worker that keeps the room.
     Moved(Move),
     Inquiry(Inquiry),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::config::{
-    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret, Template,
+    self, AdminDoor, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret,
+    Template,
 };
 use crate::exchange::query::decode;
 use crate::limits::Rate;
@@ -57,6 +58,8 @@ pub struct NamespacePolicy {
     pub connect: Option<Arc<str>>,
     /// Where it hears who has left.
     pub disconnect: Option<Arc<str>>,
+    /// Here are the pages of the Admin UI, and nobody else.
+    pub admin_ui: Option<AdminDoor>,
 }
 
 /// A probed WebSocket takes over within this time, as with Node.
@@ -90,14 +93,18 @@ impl Policy {
                 rooms_max: hub.limits.rooms,
                 connect: namespace.connect.as_deref().map(Arc::from),
                 disconnect: namespace.disconnect.as_deref().map(Arc::from),
+                admin_ui: None,
             };
             (namespace.name.clone(), Arc::new(policy))
+        });
+        let admin = hub.admin_ui.iter().map(|words| {
+            (words.namespace.clone(), Arc::new(NamespacePolicy::admin(words.door.clone())))
         });
         let events = hub.limits.events;
         Self {
             path: hub.path.clone(),
             settings,
-            namespaces: namespaces.collect(),
+            namespaces: namespaces.chain(admin).collect(),
             hooks,
             allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
             memory: hub.limits.memory,
@@ -122,6 +129,27 @@ impl Policy {
 }
 
 impl NamespacePolicy {
+    fn admin(words: AdminDoor) -> Self {
+        Self {
+            rules: Rules::default(),
+            join: Vec::new(),
+            presence: Vec::new(),
+            rooms_max: 0,
+            connect: None,
+            disconnect: None,
+            admin_ui: Some(words),
+        }
+    }
+
+    /// Whether who was let in by the other would be let in here.
+    pub fn has_same_door(&self, other: &Self) -> bool {
+        match (&self.admin_ui, &other.admin_ui) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.opens_like(other),
+            _ => false,
+        }
+    }
+
     /// Whether the room's members hear who comes and goes.
     pub fn watches(&self, room: &str) -> bool {
         self.presence.iter().any(|pattern| pattern.matches(room))
