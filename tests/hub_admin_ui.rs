@@ -57,21 +57,20 @@ fn the_stock_client_does_what_the_page_does() {
 fn nobody_waits_for_a_password() {
     let edge = Edge::start(&yaml(HASH, ""));
     let mut web = web_on(&edge, '0');
+    let mut twice = web_on(&edge, '0');
+    let mut early = web_on(&edge, '1');
     web.enter("/");
     web.say(CONNECT);
-    // Not again while one is looked at, and nothing before it is in.
-    let mut twice = web_on(&edge, '0');
-    twice.say(CONNECT);
-    twice.say(CONNECT);
-    assert_eq!(twice.hear(), Heard::Closed(None));
-    let mut early = web_on(&edge, '1');
-    early.say(CONNECT);
-    early.say("42/admin,[\"emit\",\"/\",null,\"x\"]");
-    assert_eq!(early.hear(), Heard::Closed(None));
-    // This is answered while the password is still looked at.
     web.say("427[\"hello\"]");
     web.expect("437[{\"ok\":true}]");
     assert!(web.text().starts_with("42/admin,[\"session\","));
+    // Not again while one is looked at, and nothing before it is in.
+    twice.say(CONNECT);
+    twice.say(CONNECT);
+    assert_eq!(twice.hear(), Heard::Closed(None));
+    early.say(CONNECT);
+    early.say("42/admin,[\"emit\",\"/\",null,\"x\"]");
+    assert_eq!(early.hear(), Heard::Closed(None));
     // Who has gone by then is not let in.
     wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/admin\"}", 1);
 }

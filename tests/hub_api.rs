@@ -213,6 +213,48 @@ fn a_batch_is_done_in_order_or_not_at_all() {
 }
 
 #[test]
+fn every_worker_keeps_the_order_of_a_batch() {
+    const ROUNDS: usize = 50;
+    for recovery in ["", "recovery: { for: 1m }"] {
+        let edge = Edge::start(&hub_only(recovery));
+        let mut webs = ['0', '1', '0', '1'].map(|worker| web_on(&edge, worker));
+        for web in &mut webs {
+            web.say("40/chat,");
+            assert!(web.text().starts_with("40/chat,{\"sid\":"));
+        }
+        let operation = |op: &str, to: &str, more: Value| {
+            let mut operation = json!({ "op": op, "namespace": "/chat", "to": to });
+            let more = more.as_object().expect("fields").clone();
+            operation.as_object_mut().expect("fields").extend(more);
+            operation
+        };
+        let batch: Vec<Value> = (0..ROUNDS)
+            .flat_map(|round| {
+                [
+                    operation("join", "*", json!({ "rooms": "vip" })),
+                    operation("emit", "vip", json!({ "event": "in", "args": [round] })),
+                    operation("leave", "*", json!({ "rooms": "vip" })),
+                    operation("emit", "vip", json!({ "event": "out" })),
+                ]
+            })
+            .collect();
+        let answer = post(&edge, "batch", &Value::Array(batch));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let answer = answer.json();
+        let meant = answer.as_array().expect("a list").iter().map(|done| &done["sockets"]);
+        let wanted = (0..ROUNDS).flat_map(|_| [4, 4, 4, 0]);
+        assert!(meant.eq(wanted), "{answer}");
+        for web in &mut webs {
+            for round in 0..ROUNDS {
+                let text = web.text();
+                assert!(text.starts_with(&format!("42/chat,[\"in\",{round}")), "{text}");
+            }
+            expect_silence(web);
+        }
+    }
+}
+
+#[test]
 fn what_is_wrong_is_said() {
     let edge = Edge::start(&hub_only(""));
     for (method, path, body, status, code) in [

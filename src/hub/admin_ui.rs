@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::config::AdminDoor;
 
-use super::clients::{Client, Clients, refuse_with};
+use super::clients::{Client, Clients};
+use super::connecting::refuse_with;
 use super::engine::{Id, Session};
 use super::namespace::{Namespace, Target};
 use super::operation::{Deed, Operation};
-use super::outbox::Notice;
 use super::packet::{self, Event};
 use super::porter::{Pass, Verdict};
 use super::socket::{Socket, say};
@@ -110,9 +110,7 @@ impl Clients {
     ) {
         socket.acknowledge(ack, "[]");
         let Some(operation) = operation(event, parts).filter(|_| !words.readonly) else { return };
-        let operation = Arc::new(operation);
-        self.operate(&operation);
-        self.outbox.tell_all(&Notice::Operation(operation));
+        self.command(Arc::new(operation));
     }
 }
 

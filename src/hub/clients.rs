@@ -8,13 +8,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
-use super::engine::{Above, Close, Delivery, FrameError, Id, Message, Outgoing, Session, Version};
+use super::connecting::refuse;
+use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
@@ -26,9 +26,8 @@ use super::partial::{Filled, Partial};
 use super::policy::Policy;
 use super::porter::Porter;
 use super::presence::Presence;
-use super::recovery::{Recovery, Returned, Stamp};
-use super::returning::id_of;
-use super::rules::{self, Action, Denial};
+use super::recovery::{Recovery, Stamp};
+use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
 
 /// What the engine tells, and what the rules make of it.
@@ -43,7 +42,7 @@ pub struct Clients {
     pub(super) porter: Arc<Porter>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
-    me: Weak<Self>,
+    pub(super) me: Weak<Self>,
     events_in: Arc<Series>,
     started: Instant,
     /// `None` while there is no hub.
@@ -73,9 +72,9 @@ impl Limits {
 pub struct Client {
     /// With the application, which decides.
     pub(super) connecting: RefCell<Vec<Arc<str>>>,
-    sockets: RefCell<Vec<Rc<Socket>>>,
+    pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
     /// Left by the server's will: what the client still sends there is ignored.
-    left: RefCell<Vec<Arc<str>>>,
+    pub(super) left: RefCell<Vec<Arc<str>>>,
     partial: RefCell<Option<Box<Partial>>>,
     /// Whether the engine will remind of the partial packet.
     watched: Cell<bool>,
@@ -169,7 +168,8 @@ impl Clients {
                     self.deliver(&namespace, target, message, delivery, stamp);
                 }
             }
-            Notice::Operation(operation) => drop(self.operate(&operation)),
+            Notice::Operation(task) => self.follow(&task),
+            Notice::Command(operation) => self.command(operation),
             Notice::Moved(moved) => self.presence.hear(&moved),
             Notice::Inquiry(inquiry) => self.answer(&inquiry),
             Notice::Answer { namespace, id, ack, data } => {
@@ -179,6 +179,10 @@ impl Clients {
                 self.recovery.receive(*letter, |name| self.namespace(name));
             }
         }
+    }
+
+    pub fn worker(&self) -> usize {
+        self.presence.worker
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -349,90 +353,6 @@ impl Clients {
         }
     }
 
-    fn connect(
-        &self,
-        session: &Rc<Session>,
-        client: &Rc<Client>,
-        name: &str,
-        auth: &str,
-    ) -> Result<(), Malformed> {
-        let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
-        if connecting || client.find(name).is_some() {
-            return Err(Malformed);
-        }
-        let namespace = self.namespaces.borrow().get(name).cloned();
-        let Some(namespace) = namespace else {
-            journal::refused(session, name, "invalid_namespace");
-            say(session, packet::connect_error(name, "Invalid namespace", None));
-            return Ok(());
-        };
-        let Some(me) = self.me.upgrade() else { return Ok(()) };
-        if namespace.policy().admin_ui.is_some() {
-            me.ask_porter(session, client, &namespace, auth);
-            return Ok(());
-        }
-        let mut auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
-        match self.claim(session, &namespace, &mut auth) {
-            Some(claim) => me.take_back(session, client, &namespace, claim, auth.into()),
-            None => me.admit(session, client, &namespace, auth.into(), None),
-        }
-        Ok(())
-    }
-
-    /// Lets a client in, if the application has nothing against it.
-    pub(super) fn admit(
-        self: &Rc<Self>,
-        session: &Rc<Session>,
-        client: &Rc<Client>,
-        namespace: &Rc<Namespace>,
-        auth: Value,
-        returned: Option<Box<Returned>>,
-    ) {
-        if let Some(path) = &namespace.policy().connect {
-            return self.ask_to_connect(session, client, namespace, path, auth, returned);
-        }
-        let id = id_of(returned.as_deref());
-        if let Err(denial) = self.enter(session, client, namespace, id, &[], returned.as_deref()) {
-            if let Some(back) = returned {
-                self.recovery.drop_secret(back.pid);
-            }
-            refuse(session, &namespace.name, denial.code());
-        }
-    }
-
-    /// A socket in its namespace and its first rooms; its client is told.
-    pub(super) fn enter(
-        &self,
-        session: &Rc<Session>,
-        client: &Client,
-        namespace: &Rc<Namespace>,
-        id: Id,
-        more: &[String],
-        returned: Option<&Returned>,
-    ) -> Result<Rc<Socket>, Denial> {
-        let policy = namespace.policy();
-        let back = returned.and_then(|back| Some((back, self.missed(namespace, back)?)));
-        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
-        rooms.extend_from_slice(more);
-        rooms.extend(back.iter().flat_map(|(back, _)| back.rooms.iter().cloned()));
-        let socket = namespace.enter(session, id);
-        // Who comes back had its rooms by rights.
-        let rooms_max = if back.is_some() { rooms.len() } else { policy.rooms_max };
-        if let Err(denial) = namespace.join(&socket, &rooms, rooms_max) {
-            namespace.remove(&socket);
-            return Err(denial);
-        }
-        client.left.borrow_mut().retain(|left| *left != namespace.name);
-        client.sockets.borrow_mut().push(Rc::clone(&socket));
-        if let Some((back, _)) = &back {
-            (*socket.data.borrow_mut()).clone_from(&back.data);
-        }
-        self.greet(&socket, back);
-        session.settle();
-        journal::connected(&socket);
-        Ok(socket)
-    }
-
     fn take_event(
         &self,
         socket: &Rc<Socket>,
@@ -529,19 +449,8 @@ impl Clients {
     }
 }
 
-/// Answers a CONNECT that comes to nothing.
-fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
-    refuse_with(session, namespace, code, code);
-}
-
-/// The same with a message for people.
-pub fn refuse_with(session: &Rc<Session>, namespace: &str, code: &'static str, message: &str) {
-    journal::refused(session, namespace, code);
-    say(session, packet::connect_error(namespace, message, None));
-}
-
 impl Client {
-    fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
+    pub(super) fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
         let sockets = self.sockets.borrow();
         sockets.iter().find(|socket| socket.namespace.name.as_ref() == namespace).cloned()
     }

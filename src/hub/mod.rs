@@ -3,10 +3,10 @@
 mod admin_ui;
 mod binary;
 mod clients;
+mod connecting;
 mod crowds;
 mod engine;
 mod forward;
-mod gather;
 mod hooks;
 mod journal;
 mod meter;
@@ -30,7 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::drain::Drain;
@@ -179,15 +178,8 @@ impl Shard {
                 Letter::Order(Order::Close(over, done)) => {
                     drain.spawn_background(close_over(Rc::clone(&self.engine), over, done));
                 }
-                Letter::Order(Order::Operate(operations, done)) => {
-                    let mut outcomes = Vec::with_capacity(operations.len());
-                    for operation in operations.iter() {
-                        outcomes.push(self.clients.operate(operation));
-                        // A long list must not keep everybody else waiting.
-                        yield_now().await;
-                    }
-                    // As above.
-                    let _told = done.send(outcomes);
+                Letter::Order(Order::Operate(operations, answers)) => {
+                    self.clients.lead(operations, answers).await;
                 }
             }
         }

@@ -190,6 +190,13 @@ impl Namespace {
         those
     }
 
+    /// How many those are.
+    pub fn count_of(&self, target: &Target) -> usize {
+        let mut count = 0;
+        self.visit(target, |_| count += 1);
+        count
+    }
+
     /// Goes through the sockets that are meant, each once. They must not join, leave or go in it.
     fn visit(&self, target: &Target, mut visit: impl FnMut(&Rc<Socket>)) {
         let (sockets, rooms_of) = (self.sockets.borrow(), self.rooms.borrow());

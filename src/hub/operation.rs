@@ -1,6 +1,7 @@
 //! What the operator's side wants of the clients: to tell, move, send away, list or count them.
 //!
-//! An operation is done on every worker, in the order asked, and the answers are added up.
+//! One worker leads: it does each operation and tells the others, in the same line as the events
+//! that it emits; so all workers do everything in one order. Their answers are added up.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,16 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use super::Hub;
 use super::clients::Clients;
-use super::engine::{Close, Delivery, Message, Outgoing};
-use super::gather::gather;
+use super::engine::{Close, Delivery};
 use super::namespace::{Namespace, Target};
-use super::outbox::{Letter, Order};
-use super::packet;
+use super::outbox::{Letter, Notice, Order};
 use super::socket::Socket;
 
 /// One thing to be done in one namespace.
@@ -30,8 +30,7 @@ pub struct Operation {
 pub enum Deed {
     Emit {
         target: Target,
-        message: Arc<Message>,
-        /// What the message says, for those who must say it in another way.
+        /// An array that begins with the event's name.
         data: Box<str>,
         parts: Vec<Bytes>,
         delivery: Delivery,
@@ -120,10 +119,8 @@ impl Operation {
         parts: Vec<Bytes>,
         volatile: bool,
     ) -> Self {
-        let text = packet::event(namespace, data, parts.len());
-        let message = Arc::new(Message::with_parts(text, parts.clone()));
         let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
-        Self::new(namespace, Deed::Emit { target, message, data: data.into(), parts, delivery })
+        Self::new(namespace, Deed::Emit { target, data: data.into(), parts, delivery })
     }
 
     pub fn new(namespace: &str, deed: Deed) -> Self {
@@ -142,28 +139,31 @@ impl Hub {
         operations: Vec<Operation>,
         limit: Duration,
     ) -> Result<Vec<Outcome>, Silent> {
-        let (operations, deadline): (Arc<[_]>, _) = (operations.into(), Instant::now() + limit);
-        let asked = self.letters.iter().map(|letters| async {
-            let (answer, answered) = oneshot::channel();
-            let order = Order::Operate(Arc::clone(&operations), answer);
-            let answered = async {
-                // A worker that has ended has no clients left.
-                if letters.send(Letter::Order(order)).await.is_err() {
-                    return Vec::new();
-                }
-                answered.await.unwrap_or_default()
-            };
-            timeout_at(deadline, answered).await
-        });
-        let answers = gather(asked).await;
-        let silent = answers.iter().enumerate().filter(|(_, answer)| answer.is_err());
-        let silent: Vec<usize> = silent.map(|(worker, _)| worker).collect();
-        if !silent.is_empty() {
-            return Err(Silent { workers: silent, of: answers.len() });
-        }
+        let (operations, workers): (Arc<[_]>, _) = (operations.into(), self.letters.len());
+        // Room for every answer, so that no worker waits.
+        let (answers, mut answered) = mpsc::channel((operations.len() * workers).max(1));
         let mut outcomes: Vec<Outcome> = operations.iter().map(Operation::nothing).collect();
-        for answer in answers.into_iter().flatten() {
-            outcomes.iter_mut().zip(answer).for_each(|(all, one)| all.add(one));
+        let mut missing = vec![operations.len(); workers];
+        let order = Letter::Order(Order::Operate(Arc::clone(&operations), answers));
+        let gathering = async {
+            let Some(first) = self.letters.first() else { return };
+            // A worker that has ended has no clients left, and no answer any more.
+            if first.send(order).await.is_err() {
+                return;
+            }
+            while let Some(Done { worker, index, outcome }) = answered.recv().await {
+                if let Some(missing) = missing.get_mut(worker) {
+                    *missing = missing.saturating_sub(1);
+                }
+                if let Some(all) = outcomes.get_mut(index) {
+                    all.add(outcome);
+                }
+            }
+        };
+        if timeout(limit, gathering).await.is_err() {
+            let silent = missing.iter().enumerate().filter(|(_, missing)| **missing > 0);
+            let workers = silent.map(|(worker, _)| worker).collect();
+            return Err(Silent { workers, of: missing.len() });
         }
         for (outcome, operation) in outcomes.iter_mut().zip(operations.iter()) {
             outcome.cut(operation);
@@ -234,24 +234,78 @@ impl Page {
     }
 }
 
+/// One operation of several, as a worker is told of it.
+#[derive(Clone)]
+pub struct Task {
+    operations: Arc<[Operation]>,
+    index: usize,
+    /// `None` if nobody waits.
+    answers: Option<Answers>,
+}
+
+/// Where the workers' answers go. Never full: it has room for all of them.
+pub type Answers = mpsc::Sender<Done>;
+
+/// What came of an operation on one worker.
+pub struct Done {
+    worker: usize,
+    index: usize,
+    outcome: Outcome,
+}
+
+/// The worker that leads.
+const LEADER: usize = 0;
+
 impl Clients {
-    /// Does it for the clients of this worker.
-    pub fn operate(&self, operation: &Operation) -> Outcome {
+    /// Leads through a list of operations.
+    pub(super) async fn lead(&self, operations: Arc<[Operation]>, answers: Answers) {
+        for index in 0..operations.len() {
+            let (operations, answers) = (Arc::clone(&operations), Some(answers.clone()));
+            self.lead_one(&Task { operations, index, answers });
+            // A long list must not keep everybody else waiting.
+            yield_now().await;
+        }
+    }
+
+    fn lead_one(&self, task: &Task) {
+        self.outbox.tell_all(&Notice::Operation(task.clone()));
+        self.follow(task);
+        let Some(Operation { namespace, deed }) = task.operations.get(task.index) else { return };
+        if let (Deed::Emit { target, data, parts, delivery }, Some(namespace)) =
+            (deed, self.namespace(namespace))
+        {
+            self.emit(&namespace, target.clone(), data, parts.clone(), *delivery);
+        }
+    }
+
+    /// Does what a client of this worker may ask; its outcome is told to nobody.
+    pub(super) fn command(&self, operation: Arc<Operation>) {
+        if self.worker() != LEADER {
+            return self.outbox.tell(LEADER, Notice::Command(operation));
+        }
+        if let Some(operation) = Arc::into_inner(operation) {
+            self.lead_one(&Task { operations: [operation].into(), index: 0, answers: None });
+        }
+    }
+
+    /// Does on this worker what the leader has told.
+    pub(super) fn follow(&self, task: &Task) {
+        let Some(operation) = task.operations.get(task.index) else { return };
+        let outcome = self.operate(operation);
+        if let Some(answers) = &task.answers {
+            let done = Done { worker: self.worker(), index: task.index, outcome };
+            // Whoever asked may have stopped waiting.
+            let _told = answers.try_send(done);
+        }
+    }
+
+    fn operate(&self, operation: &Operation) -> Outcome {
         let Some(namespace) = self.namespace(&operation.namespace) else {
             return operation.nothing();
         };
         Outcome::Count(match &operation.deed {
-            // For those who come back it must stand in one worker's line, which tells the others.
-            Deed::Emit { target, data, parts, delivery, .. } if self.recovery.is_on() => {
-                let meant = namespace.those(target).len();
-                if self.recovery.is_first() {
-                    self.emit(&namespace, target.clone(), data, parts.clone(), *delivery);
-                }
-                meant
-            }
-            Deed::Emit { target, message, delivery, .. } => {
-                namespace.deliver(target, &Outgoing::new(Arc::clone(message)), *delivery, None)
-            }
+            // The worker that leads has its words delivered, behind what it has told of before.
+            Deed::Emit { target, .. } => namespace.count_of(target),
             Deed::Join { target, rooms } => for_each(&namespace, target, |socket| {
                 // What clients may take is no limit for the operator.
                 let _joined = namespace.join(socket, rooms, usize::MAX);
@@ -339,21 +393,34 @@ mod tests {
     fn a_worker_that_does_not_answer_is_named() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let (hub, mut inboxes) = Hub::new(3);
-        // The last one has ended; of the others one is stuck.
-        drop(inboxes.pop());
         let mut first = inboxes.remove(0);
         let answering = async {
-            let Some(Letter::Order(Order::Operate(_, answer))) = first.letters.recv().await else {
-                return false;
-            };
-            answer.send(vec![Outcome::Count(1)]).is_ok()
+            let letter = first.letters.recv().await;
+            let Some(Letter::Order(Order::Operate(_, answers))) = letter else { return None };
+            for worker in [0, 2] {
+                let done = Done { worker, index: 0, outcome: Outcome::Count(1) };
+                answers.try_send(done).ok()?;
+            }
+            // The other one is stuck, and still has it.
+            Some(answers)
         };
         let count = Operation::new("/", Deed::Count { room: None });
         let asking = hub.operate_within(vec![count], Duration::from_millis(20));
-        let (answered, outcome) =
+        let (answers, outcome) =
             runtime.expect("a runtime").block_on(async { tokio::join!(answering, asking) });
         let silent = outcome.expect_err("one is stuck");
-        assert_eq!((answered, &silent.workers[..], silent.of), (true, &[1][..], 3));
+        assert_eq!((&silent.workers[..], silent.of), (&[1][..], 3));
         assert!(silent.to_string().starts_with("1 of 3 workers did not answer in 5s"), "{silent}");
+        assert!(answers.is_some());
+    }
+
+    #[test]
+    fn workers_that_have_ended_have_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let (hub, inboxes) = Hub::new(2);
+        drop(inboxes);
+        let count = Operation::new("/", Deed::Count { room: None });
+        let outcomes = runtime.expect("a runtime").block_on(hub.operate(vec![count]));
+        assert_eq!(outcomes.expect("an answer"), [Outcome::Count(0)]);
     }
 }

@@ -16,7 +16,7 @@ use crate::drain::Drain;
 
 use super::engine::{Delivery, Id, Message};
 use super::namespace::Target;
-use super::operation::{Operation, Outcome};
+use super::operation::{Answers, Operation, Task};
 use super::policy::Policy;
 use super::presence::{Inquiry, Move};
 use super::recovery::{self, Stamp};
@@ -31,8 +31,10 @@ pub enum Notice {
         delivery: Delivery,
         stamp: Option<Stamp>,
     },
-    /// What a page of the Admin UI asks; nobody waits for its outcome.
-    Operation(Arc<Operation>),
+    /// To all but the worker that leads.
+    Operation(Task),
+    /// To the one that leads: what a page of the Admin UI asks.
+    Command(Arc<Operation>),
     /// To the worker that keeps the room.
     Moved(Move),
     Inquiry(Inquiry),
@@ -51,7 +53,8 @@ pub enum Order {
     Install(Option<Arc<Policy>>, oneshot::Sender<()>),
     /// Close every session, spread over this time.
     Close(Duration, oneshot::Sender<()>),
-    Operate(Arc<[Operation]>, oneshot::Sender<Vec<Outcome>>),
+    /// To the worker that leads through operations.
+    Operate(Arc<[Operation]>, Answers),
 }
 
 pub enum Letter {

@@ -28,7 +28,7 @@ const ROOMS_PER_TURN: usize = 64;
 
 /// One worker's part.
 pub struct Presence {
-    worker: usize,
+    pub worker: usize,
     workers: usize,
     outbox: Rc<Outbox>,
     crowds: RefCell<Crowds>,

@@ -130,11 +130,6 @@ impl Recovery {
         })
     }
 
-    /// One of the workers, to speak for the process.
-    pub fn is_first(&self) -> bool {
-        self.worker == 0
-    }
-
     pub fn change(&self, policy: Option<RecoveryPolicy>) {
         self.policy.set(policy);
         if policy.is_none() {
