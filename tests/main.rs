@@ -21,6 +21,10 @@ mod config;
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// The page of Socket.IO's Admin UI: who gets in, what it sees and does.
+mod hub_admin_ui;
+/// What the operator's side tells, moves, sends away and lists.
+mod hub_api;
 /// Bad input and its answer: requests, payloads, packets.
 mod hub_bad_input;
 /// WebSocket frames, right and wrong.
@@ -37,6 +41,8 @@ mod hub_old_clients;
 mod hub_origins;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
+/// Members of watched rooms hear who comes and goes, and may ask who is there.
+mod hub_presence;
 /// Clients that come back after their connection was cut.
 mod hub_recovery;
 /// What clients may do in a namespace.

@@ -309,6 +309,12 @@ static HUB: &[Key] = &[
         "The namespaces; no other can be joined.",
     ),
     key("hooks", Kind::Object(HOOKS), None, "How the application is asked about clients."),
+    key(
+        "admin_ui",
+        Kind::Object(ADMIN_UI),
+        None,
+        "Lets the page of Socket.IO's Admin UI in; left out, there is none.",
+    ),
     later("redis"),
 ];
 
@@ -333,6 +339,19 @@ static HOOKS: &[Key] = &[
         None,
         "Servers that are asked instead of the next of the client's site.",
     ),
+];
+
+static ADMIN_UI: &[Key] = &[
+    key("namespace", Kind::Text, Some("/admin"), "The namespace that the page connects to."),
+    key(
+        "mode",
+        Kind::Choice(&["production"]),
+        Some("production"),
+        "What the page is told: figures only.",
+    ),
+    key("username", Kind::Text, None, "The name that the page must show. Must be written."),
+    key("password", Kind::Secret, None, "The bcrypt hash of its password. Must be written."),
+    key("readonly", Kind::Flag, Some("false"), "The page can see, but do nothing."),
 ];
 
 static PING: &[Key] = &[
@@ -406,6 +425,12 @@ static NAMESPACE: &[Key] = &[
         "Rooms that a socket joins when it connects.",
     ),
     key(
+        "presence",
+        Kind::List(&Kind::Text),
+        None,
+        "Rooms whose members are told who comes and goes; room:* is all of a kind.",
+    ),
+    key(
         "events",
         Kind::Or("deny", &Kind::Map("event", &Kind::Or("deny", &Kind::Object(RULE)))),
         Some("{}"),
@@ -428,6 +453,7 @@ static RULE: &[Key] = &[
         "Rooms that get the event, all there but the sender; '*' is the whole namespace.",
     ),
     key("join", Kind::List(&Kind::Template), None, "Rooms that the sender joins."),
+    key("presence", Kind::Template, None, "A room of the sender's; the answer is who is in it."),
     key("leave", Kind::List(&Kind::Template), None, "Rooms that the sender leaves."),
     key(
         "stamp",

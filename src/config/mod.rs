@@ -2,6 +2,7 @@
 //!
 //! `load` gives a whole `Config` or every problem of the file at once.
 
+mod admin_ui;
 mod expand;
 mod field;
 mod file;
@@ -12,6 +13,7 @@ mod load;
 mod manual;
 mod pattern;
 mod problem;
+mod room;
 mod schema;
 mod section;
 mod show;
@@ -29,6 +31,7 @@ use std::time::Duration;
 pub use load::{admin_of, load};
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
+pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
@@ -204,7 +207,25 @@ pub struct Hub {
     /// Over this time transports are closed when the process stops.
     pub drain_over: Duration,
     pub hooks: Hooks,
+    pub admin_ui: Option<AdminUi>,
     pub namespaces: Vec<Namespace>,
+}
+
+/// Where the page of Socket.IO's Admin UI connects.
+#[derive(Debug, Clone)]
+pub struct AdminUi {
+    pub namespace: String,
+    pub door: AdminDoor,
+}
+
+/// Who may see it, and do what.
+#[derive(Debug, Clone)]
+pub struct AdminDoor {
+    pub username: String,
+    /// A hash of bcrypt.
+    pub password: Secret,
+    /// Only seen, nothing done.
+    pub readonly: bool,
 }
 
 /// How the application is asked about clients.
@@ -271,6 +292,8 @@ pub struct Namespace {
     pub auth: NamespaceAuth,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// Rooms whose members hear who comes and goes.
+    pub presence: Vec<RoomPattern>,
     /// The path of the application that decides who may connect.
     pub connect: Option<String>,
     /// The path of the application that is told who has left.
@@ -309,6 +332,8 @@ pub enum Rule {
     Leave(Vec<Template>),
     /// The application answers, at this path.
     Forward(String),
+    /// Who is in the room, for one who is in it.
+    Presence(Template),
     Deny,
 }
 

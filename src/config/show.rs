@@ -5,9 +5,9 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, AdminAddress, Audience, Balance, Config, EventKind, EventRule, Hooks, Hub,
-    Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Recovery, Relay, Route, Rule,
-    Site, Target, TlsVersion, Upstream,
+    AccessTo, Action, AdminAddress, AdminUi, Audience, Balance, Config, EventKind, EventRule,
+    Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Recovery, Relay,
+    Route, Rule, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -202,6 +202,7 @@ impl Hub {
             ("namespaces", Yaml::named(namespaces)),
         ])
         .with("recovery", recovery)
+        .with("admin_ui", self.admin_ui.as_ref().map(AdminUi::yaml))
     }
 }
 
@@ -212,6 +213,18 @@ impl Recovery {
             ("messages", Yaml::word(self.messages)),
             ("bytes", Yaml::text(bytes(self.bytes))),
             ("sessions", Yaml::word(self.sessions)),
+        ])
+    }
+}
+
+impl AdminUi {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("namespace", Yaml::text(&self.namespace)),
+            ("mode", Yaml::text("production")),
+            ("username", Yaml::text(&self.door.username)),
+            ("password", Yaml::raw(self.door.password.written())),
+            ("readonly", Yaml::word(self.door.readonly)),
         ])
     }
 }
@@ -239,6 +252,7 @@ impl Namespace {
         Yaml::map([
             ("auth", Yaml::text(auth)),
             ("join", Yaml::texts(&self.join)),
+            ("presence", Yaml::texts(&self.presence)),
             ("events", Yaml::named(rules.chain(otherwise))),
         ])
         .with("connect", self.connect.as_ref().map(Yaml::text))
@@ -282,6 +296,7 @@ impl Rule {
             Self::Relay(relay) => relay.yaml(),
             Self::Join(rooms) => Yaml::map([("join", Yaml::texts(rooms))]),
             Self::Leave(rooms) => Yaml::map([("leave", Yaml::texts(rooms))]),
+            Self::Presence(room) => Yaml::map([("presence", Yaml::text(room))]),
             Self::Forward(path) => Yaml::map([("forward", Yaml::text(path))]),
             Self::Deny => Yaml::text("deny"),
         }

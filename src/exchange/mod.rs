@@ -4,6 +4,7 @@ mod body;
 mod fault;
 pub mod headers;
 mod peer;
+pub mod query;
 mod socket;
 mod stream;
 

@@ -8,13 +8,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
-use super::engine::{Above, Close, Delivery, FrameError, Id, Message, Outgoing, Session, Version};
+use super::connecting::refuse;
+use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
@@ -24,9 +24,10 @@ use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
-use super::recovery::{Recovery, Returned, Stamp};
-use super::returning::id_of;
-use super::rules::{self, Action, Denial};
+use super::porter::Porter;
+use super::presence::Presence;
+use super::recovery::{Recovery, Stamp};
+use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
 
 /// What the engine tells, and what the rules make of it.
@@ -34,12 +35,14 @@ pub struct Clients {
     namespaces: RefCell<HashMap<String, Rc<Namespace>>>,
     /// By the session's place in the engine's table.
     clients: RefCell<Vec<Option<Rc<Client>>>>,
-    outbox: Rc<Outbox>,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
     pub(super) recovery: Rc<Recovery>,
+    pub(super) porter: Arc<Porter>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
-    me: Weak<Self>,
+    pub(super) me: Weak<Self>,
     events_in: Arc<Series>,
     started: Instant,
     /// `None` while there is no hub.
@@ -69,9 +72,9 @@ impl Limits {
 pub struct Client {
     /// With the application, which decides.
     pub(super) connecting: RefCell<Vec<Arc<str>>>,
-    sockets: RefCell<Vec<Rc<Socket>>>,
+    pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
     /// Left by the server's will: what the client still sends there is ignored.
-    left: RefCell<Vec<Arc<str>>>,
+    pub(super) left: RefCell<Vec<Arc<str>>>,
     partial: RefCell<Option<Box<Partial>>>,
     /// Whether the engine will remind of the partial packet.
     watched: Cell<bool>,
@@ -81,8 +84,10 @@ pub struct Client {
 impl Clients {
     pub fn new(
         outbox: Rc<Outbox>,
+        presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         recovery: Rc<Recovery>,
+        porter: Arc<Porter>,
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -90,8 +95,10 @@ impl Clients {
             namespaces: RefCell::default(),
             clients: RefCell::default(),
             outbox,
+            presence,
             hooks,
             recovery,
+            porter,
             drain: drain.clone(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
@@ -111,12 +118,19 @@ impl Clients {
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
-            let namespace = match before.remove(name) {
+            // Whoever was let in with another password is expelled.
+            let is_same = |known: &mut Rc<Namespace>| known.policy().has_same_door(rules);
+            let namespace = match before
+                .get_mut(name)
+                .is_some_and(is_same)
+                .then(|| before.remove(name))
+                .flatten()
+            {
                 Some(kept) => {
                     kept.change(Arc::clone(rules));
                     kept
                 }
-                None => Namespace::new(name, Arc::clone(rules)),
+                None => Namespace::new(name, Arc::clone(rules), &self.presence),
             };
             namespaces.insert(name.clone(), namespace);
         }
@@ -146,7 +160,7 @@ impl Clients {
         socket.namespace.remove(socket);
     }
 
-    /// Delivers what another worker's client sent.
+    /// Does what another worker has told.
     pub fn hear(&self, notice: Notice) {
         match notice {
             Notice::Emit { namespace, target, message, delivery, stamp } => {
@@ -154,13 +168,36 @@ impl Clients {
                     self.deliver(&namespace, target, message, delivery, stamp);
                 }
             }
+            Notice::Operation(task) => self.follow(&task),
+            Notice::Command(operation) => self.command(operation),
+            Notice::Moved(moved) => self.presence.hear(&moved),
+            Notice::Inquiry(inquiry) => self.answer(&inquiry),
+            Notice::Answer { namespace, id, ack, data } => {
+                self.acknowledge(&namespace, id, ack, &data);
+            }
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }
         }
     }
 
-    fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
+    pub fn worker(&self) -> usize {
+        self.presence.worker
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.namespaces.borrow().keys().cloned().collect()
+    }
+
+    /// The namespace of the Admin UI, if there is one.
+    pub fn watched_by(&self) -> Option<String> {
+        let namespaces = self.namespaces.borrow();
+        let mut all = namespaces.iter();
+        let found = all.find(|(_, namespace)| namespace.policy().admin_ui.is_some());
+        found.map(|(name, _)| name.clone())
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
         self.namespaces.borrow().get(name).cloned()
     }
 
@@ -196,6 +233,11 @@ impl Clients {
         self.deliver(namespace, Arc::clone(&target), Arc::clone(&message), delivery, stamp);
         let namespace = Arc::clone(&namespace.name);
         self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery, stamp });
+    }
+
+    /// The sockets of one session, in all namespaces.
+    pub fn sockets_of(&self, session: &Session) -> Vec<Rc<Socket>> {
+        self.client(session).map(|client| client.sockets.borrow().clone()).unwrap_or_default()
     }
 
     fn forget(&self, session: &Session) -> Option<Rc<Client>> {
@@ -311,89 +353,6 @@ impl Clients {
         }
     }
 
-    fn connect(
-        &self,
-        session: &Rc<Session>,
-        client: &Rc<Client>,
-        name: &str,
-        auth: &str,
-    ) -> Result<(), Malformed> {
-        let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
-        if connecting || client.find(name).is_some() {
-            return Err(Malformed);
-        }
-        let namespace = self.namespaces.borrow().get(name).cloned();
-        let Some(namespace) = namespace else {
-            journal::refused(session, name, "invalid_namespace");
-            say(session, packet::connect_error(name, "Invalid namespace", None));
-            return Ok(());
-        };
-        let Some(me) = self.me.upgrade() else { return Ok(()) };
-        let mut auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
-        match self.claim(session, &namespace, &mut auth) {
-            Some(claim) => me.take_back(session, client, &namespace, claim, auth.into()),
-            None => me.admit(session, client, &namespace, auth.into(), None),
-        }
-        Ok(())
-    }
-
-    /// Lets a client in, if the application has nothing against it.
-    pub(super) fn admit(
-        self: &Rc<Self>,
-        session: &Rc<Session>,
-        client: &Rc<Client>,
-        namespace: &Rc<Namespace>,
-        auth: Value,
-        returned: Option<Arc<Returned>>,
-    ) {
-        if let Some(path) = &namespace.policy().connect {
-            return self.ask_to_connect(session, client, namespace, path, auth, returned);
-        }
-        if !self.may_enter(session, returned.as_ref()) {
-            return;
-        }
-        let id = id_of(returned.as_deref());
-        if let Err(denial) = self.enter(session, client, namespace, id, &[], returned.as_deref()) {
-            if let Some(back) = returned {
-                self.recovery.drop_secret(back.pid);
-            }
-            refuse(session, &namespace.name, denial.code());
-        }
-    }
-
-    /// A socket in its namespace and its first rooms; its client is told.
-    pub(super) fn enter(
-        &self,
-        session: &Rc<Session>,
-        client: &Client,
-        namespace: &Rc<Namespace>,
-        id: Id,
-        more: &[String],
-        returned: Option<&Returned>,
-    ) -> Result<Rc<Socket>, Denial> {
-        let policy = namespace.policy();
-        let back = returned.and_then(|back| Some((back, self.missed(namespace, back)?)));
-        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
-        rooms.extend_from_slice(more);
-        rooms.extend(back.iter().flat_map(|(back, _)| back.rooms.iter().cloned()));
-        let socket = namespace.enter(session, id);
-        // Who comes back had its rooms by rights.
-        let rooms_max = if back.is_some() { rooms.len() } else { policy.rooms_max };
-        if let Err(denial) = namespace.join(&socket, &rooms, rooms_max) {
-            namespace.remove(&socket);
-            return Err(denial);
-        }
-        client.left.borrow_mut().retain(|left| *left != namespace.name);
-        client.sockets.borrow_mut().push(Rc::clone(&socket));
-        if let Some((back, _)) = &back {
-            (*socket.data.borrow_mut()).clone_from(&back.data);
-        }
-        self.greet(&socket, back);
-        session.settle();
-        journal::connected(&socket);
-        Ok(socket)
-    }
-
     fn take_event(
         &self,
         socket: &Rc<Socket>,
@@ -402,6 +361,10 @@ impl Clients {
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
         let policy = socket.namespace.policy();
+        if let Some(words) = &policy.admin_ui {
+            self.obey(socket, words, &event, head.ack, parts);
+            return Ok(());
+        }
         let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
         if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
             socket.deny(Some(&event.name), head.ack, denial);
@@ -437,6 +400,12 @@ impl Clients {
         parts: Vec<Bytes>,
         rooms_max: usize,
     ) {
+        if let (Ok(Action::Presence(room)), Some(ack)) = (&decided, ack) {
+            if let Err(denial) = self.inquire(socket, room, ack) {
+                socket.deny(Some(event), Some(ack), denial);
+            }
+            return;
+        }
         let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
         match done {
             Ok(()) => {
@@ -463,6 +432,8 @@ impl Clients {
             }
             // Asked about before it comes here.
             Action::Forward(_) => Err(Denial::Busy),
+            // Nobody waits for the answer.
+            Action::Presence(_) => Ok(()),
             Action::Relay { rooms, data, volatile, echo, member } => {
                 let inside = |rooms: &Vec<String>| namespace.is_member(socket, rooms);
                 if member && !rooms.as_ref().is_none_or(inside) {
@@ -478,14 +449,8 @@ impl Clients {
     }
 }
 
-/// Answers a CONNECT that comes to nothing.
-fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
-    journal::refused(session, namespace, code);
-    say(session, packet::connect_error(namespace, code, None));
-}
-
 impl Client {
-    fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
+    pub(super) fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
         let sockets = self.sockets.borrow();
         sockets.iter().find(|socket| socket.namespace.name.as_ref() == namespace).cloned()
     }

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tracing::debug;
 
+use crate::exchange::query::decode;
+
 use super::binary;
 use super::clients::{Client, Clients};
 use super::engine::{Delivery, Handshake, Id, Session};
@@ -141,7 +143,7 @@ impl Clients {
         for emit in reply.emit {
             self.emit_for(namespace, emit);
         }
-        match binary::extract(reply.ack) {
+        match binary::extract(&reply.ack) {
             Ok((data, parts)) => socket.acknowledge_with(ack, &data, parts),
             Err(unfit) => {
                 let error =
@@ -156,8 +158,8 @@ impl Clients {
 
     fn emit_for(&self, namespace: &Namespace, emit: Emit) {
         let Emit { to, except, event, args, volatile } = emit;
-        let values = std::iter::once(Value::String(event)).chain(args).collect();
-        let (data, parts) = match binary::extract(values) {
+        let values: Vec<_> = std::iter::once(Value::String(event)).chain(args).collect();
+        let (data, parts) = match binary::extract(&values) {
             Ok(fit) => fit,
             Err(unfit) => return debug!(%unfit, "a hook's reply could not be emitted"),
         };
@@ -279,7 +281,7 @@ fn query(text: &str) -> Value {
     const ENGINE: [&str; 6] = ["EIO", "transport", "sid", "t", "b64", "j"];
     let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (super::engine::decode(name).into_owned(), json!(super::engine::decode(value)))
+        (decode(name).into_owned(), json!(decode(value)))
     });
     Value::Object(pairs.filter(|(name, _)| !ENGINE.contains(&name.as_str())).collect::<Map<_, _>>())
 }

@@ -14,9 +14,11 @@ use tokio::time::Duration;
 
 use crate::drain::Drain;
 
-use super::engine::{Delivery, Message};
+use super::engine::{Delivery, Id, Message};
 use super::namespace::Target;
+use super::operation::{Answers, Operation, Task};
 use super::policy::Policy;
+use super::presence::{Inquiry, Move};
 use super::recovery::{self, Stamp};
 
 /// What a worker is told.
@@ -29,6 +31,20 @@ pub enum Notice {
         delivery: Delivery,
         stamp: Option<Stamp>,
     },
+    /// To all but the worker that leads.
+    Operation(Task),
+    /// To the one that leads: what a page of the Admin UI asks.
+    Command(Arc<Operation>),
+    /// To the worker that keeps the room.
+    Moved(Move),
+    Inquiry(Inquiry),
+    /// The answer to an inquiry.
+    Answer {
+        namespace: Arc<str>,
+        id: Id,
+        ack: u64,
+        data: Arc<str>,
+    },
     Recovery(Box<recovery::Letter>),
 }
 
@@ -37,6 +53,8 @@ pub enum Order {
     Install(Option<Arc<Policy>>, oneshot::Sender<()>),
     /// Close every session, spread over this time.
     Close(Duration, oneshot::Sender<()>),
+    /// To the worker that leads through operations.
+    Operate(Arc<[Operation]>, Answers),
 }
 
 pub enum Letter {
@@ -61,6 +79,15 @@ struct Pigeonhole {
     waiting: RefCell<Vec<Notice>>,
     filled: Notify,
     congested: Cell<bool>,
+}
+
+impl Pigeonhole {
+    fn put(&self, notice: Notice) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push(notice);
+        self.congested.set(waiting.len() > WAITING_MAX);
+        self.filled.notify_one();
+    }
 }
 
 impl Outbox {
@@ -114,14 +141,5 @@ impl Outbox {
                 self.readers.take().into_iter().for_each(Waker::wake);
             }
         }
-    }
-}
-
-impl Pigeonhole {
-    fn put(&self, notice: Notice) {
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.push(notice);
-        self.congested.set(waiting.len() > WAITING_MAX);
-        self.filled.notify_one();
     }
 }

@@ -201,6 +201,15 @@ pub fn total(metric: &Metric) -> i64 {
     family.map(|(_, (_, series))| series.value()).sum()
 }
 
+/// The values of a family with one label, by that.
+pub fn by_label(metric: &Metric) -> BTreeMap<String, i64> {
+    let all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let family = all.iter().filter(|((name, _), _)| *name == metric.name);
+    let values = family
+        .filter_map(|((_, labels), (_, series))| Some((labels.first()?.clone(), series.value())));
+    values.collect()
+}
+
 /// All metrics in the text format of Prometheus.
 pub fn render() -> String {
     let mut page = String::new();

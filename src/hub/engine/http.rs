@@ -418,7 +418,7 @@ fn script(index: &str, payload: &[u8]) -> String {
 fn form_field(body: &[u8]) -> Result<Bytes, Refusal> {
     let body = std::str::from_utf8(body).map_err(|_error| Refusal::Broken)?;
     let field = body.split('&').find_map(|field| field.strip_prefix("d="));
-    let text = super::request::decode(field.ok_or(Refusal::Broken)?).into_owned();
+    let text = exchange::query::decode(field.ok_or(Refusal::Broken)?).into_owned();
     Ok(text.replace("\\\\n", "\u{0}").replace("\\n", "\n").replace('\u{0}', "\\n").into())
 }
 

@@ -44,7 +44,6 @@ pub use http::{Answered, Ask, MAILBOX};
 pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
-pub use request::decode;
 pub use session::{Delivery, Session};
 pub use sid::{ALPHABET, Id, Node};
 
