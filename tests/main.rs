@@ -35,6 +35,8 @@ mod hub_limits;
 mod hub_old_clients;
 /// Whose pages may use the hub.
 mod hub_origins;
+/// Clients that write msgpack among those that write JSON.
+mod hub_parsers;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
 /// What clients may do in a namespace.

@@ -7,6 +7,7 @@ mod forward;
 mod hooks;
 mod journal;
 mod meter;
+mod msgpack;
 mod namespace;
 mod outbox;
 mod packet;

@@ -28,6 +28,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use ::http::header::HeaderName;
+use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -64,6 +65,9 @@ pub trait Above {
     fn settle(&self, session: &Rc<Session>);
     /// Called once for each `Session::remind_later`.
     fn remind(&self, session: &Rc<Session>);
+    /// A message in the other language of this layer, for sessions that speak it
+    /// (`Session::translate`); `None` if it cannot be said there.
+    fn translate(&self, text: &str, parts: &[Bytes]) -> Option<Vec<u8>>;
     /// True if nothing should be read for now; the waker is called when that changes.
     fn is_congested(&self, waker: &Waker) -> bool;
 }

@@ -18,6 +18,7 @@ pub struct Message {
     text: Option<String>,
     parts: Vec<Bytes>,
     frames: OnceLock<Bytes>,
+    translated: OnceLock<Option<Arc<Self>>>,
 }
 
 impl Message {
@@ -26,11 +27,15 @@ impl Message {
     }
 
     pub fn with_parts(text: String, parts: Vec<Bytes>) -> Self {
-        Self { text: Some(text), parts, frames: OnceLock::new() }
+        Self { text: Some(text), ..Self::of_parts(parts) }
     }
 
     pub fn binary(data: Bytes) -> Self {
-        Self { text: None, parts: vec![data], frames: OnceLock::new() }
+        Self::of_parts(vec![data])
+    }
+
+    fn of_parts(parts: Vec<Bytes>) -> Self {
+        Self { text: None, parts, frames: OnceLock::new(), translated: OnceLock::new() }
     }
 
     /// Bytes it takes, roughly: what a queue counts.
@@ -71,11 +76,29 @@ pub struct Outgoing {
     message: Arc<Message>,
     frames: OnceCell<Bytes>,
     others: OnceCell<Box<[OnceCell<Bytes>; 7]>>,
+    translated: OnceCell<Option<Rc<Self>>>,
 }
+
+/// How the layer above says a text and its parts in its other language; `None` if it cannot.
+pub type Translate<'a> = &'a dyn Fn(&str, &[Bytes]) -> Option<Vec<u8>>;
 
 impl Outgoing {
     pub fn new(message: Arc<Message>) -> Rc<Self> {
-        Rc::new(Self { message, frames: OnceCell::new(), others: OnceCell::new() })
+        let (frames, others, translated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Rc::new(Self { message, frames, others, translated })
+    }
+
+    /// The same for sessions that speak the other language, translated at its first use.
+    pub fn translated(self: &Rc<Self>, translate: Translate<'_>) -> Option<Rc<Self>> {
+        let Some(text) = &self.message.text else { return Some(Rc::clone(self)) };
+        let translated = self.translated.get_or_init(|| {
+            let message = self.message.translated.get_or_init(|| {
+                let data = translate(text, &self.message.parts)?;
+                Some(Arc::new(Message::binary(data.into())))
+            });
+            message.clone().map(Self::new)
+        });
+        translated.clone()
     }
 
     pub fn size(&self) -> usize {
@@ -155,5 +178,26 @@ mod tests {
             assert_eq!(outgoing.bytes(wire), bytes, "{wire:?}");
             assert!(std::ptr::eq(outgoing.bytes(wire), outgoing.bytes(wire)), "built once");
         }
+    }
+
+    #[test]
+    fn a_message_is_translated_once_for_all_workers() {
+        let times = std::cell::Cell::new(0);
+        let translate = |text: &str, _parts: &[Bytes]| {
+            times.set(times.get() + 1);
+            (text != "untold").then(|| text.to_uppercase().into_bytes())
+        };
+        let message = Arc::new(Message::text("hello".to_owned()));
+        for _worker in 0..2 {
+            let outgoing = Outgoing::new(Arc::clone(&message));
+            for _session in 0..2 {
+                let translated = outgoing.translated(&translate).expect("translated");
+                assert_eq!(translated.bytes(Wire::Frames(Version::V4)), &b"\x82\x05HELLO"[..]);
+                assert_eq!(translated.size(), 5);
+            }
+        }
+        assert_eq!(times.get(), 1);
+        let untold = Outgoing::new(Arc::new(Message::text("untold".to_owned())));
+        assert!(untold.translated(&translate).is_none());
     }
 }
