@@ -31,9 +31,12 @@ fn the_stock_client_of_then_among_those_of_today() {
 
 #[test]
 fn a_page_of_another_origin_by_scripts_and_without() {
-    let edge = Edge::start(&hub_only("origins: ['*']"));
-    let url = format!("http://localhost:{}", edge.http().port());
-    Script::start("jsonp.mjs", &[("URL", &url)]).finish();
+    // A browser offers to compress, and does it also with what is short.
+    for compress in ["", "\ncompress: 1B"] {
+        let edge = Edge::start(&hub_only(&format!("origins: ['*']{compress}")));
+        let url = format!("http://localhost:{}", edge.http().port());
+        Script::start("jsonp.mjs", &[("URL", &url)]).finish();
+    }
 }
 
 #[test]

@@ -23,6 +23,8 @@ mod drain;
 mod http;
 /// Bad input and its answer: requests, payloads, packets.
 mod hub_bad_input;
+/// Compressed messages on WebSockets.
+mod hub_deflate;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
 /// What the application decides about clients, and what happens while it is away.

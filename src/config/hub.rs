@@ -18,6 +18,7 @@ pub fn read(section: &Section<'_>) -> Hub {
         ping_interval: ping.value("interval", deadline),
         ping_timeout: ping.value("timeout", deadline),
         connect_timeout: section.value("connect_timeout", deadline),
+        compress_above: section.written("compress").map(|_| compress(&section.section("compress"))),
         limits: limits(&section.section("limits")),
         drain_over: section.section("drain").value("over", duration),
         hooks: hooks(&section.section("hooks")),
@@ -93,6 +94,10 @@ fn limits(section: &Section<'_>) -> HubLimits {
         handshakes: section.value("handshakes", rate),
         memory: section.value("memory", memory),
     }
+}
+
+fn compress(section: &Section<'_>) -> usize {
+    section.value("above", |text| bytes(text, 1, MEMORY_MAX))
 }
 
 fn memory(text: &str) -> Result<MemoryMax, String> {

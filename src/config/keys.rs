@@ -294,6 +294,12 @@ static HUB: &[Key] = &[
         Some("45s"),
         "From the handshake to the first namespace.",
     ),
+    key(
+        "compress",
+        Kind::Short("above", COMPRESS),
+        None,
+        "Compresses messages on WebSockets of clients that offer it; left out, none is.",
+    ),
     key("limits", Kind::Object(HUB_LIMITS), None, "What one client may take."),
     key("drain", Kind::Object(DRAIN), None, "How clients are sent away when the process stops."),
     key(
@@ -367,6 +373,9 @@ static HUB_LIMITS: &[Key] = &[
     ),
     later("per_user"),
 ];
+
+static COMPRESS: &[Key] =
+    &[key("above", Kind::Size, Some("1KiB"), "Messages of fewer bytes are sent as they are.")];
 
 static DRAIN: &[Key] = &[key(
     "over",

@@ -198,6 +198,8 @@ pub struct Hub {
     pub ping_timeout: Duration,
     /// From the engine's handshake to the first namespace joined.
     pub connect_timeout: Duration,
+    /// Messages of so many bytes and more are compressed; `None`: none is.
+    pub compress_above: Option<usize>,
     pub limits: HubLimits,
     /// Over this time transports are closed when the process stops.
     pub drain_over: Duration,

@@ -182,6 +182,8 @@ impl Hub {
             ("handshakes", Yaml::text(self.limits.handshakes)),
             ("memory", self.limits.memory.yaml()),
         ]);
+        let compress = self.compress_above;
+        let compress = compress.map(|above| Yaml::map([("above", Yaml::text(bytes(above)))]));
         let namespaces =
             self.namespaces.iter().map(|namespace| (namespace.name.clone(), namespace.yaml()));
         Yaml::map([
@@ -200,6 +202,7 @@ impl Hub {
             ("hooks", self.hooks.yaml()),
             ("namespaces", Yaml::named(namespaces)),
         ])
+        .with("compress", compress)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::{
 use crate::limits::Rate;
 use crate::upstream::{Registry, Upstream};
 
-use super::engine::{Bounds, Origins, Settings, decode};
+use super::engine::{Bounds, Deflate, Origins, Settings, decode};
 use super::meter::Allowance;
 use super::rules::Rules;
 
@@ -74,6 +74,7 @@ impl Policy {
                 any: hub.origins.iter().any(|origin| origin == "*"),
                 allowed: allowed.collect(),
             },
+            deflate: hub.compress_above.map(|above| Deflate { above }),
             bounds: bounds(&hub.limits),
         };
         let namespaces = hub.namespaces.iter().map(|namespace| {

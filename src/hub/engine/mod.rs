@@ -5,6 +5,7 @@
 //! made them, requests for them are brought there.
 
 mod admission;
+mod deflate;
 mod echo;
 pub mod frame;
 mod handshake;
@@ -38,6 +39,7 @@ use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
 pub use admission::{Admission, Bounds};
+pub use deflate::Deflate;
 pub use echo::serve as echo;
 pub use frame::FrameError;
 pub use handshake::Handshake;
@@ -86,6 +88,8 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
+    /// What is agreed with clients that offer it; `None`: nothing.
+    pub deflate: Option<Deflate>,
     pub bounds: Bounds,
     /// Headers of the handshake that are kept with the session; `None`: nothing is.
     pub remember: Option<Vec<HeaderName>>,
@@ -102,6 +106,7 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             origins: Origins::default(),
+            deflate: None,
             bounds: Bounds::default(),
             remember: None,
         }

@@ -189,7 +189,7 @@ impl Translator<'_> {
                 match self.into.get(key..value) {
                     Some(b"\xac_placeholder") => placeholder = written == Some(&[0xc3]),
                     Some(b"\xa3num") => {
-                        number = written.and_then(|written| written.first()).copied()
+                        number = written.and_then(|written| written.first()).copied();
                     }
                     _ => (),
                 }

@@ -69,7 +69,7 @@ impl<'a> Fields<'a> {
         for _ in 0..reader.map()? {
             match reader.text()? {
                 "type" => {
-                    fields.kind = Some(reader.unsigned()?.try_into().map_err(|_error| Malformed)?)
+                    fields.kind = Some(reader.unsigned()?.try_into().map_err(|_error| Malformed)?);
                 }
                 "nsp" => fields.namespace = Some(reader.text()?),
                 // An id that is undefined is none; nil is not an id.
@@ -125,8 +125,11 @@ mod tests {
 
     use super::*;
 
+    /// Bytes, text, attachments.
+    type Written = (&'static [u8], &'static str, &'static [&'static [u8]]);
+
     /// What `socket.io-msgpack-parser` 3.0.2 has written, and what it comes to.
-    const WRITTEN: [(&[u8], &str, &[&[u8]]); 5] = [
+    const WRITTEN: [Written; 5] = [
         (b"\x83\xa4type\x00\xa4data\xd4\x00\x00\xa3nsp\xa1/", "0/,", &[]),
         (b"\x82\xa4type\x01\xa3nsp\xa1/", "1/,", &[]),
         (
