@@ -9,6 +9,8 @@ mod journal;
 mod meter;
 mod msgpack;
 mod namespace;
+#[cfg(test)]
+mod opinions;
 mod outbox;
 mod packet;
 mod partial;
