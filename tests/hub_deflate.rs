@@ -1,13 +1,14 @@
-//! Compressed messages on WebSockets.
+//! Compressed messages, on WebSockets and in answers to polls.
 
 use std::io::{Read as _, Write as _};
 
+use flate2::read::GzDecoder;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 use crate::harness::Edge;
 use crate::harness::client::Upgraded;
 use crate::harness::node::Script;
-use crate::harness::socketio::{UPGRADE, hub, hub_only, metric};
+use crate::harness::socketio::{Line as _, Poller, UPGRADE, hub, hub_only, metric};
 
 const OFFER: &str = "permessage-deflate; client_max_window_bits";
 const AGREED: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
@@ -192,6 +193,33 @@ fn a_reload_leaves_what_was_agreed() {
     after.send(0x81, event(5000).as_bytes());
     assert_eq!(after.frame().0, 0x81);
     assert_eq!(raw.compressed(), event(5000).into_bytes());
+}
+
+#[test]
+fn answers_to_polls_are_compressed_for_who_takes_it() {
+    for (settings, encoding, packed) in [
+        ("compress: 100B", "deflate, gzip;q=0.8", true),
+        ("compress: 100B", "deflate", false),
+        ("compress: 100B", "gzip;q=0", false),
+        ("compress: 1MB", "gzip", false),
+        ("", "gzip", false),
+    ] {
+        let edge = Edge::start(&hub_only(settings));
+        let mut poller = Poller::open(&edge);
+        poller.enter("/");
+        poller.say(&event(5000));
+        let path = poller.path().to_owned();
+        let answer = poller.get.ask("GET", &path, &[("Accept-Encoding", encoding)], b"");
+        assert_eq!(answer.header("content-encoding"), packed.then_some("gzip"), "{encoding}");
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=UTF-8"));
+        let mut body = Vec::new();
+        if packed {
+            GzDecoder::new(answer.body.as_slice()).read_to_end(&mut body).expect("gzip");
+        } else {
+            body = answer.body;
+        }
+        assert_eq!(body, event(5000).into_bytes());
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod drain;
 mod http;
 /// Bad input and its answer: requests, payloads, packets.
 mod hub_bad_input;
-/// Compressed messages on WebSockets.
+/// Compressed messages, on WebSockets and in answers to polls.
 mod hub_deflate;
 /// WebSocket frames, right and wrong.
 mod hub_frames;

@@ -298,7 +298,7 @@ static HUB: &[Key] = &[
         "compress",
         Kind::Short("above", COMPRESS),
         None,
-        "Compresses messages on WebSockets of clients that offer it; left out, none is.",
+        "Compresses what clients are sent, if they take it; left out, nothing is.",
     ),
     key("limits", Kind::Object(HUB_LIMITS), None, "What one client may take."),
     key("drain", Kind::Object(DRAIN), None, "How clients are sent away when the process stops."),
@@ -375,7 +375,7 @@ static HUB_LIMITS: &[Key] = &[
 ];
 
 static COMPRESS: &[Key] =
-    &[key("above", Kind::Size, Some("1KiB"), "Messages of fewer bytes are sent as they are.")];
+    &[key("above", Kind::Size, Some("1KiB"), "What has fewer bytes is sent as it is.")];
 
 static DRAIN: &[Key] = &[key(
     "over",

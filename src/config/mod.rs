@@ -198,7 +198,7 @@ pub struct Hub {
     pub ping_timeout: Duration,
     /// From the engine's handshake to the first namespace joined.
     pub connect_timeout: Duration,
-    /// Messages of so many bytes and more are compressed; `None`: none is.
+    /// What has so many bytes or more is compressed; `None`: nothing is.
     pub compress_above: Option<usize>,
     pub limits: HubLimits,
     /// Over this time transports are closed when the process stops.

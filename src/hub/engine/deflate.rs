@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
-use http::header::SEC_WEBSOCKET_EXTENSIONS;
+use flate2::{Compress, Compression, Crc, Decompress, FlushCompress, FlushDecompress, Status};
+use http::header::{ACCEPT_ENCODING, SEC_WEBSOCKET_EXTENSIONS};
 use http::{HeaderMap, HeaderValue};
 
 use super::frame::FrameError;
@@ -17,6 +17,35 @@ use super::frame::FrameError;
 pub struct Deflate {
     /// Messages of fewer bytes are sent as they are.
     pub above: usize,
+}
+
+impl Deflate {
+    /// The body of an answer to a poll, if it is large enough and becomes smaller (RFC 1952).
+    pub fn gzip(self, body: &[u8]) -> Option<Vec<u8>> {
+        if body.len() < self.above {
+            return None;
+        }
+        let mut crc = Crc::new();
+        crc.update(body);
+        let mut into = b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec();
+        DEFLATE.with_borrow_mut(|deflate| {
+            deflate.reset();
+            feed(deflate, body, FlushCompress::Finish, &mut into)
+        })?;
+        into.extend(crc.sum().to_le_bytes());
+        into.extend(crc.amount().to_le_bytes());
+        (into.len() < body.len()).then_some(into)
+    }
+}
+
+/// Whether a client takes an answer that is compressed so (RFC 9110 §12.5.3).
+pub fn takes_gzip(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|word| {
+        let (name, weight) = word.split_once(';').unwrap_or((word, ""));
+        let weight = weight.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
+        name.trim().eq_ignore_ascii_case("gzip") && weight.is_ok_and(|weight| weight > 0.0)
+    })
 }
 
 /// Takes up what a client offers, if it is `wanted`, in the answer that begins its WebSocket.
@@ -261,6 +290,33 @@ mod tests {
         assert_eq!(inflate(&bomb, 1_000_000), Err(FrameError::TooLarge));
         assert_eq!(inflate(&bomb, 9_999_999), Err(FrameError::TooLarge));
         assert_eq!(inflate(&bomb, 10_000_000).map(|data| data.len()), Ok(10_000_000));
+    }
+
+    #[test]
+    fn answers_are_compressed_for_who_takes_them() {
+        for (line, takes) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("br;q=1, gzip ; q=0", false),
+            ("gzip;q=x", false),
+            ("deflate", false),
+            ("", false),
+        ] {
+            let line = HeaderValue::from_static(line);
+            assert_eq!(
+                takes_gzip(&[(ACCEPT_ENCODING, line.clone())].into_iter().collect()),
+                takes,
+                "{line:?}"
+            );
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+        let deflate = Deflate { above: 100 };
+        assert_eq!(deflate.gzip(&[b'x'; 99]), None);
+        let packed = deflate.gzip(&[b'x'; 1000]).expect("smaller");
+        let mut read = Vec::new();
+        let mut reader = flate2::read::GzDecoder::new(packed.as_slice());
+        std::io::Read::read_to_end(&mut reader, &mut read).expect("a right checksum");
+        assert_eq!(read, [b'x'; 1000]);
     }
 
     proptest! {

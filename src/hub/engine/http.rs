@@ -122,7 +122,11 @@ impl Engine {
                     (&Method::GET, Asked::WebSocket, true) => {
                         self.begin_upgrade(id, &query, request).await
                     }
-                    (&Method::GET, Asked::Polling, false) => self.get(id, &query).await,
+                    (&Method::GET, Asked::Polling, false) => {
+                        let gzip = self.settings.borrow().deflate;
+                        let gzip = gzip.filter(|_| deflate::takes_gzip(request.headers()));
+                        self.get(id, &query, gzip).await
+                    }
                     (&Method::POST, Asked::Polling, false) => {
                         self.take_post(id, &query, request).await
                     }
@@ -187,7 +191,12 @@ impl Engine {
         Ok(Arrival { version, address: client.address, base64, handshake, seat })
     }
 
-    async fn get(self: &Rc<Self>, id: Id, query: &Query) -> Result<Response, Refusal> {
+    async fn get(
+        self: &Rc<Self>,
+        id: Id,
+        query: &Query,
+        gzip: Option<Deflate>,
+    ) -> Result<Response, Refusal> {
         let ticket = self.ticket();
         let (reply, answer) = oneshot::channel();
         self.ask(id, Ask::Poll { id, version: query.version, ticket, reply })?;
@@ -195,7 +204,20 @@ impl Engine {
         // Answered at the latest by the next ping.
         let answer = answer.await;
         watch.answered = true;
-        respond(answer.map_err(|_gone| Refusal::UnknownSession)?, query.jsonp.as_deref())
+        let answer = answer.map_err(|_gone| Refusal::UnknownSession)?;
+        let packed = match &answer {
+            Answer::Payload(payload, _) if query.jsonp.is_none() => {
+                gzip.and_then(|gzip| gzip.gzip(payload))
+            }
+            _ => None,
+        };
+        let mut response = respond(answer, query.jsonp.as_deref())?;
+        if let Some(body) = packed {
+            *response.body_mut() = Bytes::from(body).into();
+            let gzip = HeaderValue::from_static("gzip");
+            response.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+        }
+        Ok(response)
     }
 
     async fn take_post(

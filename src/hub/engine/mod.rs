@@ -88,7 +88,7 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
-    /// What is agreed with clients that offer it; `None`: nothing.
+    /// How messages are compressed for clients that take it; `None`: not at all.
     pub deflate: Option<Deflate>,
     pub bounds: Bounds,
     /// Headers of the handshake that are kept with the session; `None`: nothing is.
