@@ -9,7 +9,6 @@ mod journal;
 mod meter;
 mod msgpack;
 mod namespace;
-#[cfg(test)]
 mod opinions;
 mod outbox;
 mod packet;
