@@ -27,6 +27,8 @@ mod hub_admin_ui;
 mod hub_api;
 /// Bad input and its answer: requests, payloads, packets.
 mod hub_bad_input;
+/// Compressed messages, on WebSockets and in answers to polls.
+mod hub_deflate;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
 /// What the application decides about clients, and what happens while it is away.
@@ -39,6 +41,8 @@ mod hub_limits;
 mod hub_old_clients;
 /// Whose pages may use the hub.
 mod hub_origins;
+/// Clients that write msgpack among those that write JSON.
+mod hub_parsers;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
 /// Members of watched rooms hear who comes and goes, and may ask who is there.

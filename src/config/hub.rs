@@ -19,6 +19,7 @@ pub fn read(section: &Section<'_>) -> Hub {
         ping_interval: ping.value("interval", deadline),
         ping_timeout: ping.value("timeout", deadline),
         connect_timeout: section.value("connect_timeout", deadline),
+        compress_above: section.written("compress").map(|_| compress(&section.section("compress"))),
         limits: limits(&section.section("limits")),
         recovery: section.written("recovery").map(|_| recovery(&section.section("recovery"))),
         drain_over: section.section("drain").value("over", duration),
@@ -107,6 +108,10 @@ fn recovery(section: &Section<'_>) -> Recovery {
         bytes: section.value("bytes", |text| bytes(text, 4 << 10, MEMORY_MAX)),
         sessions: section.value("sessions", at_least_one),
     }
+}
+
+fn compress(section: &Section<'_>) -> usize {
+    section.value("above", |text| bytes(text, 1, MEMORY_MAX))
 }
 
 fn memory(text: &str) -> Result<MemoryMax, String> {

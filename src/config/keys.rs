@@ -294,6 +294,12 @@ static HUB: &[Key] = &[
         Some("45s"),
         "From the handshake to the first namespace.",
     ),
+    key(
+        "compress",
+        Kind::Short("above", COMPRESS),
+        None,
+        "Compresses what clients are sent, if they take it; left out, nothing is.",
+    ),
     key("limits", Kind::Object(HUB_LIMITS), None, "What one client may take."),
     key(
         "recovery",
@@ -391,6 +397,9 @@ static HUB_LIMITS: &[Key] = &[
     ),
     later("per_user"),
 ];
+
+static COMPRESS: &[Key] =
+    &[key("above", Kind::Size, Some("1KiB"), "What has fewer bytes is sent as it is.")];
 
 static RECOVERY: &[Key] = &[
     key("for", Kind::Duration, Some("2m"), "How long a client may be away."),

@@ -201,6 +201,8 @@ pub struct Hub {
     pub ping_timeout: Duration,
     /// From the engine's handshake to the first namespace joined.
     pub connect_timeout: Duration,
+    /// What has so many bytes or more is compressed; `None`: nothing is.
+    pub compress_above: Option<usize>,
     pub limits: HubLimits,
     /// `None`: who was away begins anew.
     pub recovery: Option<Recovery>,

@@ -183,6 +183,8 @@ impl Hub {
             ("memory", self.limits.memory.yaml()),
         ]);
         let recovery = self.recovery.as_ref().map(Recovery::yaml);
+        let compress = self.compress_above;
+        let compress = compress.map(|above| Yaml::map([("above", Yaml::text(bytes(above)))]));
         let namespaces =
             self.namespaces.iter().map(|namespace| (namespace.name.clone(), namespace.yaml()));
         Yaml::map([
@@ -201,6 +203,7 @@ impl Hub {
             ("hooks", self.hooks.yaml()),
             ("namespaces", Yaml::named(namespaces)),
         ])
+        .with("compress", compress)
         .with("recovery", recovery)
         .with("admin_ui", self.admin_ui.as_ref().map(AdminUi::yaml))
     }

@@ -19,6 +19,7 @@ use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
 use super::meter::{Allowance, Meter, Verdict};
+use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
@@ -78,6 +79,8 @@ pub struct Client {
     partial: RefCell<Option<Box<Partial>>>,
     /// Whether the engine will remind of the partial packet.
     watched: Cell<bool>,
+    /// Has said something, which showed how it writes.
+    spoke: Cell<bool>,
     meter: Meter,
 }
 
@@ -258,7 +261,7 @@ impl Clients {
 
     fn take_text(&self, session: &Rc<Session>, text: &str) -> Result<(), Malformed> {
         let Some(client) = self.client(session) else { return Ok(()) };
-        if client.partial.borrow().is_some() {
+        if client.partial.borrow().is_some() || client.is_packed(session, false) {
             return Err(Malformed);
         }
         let head = Head::parse(text)?;
@@ -276,6 +279,10 @@ impl Clients {
 
     fn take_part(&self, session: &Rc<Session>, data: &[u8]) -> Result<(), Malformed> {
         let Some(client) = self.client(session) else { return Ok(()) };
+        if client.is_packed(session, msgpack::is_packet(data)) {
+            let (text, parts) = msgpack::read(data)?;
+            return self.take_packet(session, &client, &Head::parse(&text)?, parts);
+        }
         let partial = client.partial.take().ok_or(Malformed)?;
         let max = self.limits.get().map_or(0, |limits| limits.message_max);
         match partial.fill(data, max) {
@@ -450,6 +457,15 @@ impl Clients {
 }
 
 impl Client {
+    /// Whether the client writes msgpack, which its first message shows for good.
+    fn is_packed(&self, session: &Session, shown: bool) -> bool {
+        // Old clients are spoken to before they have shown anything.
+        if !self.spoke.replace(true) && shown && session.version == Version::V4 {
+            session.translate();
+        }
+        session.is_translated()
+    }
+
     pub(super) fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
         let sockets = self.sockets.borrow();
         sockets.iter().find(|socket| socket.namespace.name.as_ref() == namespace).cloned()
@@ -518,6 +534,10 @@ impl Above for Clients {
             // Another one since, which has its time.
             Some(_) => session.remind_later(),
         }
+    }
+
+    fn translate(&self, text: &str, parts: &[Bytes]) -> Option<Vec<u8>> {
+        msgpack::write(text, parts)
     }
 
     fn is_congested(&self, waker: &Waker) -> bool {

@@ -14,7 +14,7 @@ use crate::exchange::query::decode;
 use crate::limits::Rate;
 use crate::upstream::{Registry, Upstream};
 
-use super::engine::{Bounds, Origins, Settings};
+use super::engine::{Bounds, Deflate, Origins, Settings};
 use super::meter::Allowance;
 use super::recovery::RecoveryPolicy;
 use super::rules::Rules;
@@ -82,6 +82,7 @@ impl Policy {
                 any: hub.origins.iter().any(|origin| origin == "*"),
                 allowed: allowed.collect(),
             },
+            deflate: hub.compress_above.map(|above| Deflate { above }),
             bounds: bounds(&hub.limits),
         };
         let namespaces = hub.namespaces.iter().map(|namespace| {

@@ -5,6 +5,7 @@
 //! made them, requests for them are brought there.
 
 mod admission;
+mod deflate;
 mod echo;
 pub mod frame;
 mod handshake;
@@ -28,6 +29,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use ::http::header::HeaderName;
+use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -37,6 +39,7 @@ use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
 pub use admission::{Admission, Bounds};
+pub use deflate::Deflate;
 pub use echo::serve as echo;
 pub use frame::FrameError;
 pub use handshake::Handshake;
@@ -63,6 +66,9 @@ pub trait Above {
     fn settle(&self, session: &Rc<Session>);
     /// Called once for each `Session::remind_later`.
     fn remind(&self, session: &Rc<Session>);
+    /// A message in the other language of this layer, for sessions that speak it
+    /// (`Session::translate`); `None` if it cannot be said there.
+    fn translate(&self, text: &str, parts: &[Bytes]) -> Option<Vec<u8>>;
     /// True if nothing should be read for now; the waker is called when that changes.
     fn is_congested(&self, waker: &Waker) -> bool;
 }
@@ -81,6 +87,8 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
+    /// How messages are compressed for clients that take it; `None`: not at all.
+    pub deflate: Option<Deflate>,
     pub bounds: Bounds,
     /// Headers of the handshake that are kept with the session; `None`: nothing is.
     pub remember: Option<Vec<HeaderName>>,
@@ -97,6 +105,7 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             origins: Origins::default(),
+            deflate: None,
             bounds: Bounds::default(),
             remember: None,
         }
