@@ -15,6 +15,8 @@ mod router;
 mod hub;
 mod proxy;
 mod redirect;
+// Who is asking.
+mod auth;
 // The other wire.
 mod next;
 mod upstream;

@@ -49,6 +49,7 @@ fn every_file_is_judged_as_it_says() {
     let mut cases: Vec<_> = fs::read_dir(project("tests/golden"))
         .expect("the folder")
         .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "yaml"))
         .collect();
     cases.sort();
     assert!(cases.len() >= 25, "{} cases", cases.len());

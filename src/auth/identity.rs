@@ -1,0 +1,120 @@
+//! Who somebody is, or why that is not known; pure.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// A user, as one session of the application's vouches for.
+#[derive(Clone, PartialEq)]
+pub struct Identity {
+    pub user: String,
+    /// Which of the user's sessions; never what opens it.
+    pub session: String,
+    /// Milliseconds since 1970; `None`: until it is asked about again.
+    pub expires_at: Option<i64>,
+    /// What else is known of the user.
+    pub claims: Map<String, Value>,
+}
+
+/// Why nobody is identified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denial {
+    /// Nothing was shown.
+    Missing,
+    /// A statement about what was shown; the word is for the log.
+    Refused(&'static str),
+    /// A statement about us: it may be right, and cannot be said now.
+    Temporary(&'static str),
+    /// What the operator wrote does not fit what is there. Nobody is let in.
+    Misconfigured(&'static str),
+}
+
+impl Denial {
+    pub const MALFORMED: Self = Self::Refused("malformed");
+    pub const EXPIRED: Self = Self::Refused("expired");
+    pub const UNKNOWN: Self = Self::Refused("unknown_session");
+    pub const NO_USER: Self = Self::Refused("missing_user_id");
+
+    /// The stable word for logs and metrics.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Missing => "no_credential",
+            Self::Refused(reason) | Self::Temporary(reason) | Self::Misconfigured(reason) => reason,
+        }
+    }
+
+    /// True if asking again may end otherwise.
+    pub fn is_temporary(self) -> bool {
+        matches!(self, Self::Temporary(_) | Self::Misconfigured(_))
+    }
+}
+
+/// Names of users go into rooms, logs and headers.
+const USER_MAX: usize = 256;
+/// Nobody's session lasts longer: a number in the wrong unit does.
+const AHEAD_MAX: i64 = 400 * 86_400_000;
+/// 2015: before there was any of these libraries.
+const EARLIEST: i64 = 1_420_070_400_000;
+
+impl Identity {
+    /// Refuses an id that is empty, long or strange.
+    pub fn new(user: &str, session: &str, expires_at: Option<i64>) -> Result<Self, Denial> {
+        if user.is_empty() {
+            return Err(Denial::NO_USER);
+        }
+        if user.len() > USER_MAX || user.chars().any(char::is_control) {
+            return Err(Denial::Refused("bad_user_id"));
+        }
+        let (user, session) = (user.to_owned(), session.to_owned());
+        Ok(Self { user, session, expires_at, claims: Map::new() })
+    }
+
+    /// What a template or the application calls `user.FIELD`.
+    pub fn field(&self, name: &str) -> Option<String> {
+        match (name, self.claims.get(name)) {
+            ("id", _) => Some(self.user.clone()),
+            (_, Some(Value::String(text))) => Some(text.clone()),
+            (_, Some(value @ (Value::Number(_) | Value::Bool(_)))) => Some(value.to_string()),
+            _ => None,
+        }
+    }
+
+    /// As hooks are told: the id, and whatever else is known.
+    pub fn to_json(&self) -> Value {
+        let mut all = self.claims.clone();
+        all.insert("id".to_owned(), Value::String(self.user.clone()));
+        Value::Object(all)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {:?} until {:?}", self.user, self.expires_at)
+    }
+}
+
+/// Refuses an end that no library writes, which is one in the wrong unit.
+pub fn plausible(expires_at: i64, now: i64) -> Result<(), Denial> {
+    if expires_at < EARLIEST || expires_at > now.saturating_add(AHEAD_MAX) {
+        return Err(Denial::Misconfigured("implausible_expiry"));
+    }
+    Ok(())
+}
+
+/// A user's id as JSON has it: a text, or a whole number that JavaScript can count to.
+pub fn user_of(value: &Value) -> Option<String> {
+    const EXACT: u64 = 1 << 53;
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => {
+            let number = number.as_i64().filter(|number| number.unsigned_abs() <= EXACT)?;
+            Some(number.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The value at a path like `passport.user`.
+pub fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(value, |value, step| value.get(step))
+}
