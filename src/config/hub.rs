@@ -11,7 +11,7 @@ use super::{
     Relay, RoomPattern, Rule, Template, TemplatePart,
 };
 
-pub fn read(section: &Section<'_>) -> Hub {
+pub fn read(section: &Section<'_>, providers: &[&str]) -> Hub {
     let ping = section.section("ping");
     Hub {
         path: section.value("path", path),
@@ -27,7 +27,7 @@ pub fn read(section: &Section<'_>) -> Hub {
         admin_ui: section
             .written("admin_ui")
             .map(|_| admin_ui::read(&section.section("admin_ui"), &section.names("namespaces"))),
-        namespaces: namespaces(section),
+        namespaces: namespaces(section, providers),
     }
 }
 
@@ -133,7 +133,7 @@ const PROCESS_MIN: u64 = 8 << 20;
 /// Held in memory for each client.
 const MEMORY_MAX: usize = 1 << 30;
 
-fn namespaces(section: &Section<'_>) -> Vec<Namespace> {
+fn namespaces(section: &Section<'_>, providers: &[&str]) -> Vec<Namespace> {
     let named = section.names("namespaces");
     if named.is_empty() && section.written("namespaces").is_none_or(Field::is_map) {
         section.refuse_lack(
@@ -141,28 +141,25 @@ fn namespaces(section: &Section<'_>) -> Vec<Namespace> {
         );
     }
     let keys = section.keys("namespaces");
-    named.iter().map(|named| namespace(named, &Section::of(&named.field, keys))).collect()
+    let one = |named: &Named<'_>| namespace(named, &Section::of(&named.field, keys), providers);
+    named.iter().map(one).collect()
 }
 
-fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
+fn namespace(named: &Named<'_>, section: &Section<'_>, providers: &[&str]) -> Namespace {
     if let Err(what) = namespace_name(named.name) {
         named.field.refuse_key(what);
     }
     if section.written("auth").is_none() {
         section.refuse_lack("has no auth; write auth: none to let everybody in");
     }
-    for provider in section.written("auth").map(Field::items).unwrap_or_default() {
-        provider.read(|text| match text {
-            "none" => Ok(()),
-            _ => Err(format!("no session provider is called {text:?}; only none is built yet")),
-        });
-    }
-    let join = section.list("join", |text| template(text, When::Connect));
+    let auth = auth(section, providers);
+    let users = auth != NamespaceAuth::Anyone;
+    let join = section.list("join", |text| template(text, When::Connect, users));
     let presence = section.list("presence", RoomPattern::parse);
-    let (events, otherwise) = events(section, &join, &presence);
+    let (events, otherwise) = events(section, &join, &presence, users);
     Namespace {
         name: named.name.to_owned(),
-        auth: NamespaceAuth::Anyone,
+        auth,
         join,
         presence,
         connect: section.get("connect", hook),
@@ -170,6 +167,37 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
         events,
         otherwise,
     }
+}
+
+/// Providers by name, or everybody.
+pub fn auth(section: &Section<'_>, providers: &[&str]) -> NamespaceAuth {
+    let items = section.written("auth").map(Field::items).unwrap_or_default();
+    let known = items.iter().filter_map(|item| item.read(|text| Ok(text.to_owned())).zip(Some(item)));
+    let known: Vec<_> = known.collect();
+    if let [(only, _)] = known.as_slice()
+        && only == "none"
+    {
+        return NamespaceAuth::Anyone;
+    }
+    for (name, item) in &known {
+        if name == "none" {
+            item.refuse("stands alone: it is everybody, also whom no provider knows");
+        } else if !providers.contains(&name.as_str()) {
+            let near = super::problem::nearest(name, providers.iter().copied());
+            let instead = near.map_or_else(
+                || "write it below auth, or none".to_owned(),
+                |near| format!("did you mean {near:?}?"),
+            );
+            item.refuse(format!("no session provider is called {name:?}; {instead}"));
+        }
+    }
+    if let Some(field) = section.written("auth").filter(|field| field.is_empty_list()) {
+        field.refuse("is nobody; write a provider's name, or none for everybody");
+    }
+    if known.is_empty() {
+        return NamespaceAuth::Anyone;
+    }
+    NamespaceAuth::Users(known.into_iter().map(|(name, _)| name).collect())
 }
 
 pub fn namespace_name(name: &str) -> Result<(), String> {
@@ -185,7 +213,12 @@ pub fn namespace_name(name: &str) -> Result<(), String> {
 
 type Events = (Vec<(String, EventRule)>, Option<EventRule>);
 
-fn events(section: &Section<'_>, joined: &[Template], presence: &[RoomPattern]) -> Events {
+fn events(
+    section: &Section<'_>,
+    joined: &[Template],
+    presence: &[RoomPattern],
+    users: bool,
+) -> Events {
     let Some(field) = section.written("events") else { return (Vec::new(), None) };
     if field.is_word("deny") {
         return (Vec::new(), Some(Rule::Deny.into()));
@@ -195,7 +228,7 @@ fn events(section: &Section<'_>, joined: &[Template], presence: &[RoomPattern]) 
         if RESERVED.contains(&name) {
             field.refuse_key("is a name that Socket.IO keeps for itself; no client can send it");
         }
-        let Some(rule) = rule(&field, section, joined, presence) else { continue };
+        let Some(rule) = rule(&field, section, joined, presence, users) else { continue };
         if name == "presence" && !presence.is_empty() && matches!(rule.rule, Rule::Relay(_)) {
             field.refuse_key("is what the hub itself tells here; a client could pretend");
         }
@@ -216,6 +249,7 @@ fn rule(
     namespace: &Section<'_>,
     joined: &[Template],
     presence: &[RoomPattern],
+    users: bool,
 ) -> Option<EventRule> {
     if field.is_word("deny") {
         return Some(Rule::Deny.into());
@@ -239,10 +273,10 @@ fn rule(
     }
     let (rate, max) = (section.get("rate", rate), section.get("max", bytes_of_event));
     let rule = match verbs.as_slice() {
-        ["relay"] => Some(Rule::Relay(relay(&section, joined))),
-        ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
-        ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
-        ["presence"] => section.get("presence", |text| watched(text, presence)).map(Rule::Presence),
+        ["relay"] => Some(Rule::Relay(relay(&section, joined, users))),
+        ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined), users))),
+        ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None, users))),
+        ["presence"] => section.get("presence", |text| watched(text, presence, users)).map(Rule::Presence),
         ["forward"] => section.get("forward", hook).map(Rule::Forward),
         [] => {
             section.refuse_lack(
@@ -259,8 +293,8 @@ fn rule(
 }
 
 /// The room of a `presence` rule.
-fn watched(text: &str, presence: &[RoomPattern]) -> Result<Template, String> {
-    let template = template(text, When::Event)?;
+fn watched(text: &str, presence: &[RoomPattern], users: bool) -> Result<Template, String> {
+    let template = template(text, When::Event, users)?;
     if presence.iter().any(|pattern| pattern.covers(&template)) {
         return Ok(template);
     }
@@ -271,17 +305,17 @@ fn bytes_of_event(text: &str) -> Result<usize, String> {
     bytes(text, 1, MEMORY_MAX)
 }
 
-fn relay(section: &Section<'_>, joined: &[Template]) -> Relay {
+fn relay(section: &Section<'_>, joined: &[Template], users: bool) -> Relay {
     let member = section.flag("member");
     let everyone = section.written("relay").is_some_and(|field| field.is_word("*"));
     let to = if everyone {
         Audience::Everyone
     } else {
         // A member of a room may speak to it, however it came in.
-        Audience::Rooms(rooms(section, "relay", (!member).then_some(joined)))
+        Audience::Rooms(rooms(section, "relay", (!member).then_some(joined), users))
     };
     let stamp = section.names("stamp").into_iter().filter_map(|Named { name, field }| {
-        Some((name.to_owned(), field.read(|text| template(text, When::Event))?))
+        Some((name.to_owned(), field.read(|text| template(text, When::Event, users))?))
     });
     let stamp = stamp.collect();
     Relay { to, stamp, volatile: section.flag("volatile"), echo: section.flag("echo"), member }
@@ -289,12 +323,17 @@ fn relay(section: &Section<'_>, joined: &[Template]) -> Relay {
 
 /// Rooms that an event names. Where `joined` is given, a client must not come into those: they are
 /// the ones that the server chooses for it.
-fn rooms(section: &Section<'_>, verb: &str, joined: Option<&[Template]>) -> Vec<Template> {
+fn rooms(
+    section: &Section<'_>,
+    verb: &str,
+    joined: Option<&[Template]>,
+    users: bool,
+) -> Vec<Template> {
     section.list(verb, |text| {
         if text == "*" {
             return Err("\"*\" stands alone, and only with relay".to_owned());
         }
-        let template = template(text, When::Event)?;
+        let template = template(text, When::Event, users)?;
         if template.has_client_data() {
             guard(&template, joined)?;
         }
@@ -342,11 +381,11 @@ enum When {
     Event,
 }
 
-fn template(text: &str, when: When) -> Result<Template, String> {
+fn template(text: &str, when: When, users: bool) -> Result<Template, String> {
     let template = Template::parse(text)?;
     for part in &template.parts {
         match part {
-            TemplatePart::User(field) => {
+            TemplatePart::User(field) if !users => {
                 return Err(format!(
                     "{{user.{field}}} is never known: with auth: none nobody is a user"
                 ));

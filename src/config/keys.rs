@@ -2,6 +2,8 @@
 //!
 //! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
 
+use super::auth::keys::PROVIDER;
+
 /// One key of a mapping.
 #[derive(Debug)]
 pub struct Key {
@@ -49,7 +51,7 @@ pub enum Kind {
     Later,
 }
 
-const fn key(
+pub const fn key(
     name: &'static str,
     kind: Kind,
     default: Option<&'static str>,
@@ -94,7 +96,12 @@ pub static FILE: &[Key] = &[
         "What the admin listener tells of the process.",
     ),
     key("shutdown", Kind::Object(SHUTDOWN), None, "How the process leaves."),
-    later("auth"),
+    key(
+        "auth",
+        Kind::Map("provider", &Kind::Object(PROVIDER)),
+        None,
+        "Whose sessions say who a client is, each under a name of yours.",
+    ),
 ];
 
 static LISTEN: &[Key] = &[
@@ -202,7 +209,7 @@ static SITE: &[Key] = &[
     later("errors"),
 ];
 
-static UPSTREAM: &[Key] = &[
+pub static UPSTREAM: &[Key] = &[
     key(
         "targets",
         Kind::List(&Kind::Target),
@@ -423,9 +430,9 @@ static DRAIN: &[Key] = &[key(
 static NAMESPACE: &[Key] = &[
     key(
         "auth",
-        Kind::Choice(&["none"]),
+        Kind::List(&Kind::Text),
         None,
-        "Who may connect; none is everybody. Must be written.",
+        "Who may connect: whom one of these providers knows; none is everybody. Must be written.",
     ),
     key(
         "join",

@@ -3,6 +3,7 @@
 //! `load` gives a whole `Config` or every problem of the file at once.
 
 mod admin_ui;
+mod auth;
 mod expand;
 mod field;
 mod file;
@@ -28,6 +29,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use auth::{
+    AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
+    JwtKeys, KeyValue, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source,
+    Unit,
+};
 pub use load::{admin_of, load};
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
@@ -50,6 +56,8 @@ pub struct Config {
     /// In the order written; the first one answers when SNI is absent.
     pub sites: Vec<Site>,
     pub hub: Option<Hub>,
+    /// Whose sessions are believed.
+    pub auth: Vec<Provider>,
     pub log: Log,
     /// Whether `GET /metrics` answers on the admin listener.
     pub metrics: bool,
@@ -307,9 +315,11 @@ pub struct Namespace {
 }
 
 /// Who may connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamespaceAuth {
     Anyone,
+    /// Whom one of these providers knows, asked in this order.
+    Users(Vec<String>),
 }
 
 /// What an event comes to, and how much of it one client may send.

@@ -36,7 +36,10 @@ impl Config {
             ("format", Yaml::text(self.log.format.word())),
             ("events", Yaml::texts(self.log.events.iter().map(|kind| kind.word()))),
         ]);
+        let auth = self.auth.iter().map(|provider| (provider.name.clone(), provider.yaml()));
+        let auth = (!self.auth.is_empty()).then(|| Yaml::named(auth));
         file.with("sites", sites)
+            .with("auth", auth)
             .with("hub", self.hub.as_ref().map(Hub::yaml))
             .with("log", Some(log))
             .with("metrics", Some(Yaml::map([("prometheus", Yaml::word(self.metrics))])))
@@ -118,7 +121,7 @@ impl Site {
 }
 
 impl Upstream {
-    fn yaml(&self) -> Yaml {
+    pub fn yaml(&self) -> Yaml {
         let targets = self.targets.iter().map(|target| match target {
             Target::Unix(path) => format!("unix:{}", absolute(path)),
             Target::Tcp(..) => target.to_string(),
@@ -247,13 +250,14 @@ impl Hooks {
 
 impl Namespace {
     fn yaml(&self) -> Yaml {
-        let auth = match self.auth {
-            NamespaceAuth::Anyone => "none",
+        let auth = match &self.auth {
+            NamespaceAuth::Anyone => Yaml::text("none"),
+            NamespaceAuth::Users(providers) => Yaml::texts(providers),
         };
         let rules = self.events.iter().map(|(name, rule)| (name.clone(), rule.yaml()));
         let otherwise = self.otherwise.iter().map(|rule| ("*".to_owned(), rule.yaml()));
         Yaml::map([
-            ("auth", Yaml::text(auth)),
+            ("auth", auth),
             ("join", Yaml::texts(&self.join)),
             ("presence", Yaml::texts(&self.presence)),
             ("events", Yaml::named(rules.chain(otherwise))),

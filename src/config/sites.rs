@@ -112,7 +112,7 @@ fn health(section: &Section<'_>) -> Health {
     health
 }
 
-fn url_path(text: &str) -> Result<String, String> {
+pub fn url_path(text: &str) -> Result<String, String> {
     if !text.starts_with('/') {
         return Err(format!("{text:?} is no path; write /{text}"));
     }

@@ -10,14 +10,16 @@ use super::section::{Section, choose};
 use super::units::{Cidr, address, count, deadline, duration, size};
 use super::{
     AccessTo, Admin, AdminAddress, Config, EventKind, Level, Limits, Listen, Log, LogFormat,
-    Shutdown, Timeouts, Tls, TlsVersion, hub, sites,
+    Shutdown, Timeouts, Tls, TlsVersion, auth, hub, sites,
 };
 
 /// The configuration, worth something only if there are no problems.
 pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>) {
     let reader = Reader::new(around);
     let file = Section::of(&reader.root(root), FILE);
-    let hub = file.written("hub").map(|_| hub::read(&file.section("hub")));
+    let auth = auth::read::read(&file);
+    let providers: Vec<_> = file.names("auth").iter().map(|named| named.name).collect();
+    let hub = file.written("hub").map(|_| hub::read(&file.section("hub"), &providers));
     let config = Config {
         listen: listen(&file.section("listen")),
         workers: workers(&file, around.cores),
@@ -27,6 +29,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
         timeouts: timeouts(&file.section("timeouts")),
         sites: sites::read(&file, hub.as_ref()),
         hub,
+        auth,
         log: log(&file.section("log")),
         metrics: file.section("metrics").flag("prometheus"),
         shutdown: Shutdown { grace: file.section("shutdown").value("grace", duration) },

@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 /// What is printed.
+#[derive(Clone)]
 pub enum Yaml {
     Map(Vec<(String, Self)>),
     List(Vec<Self>),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::config::{
-    self, AdminDoor, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret,
+    self, AdminDoor, Config, HostPattern, HubLimits, MemoryMax, RoomPattern, Secret,
     Template,
 };
 use crate::exchange::query::decode;
@@ -86,7 +86,6 @@ impl Policy {
             bounds: bounds(&hub.limits),
         };
         let namespaces = hub.namespaces.iter().map(|namespace| {
-            let NamespaceAuth::Anyone = namespace.auth;
             let policy = NamespacePolicy {
                 rules: rules(namespace),
                 join: namespace.join.clone(),
