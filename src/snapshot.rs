@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::auth::Auth;
 use crate::config::{Config, Timeouts};
 use crate::hub;
 use crate::router::Router;
@@ -17,6 +18,7 @@ pub struct Snapshot {
     router: Router,
     tls: Option<Acceptor>,
     hub: Option<Arc<hub::Policy>>,
+    auth: Arc<Auth>,
 }
 
 /// What a reload keeps.
@@ -31,6 +33,8 @@ pub struct Resident {
 pub enum CompileError {
     #[error("tls.certs: {0}")]
     Certificates(#[from] CertificateError),
+    #[error("{0}")]
+    Auth(String),
     #[error("tls: {0}")]
     Tls(#[from] crate::tls::TlsError),
 }
@@ -48,19 +52,20 @@ impl Snapshot {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
         let certificates = Certificates::read(&config.tls.certs, hosts)?;
+        let auth = Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
             .hub
             .as_ref()
-            .map(|hub| Arc::new(hub::Policy::compile(hub, &config, &resident.registry)));
+            .map(|hub| Arc::new(hub::Policy::compile(hub, &config, &resident.registry, &auth)));
         let has_certificate = |host: &str| certificates.covers(host);
-        let router = Router::compile(&config, hub.clone(), &resident.registry, &has_certificate);
+        let router = Router::compile(&config, (hub.clone(), Arc::clone(&auth)), &resident.registry, &has_certificate);
         let tls = if certificates.is_empty() {
             None
         } else {
             let deadline = config.timeouts.handshake;
             Some(Acceptor::compile(&config.tls, deadline, certificates, &resident.tickets)?)
         };
-        Ok(Self { config, generation, router, tls, hub })
+        Ok(Self { config, generation, router, tls, hub, auth })
     }
 
     pub fn config(&self) -> &Config {
@@ -82,6 +87,10 @@ impl Snapshot {
 
     pub fn hub(&self) -> Option<&Arc<hub::Policy>> {
         self.hub.as_ref()
+    }
+
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
     }
 
     pub fn connections_max(&self) -> usize {

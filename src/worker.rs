@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::error;
 
+use crate::auth;
 use crate::drain::Drain;
 use crate::exchange::Scheme;
 use crate::hub;
@@ -44,6 +45,7 @@ pub struct Shared {
     pub current: Current,
     pub hub: Arc<hub::Hub>,
     pub open: Open,
+    pub desk: mpsc::Sender<auth::Ask>,
 }
 
 /// The main thread sends few commands and waits while the queue is full.
@@ -86,11 +88,13 @@ async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) {
     let drain = Drain::default();
-    let Shared { current, hub, open } = shared;
+    let Shared { current, hub, open, desk } = shared;
     let policy = current.load().hub().cloned();
     let pools = Pools::new(&drain);
+    let users = auth::Local::new(desk);
     let local = Rc::new(Local {
-        hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), &pools, &drain),
+        hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), (&pools, &users), &drain),
+        users,
         pools,
         drain: drain.clone(),
     });

@@ -13,6 +13,8 @@ mod harness;
 mod admin;
 /// The example app in a real browser and with the stock Socket.IO client.
 mod app;
+/// The application's own sessions: who gets in, who stays, who is sent away.
+mod auth;
 /// The command line and what it says of a configuration.
 mod cli;
 /// proxy.yaml in, problems or the effective configuration out.

@@ -8,6 +8,7 @@ need() {
 }
 need cc "gcc libc6-dev"
 need openssl openssl
+need sqlite3 sqlite3
 if [ "${1:-}" != demo ]; then
     need chromium chromium
     need curl curl

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::identity::Denial;
+use super::seal::sha256_of;
 
 /// What some provider may read, and nothing else of a request.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Credentials {
     /// Names and values as they came, in their order.
     cookies: Vec<(String, Vec<u8>)>,
     bearer: Option<String>,
+    /// `auth.token` of a CONNECT.
+    token: Option<String>,
 }
 
 /// Which cookies are worth keeping.
@@ -59,7 +62,7 @@ impl Credentials {
         let lines = headers.get_all(COOKIE).iter().map(http::HeaderValue::as_bytes);
         let cookies = Self::of_lines(lines, wanted)?.cookies;
         let bearer = wanted.bearer.then(|| bearer(headers)).flatten();
-        Ok(Self { cookies, bearer })
+        Ok(Self { cookies, bearer, token: None })
     }
 
     pub fn of_lines<'a>(
@@ -75,17 +78,31 @@ impl Credentials {
                 }
             }
         }
-        if count > COOKIES_MAX { Err(TooMany) } else { Ok(Self { cookies, bearer: None }) }
+        if count > COOKIES_MAX { Err(TooMany) } else { Ok(Self { cookies, ..Self::default() }) }
     }
 
-    /// A token that came some other way.
-    pub fn of_token(token: &str) -> Self {
-        let bearer = (!token.is_empty() && token.len() <= CREDENTIAL_MAX).then(|| token.to_owned());
-        Self { cookies: Vec::new(), bearer }
+    /// With the token of a CONNECT.
+    pub fn with_token(&self, token: Option<&str>) -> Self {
+        let fits = |token: &&str| !token.is_empty() && token.len() <= CREDENTIAL_MAX;
+        Self { token: token.filter(fits).map(str::to_owned), ..self.clone() }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.cookies.is_empty() && self.bearer.is_none()
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// As it will be with the next request; `None` takes the cookie away.
+    pub fn set(&mut self, name: &str, value: Option<Vec<u8>>) {
+        let known = self.cookies.iter().any(|(known, _)| known == name);
+        match value {
+            None => self.cookies.retain(|(known, _)| known != name),
+            Some(value) if known => {
+                let same = self.cookies.iter_mut().filter(|(known, _)| known == name);
+                same.for_each(|(_, kept)| kept.clone_from(&value));
+            }
+            // A piece of one that is known, or nothing that anybody asked for.
+            Some(value) => self.cookies.push((name.to_owned(), value)),
+        }
     }
 
     /// True if a browser may have sent it by itself.
@@ -142,19 +159,21 @@ impl Credentials {
         Ok(Some(joined))
     }
 
-    /// Another client's, or this one's with another session.
-    pub fn each(&self, mut take: impl FnMut(&[u8])) {
-        for (name, value) in &self.cookies {
-            take(name.as_bytes());
-            take(value);
-        }
-        take(self.bearer.as_deref().unwrap_or_default().as_bytes());
+    /// The same for the same cookies and the same bearer token, and for no others.
+    pub fn digest(&self) -> [u8; 32] {
+        let cookies = self.cookies.iter().flat_map(|(name, value)| [name.as_bytes(), value]);
+        let bearer = self.bearer.as_deref().unwrap_or_default();
+        sha256_of(cookies.chain([bearer.as_bytes()]))
     }
 
-    /// As they must be passed on to whoever decides: one line.
-    pub fn cookie_line(&self) -> Option<Vec<u8>> {
+    /// Those of these names and their chunks, as whoever decides is sent them: one line.
+    pub fn cookie_line(&self, names: &[String]) -> Option<Vec<u8>> {
+        let wanted = Wanted { cookies: names.to_vec(), bearer: false };
+        let kept = self.cookies.iter().filter(|(name, value)| {
+            wanted.keeps(name) && !value.is_empty()
+        });
         let pair = |(name, value): &(String, Vec<u8>)| [name.as_bytes(), b"=", value].concat();
-        let pairs: Vec<_> = self.cookies.iter().map(pair).collect();
+        let pairs: Vec<_> = kept.map(pair).collect();
         (!pairs.is_empty()).then(|| pairs.join(&b"; "[..]))
     }
 }
@@ -269,7 +288,7 @@ mod tests {
         let shown = Credentials::read(&headers, &wanted).expect("few");
         assert_eq!(shown.cookie("other"), Ok(None));
         assert_eq!(shown.bearer(), Some("tok"));
-        assert_eq!(shown.cookie_line().as_deref(), Some(&b"s=2"[..]));
+        assert_eq!(shown.cookie_line(&["s".to_owned()]).as_deref(), Some(&b"s=2"[..]));
         assert_eq!(format!("{shown:?}"), "***");
         let crowd = "a=1; ".repeat(101);
         headers.append(COOKIE, HeaderValue::from_str(&crowd).expect("a line"));

@@ -1,11 +1,91 @@
 //! Who is asking: the application's own sessions, read.
+//!
+//! A worker finds and opens what its client showed; what takes a store is asked of the main
+//! thread's `Desk`, and remembered for a moment. What opens a session stays in here.
 
 mod claims;
+mod clock;
 mod credentials;
+mod desk;
+mod fetch;
 mod identity;
+mod jwks;
 mod keys;
 mod preset;
+mod provider;
+mod redis;
 mod seal;
+mod statement;
+mod store;
 mod time;
 #[cfg(test)]
 mod vectors;
+mod watch;
+mod worker;
+
+use std::sync::Arc;
+
+use crate::config::{Config, Source};
+use crate::upstream::{Registry, Upstream};
+
+pub use credentials::{Credentials, Wanted};
+pub use desk::{Ask, Desk, QUESTIONS};
+pub use identity::{Denial, Identity};
+pub use provider::{Digest, Provider};
+pub use watch::Suspicion;
+pub use worker::{Known, Local};
+
+/// All providers, compiled; part of the snapshot.
+#[derive(Debug, Default)]
+pub struct Auth {
+    providers: Vec<Arc<Provider>>,
+    wanted: Wanted,
+}
+
+impl Auth {
+    pub fn compile(config: &Config, registry: &Arc<Registry>) -> Result<Self, String> {
+        let upstream = |words| Upstream::compile(words, &config.timeouts, None, registry);
+        let mut providers = Vec::new();
+        for words in &config.auth {
+            let mut application = Vec::new();
+            if let crate::config::ProviderKind::Http(callback) = &words.kind {
+                application.extend(callback.to.iter().map(|words| (None, upstream(words))));
+                application.extend(config.sites.iter().filter_map(|site| {
+                    Some((Some(site.host.clone()), upstream(site.next.as_ref()?)))
+                }));
+            }
+            let provider = Provider::compile(words, application)
+                .map_err(|what| format!("auth.{}: the key {what}", words.name))?;
+            providers.push(Arc::new(provider));
+        }
+        let cookies = providers.iter().flat_map(|provider| provider.cookies());
+        let wanted = Wanted {
+            cookies: cookies.map(str::to_owned).collect(),
+            bearer: providers.iter().any(|provider| provider.reads(Source::Bearer)),
+        };
+        Ok(Self { providers, wanted })
+    }
+
+    pub fn providers(&self) -> &[Arc<Provider>] {
+        &self.providers
+    }
+
+    /// The providers of these names, in this order.
+    pub fn named(&self, names: &[String]) -> Vec<Arc<Provider>> {
+        let find = |name: &String| self.providers.iter().find(|known| *known.name == **name);
+        names.iter().filter_map(find).cloned().collect()
+    }
+
+    /// What a request shows that an answer may end; `None` if it shows nothing.
+    pub fn shown(&self, headers: &http::HeaderMap) -> Option<Credentials> {
+        if self.providers.is_empty() {
+            return None;
+        }
+        Credentials::read(headers, &self.wanted).ok().filter(Credentials::has_cookies)
+    }
+
+    /// What of a request's headers is worth keeping.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+}

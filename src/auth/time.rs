@@ -21,6 +21,18 @@ pub fn parse(text: &str) -> Option<i64> {
     Some((seconds - offset(zone)?) * 1000 + milliseconds)
 }
 
+/// `Thu, 01 Jan 1970 00:00:00 GMT`, with spaces or dashes in the date (RFC 6265 §5.1.1).
+pub fn parse_http(text: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] =
+        ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    let (_, rest) = text.split_once(' ')?;
+    let mut words = rest.split([' ', '-']).filter(|word| !word.is_empty());
+    let (day, month, year) = (words.next()?, words.next()?, words.next()?);
+    let month = month.to_ascii_lowercase();
+    let month = MONTHS.iter().position(|known| *known == month)? + 1;
+    parse(&format!("{year}-{month:02}-{day}T{}", words.next()?))
+}
+
 fn digits(text: &str) -> Option<i64> {
     let plain = !text.is_empty() && text.len() <= 9 && text.bytes().all(|b| b.is_ascii_digit());
     plain.then(|| text.parse().ok()).flatten()

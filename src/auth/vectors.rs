@@ -228,7 +228,7 @@ fn better_auth_1() {
             let key = better_auth::open(secret, &cookie(case, name)?)?;
             let Some(redis) = case["redis"].as_object() else {
                 let row = find(&key, row_of(&case["row"], "token", "userId", "expiresAt_ms"));
-                return better_auth::judge(&key, row.as_ref(), now(case));
+                return authjs::judge(&key, row.as_ref(), now(case));
             };
             let get = |key: &str| redis.get(key).and_then(Value::as_str);
             let document = get(&format!("better-auth:{}", key.id));

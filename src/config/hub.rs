@@ -97,6 +97,7 @@ fn limits(section: &Section<'_>) -> HubLimits {
         per_ip: section.value("per_ip", at_least_one),
         pending: section.value("pending", at_least_one),
         handshakes: section.value("handshakes", rate),
+        per_user: section.value("per_user", at_least_one),
         memory: section.value("memory", memory),
     }
 }

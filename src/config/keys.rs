@@ -402,7 +402,7 @@ static HUB_LIMITS: &[Key] = &[
         Some("auto"),
         "Memory of the process above which no new client comes in.",
     ),
-    later("per_user"),
+    key("per_user", Kind::Count, Some("20"), "Connections that one user may have at once."),
 ];
 
 static COMPRESS: &[Key] =

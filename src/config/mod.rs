@@ -31,7 +31,7 @@ use std::time::Duration;
 
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
-    JwtKeys, KeyValue, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source,
+    JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source,
     Unit,
 };
 pub use load::{admin_of, load};
@@ -282,6 +282,8 @@ pub struct HubLimits {
     pub pending: usize,
     /// New sessions of one address.
     pub handshakes: Rate,
+    /// Connections of one user.
+    pub per_user: usize,
     pub memory: MemoryMax,
 }
 

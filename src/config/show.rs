@@ -183,6 +183,7 @@ impl Hub {
             ("per_ip", Yaml::word(self.limits.per_ip)),
             ("pending", Yaml::word(self.limits.pending)),
             ("handshakes", Yaml::text(self.limits.handshakes)),
+            ("per_user", Yaml::word(self.limits.per_user)),
             ("memory", self.limits.memory.yaml()),
         ]);
         let recovery = self.recovery.as_ref().map(Recovery::yaml);

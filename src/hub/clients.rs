@@ -30,6 +30,7 @@ use super::presence::Presence;
 use super::recovery::{Recovery, Stamp};
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
+use super::users::{Here, Users};
 
 /// What the engine tells, and what the rules make of it.
 pub struct Clients {
@@ -41,6 +42,7 @@ pub struct Clients {
     pub(super) hooks: Rc<Hooks>,
     pub(super) recovery: Rc<Recovery>,
     pub(super) porter: Arc<Porter>,
+    pub(super) users: Rc<Users>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
     pub(super) me: Weak<Self>,
@@ -74,6 +76,8 @@ pub struct Client {
     /// With the application, which decides.
     pub(super) connecting: RefCell<Vec<Arc<str>>>,
     pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
+    /// Who it is, in the namespaces that want to know.
+    pub(super) here: RefCell<Vec<Here>>,
     /// Left by the server's will: what the client still sends there is ignored.
     pub(super) left: RefCell<Vec<Arc<str>>>,
     partial: RefCell<Option<Box<Partial>>>,
@@ -90,7 +94,7 @@ impl Clients {
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         recovery: Rc<Recovery>,
-        porter: Arc<Porter>,
+        (porter, users): (Arc<Porter>, Rc<Users>),
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -102,6 +106,7 @@ impl Clients {
             hooks,
             recovery,
             porter,
+            users,
             drain: drain.clone(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
@@ -110,6 +115,7 @@ impl Clients {
         });
         clients.install(policy);
         drain.spawn_background(Rc::clone(&clients).watch_recovery());
+        drain.spawn_background(Rc::clone(&clients).watch_users());
         clients
     }
 
@@ -117,6 +123,7 @@ impl Clients {
     pub fn install(&self, policy: Option<&Policy>) {
         self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
         self.limits.set(policy.map(Limits::of));
+        self.users.change(policy.map_or(u64::MAX, |policy| policy.per_user));
         self.recovery.change(policy.and_then(|policy| policy.recovery));
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
@@ -178,6 +185,7 @@ impl Clients {
             Notice::Answer { namespace, id, ack, data } => {
                 self.acknowledge(&namespace, id, ack, &data);
             }
+            Notice::Suspect(found) => self.suspect(found),
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }
@@ -384,7 +392,7 @@ impl Clients {
             }
             return Ok(());
         }
-        match (policy.rules.decide(&event, socket.id.as_str()), self.me.upgrade()) {
+        match (policy.rules.decide(&event, socket.id.as_str(), socket.identity()), self.me.upgrade()) {
             (Ok(Action::Forward(path)), Some(me)) => {
                 let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
                 me.forward(socket, path, &waiting);
@@ -508,6 +516,7 @@ impl Above for Clients {
 
     fn closed(&self, session: &Rc<Session>, why: Close) {
         let client = self.forget(session);
+        client.iter().for_each(|client| self.users.unwatch(session, client));
         for socket in client.iter().flat_map(|client| client.sockets.take()) {
             journal::disconnected(&socket, why.word());
             self.recovery.leave(&socket, why);

@@ -38,12 +38,28 @@ impl Clients {
             me.ask_porter(session, client, &namespace, auth);
             return Ok(());
         }
-        let mut auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
-        match self.claim(session, &namespace, &mut auth) {
-            Some(claim) => me.take_back(session, client, &namespace, claim, auth.into()),
-            None => me.admit(session, client, &namespace, auth.into(), None),
+        let auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
+        if namespace.policy().users.is_some() {
+            me.identify(session, client, &namespace, auth);
+        } else {
+            me.welcome(session, client, &namespace, auth);
         }
         Ok(())
+    }
+
+    /// Lets a client in that may come, as who it was before or as somebody new.
+    pub(super) fn welcome(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        mut auth: Map<String, Value>,
+    ) {
+        let user = client.user_in(&namespace.name).map(|user| user.user_key().into());
+        match self.claim(session, namespace, &mut auth, user) {
+            Some(claim) => self.take_back(session, client, namespace, claim, auth.into()),
+            None => self.admit(session, client, namespace, auth.into(), None),
+        }
     }
 
     /// Lets a client in, if the application has nothing against it.
@@ -82,10 +98,12 @@ impl Clients {
     ) -> Result<Rc<Socket>, Denial> {
         let policy = namespace.policy();
         let back = returned.and_then(|back| Some((back, self.missed(namespace, back)?)));
-        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
+        let user = client.user_in(&namespace.name);
+        let identity = user.as_ref().map(|user| &user.identity);
+        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str(), identity)?;
         rooms.extend_from_slice(more);
         rooms.extend(back.iter().flat_map(|(back, _)| back.rooms.iter().cloned()));
-        let socket = namespace.enter(session, id);
+        let socket = namespace.enter(session, id, user);
         // Who comes back had its rooms by rights.
         let rooms_max = if back.is_some() { rooms.len() } else { policy.rooms_max };
         if let Err(denial) = namespace.join(&socket, &rooms, rooms_max) {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tracing::debug;
 
+use crate::auth::{Identity, Known};
 use crate::exchange::query::decode;
 
 use super::binary;
@@ -59,7 +60,8 @@ impl Clients {
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
             let Some(handshake) = session.handshake.clone() else { return };
-            let body = about_arrival(returned.as_deref());
+            let user = client.user_in(&namespace.name);
+            let body = about_arrival(returned.as_deref(), user.as_deref());
             let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
             let outcome = clients.hooks.ask(&question, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
@@ -180,7 +182,7 @@ impl Clients {
             // It was read when it came.
             let Ok(event) = Event::parse(&waiting.data) else { continue };
             let policy = socket.namespace.policy();
-            match policy.rules.decide(&event, socket.id.as_str()) {
+            match policy.rules.decide(&event, socket.id.as_str(), socket.identity()) {
                 Ok(Action::Forward(path)) => return Some(forward_of(socket, path, &waiting)),
                 decided => {
                     let decided = decided.map(Action::into_owned);
@@ -213,7 +215,10 @@ impl Clients {
         let (Some(path), Some(handshake)) = (&policy.disconnect, &socket.session.handshake) else {
             return;
         };
-        let body = json!({ "type": "disconnect", "reason": reason, "rooms": socket.rooms(), "data": socket.data() });
+        let body = json!({
+            "type": "disconnect", "reason": reason, "rooms": socket.rooms(),
+            "data": socket.data(), "user": socket.identity().map(Identity::to_json),
+        });
         let name = &socket.namespace.name;
         let question = question(Arc::clone(path), body, name, socket.id, handshake, None);
         self.hooks.tell(question, Rc::clone(handshake));
@@ -233,6 +238,7 @@ fn forward_of(socket: &Socket, path: Arc<str>, event: &Waiting) -> Forward {
     let body = json!({
         "type": "event", "event": name, "args": args, "ack": event.ack.is_some(),
         "rooms": socket.rooms(), "data": socket.data(),
+        "user": socket.identity().map(Identity::to_json),
     });
     let question = match &socket.session.handshake {
         Some(handshake) => question(path, body, &socket.namespace.name, socket.id, handshake, None),
@@ -242,13 +248,16 @@ fn forward_of(socket: &Socket, path: Arc<str>, event: &Waiting) -> Forward {
 }
 
 /// Who wants to connect: somebody new, or who was here before and has rooms and data already.
-fn about_arrival(returned: Option<&Returned>) -> Value {
+fn about_arrival(returned: Option<&Returned>, user: Option<&Known>) -> Value {
+    let user = user.map(|user| user.identity.to_json());
     let Some(returned) = returned else {
-        return json!({ "type": "connect", "rooms": [], "data": null });
+        return json!({ "type": "connect", "rooms": [], "data": null, "user": user });
     };
     let data = returned.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
     let data: Value = data.unwrap_or_default();
-    json!({ "type": "connect", "rooms": returned.rooms, "data": data, "recovered": true })
+    json!({
+        "type": "connect", "rooms": returned.rooms, "data": data, "user": user, "recovered": true,
+    })
 }
 
 /// The parts that every question has, around its own.
@@ -270,7 +279,6 @@ fn question(
         body.insert("id".to_owned(), json!(uuid()));
         body.insert("namespace".to_owned(), json!(namespace));
         body.insert("sid".to_owned(), json!(id.as_str()));
-        body.insert("user".to_owned(), Value::Null);
         body.insert("handshake".to_owned(), about);
     }
     Question { path, body: body.to_string().into() }

@@ -26,6 +26,7 @@ mod rooms;
 mod rules;
 mod socket;
 mod stats;
+mod users;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,17 +35,20 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use crate::auth;
 use crate::drain::Drain;
 use crate::exchange::{Client, Request};
+use crate::limits::Counters;
 use crate::upstream::Pools;
 
 use clients::Clients;
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
-use outbox::{LETTERS, Letter, Order, Outbox};
+use outbox::{LETTERS, Letter, Notice, Order, Outbox};
 use porter::Porter;
 use presence::Presence;
 use recovery::Recovery;
+use users::Users;
 
 pub use binary::detach;
 pub use engine::{Answered, echo};
@@ -65,6 +69,7 @@ pub struct Hub {
     mailboxes: Arc<[mpsc::Sender<Ask>]>,
     admission: Arc<Admission>,
     porter: Arc<Porter>,
+    connections: Arc<Counters>,
 }
 
 /// A worker's ends of what `Hub` sends.
@@ -84,7 +89,7 @@ impl Hub {
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
         let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
-        (Arc::new(Self { node, letters, mailboxes, admission, porter: Arc::default() }), inboxes)
+        (Arc::new(Self { node, letters, mailboxes, admission, porter: Arc::default(), connections: Arc::default() }), inboxes)
     }
 
     /// Applies a new snapshot's rules to every socket; returns when all workers have.
@@ -131,7 +136,7 @@ impl Shard {
         hub: &Hub,
         inbox: Inbox,
         policy: Option<&Policy>,
-        pools: &Rc<Pools>,
+        (pools, auth): (&Rc<Pools>, &Rc<auth::Local>),
         drain: &Drain,
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
@@ -141,8 +146,9 @@ impl Shard {
         let presence = Presence::new(worker, workers, Rc::clone(&outbox));
         let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let porter = Arc::clone(&hub.porter);
-        let clients = Clients::new(outbox, presence, hooks, recovery, porter, policy, drain);
+        let users = Users::new(Rc::clone(auth), Arc::clone(&hub.connections));
+        let doors = (Arc::clone(&hub.porter), users);
+        let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
         let place = Place {
             node: hub.node,
             worker,
@@ -164,6 +170,12 @@ impl Shard {
     /// Answers a request below the hub's path.
     pub async fn answer(&self, request: Request, client: &Client) -> Answered {
         self.engine.answer(request, client).await
+    }
+
+    /// The application has taken a session's cookie away, or given another for it.
+    pub fn suspect(&self, found: auth::Suspicion) {
+        self.clients.outbox.tell_all(&Notice::Suspect(found));
+        self.clients.hear(Notice::Suspect(found));
     }
 
     async fn work(self: Rc<Self>, mut letters: mpsc::Receiver<Letter>, drain: Drain) {

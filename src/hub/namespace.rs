@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::auth::Known;
 use crate::observe::metrics::{self, Series};
 
 use super::engine::{Delivery, Id, Outgoing, Session};
@@ -67,7 +68,12 @@ impl Namespace {
     }
 
     /// A new socket, in no room but its own.
-    pub fn enter(self: &Rc<Self>, session: &Rc<Session>, id: Id) -> Rc<Socket> {
+    pub fn enter(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        id: Id,
+        user: Option<Rc<Known>>,
+    ) -> Rc<Socket> {
         self.count.increment();
         let mut sockets = self.sockets.borrow_mut();
         let entry = sockets.vacant_entry();
@@ -83,6 +89,7 @@ impl Namespace {
             backlog: RefCell::default(),
             gone: Cell::new(false),
             meters: Meters::default(),
+            user,
             ticket: OnceCell::new(),
         });
         entry.insert(Rc::clone(&socket));

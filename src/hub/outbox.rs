@@ -12,6 +12,7 @@ use std::task::Waker;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Duration;
 
+use crate::auth::Suspicion;
 use crate::drain::Drain;
 
 use super::engine::{Delivery, Id, Message};
@@ -46,6 +47,8 @@ pub enum Notice {
         data: Arc<str>,
     },
     Recovery(Box<recovery::Letter>),
+    /// A session of the application's may have ended.
+    Suspect(Suspicion),
 }
 
 /// What the main thread has a worker do; answered when it is done.

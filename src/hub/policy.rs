@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::header::HeaderName;
 
+use crate::auth::{Auth, Provider};
 use crate::config::{
-    self, AdminDoor, Config, HostPattern, HubLimits, MemoryMax, RoomPattern, Secret,
+    self, AdminDoor, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret,
     Template,
 };
 use crate::exchange::query::decode;
@@ -29,6 +30,8 @@ pub struct Policy {
     /// What one client may send.
     pub allowance: Allowance,
     pub memory: MemoryMax,
+    /// Connections of one user.
+    pub per_user: u64,
     pub recovery: Option<RecoveryPolicy>,
 }
 
@@ -58,6 +61,8 @@ pub struct NamespacePolicy {
     pub connect: Option<Arc<str>>,
     /// Where it hears who has left.
     pub disconnect: Option<Arc<str>>,
+    /// Who may connect; `None` is everybody.
+    pub users: Option<Vec<Arc<Provider>>>,
     /// Here are the pages of the Admin UI, and nobody else.
     pub admin_ui: Option<AdminDoor>,
 }
@@ -66,7 +71,14 @@ pub struct NamespacePolicy {
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Policy {
-    pub fn compile(hub: &config::Hub, config: &Config, registry: &Arc<Registry>) -> Self {
+    pub fn compile(
+        hub: &config::Hub,
+        config: &Config,
+        registry: &Arc<Registry>,
+        auth: &Auth,
+    ) -> Self {
+        let identifies =
+            hub.namespaces.iter().any(|namespace| namespace.auth != NamespaceAuth::Anyone);
         let hooks = HookPolicy::compile(hub, config, registry);
         let names = hub.hooks.headers.iter().filter_map(|name| HeaderName::try_from(name).ok());
         let allowed = hub.origins.iter().map(|origin| origin.to_ascii_lowercase());
@@ -78,6 +90,7 @@ impl Policy {
             message_max: hub.limits.message,
             queue_max: hub.limits.queue,
             remember: hooks.as_ref().map(|_| names.collect()),
+            credentials: identifies.then(|| auth.wanted().clone()),
             origins: Origins {
                 any: hub.origins.iter().any(|origin| origin == "*"),
                 allowed: allowed.collect(),
@@ -93,6 +106,10 @@ impl Policy {
                 rooms_max: hub.limits.rooms,
                 connect: namespace.connect.as_deref().map(Arc::from),
                 disconnect: namespace.disconnect.as_deref().map(Arc::from),
+                users: match &namespace.auth {
+                    NamespaceAuth::Anyone => None,
+                    NamespaceAuth::Users(names) => Some(auth.named(names)),
+                },
                 admin_ui: None,
             };
             (namespace.name.clone(), Arc::new(policy))
@@ -108,6 +125,7 @@ impl Policy {
             hooks,
             allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
             memory: hub.limits.memory,
+            per_user: hub.limits.per_user as u64,
             recovery: RecoveryPolicy::compile(hub),
         }
     }
@@ -137,12 +155,20 @@ impl NamespacePolicy {
             rooms_max: 0,
             connect: None,
             disconnect: None,
+            users: None,
             admin_ui: Some(words),
         }
     }
 
     /// Whether who was let in by the other would be let in here.
     pub fn has_same_door(&self, other: &Self) -> bool {
+        let words = |users: &Option<Vec<Arc<Provider>>>| {
+            let users = users.as_ref()?.iter();
+            Some(users.map(|provider| provider.words.clone()).collect::<Vec<_>>())
+        };
+        if words(&self.users) != words(&other.users) {
+            return false;
+        }
         match (&self.admin_ui, &other.admin_ui) {
             (None, None) => true,
             (Some(one), Some(other)) => one.opens_like(other),

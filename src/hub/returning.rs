@@ -19,11 +19,15 @@ impl Clients {
         session: &Session,
         namespace: &Namespace,
         auth: &mut Map<String, Value>,
+        user: Option<Arc<str>>,
     ) -> Option<Claim> {
         if !self.recovery.is_on() || session.version == Version::V3 {
             return None;
         }
-        self.recovery.read(&namespace.name, auth)?.inspect_err(|miss| miss.count()).ok()
+        let claim = self.recovery.read(&namespace.name, auth)?;
+        let mut claim = claim.inspect_err(|miss| miss.count()).ok()?;
+        claim.user = user;
+        Some(claim)
     }
 
     /// Looks for what the client left, and lets it in with it; the client waits meanwhile.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use crate::auth::Identity;
 use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
 use crate::limits::Rate;
 
@@ -134,9 +135,14 @@ impl Rules {
     }
 
     /// What `event`, sent by the socket called `sid`, comes to.
-    pub fn decide<'a>(&self, event: &Event<'a>, sid: &str) -> Result<Action<'a>, Denial> {
+    pub fn decide<'a>(
+        &self,
+        event: &Event<'a>,
+        sid: &str,
+        user: Option<&Identity>,
+    ) -> Result<Action<'a>, Denial> {
         let rule = self.find(event).map(|entry| &entry.rule);
-        let words = Words { sid, event: Some(event) };
+        let words = Words { sid, user, event: Some(event) };
         match rule {
             // A refusal by "*" is told like the absence of a rule: the event was not declared.
             None => Err(Denial::UnknownEvent),
@@ -154,13 +160,18 @@ impl Rules {
 }
 
 /// The rooms that a socket joins at connect.
-pub fn rooms_at_connect(templates: &[Template], sid: &str) -> Result<Vec<String>, Denial> {
-    Words { sid, event: None }.rooms(templates)
+pub fn rooms_at_connect(
+    templates: &[Template],
+    sid: &str,
+    user: Option<&Identity>,
+) -> Result<Vec<String>, Denial> {
+    Words { sid, user, event: None }.rooms(templates)
 }
 
 /// What templates are filled with.
 struct Words<'e, 'a> {
     sid: &'e str,
+    user: Option<&'e Identity>,
     event: Option<&'e Event<'a>>,
 }
 
@@ -199,8 +210,7 @@ impl<'a> Words<'_, 'a> {
                 TemplatePart::Argument { index, path } => {
                     filled.push_str(&scalar(descend(self.event?.args.get(*index)?, path)?)?);
                 }
-                // Nobody is identified where everybody may connect.
-                TemplatePart::User(_) => return None,
+                TemplatePart::User(field) => filled.push_str(&self.user?.field(field)?),
             }
         }
         Some(filled)
@@ -324,7 +334,7 @@ mod tests {
         let rules =
             Rules::compile(&[("message".to_owned(), rule.into())], Some(&Rule::Deny.into()));
         let event = Event::parse(data).expect("an event");
-        rules.decide(&event, "me").map(|action| match action {
+        rules.decide(&event, "me", None).map(|action| match action {
             Action::Relay { rooms, data, .. } => {
                 format!("{} {data}", rooms.unwrap_or_default().join(" "))
             }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
+use crate::auth::{Identity, Known};
+
 use super::engine::{Delivery, Id, Message, Outgoing, Session};
 use super::forward::Backlog;
 use super::journal;
@@ -31,11 +33,22 @@ pub struct Socket {
     /// Set when it has left the namespace.
     pub gone: Cell<bool>,
     pub meters: Meters,
+    /// Who it is, where the namespace wants to know.
+    pub user: Option<Rc<Known>>,
     /// With which it can come back.
     pub ticket: OnceCell<Rc<Ticket>>,
 }
 
 impl Socket {
+    pub fn identity(&self) -> Option<&Identity> {
+        self.user.as_ref().map(|user| &user.identity)
+    }
+
+    /// Whose it is, among the users of all providers.
+    pub fn user_key(&self) -> Option<Arc<str>> {
+        self.user.as_ref().map(|user| user.user_key().into())
+    }
+
     pub fn is_here(&self) -> bool {
         !self.gone.get()
     }

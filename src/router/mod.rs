@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
+use crate::auth::{self, Auth};
 use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
-use crate::proxy::{ForwardError, Proxy};
+use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{Pools, Registry, Upstream};
 
@@ -23,6 +24,7 @@ use table::{Route, Site, Table};
 pub struct Local {
     pub hub: Rc<hub::Shard>,
     pub pools: Rc<Pools>,
+    pub users: Rc<auth::Local>,
     pub drain: Drain,
 }
 
@@ -31,6 +33,7 @@ pub struct Router {
     table: Table,
     trust: Vec<Cidr>,
     hub: Option<Arc<hub::Policy>>,
+    auth: Arc<Auth>,
     hub_count: Arc<RouteCount>,
     edge_count: Arc<RouteCount>,
     /// Where plain HTTP is sent when the site has a certificate.
@@ -47,7 +50,7 @@ impl Router {
     /// Compiles every site. `has_certificate` tells which hosts HTTPS can be served for.
     pub fn compile(
         config: &Config,
-        hub: Option<Arc<hub::Policy>>,
+        (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
         registry: &Arc<Registry>,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
@@ -59,6 +62,7 @@ impl Router {
             table: Table::new(sites.collect()),
             trust: config.trust.clone(),
             hub,
+            auth,
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
@@ -140,8 +144,16 @@ impl Router {
             }
             Handler::Proxy(proxy) => {
                 let request = limit(request, route.body_max)?;
+                let shown = self.auth.shown(request.headers());
                 let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
-                answered.await.map_err(ForwardError::into)
+                let response = answered.await.map_err(Fault::from)?;
+                if let Some(shown) = shown {
+                    // A logout that passes by ends the sockets that it is about.
+                    for found in self.auth.suspicions(&shown, response.headers(), &client) {
+                        local.hub.suspect(found);
+                    }
+                }
+                Ok(response)
             }
         }
     }

@@ -24,6 +24,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin, Readiness, Verdict};
+use crate::auth;
 use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
 use crate::hub::Hub;
@@ -116,13 +117,15 @@ fn start(file: &Path) -> Result<(), Stop> {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Stop::Io { what: "no runtime", error })?;
+    let drain = Drain::default();
     let service = Service {
         file: file.to_owned(),
         current: Current::new(snapshot),
         resident,
         listeners,
         workers: Vec::new(),
-        drain: Drain::default(),
+        desk: auth::Desk::new(&drain),
+        drain,
     };
     runtime.block_on(service.serve(inboxes))
 }
@@ -135,6 +138,7 @@ struct Service {
     listeners: Listeners,
     workers: Vec<Worker>,
     drain: Drain,
+    desk: Rc<auth::Desk>,
 }
 
 impl Service {
@@ -171,11 +175,15 @@ impl Service {
     }
 
     async fn start_workers(&mut self, inboxes: Vec<crate::hub::Inbox>) -> Result<(), Stop> {
+        let (desk, questions) = mpsc::channel(auth::QUESTIONS);
         let shared = Shared {
             current: self.current.clone(),
             hub: Arc::clone(&self.resident.hub),
             open: Open::default(),
+            desk,
         };
+        self.drain.spawn_background(Rc::clone(&self.desk).work(questions));
+        self.desk.probe(self.current.load().auth().providers().to_vec());
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let worker = Worker::start(index, inbox, shared.clone())
                 .map_err(|error| Stop::Io { what: "no thread for a worker", error })?;

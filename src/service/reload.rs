@@ -68,6 +68,7 @@ impl Service {
         self.current.install(next);
         metrics::series(&metrics::GENERATION, &[]).increment();
         self.resident.hub.install(hub).await;
+        self.desk.probe(self.current.load().auth().providers().to_vec());
         let opened = self.listeners.take_new();
         self.hand_out(opened).await;
         for address in gone {

@@ -4,6 +4,7 @@ pub mod client;
 pub mod node;
 pub mod origin;
 pub mod socketio;
+pub mod sqlite;
 
 use std::fs;
 use std::io::Read as _;

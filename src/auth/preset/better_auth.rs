@@ -6,7 +6,7 @@ use crate::auth::identity::{Denial, Identity, at, plausible, user_of};
 use crate::auth::seal::{base64, hex, is_signed, same, sha256};
 use crate::auth::time;
 
-use super::{Key, Row, check_id, parted};
+use super::{Key, check_id, parted};
 
 /// The token, if its signature is right. It is required: databases have the token in clear.
 pub fn open(secret: &str, value: &str) -> Result<Key, Denial> {
@@ -20,10 +20,6 @@ pub fn open(secret: &str, value: &str) -> Result<Key, Denial> {
     }
     check_id(token)?;
     Ok(Key { id: token.to_owned(), hash: None })
-}
-
-pub fn judge(key: &Key, row: Option<&Row>, now: i64) -> Result<Identity, Denial> {
-    super::authjs::judge(key, row, now)
 }
 
 /// The key of a session in Redis, and the one that says since when the user's are revoked.

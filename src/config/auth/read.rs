@@ -429,7 +429,7 @@ fn callback(section: &Section<'_>) -> Option<Callback> {
         ("authjs", CallbackWords::AuthJs),
         ("better-auth", CallbackWords::BetterAuth),
     ];
-    let url_path = section.get("path", super::super::sites::url_path);
+    let url_path = section.get("path", sites::url_path);
     Some(Callback {
         words: section.choice("words", &words).unwrap_or(CallbackWords::Own),
         user: section.get("user", path),

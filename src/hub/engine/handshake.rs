@@ -3,6 +3,7 @@
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
+use crate::auth::Credentials;
 use crate::exchange::Client;
 
 /// Kept only where `Settings::remember` names what of it; small, since a session may be idle long.
@@ -12,16 +13,25 @@ pub struct Handshake {
     /// As it came, the engine's own keys too.
     pub query: Box<str>,
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// What may say who the client is.
+    pub credentials: Credentials,
 }
 
 impl Handshake {
-    pub fn of(client: &Client, query: &str, fields: &HeaderMap, remember: &[HeaderName]) -> Self {
+    pub fn of(
+        client: &Client,
+        query: &str,
+        fields: &HeaderMap,
+        remember: &[HeaderName],
+        credentials: Credentials,
+    ) -> Self {
         let named = |name: &HeaderName| {
             fields.get_all(name).iter().map(|value| (name.clone(), copy(value))).collect()
         };
         Self {
             client: client.clone(),
             query: query.into(),
+            credentials,
             headers: remember
                 .iter()
                 .flat_map(|name: &HeaderName| -> Vec<_> { named(name) })

@@ -13,35 +13,36 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::auth::Credentials;
 use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
 
 use super::deflate::{self, Deflate};
 use super::origin::Verdict;
 use super::packet::{Form, Version};
 use super::polling::{Answer, Polling};
-use super::request::{Query, Refusal, Transport as Asked};
+use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
 use super::sid::Id;
 use super::websocket::WebSocket;
-use super::{Engine, Handshake};
+use super::{Engine, Handshake, Settings};
 
 /// What one worker asks of the one on which a session lives.
 pub enum Ask {
     Poll {
         id: Id,
-        version: Option<Version>,
+        shown: Shown,
         ticket: u64,
         reply: oneshot::Sender<Answer>,
     },
     /// A POST has begun; its body is still to come.
     BeginPost {
         id: Id,
-        version: Option<Version>,
+        shown: Shown,
         ticket: u64,
     },
     Post {
         id: Id,
-        version: Option<Version>,
+        shown: Shown,
         ticket: u64,
         binary: bool,
         body: Bytes,
@@ -61,7 +62,7 @@ pub enum Ask {
     /// May a WebSocket take over? Asked before the 101.
     MayUpgrade {
         id: Id,
-        version: Option<Version>,
+        shown: Shown,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
     /// It came; both sides have changed protocols.
@@ -88,12 +89,17 @@ impl Engine {
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
         let verdict = self.settings().origins.judge(text, client);
         let preflight = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-        let (mut response, reason) = if verdict == Verdict::Foreign {
+        let shown = credentials(&self.settings(), &request);
+        let by_itself = shown.as_ref().is_ok_and(Credentials::has_cookies);
+        let (mut response, reason) = if verdict == Verdict::Foreign
+            || by_itself && !self.settings().origins.is_sure(text, client, request.headers())
+        {
             refuse(Refusal::Forbidden)
         } else if verdict == Verdict::Allowed && request.method() == Method::OPTIONS {
             (preflighted(preflight), None)
         } else {
-            match Box::pin(self.serve(request, client)).await {
+            let served = async { self.serve(request, client, shown?).await };
+            match Box::pin(served).await {
                 Ok(response) => (response, None),
                 Err(refusal) => refuse(refusal),
             }
@@ -108,8 +114,10 @@ impl Engine {
         self: &Rc<Self>,
         request: Request,
         client: &Client,
+        credentials: Credentials,
     ) -> Result<Response, Refusal> {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let mut query = Query::parse(request.uri().query().unwrap_or_default());
+        query.credentials = self.settings.borrow().credentials.as_ref().map(|_| credentials.digest());
         let transport = query.transport.ok_or(Refusal::UnknownTransport)?;
         let upgrade = is_websocket(request.headers());
         match query.id {
@@ -136,7 +144,7 @@ impl Engine {
             }
             None if request.method() != Method::GET => Err(Refusal::BadMethod),
             None if (transport == Asked::WebSocket) != upgrade => Err(Refusal::BadRequest),
-            None => self.handshake(&query, transport, request, client),
+            None => self.handshake(&query, transport, request, client, credentials),
         }
     }
 
@@ -146,12 +154,13 @@ impl Engine {
         transport: Asked,
         mut request: Request,
         client: &Client,
+        credentials: Credentials,
     ) -> Result<Response, Refusal> {
         let version = query.version.ok_or(Refusal::UnsupportedProtocol)?;
         if self.drain.is_leaving() {
             return Err(Refusal::Busy);
         }
-        let arrival = self.arrival(version, query, &request, client)?;
+        let arrival = self.arrival(version, query, &request, client, credentials)?;
         if transport == Asked::Polling {
             let session = self.open(arrival, Transport::Polling(Polling::default()));
             let answer = self.open_payload(&session);
@@ -179,12 +188,16 @@ impl Engine {
         query: &Query,
         request: &Request,
         client: &Client,
+        credentials: Credentials,
     ) -> Result<Arrival, Refusal> {
         let settings = self.settings();
         let seat = self.admission.admit(client.address, &settings.bounds)?;
-        let handshake = settings.remember.as_ref().map(|remember| {
+        let remember = settings.remember.as_deref();
+        let kept = remember.is_some() || settings.credentials.is_some();
+        let handshake = kept.then(|| {
             let text = request.uri().query().unwrap_or_default();
-            Rc::new(Handshake::of(client, text, request.headers(), remember))
+            let (fields, remember) = (request.headers(), remember.unwrap_or_default());
+            Rc::new(Handshake::of(client, text, fields, remember, credentials))
         });
         // A script's text has no room for bytes.
         let base64 = query.base64 || query.jsonp.is_some();
@@ -199,7 +212,7 @@ impl Engine {
     ) -> Result<Response, Refusal> {
         let ticket = self.ticket();
         let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::Poll { id, version: query.version, ticket, reply })?;
+        self.ask(id, Ask::Poll { id, shown: query.shown(), ticket, reply })?;
         let mut watch = PollWatch { engine: self, id, ticket, answered: false };
         // Answered at the latest by the next ping.
         let answer = answer.await;
@@ -229,7 +242,7 @@ impl Engine {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
         let ticket = self.ticket();
-        self.ask(id, Ask::BeginPost { id, version: query.version, ticket })?;
+        self.ask(id, Ask::BeginPost { id, shown: query.shown(), ticket })?;
         let mut watch = PostWatch { engine: self, id, ticket, taken: false, cut: true };
         let body = match request.into_body().read_all(self.message_max()).await {
             Ok(body) => body,
@@ -241,7 +254,7 @@ impl Engine {
         };
         let body = if query.jsonp.is_some() { form_field(&body)? } else { body };
         let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::Post { id, version: query.version, ticket, binary, body, reply })?;
+        self.ask(id, Ask::Post { id, shown: query.shown(), ticket, binary, body, reply })?;
         watch.taken = true;
         respond(answer.await.map_err(|_gone| Refusal::UnknownSession)?, None)
     }
@@ -254,7 +267,7 @@ impl Engine {
     ) -> Result<Response, Refusal> {
         let (response, deflate) = self.switch(request.headers())?;
         let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::MayUpgrade { id, version: query.version, reply })?;
+        self.ask(id, Ask::MayUpgrade { id, shown: query.shown(), reply })?;
         answer.await.map_err(|_gone| Refusal::UnknownSession)??;
         let taken = hyper::upgrade::on(&mut request);
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
@@ -300,17 +313,17 @@ impl Engine {
 
     fn heed(self: &Rc<Self>, ask: Ask) {
         match ask {
-            Ask::Poll { id, version, ticket, reply } => match self.known(&id, version) {
+            Ask::Poll { id, shown, ticket, reply } => match self.known(&id, shown) {
                 Ok(session) => session.poll(ticket, reply),
                 Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
             },
-            Ask::BeginPost { id, version, ticket } => {
-                if let Ok(session) = self.known(&id, version) {
+            Ask::BeginPost { id, shown, ticket } => {
+                if let Ok(session) = self.known(&id, shown) {
                     session.begin_post(ticket);
                 }
             }
-            Ask::Post { id, version, ticket, binary, body, reply } => {
-                match self.known(&id, version) {
+            Ask::Post { id, shown, ticket, binary, body, reply } => {
+                match self.known(&id, shown) {
                     Ok(session) => self.take_post_of(session, ticket, binary, &body, reply),
                     Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
                 }
@@ -321,9 +334,9 @@ impl Engine {
             Ask::EndPost { id, ticket, cut } => {
                 self.find(&id).inspect(|session| session.end_post(ticket, cut));
             }
-            Ask::MayUpgrade { id, version, reply } => {
+            Ask::MayUpgrade { id, shown, reply } => {
                 // Its client may have gone.
-                let _sent = reply.send(self.known(&id, version).map(drop));
+                let _sent = reply.send(self.known(&id, shown).map(drop));
             }
             Ask::Upgrade { id, socket, early, deflate } => match socket.attach() {
                 Ok(socket) => self.take_upgrade(&id, WebSocket::new(socket, &early, deflate)),
@@ -357,9 +370,14 @@ impl Engine {
         });
     }
 
-    fn known(&self, id: &Id, version: Option<Version>) -> Result<Rc<Session>, Refusal> {
+    fn known(&self, id: &Id, shown: Shown) -> Result<Rc<Session>, Refusal> {
         let session = self.find(id).ok_or(Refusal::UnknownSession)?;
-        if version == Some(session.version) { Ok(session) } else { Err(Refusal::BadRequest) }
+        let handshake = session.handshake.as_ref().filter(|_| shown.credentials.is_some());
+        // Who knows the id of another's session is not the other.
+        if handshake.is_some_and(|one| Some(one.credentials.digest()) != shown.credentials) {
+            return Err(Refusal::UnknownSession);
+        }
+        if shown.version == Some(session.version) { Ok(session) } else { Err(Refusal::BadRequest) }
     }
 
     /// Another number for each poll that any worker of this process takes.
@@ -368,6 +386,12 @@ impl Engine {
         self.tickets.set(ticket);
         (self.worker as u64) << 48 | ticket
     }
+}
+
+/// What a request shows of who sends it.
+fn credentials(settings: &Settings, request: &Request) -> Result<Credentials, Refusal> {
+    let Some(wanted) = &settings.credentials else { return Ok(Credentials::default()) };
+    Credentials::read(request.headers(), wanted).map_err(|_many| Refusal::BadRequest)
 }
 
 /// Works off the mailbox for as long as the worker lives.

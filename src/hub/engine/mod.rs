@@ -35,6 +35,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use crate::auth::Wanted;
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
@@ -92,6 +93,8 @@ pub struct Settings {
     pub bounds: Bounds,
     /// Headers of the handshake that are kept with the session; `None`: nothing is.
     pub remember: Option<Vec<HeaderName>>,
+    /// Cookies and tokens that are kept with it; `None`: nobody is identified.
+    pub credentials: Option<Wanted>,
 }
 
 impl Default for Settings {
@@ -108,6 +111,7 @@ impl Default for Settings {
             deflate: None,
             bounds: Bounds::default(),
             remember: None,
+            credentials: None,
         }
     }
 }
@@ -134,6 +138,10 @@ pub enum Close {
     /// It began what it did not end.
     Unfinished,
     ShuttingDown,
+    /// Who it is cannot be told now.
+    Unavailable,
+    /// What said who it is has ended.
+    Expired,
 }
 
 impl Close {
@@ -153,6 +161,8 @@ impl Close {
             Self::Flood => "flood",
             Self::Unfinished => "unfinished_packet",
             Self::ShuttingDown => "shutting_down",
+            Self::Unavailable => "auth_unavailable",
+            Self::Expired => "auth_expired",
         }
     }
 
@@ -160,6 +170,7 @@ impl Close {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TransportClose | Self::TooSlow | Self::Replaced => "transport close",
+            Self::Unavailable | Self::Expired => "transport close",
             Self::TransportError | Self::BadFrame(_) => "transport error",
             Self::PingTimeout => "ping timeout",
             Self::ParseError | Self::Unfinished => "parse error",
@@ -172,13 +183,23 @@ impl Close {
     fn code(self) -> Option<u16> {
         match self {
             Self::BadFrame(error) => Some(error.code()),
+            // Try again later (RFC 6455's registry).
+            Self::Unavailable | Self::Expired => Some(1013),
             _ => None,
         }
     }
 
     /// True if the client has done nothing wrong and is to hear of it.
     fn is_ours(self) -> bool {
-        matches!(self, Self::Forced | Self::Unsettled | Self::TooSlow | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::Forced
+                | Self::Unsettled
+                | Self::TooSlow
+                | Self::ShuttingDown
+                | Self::Unavailable
+                | Self::Expired
+        )
     }
 }
 

@@ -1,5 +1,8 @@
 //! Whose pages may use the hub (RFC 6454); pure.
 
+use http::HeaderMap;
+use http::header::HeaderName;
+
 use crate::exchange::Client;
 
 /// The origins allowed besides the site's own.
@@ -32,6 +35,23 @@ impl Origins {
         if known { Verdict::Allowed } else { Verdict::Foreign }
     }
 }
+
+impl Origins {
+    /// Whether a request that browsers may send by themselves, cookies and all, is from a page that
+    /// may: its origin is told, to the letter; or it is a GET of the page's own, which tells none.
+    pub fn is_sure(&self, origin: Option<&str>, client: &Client, headers: &HeaderMap) -> bool {
+        match origin {
+            None => headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin"),
+            Some(origin) => {
+                let lower = origin.to_ascii_lowercase();
+                let own = format!("{}://{}", client.scheme.as_str(), client.authority());
+                lower == own || self.any || self.allowed.contains(&lower)
+            }
+        }
+    }
+}
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Host and port of an origin as the browser writes them; the scheme's own port is left out.
 fn host_of(origin: &str) -> Option<&str> {

@@ -21,6 +21,15 @@ pub struct Query {
     pub base64: bool,
     /// `j`: the answer is a script, for old clients across origins.
     pub jsonp: Option<String>,
+    /// Which credentials came with it, where they count; not from the query.
+    pub credentials: Option<[u8; 32]>,
+}
+
+/// What a request must have in common with the one that opened its session.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown {
+    pub version: Option<Version>,
+    pub credentials: Option<[u8; 32]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +39,19 @@ pub enum Transport {
 }
 
 impl Query {
+    pub fn shown(&self) -> Shown {
+        Shown { version: self.version, credentials: self.credentials }
+    }
+
     pub fn parse(query: &str) -> Self {
-        let mut parsed =
-            Self { version: None, transport: None, id: None, base64: false, jsonp: None };
+        let mut parsed = Self {
+            version: None,
+            transport: None,
+            id: None,
+            base64: false,
+            jsonp: None,
+            credentials: None,
+        };
         for pair in query.split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {

@@ -25,6 +25,8 @@ use super::{Miss, Recovery};
 pub struct Claim {
     pub pid: Id,
     pub namespace: Arc<str>,
+    /// Who says so, where the namespace knows: nobody goes on as another.
+    pub user: Option<Arc<str>>,
     offset: Option<Offset>,
 }
 
@@ -34,6 +36,7 @@ pub struct Returned {
     pub pid: Id,
     pub id: Id,
     pub namespace: Arc<str>,
+    pub user: Option<Arc<str>>,
     pub rooms: Vec<String>,
     pub data: Option<Box<str>>,
     pub due: Instant,
@@ -124,7 +127,7 @@ impl Recovery {
         let (Some(pid), Some(offset)) = (pid, offset) else { return Some(Err(Miss::Unknown)) };
         let known = pid.worker() < self.workers;
         let namespace = Arc::clone(namespace);
-        Some(if known { Ok(Claim { pid, namespace, offset }) } else { Err(Miss::Unknown) })
+        Some(if known { Ok(Claim { pid, namespace, user: None, offset }) } else { Err(Miss::Unknown) })
     }
 
     /// Looks on this worker first, whose `log` it is.
@@ -135,7 +138,7 @@ impl Recovery {
     /// Looks on this worker for what the worker `from` wants to know.
     fn find(&self, claim: &Claim, log: &Log, from: usize) -> Found {
         let mut table = self.table.borrow_mut();
-        let standing = table.find(&claim.pid).filter(|standing| standing.is_in(&claim.namespace));
+        let standing = table.find(&claim.pid).filter(|standing| standing.is_of(&claim.namespace, claim.user.as_ref()));
         let asks = from == self.worker;
         if standing.is_none() {
             let maker = claim.pid.worker();
@@ -321,7 +324,7 @@ impl Recovery {
 impl Away {
     /// What another worker must know to let the client in, who has the message at `offset`.
     pub(super) fn give(self, log: &Log, offset: Option<Offset>, node: Node) -> Answer {
-        let Self { id, namespace, rooms, data, ticket, leave, due } = self;
+        let Self { id, namespace, user, rooms, data, ticket, leave, due } = self;
         let (have, since) = ticket.resolve(log, &leave, offset, node)?;
         let queued = ticket.queued(log, id, &rooms, &have, leave.end)?;
         let (pid, heard, turned_out) = (ticket.pid, leave.heard, ticket.turned_out);
@@ -329,6 +332,7 @@ impl Away {
             pid,
             id,
             namespace,
+            user,
             rooms,
             data,
             due,

@@ -261,6 +261,7 @@ impl Recovery {
         Away {
             id: socket.id,
             namespace: Arc::clone(&socket.namespace.name),
+            user: socket.user_key(),
             rooms: socket.rooms(),
             data: socket.data.borrow().clone(),
             ticket,

@@ -264,6 +264,7 @@ impl World {
         let patience = Duration::from_secs(1);
         let leave = Leave { at: self.now, heard: log.heard(), end: log.end(), patience };
         let away = Away {
+            user: None,
             id: client.id,
             namespace: "/".into(),
             rooms: client.rooms.iter().cloned().collect(),

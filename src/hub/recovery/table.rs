@@ -18,6 +18,7 @@ use super::{Miss, Returned};
 pub struct Away {
     pub id: Id,
     pub namespace: Arc<str>,
+    pub user: Option<Arc<str>>,
     pub rooms: Vec<String>,
     pub data: Option<Box<str>>,
     pub ticket: Rc<Ticket>,
@@ -41,12 +42,16 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// Whether it is of this namespace, as far as is known here.
-    pub fn is_in(&self, namespace: &str) -> bool {
+    /// Whether it is of this namespace and user, as far as is known here.
+    pub fn is_of(&self, namespace: &str, user: Option<&Arc<str>>) -> bool {
         match self {
-            Self::Here(socket) => *socket.namespace.name == *namespace,
-            Self::Away(away) => *away.namespace == *namespace,
-            Self::Returned(returned) => *returned.namespace == *namespace,
+            Self::Here(socket) => {
+                *socket.namespace.name == *namespace && socket.user_key().as_ref() == user
+            }
+            Self::Away(away) => *away.namespace == *namespace && away.user.as_ref() == user,
+            Self::Returned(returned) => {
+                *returned.namespace == *namespace && returned.user.as_ref() == user
+            }
             Self::There(_) | Self::Spent { .. } => true,
         }
     }

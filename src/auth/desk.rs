@@ -1,0 +1,306 @@
+//! Where the workers' questions about sessions are answered: on the main thread, which has the
+//! connections to databases, to Redis and to the application.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::Method;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, timeout};
+use tracing::{error, info, warn};
+
+use crate::config::{BetterAuthStore, DatabaseKind, ProviderKind, Source};
+use crate::drain::Drain;
+use crate::exchange::{self, Body, Client, Peer, Request};
+use crate::observe::metrics;
+use crate::upstream::Pools;
+
+use super::clock;
+use super::identity::{Denial, Identity};
+use super::jwks::Documents;
+use super::preset::{better_auth, callback, express};
+use super::provider::{Provider, Question, Shown, Store, callback_words};
+use super::redis::Redis;
+use super::store::Rows;
+
+/// A question of a worker's.
+pub struct Ask {
+    pub provider: Arc<Provider>,
+    pub question: Question,
+    /// Whom the application is told of, where it is asked.
+    pub client: Client,
+    pub reply: oneshot::Sender<Verdict>,
+}
+
+pub type Verdict = Result<Identity, Denial>;
+
+/// Questions that nobody has come to yet. Full: they are answered as temporary at once.
+pub const QUESTIONS: usize = 4096;
+/// From the question to its answer, the wait for its turn too.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// Between two words about the same trouble.
+const QUIET: Duration = Duration::from_secs(10);
+
+const EDGE_AUTH: HeaderName = HeaderName::from_static("x-edge-auth");
+
+pub struct Desk {
+    drain: Drain,
+    pools: Rc<Pools>,
+    rows: RefCell<HashMap<String, Rc<Rows>>>,
+    redis: RefCell<HashMap<String, Rc<Redis>>>,
+    documents: Documents,
+    turns: RefCell<HashMap<Arc<str>, Rc<Semaphore>>>,
+    complained: RefCell<HashMap<Arc<str>, Instant>>,
+}
+
+impl Desk {
+    pub fn new(drain: &Drain) -> Rc<Self> {
+        Rc::new(Self {
+            drain: drain.clone(),
+            pools: Pools::new(drain),
+            rows: RefCell::default(),
+            redis: RefCell::default(),
+            documents: Documents::default(),
+            turns: RefCell::default(),
+            complained: RefCell::default(),
+        })
+    }
+
+    /// Answers for as long as the process lives.
+    pub async fn work(self: Rc<Self>, mut questions: mpsc::Receiver<Ask>) {
+        while let Some(ask) = questions.recv().await {
+            let desk = Rc::clone(&self);
+            self.drain.spawn_background(async move {
+                let Ask { provider, question, client, reply } = ask;
+                let answer = desk.answer(&provider, &question, &client).await;
+                // Its client may have gone.
+                let _told = reply.send(answer);
+            });
+        }
+    }
+
+    async fn answer(&self, provider: &Provider, question: &Question, client: &Client) -> Verdict {
+        let turns = self.turns(provider);
+        let answer = timeout(DEADLINE, async {
+            // Never closed.
+            let _turn = turns.acquire().await;
+            self.look_up(provider, question, client).await
+        });
+        let verdict = match Box::pin(answer).await {
+            Ok(verdict) => verdict,
+            Err(_elapsed) => {
+                self.complain(provider, "sessions cannot be looked up", &"no answer in time");
+                Err(Denial::Temporary("store_slow"))
+            }
+        };
+        metrics::count(&metrics::AUTH_LOOKUPS, word(&verdict));
+        verdict
+    }
+
+    fn turns(&self, provider: &Provider) -> Rc<Semaphore> {
+        let mut turns = self.turns.borrow_mut();
+        let own = turns.entry(Arc::clone(&provider.name));
+        Rc::clone(own.or_insert_with(|| Rc::new(Semaphore::new(provider.words.lookups))))
+    }
+
+    async fn look_up(&self, provider: &Provider, question: &Question, client: &Client) -> Verdict {
+        match (question, provider.store()) {
+            (Question::Row(key), Store::Rows(database)) => {
+                let rows = self.rows(database).map_err(|error| self.failed(provider, &error))?;
+                let statement = provider.statement().ok_or(Denial::Misconfigured("no_statement"))?;
+                let row = rows.find(&statement, &key.id).await;
+                let row = row.map_err(|error| {
+                    let denial = self.failed(provider, &error);
+                    if error.is_misfit() { Denial::Misconfigured("database_misfit") } else { denial }
+                })?;
+                self.settle(provider, provider.judge_row(key, row.as_ref(), clock::now()))
+            }
+            (Question::Row(key), Store::Redis(place)) => {
+                let ProviderKind::BetterAuth { store: BetterAuthStore::Redis { prefix, .. }, .. } =
+                    &provider.words.kind
+                else {
+                    return Err(Denial::Misconfigured("no_store"));
+                };
+                let redis = self.redis(place);
+                let get = async |key: &str| {
+                    redis.get(key).await.map_err(|error| self.failed(provider, &error))
+                };
+                let document = get(&format!("{prefix}{}", key.id)).await?;
+                let user = document.as_deref().and_then(better_auth::user_in);
+                let revoked = match user {
+                    Some(user) => get(&better_auth::revoked_key(prefix, &user)).await?,
+                    None => None,
+                };
+                let (document, revoked) = (document.as_deref(), revoked.as_deref());
+                let judged = better_auth::judge_document(key, document, revoked, clock::now());
+                self.settle(provider, judged)
+            }
+            (Question::Value(id), Store::Redis(place)) => {
+                let ProviderKind::Redis(words) = &provider.words.kind else {
+                    return Err(Denial::Misconfigured("no_store"));
+                };
+                let value = self.redis(place).get(&words.key.replace("{id}", id)).await;
+                let value = value.map_err(|error| self.failed(provider, &error))?;
+                let (user, expires) = (&words.user, &words.expires);
+                let judged = express::judge(id, value.as_deref(), user, expires, clock::now());
+                self.settle(provider, judged)
+            }
+            (Question::Token(token), Store::Jwks(url)) => {
+                let opened = self.documents.open(provider, url, token).await;
+                opened.inspect_err(|denial| {
+                    if denial.is_temporary() {
+                        self.complain(provider, "its keys cannot be read", &url);
+                    }
+                })
+            }
+            (Question::Application(shown), Store::Application) => {
+                let answer = self.ask_application(provider, shown, client).await;
+                self.settle(provider, answer)
+            }
+            _ => Err(Denial::Misconfigured("no_store")),
+        }
+    }
+
+    fn rows(&self, database: &crate::config::Database) -> Result<Rc<Rows>, super::store::StoreError> {
+        let mut known = self.rows.borrow_mut();
+        if let Some(rows) = known.get(database.url.expose()) {
+            return Ok(Rc::clone(rows));
+        }
+        let rows = Rc::new(Rows::open(database)?);
+        known.insert(database.url.expose().to_owned(), Rc::clone(&rows));
+        Ok(rows)
+    }
+
+    fn redis(&self, place: &crate::config::RedisPlace) -> Rc<Redis> {
+        let mut known = self.redis.borrow_mut();
+        let name = format!("{:?} {:?} {}", place.address, place.user, place.database);
+        Rc::clone(known.entry(name).or_insert_with(|| Rc::new(Redis::new(place))))
+    }
+
+    async fn ask_application(
+        &self,
+        provider: &Provider,
+        shown: &Shown,
+        client: &Client,
+    ) -> Verdict {
+        const SILENT: Denial = Denial::Temporary("application_silent");
+        let ProviderKind::Http(words) = &provider.words.kind else { return Err(SILENT) };
+        let upstream = provider.application(&client.host).ok_or(SILENT)?;
+        let request = request(words, shown, client).ok_or(SILENT)?;
+        let exchange = async {
+            let response =
+                upstream.send(request, &self.pools).await.map_err(|error| error.to_string())?;
+            let status = response.status().as_u16();
+            let kind = response.headers().get(header::CONTENT_TYPE);
+            let kind = kind.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
+            let body = response.into_body().read_all(callback::ANSWER_MAX).await;
+            Ok::<_, String>((status, kind, body.map_err(|error| error.to_string())?))
+        };
+        match timeout(words.timeout, Box::pin(exchange)).await {
+            Ok(Ok((status, kind, body))) => {
+                let (kinds, path) = callback_words(words);
+                callback::judge(kinds, path, status, kind.as_deref(), &body, clock::now())
+            }
+            Ok(Err(why)) => Err(self.failed(provider, &why)),
+            Err(_elapsed) => {
+                self.complain(provider, "the application does not answer", &words.path);
+                Err(SILENT)
+            }
+        }
+    }
+
+    /// What an operator must know of an answer that says something of the configuration.
+    fn settle(&self, provider: &Provider, judged: Verdict) -> Verdict {
+        if let Err(Denial::Misconfigured(what) | Denial::Temporary(what)) = &judged {
+            self.complain(provider, "an answer does not fit", what);
+        }
+        if let Err(Denial::Refused(what @ ("malformed_store_value" | "no_expiry"))) = &judged {
+            self.complain(provider, "a session is not as it should be", what);
+        }
+        judged
+    }
+
+    fn failed(&self, provider: &Provider, why: &dyn std::fmt::Display) -> Denial {
+        self.complain(provider, "sessions cannot be looked up", why);
+        Denial::Temporary("store_failed")
+    }
+
+    /// Once for each provider and while.
+    fn complain(&self, provider: &Provider, what: &'static str, why: &dyn std::fmt::Display) {
+        let now = Instant::now();
+        let mut complained = self.complained.borrow_mut();
+        let last = complained.get(&provider.name).copied();
+        if last.is_none_or(|last| now.duration_since(last) >= QUIET) {
+            complained.insert(Arc::clone(&provider.name), now);
+            error!(provider = %provider.name, reason = %why, "{what}");
+        }
+    }
+
+    /// Says at once what would come out with the first client.
+    pub fn probe(self: &Rc<Self>, providers: Vec<Arc<Provider>>) {
+        let desk = Rc::clone(self);
+        self.drain.spawn_background(async move {
+            for provider in providers {
+                desk.probe_one(&provider).await;
+            }
+        });
+    }
+
+    async fn probe_one(&self, provider: &Provider) {
+        let (Store::Rows(database), Some(statement)) = (provider.store(), provider.statement())
+        else {
+            return;
+        };
+        let found = match self.rows(database) {
+            Ok(rows) => timeout(DEADLINE, rows.find(&statement, "no session has this id")).await,
+            Err(error) => Ok(Err(error)),
+        };
+        let name = &provider.name;
+        match found {
+            Ok(Ok(_)) => info!(provider = %name, "sessions can be looked up"),
+            Ok(Err(why)) => error!(provider = %name, reason = %why, "sessions cannot be looked up"),
+            Err(_elapsed) => warn!(provider = %name, "the database does not answer"),
+        }
+        if database.kind == DatabaseKind::Sqlite && provider.words.grace.is_zero() {
+            warn!(provider = %name, "grace is 0s: a database that is busy cuts connections");
+        }
+    }
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Ok(_) => "valid",
+        Err(Denial::Missing | Denial::Refused(_)) => "refused",
+        Err(Denial::Temporary(_)) => "temporary",
+        Err(Denial::Misconfigured(_)) => "misconfigured",
+    }
+}
+
+fn request(words: &crate::config::Callback, shown: &Shown, client: &Client) -> Option<Request> {
+    let mut request = Request::new(Body::empty());
+    *request.method_mut() = Method::GET;
+    *request.uri_mut() = words.path.parse().ok()?;
+    let fields = request.headers_mut();
+    fields.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    let (name, value) = match shown.from {
+        Source::Cookie => (header::COOKIE, shown.value.clone()),
+        Source::Bearer | Source::Connect => {
+            (header::AUTHORIZATION, format!("Bearer {}", shown.value))
+        }
+    };
+    let mut value = HeaderValue::from_str(&value).ok()?;
+    value.set_sensitive(true);
+    fields.insert(name, value);
+    if let Some(secret) = &words.secret {
+        let mut secret = HeaderValue::from_str(secret.expose()).ok()?;
+        secret.set_sensitive(true);
+        fields.insert(EDGE_AUTH, secret);
+    }
+    let peer = Peer { address: (client.address, 0).into(), local_port: client.port, tls: None };
+    exchange::headers::set_forwarded(fields, client, &peer);
+    Some(request)
+}

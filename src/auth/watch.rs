@@ -1,0 +1,102 @@
+//! Cookies that the application sets, as they pass: a session that ends, or becomes another.
+
+use http::HeaderMap;
+use http::header::SET_COOKIE;
+
+use crate::exchange::Client;
+
+use super::credentials::Credentials;
+use super::provider::Digest;
+use super::{Auth, clock, time};
+
+/// A session that may have ended by an answer of the application's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspicion {
+    pub digest: Digest,
+    /// The cookie is still there, with another value.
+    pub replaced: bool,
+    /// Nobody can be asked whether it has ended.
+    pub stateless: bool,
+}
+
+impl Auth {
+    /// What an answer's cookies do to the sessions of the client's request.
+    pub fn suspicions(
+        &self,
+        shown: &Credentials,
+        answer: &HeaderMap,
+        client: &Client,
+    ) -> Vec<Suspicion> {
+        let now = clock::now();
+        if !answer.contains_key(SET_COOKIE) {
+            return Vec::new();
+        }
+        let mut after = shown.clone();
+        for line in answer.get_all(SET_COOKIE) {
+            if let Some((name, value)) = set(line.as_bytes(), now) {
+                after.set(&name, value);
+            }
+        }
+        if after == *shown {
+            return Vec::new();
+        }
+        let suspect = |provider: &std::sync::Arc<super::Provider>| {
+            let before = provider.find(shown, client).ok().flatten()?;
+            let digest = provider.digest(&before);
+            let left = provider.find(&after, client).ok().flatten();
+            let (replaced, stateless) = (left.is_some(), provider.is_stateless());
+            (left.map(|left| provider.digest(&left)) != Some(digest))
+                .then_some(Suspicion { digest, replaced, stateless })
+        };
+        self.providers.iter().filter_map(suspect).collect()
+    }
+}
+
+/// Name and value of a `Set-Cookie`; no value if it takes the cookie away.
+fn set(line: &[u8], now: i64) -> Option<(String, Option<Vec<u8>>)> {
+    let mut parts = line.split(|byte| *byte == b';');
+    let pair = parts.next()?;
+    let at = pair.iter().position(|byte| *byte == b'=')?;
+    let (name, value) = pair.split_at_checked(at)?;
+    let name = String::from_utf8_lossy(name).trim().to_owned();
+    let value = value.get(1..)?.trim_ascii().to_vec();
+    let (mut lasts, mut ends) = (None, None);
+    for attribute in parts {
+        let text = String::from_utf8_lossy(attribute);
+        let (key, value) = text.split_once('=').unwrap_or((&text, ""));
+        match key.trim().to_ascii_lowercase().as_str() {
+            "max-age" => lasts = value.trim().parse::<i64>().ok(),
+            "expires" => ends = time::parse_http(value.trim()),
+            _ => (),
+        }
+    }
+    // The one with the say (RFC 6265 §5.3).
+    let gone = match lasts {
+        Some(lasts) => lasts <= 0,
+        None => ends.is_some_and(|ends| ends <= now),
+    };
+    Some((name, (!gone && !value.is_empty() && value != b"\"\"").then_some(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_are_set_and_taken_away() {
+        let now = 1_800_000_000_000;
+        for (line, value) in [
+            ("s=a; Path=/", Some("a")),
+            ("s=a; Max-Age=60; Expires=Thu, 01 Jan 1970 00:00:00 GMT", Some("a")),
+            ("s=; Path=/", None),
+            ("s=\"\"", None),
+            ("s=a; max-age=0", None),
+            ("s=a; Max-Age=-1", None),
+            ("s=a; Expires=Thu, 01 Jan 1970 00:00:00 GMT", None),
+            ("s=a; expires=Sat, 15-Jan-2028 08:00:00 GMT", Some("a")),
+        ] {
+            let (name, set) = set(line.as_bytes(), now).expect("a cookie");
+            assert_eq!((name.as_str(), set.as_deref()), ("s", value.map(str::as_bytes)), "{line}");
+        }
+    }
+}

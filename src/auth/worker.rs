@@ -1,0 +1,247 @@
+//! A worker's memory of who showed what: asked once, however many wait for the answer.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::exchange::Client;
+
+use super::clock;
+use super::credentials::Credentials;
+use super::desk::{Ask, Verdict};
+use super::identity::{Denial, Identity};
+use super::provider::{Digest, Opened, Provider, Shown};
+use super::seal::sha256_of;
+
+/// One worker's way to the desk.
+pub struct Local {
+    desk: mpsc::Sender<Ask>,
+    remembered: RefCell<HashMap<Digest, Remembered>>,
+    /// Who waits for an answer that is under way.
+    waiting: RefCell<HashMap<Digest, Vec<oneshot::Sender<Verdict>>>>,
+    /// Tokens that have been logged out of, until they end.
+    revoked: RefCell<HashMap<Digest, i64>>,
+}
+
+struct Remembered {
+    verdict: Verdict,
+    until: Instant,
+}
+
+/// Somebody who was identified, and by what; the credential stays in here.
+#[derive(Debug)]
+pub struct Known {
+    pub identity: Identity,
+    pub provider: Arc<Provider>,
+    pub digest: Digest,
+    shown: Secretly,
+    client: Client,
+}
+
+/// Does not print.
+struct Secretly(Shown);
+
+impl std::fmt::Debug for Secretly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Answers that are remembered. Full: those that are over go, and if none is, all.
+const REMEMBERED: usize = 10_000;
+/// Tokens that are refused. Full: those whose time is over go; while none is, no more come.
+const REVOKED: usize = 10_000;
+/// No token of these libraries lasts longer.
+const TOKEN_MAX: i64 = 30 * 86_400_000;
+/// How long a refusal is remembered.
+const REFUSED: Duration = Duration::from_secs(1);
+
+impl Known {
+    /// The same session, as it is now.
+    pub fn renewed(&self, identity: Identity) -> Self {
+        let (provider, digest) = (Arc::clone(&self.provider), self.digest);
+        let (shown, client) = (Secretly(self.shown.0.clone()), self.client.clone());
+        Self { identity, provider, digest, shown, client }
+    }
+
+    /// Until its end; `None` if it has none of its own.
+    pub fn left(&self) -> Option<Duration> {
+        let left = self.identity.expires_at?.saturating_sub(clock::now());
+        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+    }
+
+    /// True if it ended longer ago than `grace` milliseconds.
+    pub fn is_over(&self, grace: i64) -> bool {
+        let ends = self.identity.expires_at;
+        ends.is_some_and(|ends| ends.saturating_add(grace) <= clock::now())
+    }
+
+    /// The user among those of all providers.
+    pub fn user_key(&self) -> String {
+        format!("{}:{}", self.provider.name, self.identity.user)
+    }
+
+    /// The same as a number, to count by.
+    pub fn user_number(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = sha256_of([self.user_key().as_bytes()]);
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+
+}
+
+/// A question that is under way for all who wait for it.
+struct Turn<'a> {
+    local: &'a Local,
+    digest: Digest,
+}
+
+impl Turn<'_> {
+    fn line(&self) -> Vec<oneshot::Sender<Verdict>> {
+        self.local.waiting.borrow_mut().remove(&self.digest).unwrap_or_default()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        drop(self.line());
+    }
+}
+
+impl Local {
+    pub fn new(desk: mpsc::Sender<Ask>) -> Rc<Self> {
+        Rc::new(Self {
+            desk,
+            remembered: RefCell::default(),
+            waiting: RefCell::default(),
+            revoked: RefCell::default(),
+        })
+    }
+
+    /// Who it is, by the first provider of whose kind something was shown.
+    pub async fn identify(
+        &self,
+        shown: &Credentials,
+        client: &Client,
+        providers: &[Arc<Provider>],
+    ) -> Result<Rc<Known>, Denial> {
+        for provider in providers {
+            let Some(shown) = provider.find(shown, client)? else { continue };
+            let digest = provider.digest(&shown);
+            let identity = self.verify(provider, &shown, digest, client).await?;
+            let (provider, client) = (Arc::clone(provider), client.clone());
+            let known = Known { identity, provider, digest, shown: Secretly(shown), client };
+            return Ok(Rc::new(known));
+        }
+        Err(Denial::Missing)
+    }
+
+    /// The same one once more, without what is remembered.
+    pub async fn recheck(&self, known: &Known) -> Verdict {
+        self.remembered.borrow_mut().remove(&known.digest);
+        self.verify(&known.provider, &known.shown.0, known.digest, &known.client).await
+    }
+
+    /// What was shown is worth nothing any more.
+    pub fn forget(&self, digest: &Digest) {
+        self.remembered.borrow_mut().remove(digest);
+    }
+
+    /// A token that nobody can take back is refused from now on.
+    pub fn revoke(&self, digest: Digest) {
+        let now = clock::now();
+        let until = now.saturating_add(TOKEN_MAX);
+        let mut revoked = self.revoked.borrow_mut();
+        if revoked.len() >= REVOKED {
+            revoked.retain(|_, until| *until > now);
+        }
+        if revoked.len() < REVOKED {
+            revoked.insert(digest, until);
+        }
+        self.forget(&digest);
+    }
+
+    async fn verify(
+        &self,
+        provider: &Arc<Provider>,
+        shown: &Shown,
+        digest: Digest,
+        client: &Client,
+    ) -> Verdict {
+        let now = clock::now();
+        if self.revoked.borrow().get(&digest).is_some_and(|until| *until > now) {
+            return Err(Denial::Refused("revoked"));
+        }
+        if let Some(verdict) = self.recall(&digest, now) {
+            return verdict;
+        }
+        let verdict = match provider.open(shown, now) {
+            Ok(Opened::Known(identity)) => Ok(identity),
+            Err(denial) => Err(denial),
+            Ok(Opened::Ask(question)) => {
+                let (reply, answer) = oneshot::channel();
+                let first = {
+                    let mut waiting = self.waiting.borrow_mut();
+                    let line = waiting.entry(digest).or_default();
+                    line.push(reply);
+                    line.len() == 1
+                };
+                if first {
+                    // If this is dropped half way, the others hear that nothing came of it.
+                    let turn = Turn { local: self, digest };
+                    let verdict = self.ask(provider, question, client).await;
+                    self.remember(provider, digest, &verdict);
+                    // Some may have gone.
+                    turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
+                }
+                return answer.await.unwrap_or(Err(Denial::Temporary("interrupted")));
+            }
+        };
+        self.remember(provider, digest, &verdict);
+        verdict
+    }
+
+    async fn ask(
+        &self,
+        provider: &Arc<Provider>,
+        question: super::provider::Question,
+        client: &Client,
+    ) -> Verdict {
+        let (reply, answer) = oneshot::channel();
+        let (provider, client) = (Arc::clone(provider), client.clone());
+        if self.desk.try_send(Ask { provider, question, client, reply }).is_err() {
+            return Err(Denial::Temporary("busy"));
+        }
+        answer.await.unwrap_or(Err(Denial::Temporary("stopping")))
+    }
+
+    fn recall(&self, digest: &Digest, now: i64) -> Option<Verdict> {
+        let remembered = self.remembered.borrow();
+        let known = remembered.get(digest).filter(|known| known.until > Instant::now())?;
+        let over = known.verdict.as_ref().is_ok_and(|identity| {
+            identity.expires_at.is_some_and(|ends| ends <= now)
+        });
+        (!over).then(|| known.verdict.clone())
+    }
+
+    fn remember(&self, provider: &Provider, digest: Digest, verdict: &Verdict) {
+        let lasts = match verdict {
+            Ok(_) => provider.words.cache,
+            Err(denial) if denial.is_temporary() => return,
+            Err(_) => REFUSED,
+        };
+        let now = Instant::now();
+        let mut remembered = self.remembered.borrow_mut();
+        if remembered.len() >= REMEMBERED {
+            remembered.retain(|_, known| known.until > now);
+        }
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(digest, Remembered { verdict: verdict.clone(), until: now + lasts });
+    }
+}
