@@ -117,17 +117,19 @@ fn start(file: &Path) -> Result<(), Stop> {
         .enable_all()
         .build_local(LocalOptions::default())
         .map_err(|error| Stop::Io { what: "no runtime", error })?;
-    let drain = Drain::default();
-    let service = Service {
-        file: file.to_owned(),
-        current: Current::new(snapshot),
-        resident,
-        listeners,
-        workers: Vec::new(),
-        desk: auth::Desk::new(&drain),
-        drain,
-    };
-    runtime.block_on(service.serve(inboxes))
+    runtime.block_on(async move {
+        let drain = Drain::default();
+        let service = Service {
+            file: file.to_owned(),
+            current: Current::new(snapshot),
+            resident,
+            listeners,
+            workers: Vec::new(),
+            desk: auth::Desk::new(&drain),
+            drain,
+        };
+        service.serve(inboxes).await
+    })
 }
 
 /// The main thread's belongings.

@@ -1,0 +1,458 @@
+//! The application's own sessions: who gets in, who stays, who is sent away.
+//!
+//! What each kind of cookie comes to is judged by vectors, next to the code; here are the stores,
+//! the hub, and what happens over time. Every test looks for its secrets in all that was logged.
+
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use tungstenite::protocol::{Role, WebSocket};
+
+use crate::harness::origin::{Origin, reply};
+use crate::harness::socketio::{GENEROUS, Heard, Line, UPGRADE, Web, hub};
+use crate::harness::sqlite::Sqlite;
+use crate::harness::{Answer, Edge, Folder, PLAIN};
+
+const ID: &str = "bmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
+const OTHER: &str = "cmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
+const ORIGIN: (&str, &str) = ("Origin", "http://localhost");
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// A hub whose users `auth` names, as `app`; `site` answers the rest.
+fn config(auth: &str, site: &str) -> String {
+    format!(
+        "{PLAIN}log: {{ level: trace }}\n{site}auth:\n  app: {auth}\nhub:\n  limits: {{ {GENEROUS} \
+         per_user: 3 }}\n  namespaces:\n    /:\n      auth: app\n      join: [\"user:{{user.id}}\"]\n      \
+         events: {{ all: {{ relay: \"*\", echo: true, stamp: {{ from: \"{{user.id}}\" }} }} }}\n"
+    )
+}
+
+/// Lucia 3 on SQLite, with one session of Alice's and one of Bob's.
+fn lucia(more: &str, site: &str) -> (Edge, Sqlite) {
+    let folder = Folder::new();
+    let database = Sqlite(folder.path("app.db"));
+    let ends = seconds() + 86_400;
+    database.run(&format!(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE user (id TEXT PRIMARY KEY, name TEXT);
+         CREATE TABLE session (id TEXT PRIMARY KEY, user_id TEXT, expires_at INTEGER, two_factor INTEGER);
+         INSERT INTO user VALUES ('alice', 'Alice'), ('bob', 'Bob');
+         INSERT INTO session VALUES ('{ID}', 'alice', {ends}, 1), ('{OTHER}', 'bob', {ends}, 1);"
+    ));
+    let auth = format!("{{ lucia: v3, database: \"sqlite:app.db\", cache: 0s{more} }}");
+    (Edge::start_in(folder, &config(&auth, site)), database)
+}
+
+fn knock(edge: &Edge, headers: &[(&str, &str)], query: &str) -> Result<Web, Answer> {
+    let mut client = edge.connect();
+    let path = hub(&format!("EIO=4&transport=websocket{query}"));
+    let answer = client.ask("GET", &path, &[&UPGRADE[..], headers].concat(), b"");
+    if answer.status != 101 {
+        return Err(answer);
+    }
+    let socket = WebSocket::from_raw_socket(client.upgraded(), Role::Client, None);
+    let mut web = Web { socket, eio: 4, open: Value::Null };
+    let open = web.text();
+    web.open = serde_json::from_str(open.strip_prefix('0').expect("open")).expect("JSON");
+    Ok(web)
+}
+
+fn with_cookie(edge: &Edge, cookie: &str) -> Web {
+    knock(edge, &[("Cookie", cookie), ORIGIN], "").expect("a 101")
+}
+
+/// What a CONNECT is answered.
+fn answer_of(mut web: Web) -> Heard {
+    web.say("40");
+    web.hear()
+}
+
+fn refused() -> Heard {
+    Heard::Text(r#"44{"message":"unauthorized"}"#.to_owned())
+}
+
+fn session(id: &str) -> String {
+    format!("auth_session={id}")
+}
+
+/// Nothing that opens a session is in any log.
+fn assert_silent(edge: &Edge, secrets: &[&str]) {
+    let access = std::fs::read_to_string(edge.folder.path("access")).expect("a file");
+    let metrics = edge.admin("GET", "/metrics").text();
+    for secret in secrets {
+        for (name, text) in [("log", &edge.log()), ("access", &access), ("metrics", &metrics)] {
+            assert!(!text.contains(secret), "{secret} is in {name}");
+        }
+    }
+}
+
+#[test]
+fn a_session_says_who_it_is() {
+    let (edge, _database) = lucia("", "");
+    let mut web = with_cookie(&edge, &session(ID));
+    web.enter("/");
+    web.say(r#"42["all",{"from":"bob","text":"x"}]"#);
+    web.expect(r#"42["all",{"text":"x","from":"alice"}]"#);
+    let rooms = edge.admin("GET", "/hub/rooms?namespace=/").json();
+    assert_eq!(rooms["rooms"][0]["room"], "user:alice");
+    let gone = edge.admin_with("POST", "/hub/disconnect", br#"{"namespace":"/","user":"alice"}"#);
+    assert_eq!(gone.json()["sockets"], 1, "{gone:?}");
+    web.expect("41");
+    assert_silent(&edge, &[ID]);
+}
+
+#[test]
+fn what_is_no_session_is_unauthorized() {
+    let (edge, _database) = lucia("", "");
+    let (upper, tail) = (ID.to_uppercase(), ID.trim_start_matches('b').to_owned());
+    for cookie in [
+        "other=1".to_owned(),
+        "auth_session=".to_owned(),
+        format!("auth_session={OTHER}; auth_session={ID}"),
+        "auth_session=%zz".to_owned(),
+        "auth_session=%ff%fe".to_owned(),
+        format!("auth_session={ID}%00"),
+        format!("AUTH_SESSION={ID}"),
+        session(&upper),
+        session(&tail),
+        format!("auth_session={ID}%20"),
+        "auth_session=' OR 1=1 --".to_owned(),
+    ] {
+        assert_eq!(answer_of(with_cookie(&edge, &cookie)), refused(), "{cookie}");
+    }
+    let nobody = knock(&edge, &[ORIGIN], "").expect("a 101");
+    assert_eq!(answer_of(nobody), refused());
+    let by_query = knock(&edge, &[ORIGIN], &format!("&token={ID}")).expect("a 101");
+    assert_eq!(answer_of(by_query), refused());
+    let twice = with_cookie(&edge, &format!("auth_session={ID}; auth_session={ID}"));
+    assert!(matches!(answer_of(twice), Heard::Text(text) if text.starts_with("40")));
+    let many = format!("{}auth_session={ID}", "a=1; ".repeat(200));
+    let many = knock(&edge, &[("Cookie", &many), ORIGIN], "").err().expect("too many");
+    assert_eq!(many.status, 400);
+}
+
+#[test]
+fn cookies_count_only_from_the_sites_own_pages() {
+    let (edge, _database) = lucia("", "");
+    let cookie = session(ID);
+    for origin in [
+        &["http://localhost.evil.test"][..],
+        &["https://localhost"],
+        &["null"],
+        &[],
+        &["http://localhost, http://evil.test"],
+        &["http://localhost@evil.test"],
+        &["http://localhost/x"],
+        &["http://localhost."],
+    ] {
+        let mut headers = vec![("Cookie", cookie.as_str())];
+        headers.extend(origin.iter().map(|origin| ("Origin", *origin)));
+        let refused = knock(&edge, &headers, "").err().expect("a refusal");
+        assert_eq!(refused.status, 403, "{origin:?}");
+        let path = hub("EIO=4&transport=polling");
+        assert_eq!(edge.connect().ask("GET", &path, &headers, b"").status, 403, "{origin:?}");
+    }
+    let own = [("Cookie", cookie.as_str()), ("Sec-Fetch-Site", "same-origin")];
+    let path = hub("EIO=4&transport=polling");
+    assert_eq!(edge.connect().ask("GET", &path, &own, b"").status, 200);
+    let other = [("Cookie", cookie.as_str()), ("Sec-Fetch-Site", "same-site")];
+    assert_eq!(edge.connect().ask("GET", &path, &other, b"").status, 403);
+}
+
+#[test]
+fn a_session_id_is_of_use_to_its_owner_alone() {
+    let (edge, _database) = lucia("", "");
+    let (mine, other) = (session(ID), session(OTHER));
+    let path = hub("EIO=4&transport=polling");
+    let open = edge.connect().ask("GET", &path, &[("Cookie", &mine), ORIGIN], b"").text();
+    let open: Value = serde_json::from_str(&open[1..]).expect("JSON");
+    let sid = open["sid"].as_str().expect("an id");
+    let path = format!("{path}&sid={sid}");
+    for headers in [&[("Cookie", other.as_str()), ORIGIN][..], &[ORIGIN]] {
+        for method in ["GET", "POST"] {
+            let body = if method == "POST" { &b"40"[..] } else { b"" };
+            let answer = edge.connect().ask(method, &path, headers, body);
+            assert_eq!((answer.status, answer.json()["code"].as_u64()), (400, Some(1)), "{method}");
+        }
+        let upgrade = knock(&edge, headers, &format!("&sid={sid}")).err().expect("a refusal");
+        assert_eq!((upgrade.status, upgrade.json()["code"].as_u64()), (400, Some(1)));
+    }
+    let foreign = [("Cookie", mine.as_str()), ("Origin", "http://evil.test")];
+    assert_eq!(edge.connect().ask("POST", &path, &foreign, b"40").status, 403);
+    let answer = edge.connect().ask("POST", &path, &[("Cookie", &mine), ORIGIN], b"40");
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn rows_that_do_not_hold_are_no_sessions() {
+    let more = ", where: { two_factor: 1 }, user_table: user, claims: [name]";
+    let (edge, database) = lucia(more, "");
+    let ends = seconds() + 86_400;
+    let rows = [
+        ("a", format!("'alice', {}, 1", seconds() - 1)),
+        ("b", "'alice', NULL, 1".to_owned()),
+        ("c", format!("'alice', {ends}, 0")),
+        ("d", format!("'alice', {ends}, NULL")),
+        ("e", format!("'gone', {ends}, 1")),
+        ("f", format!("'alice', {}000, 1", ends)),
+        ("g", format!("NULL, {ends}, 1")),
+    ];
+    for (letter, values) in &rows {
+        let id = letter.repeat(40);
+        database.run(&format!("INSERT INTO session VALUES ('{id}', {values});"));
+        assert_eq!(answer_of(with_cookie(&edge, &session(&id))), refused(), "{letter}");
+    }
+    assert!(edge.log().contains("implausible_expiry"), "the operator is told");
+    with_cookie(&edge, &session(ID)).enter("/");
+    assert_silent(&edge, &[ID]);
+}
+
+#[test]
+fn who_has_logged_out_elsewhere_is_told_so() {
+    let (edge, database) = lucia(", recheck: 200ms", "");
+    let (mut alice, mut bob) =
+        (with_cookie(&edge, &session(ID)), with_cookie(&edge, &session(OTHER)));
+    alice.enter("/");
+    bob.enter("/");
+    database.run(&format!("DELETE FROM session WHERE id = '{ID}';"));
+    alice.expect("41");
+    assert!(matches!(alice.hear(), Heard::Closed(_) | Heard::Text(_)));
+    bob.say(r#"42["all",{}]"#);
+    bob.expect(r#"42["all",{"from":"bob"}]"#);
+    assert_eq!(answer_of(with_cookie(&edge, &session(ID))), refused());
+}
+
+#[test]
+fn a_session_that_ends_ends_its_sockets_unless_it_was_extended() {
+    let (edge, database) = lucia("", "");
+    let soon = seconds() + 2;
+    let id = "e".repeat(40);
+    database.run(&format!("INSERT INTO session VALUES ('{id}', 'alice', {soon}, 1);"));
+    database.run(&format!("UPDATE session SET expires_at = {soon} WHERE id = '{OTHER}';"));
+    let (mut alice, mut bob) =
+        (with_cookie(&edge, &session(&id)), with_cookie(&edge, &session(OTHER)));
+    alice.enter("/");
+    bob.enter("/");
+    database.run(&format!("UPDATE session SET expires_at = {soon} + 900 WHERE id = '{OTHER}';"));
+    alice.expect("41");
+    bob.say(r#"42["all",{}]"#);
+    bob.expect(r#"42["all",{"from":"bob"}]"#);
+}
+
+#[test]
+fn a_logout_that_passes_by_ends_its_sockets_at_once() {
+    let answer = "set-cookie: auth_session=; Max-Age=0; Path=/\r\n";
+    let origin = Origin::start(move |_, stream| reply(stream, "200 OK", answer, b"bye"));
+    let site = format!("sites: {{ localhost: {{ next: \"{}\" }} }}\n", origin.url());
+    let (edge, database) = lucia("", &site);
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    // The cookie goes, the session stays: the database has the last word.
+    let logout = |id: &str| edge.connect().ask("POST", "/logout", &[("Cookie", &session(id))], b"");
+    assert_eq!(logout(ID).status, 200);
+    alice.say(r#"42["all",{}]"#);
+    alice.expect(r#"42["all",{"from":"alice"}]"#);
+    database.run(&format!("DELETE FROM session WHERE id = '{ID}';"));
+    assert_eq!(logout(ID).status, 200);
+    alice.expect("41");
+    assert_silent(&edge, &[ID]);
+}
+
+#[test]
+fn while_the_database_is_away_those_who_are_here_stay() {
+    let (edge, database) = lucia(", recheck: 100ms, grace: 10m", "");
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    database.run("ALTER TABLE session RENAME TO moved;");
+    let lookups = "vestibule_auth_lookups_total{outcome=\"temporary\"}";
+    crate::harness::eventually("failed look-ups", || {
+        let metrics = edge.admin("GET", "/metrics").text();
+        metrics.lines().any(|line| line.starts_with(lookups)).then_some(())
+    });
+    // Not a refusal: the client is to come back.
+    assert_eq!(answer_of(with_cookie(&edge, &session(OTHER))), Heard::Closed(Some(1013)));
+    alice.say(r#"42["all",{}]"#);
+    alice.expect(r#"42["all",{"from":"alice"}]"#);
+    database.run("ALTER TABLE moved RENAME TO session;");
+    with_cookie(&edge, &session(OTHER)).enter("/");
+    assert!(edge.log().contains("sessions cannot be looked up"));
+}
+
+#[test]
+fn grace_ends() {
+    let (edge, database) = lucia(", recheck: 100ms, grace: 300ms", "");
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    database.run("ALTER TABLE session RENAME TO moved;");
+    assert_eq!(alice.hear(), Heard::Closed(Some(1013)));
+}
+
+#[test]
+fn a_table_that_is_missing_is_said_at_the_start() {
+    let folder = Folder::new();
+    Sqlite(folder.path("app.db")).run("CREATE TABLE other (id TEXT);");
+    let auth = "{ lucia: v3, database: \"sqlite:app.db\" }";
+    let edge = Edge::start_in(folder, &config(auth, ""));
+    crate::harness::eventually("a word", || edge.log().contains("no such table").then_some(()));
+    assert_eq!(answer_of(with_cookie(&edge, &session(ID))), Heard::Closed(Some(1013)));
+}
+
+#[test]
+fn one_user_has_so_many_connections() {
+    let (edge, _database) = lucia("", "");
+    let mut all: Vec<_> = (0..3).map(|_| with_cookie(&edge, &session(ID))).collect();
+    all.iter_mut().for_each(|web| drop(web.enter("/")));
+    let fourth = answer_of(with_cookie(&edge, &session(ID)));
+    let full = r#"44{"message":"too_many_connections"}"#;
+    assert_eq!(fourth, Heard::Text(full.to_owned()));
+    with_cookie(&edge, &session(OTHER)).enter("/");
+    drop(all.pop());
+    crate::harness::eventually("a free place", || {
+        matches!(answer_of(with_cookie(&edge, &session(ID))), Heard::Text(text) if text.starts_with("40"))
+            .then_some(())
+    });
+}
+
+#[test]
+fn the_application_is_asked() {
+    let mode = Arc::new(AtomicU16::new(200));
+    let told = Arc::clone(&mode);
+    let origin = Origin::start(move |seen, stream| match told.load(Ordering::Relaxed) {
+        200 => {
+            let user = seen.header("cookie").unwrap_or_default().replace("session=", "");
+            let body = format!("{{\"userId\":\"{user}\"}}");
+            reply(stream, "200 OK", "content-type: application/json\r\n", body.as_bytes())
+        }
+        201 => reply(stream, "200 OK", "content-type: text/html\r\n", b"<html>log in</html>"),
+        202 => reply(stream, "200 OK", "content-type: application/json\r\n", b"{\"userId\":\"\"}"),
+        302 => reply(stream, "302 Found", "location: /login\r\n", b""),
+        401 => reply(stream, "401 Unauthorized", "", b""),
+        404 => reply(stream, "404 Not Found", "", b""),
+        500 => reply(stream, "500 Oh", "", b""),
+        _ => {
+            std::thread::sleep(Duration::from_secs(3));
+            false
+        }
+    });
+    let site = format!("sites: {{ localhost: {{ next: \"{}\" }} }}\n", origin.url());
+    let auth = "{ http: { path: /api/who, timeout: 500ms, secret: 0123456789abcdef-edge }, cookie: session, cache: 0s }";
+    let edge = Edge::start(&config(auth, &site));
+    let mut web = with_cookie(&edge, "session=anna; other=1");
+    web.enter("/");
+    web.say(r#"42["all",{}]"#);
+    web.expect(r#"42["all",{"from":"anna"}]"#);
+    let seen = origin.seen().pop().expect("a question");
+    assert_eq!(seen.line, "GET /api/who HTTP/1.1");
+    assert_eq!(seen.header("cookie"), Some("session=anna"));
+    assert_eq!(seen.header("x-edge-auth"), Some("0123456789abcdef-edge"));
+    assert_eq!(seen.header("origin"), None);
+    let closed = Heard::Closed(Some(1013));
+    for (status, expected) in [
+        (401, refused()),
+        (302, refused()),
+        (202, refused()),
+        (201, closed.clone()),
+        (404, closed.clone()),
+        (500, closed.clone()),
+        (0, closed.clone()),
+    ] {
+        mode.store(status, Ordering::Relaxed);
+        let cookie = format!("session=user{status}");
+        assert_eq!(answer_of(with_cookie(&edge, &cookie)), expected, "{status}");
+    }
+    assert_silent(&edge, &["0123456789abcdef-edge"]);
+}
+
+const SIGNING: &str = "test-jwt-hs256-secret-0123456789abcdef0123456789abcdef";
+
+/// A token of HS256 with these claims.
+fn token(head: &str, claims: &Value) -> String {
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let signed = format!("{}.{}", encode(head.as_bytes()), encode(claims.to_string().as_bytes()));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SIGNING.as_bytes());
+    format!("{signed}.{}", encode(hmac::sign(&key, signed.as_bytes()).as_ref()))
+}
+
+const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+
+fn claims(user: &str) -> Value {
+    let (iss, now) = ("https://issuer.example.test", seconds());
+    json!({ "sub": user, "iss": iss, "aud": "realtime", "iat": now, "exp": now + 300 })
+}
+
+#[test]
+fn a_token_comes_with_the_connect() {
+    let auth = format!(
+        "{{ jwt: {{ issuer: https://issuer.example.test, audience: realtime }}, secret: {SIGNING} }}"
+    );
+    let edge = Edge::start(&config(&auth, ""));
+    let right = token(HS256, &claims("anna"));
+    let shown = |token: &str| {
+        let mut web = knock(&edge, &[], "").expect("a 101: nothing that a browser sends by itself");
+        web.say(&format!("40{{\"token\":\"{token}\"}}"));
+        web.hear()
+    };
+    assert!(matches!(shown(&right), Heard::Text(text) if text.starts_with("40")));
+    let with = |name: &str, value: Value| {
+        let mut claims = claims("anna");
+        claims[name] = value;
+        token(HS256, &claims)
+    };
+    for wrong in [
+        with("aud", json!("others")),
+        with("iss", json!("https://other.test")),
+        with("sub", json!("")),
+        with("sub", json!(7)),
+        with("exp", json!(seconds() - 60)),
+        with("exp", json!("soon")),
+        with("iat", json!(seconds() + 600)),
+        token(r#"{"alg":"none"}"#, &claims("anna")),
+        token(r#"{"alg":"RS256"}"#, &claims("anna")),
+        token(r#"{"alg":"HS256","jku":"http://evil.test"}"#, &claims("anna")),
+        right.replacen('.', "..", 1),
+        format!("{right}A"),
+        String::new(),
+    ] {
+        assert_eq!(shown(&wrong), refused(), "{wrong}");
+    }
+    let bearer = format!("Bearer {right}");
+    let mut web = knock(&edge, &[("Authorization", &bearer)], "").expect("a 101");
+    web.enter("/");
+    web.say(r#"42["all",{}]"#);
+    web.expect(r#"42["all",{"from":"anna"}]"#);
+    // The connect counts before the bearer; they are never one.
+    let mut web = knock(&edge, &[("Authorization", &bearer)], "").expect("a 101");
+    web.say(&format!("40{{\"token\":\"{}\"}}", token(HS256, &claims("bert"))));
+    assert!(matches!(web.hear(), Heard::Text(text) if text.starts_with("40")));
+    web.say(r#"42["all",{}]"#);
+    web.expect(r#"42["all",{"from":"bert"}]"#);
+    let by_query = knock(&edge, &[], &format!("&token={right}")).expect("a 101");
+    assert_eq!(answer_of(by_query), refused());
+    assert_silent(&edge, &[&right, SIGNING]);
+}
+
+#[test]
+fn a_reload_that_asks_for_users_sends_strangers_away() {
+    let folder = Folder::new();
+    let database = Sqlite(folder.path("app.db"));
+    database.run("CREATE TABLE session (id TEXT, user_id TEXT, expires_at INTEGER);");
+    let auth = "{ lucia: v3, database: \"sqlite:app.db\" }";
+    let users = config(auth, "");
+    let open = users.replace("auth: app", "auth: none").replace("join: [\"user:{user.id}\"]", "join: []");
+    let open = open.replace("stamp: { from: \"{user.id}\" }", "stamp: {}");
+    let mut edge = Edge::start_in(folder, &open);
+    let mut web = knock(&edge, &[], "").expect("a 101");
+    web.enter("/");
+    edge.reload_with(&users);
+    web.expect("41");
+    web.say("40");
+    assert_eq!(web.hear(), refused());
+}
