@@ -234,7 +234,12 @@ fn without_an_offset_all_since_its_connect_comes() {
     let edge = edge("2m");
     let mut sender = web_on(&edge, '0');
     enter(&mut sender, "/");
+    let mut witness = web_on(&edge, '1');
+    enter(&mut witness, "/");
     tell(&mut sender, 0..2);
+    // Once it has these, they are behind whoever comes to its worker.
+    numbers(0..2).iter().for_each(|event| drop(offset_of(&mut witness, event)));
+    drop(witness);
     let mut web = web_on(&edge, '1');
     let me = enter(&mut web, "/");
     drop(web);
