@@ -52,13 +52,19 @@ impl Snapshot {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
         let certificates = Certificates::read(&config.tls.certs, hosts)?;
-        let auth = Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
+        let auth =
+            Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
             .hub
             .as_ref()
             .map(|hub| Arc::new(hub::Policy::compile(hub, &config, &resident.registry, &auth)));
         let has_certificate = |host: &str| certificates.covers(host);
-        let router = Router::compile(&config, (hub.clone(), Arc::clone(&auth)), &resident.registry, &has_certificate);
+        let router = Router::compile(
+            &config,
+            (hub.clone(), Arc::clone(&auth)),
+            &resident.registry,
+            &has_certificate,
+        );
         let tls = if certificates.is_empty() {
             None
         } else {

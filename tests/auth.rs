@@ -3,8 +3,8 @@
 //! What each kind of cookie comes to is judged by vectors, next to the code; here are the stores,
 //! the hub, and what happens over time. Every test looks for its secrets in all that was logged.
 
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
@@ -87,6 +87,7 @@ fn session(id: &str) -> String {
 fn assert_silent(edge: &Edge, secrets: &[&str]) {
     let access = std::fs::read_to_string(edge.folder.path("access")).expect("a file");
     let metrics = edge.admin("GET", "/metrics").text();
+    assert!(edge.log().contains("TRACE"), "a log that says little proves nothing");
     for secret in secrets {
         for (name, text) in [("log", &edge.log()), ("access", &access), ("metrics", &metrics)] {
             assert!(!text.contains(secret), "{secret} is in {name}");
@@ -446,7 +447,8 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     database.run("CREATE TABLE session (id TEXT, user_id TEXT, expires_at INTEGER);");
     let auth = "{ lucia: v3, database: \"sqlite:app.db\" }";
     let users = config(auth, "");
-    let open = users.replace("auth: app", "auth: none").replace("join: [\"user:{user.id}\"]", "join: []");
+    let open =
+        users.replace("auth: app", "auth: none").replace("join: [\"user:{user.id}\"]", "join: []");
     let open = open.replace("stamp: { from: \"{user.id}\" }", "stamp: {}");
     let mut edge = Edge::start_in(folder, &open);
     let mut web = knock(&edge, &[], "").expect("a 101");

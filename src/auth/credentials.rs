@@ -169,9 +169,8 @@ impl Credentials {
     /// Those of these names and their chunks, as whoever decides is sent them: one line.
     pub fn cookie_line(&self, names: &[String]) -> Option<Vec<u8>> {
         let wanted = Wanted { cookies: names.to_vec(), bearer: false };
-        let kept = self.cookies.iter().filter(|(name, value)| {
-            wanted.keeps(name) && !value.is_empty()
-        });
+        let kept =
+            self.cookies.iter().filter(|(name, value)| wanted.keeps(name) && !value.is_empty());
         let pair = |(name, value): &(String, Vec<u8>)| [name.as_bytes(), b"=", value].concat();
         let pairs: Vec<_> = kept.map(pair).collect();
         (!pairs.is_empty()).then(|| pairs.join(&b"; "[..]))

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderName, HeaderValue};
 use http::Method;
+use http::header::{self, HeaderName, HeaderValue};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
@@ -111,17 +111,23 @@ impl Desk {
         match (question, provider.store()) {
             (Question::Row(key), Store::Rows(database)) => {
                 let rows = self.rows(database).map_err(|error| self.failed(provider, &error))?;
-                let statement = provider.statement().ok_or(Denial::Misconfigured("no_statement"))?;
+                let statement =
+                    provider.statement().ok_or(Denial::Misconfigured("no_statement"))?;
                 let row = rows.find(&statement, &key.id).await;
                 let row = row.map_err(|error| {
                     let denial = self.failed(provider, &error);
-                    if error.is_misfit() { Denial::Misconfigured("database_misfit") } else { denial }
+                    if error.is_misfit() {
+                        Denial::Misconfigured("database_misfit")
+                    } else {
+                        denial
+                    }
                 })?;
                 self.settle(provider, provider.judge_row(key, row.as_ref(), clock::now()))
             }
             (Question::Row(key), Store::Redis(place)) => {
-                let ProviderKind::BetterAuth { store: BetterAuthStore::Redis { prefix, .. }, .. } =
-                    &provider.words.kind
+                let ProviderKind::BetterAuth {
+                    store: BetterAuthStore::Redis { prefix, .. }, ..
+                } = &provider.words.kind
                 else {
                     return Err(Denial::Misconfigured("no_store"));
                 };
@@ -165,7 +171,10 @@ impl Desk {
         }
     }
 
-    fn rows(&self, database: &crate::config::Database) -> Result<Rc<Rows>, super::store::StoreError> {
+    fn rows(
+        &self,
+        database: &crate::config::Database,
+    ) -> Result<Rc<Rows>, super::store::StoreError> {
         let mut known = self.rows.borrow_mut();
         if let Some(rows) = known.get(database.url.expose()) {
             return Ok(Rc::clone(rows));

@@ -71,7 +71,9 @@ async fn exchange(
         }
         let mut body = response.into_body();
         let mut bytes = Vec::new();
-        while let Some(frame) = std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+        while let Some(frame) =
+            std::future::poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await
+        {
             let frame = frame.map_err(|_error| Unfetched)?;
             bytes.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
             if bytes.len() > BYTES_MAX {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clock;
+use super::desk::Verdict;
 use super::fetch;
 use super::identity::Denial;
 use super::keys::Key;
 use super::preset::jwt::Unverified;
-use super::desk::Verdict;
 use super::provider::Provider;
 
 /// By their URLs.
@@ -64,7 +64,8 @@ impl Documents {
             Err(Unverified::UnknownKey) => {
                 let state = document.state.borrow();
                 // A document that was read lately, and knows nothing of the key, has the last word.
-                let read = state.fetched.is_some() && (state.fetched == state.tried || state.fetched != since);
+                let read = state.fetched.is_some()
+                    && (state.fetched == state.tried || state.fetched != since);
                 if read { Err(Denial::Refused("unknown_key")) } else { Err(UNREAD) }
             }
         }

@@ -49,7 +49,10 @@ pub struct Key {
 
 enum Material {
     Secret(Vec<u8>),
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// A point, 32 bytes of Ed25519, or the DER of either or of an RSA key.
     Bytes(Vec<u8>),
 }

@@ -31,10 +31,16 @@ pub struct Provider {
 /// What a kind needs, made ready once.
 enum Opener {
     Lucia(lucia::Variant),
-    Sealed { version: authjs::Version, keys: [Vec<JweKey>; 2] },
+    Sealed {
+        version: authjs::Version,
+        keys: [Vec<JweKey>; 2],
+    },
     AuthJsRow,
     BetterAuth,
-    Jwt { keys: Option<Vec<SigningKey>>, rules: jwt::Rules },
+    Jwt {
+        keys: Option<Vec<SigningKey>>,
+        rules: jwt::Rules,
+    },
     Iron(Vec<(String, String)>),
     KeyValue,
     /// By the host that a client came for; the first that fits.
@@ -194,15 +200,12 @@ impl Provider {
             }
             Opener::Jwt { keys, .. } => {
                 let in_cookie = shown.from == Source::Cookie && self.is_supabase();
-                let token =
-                    if in_cookie { jwt::supabase_token(value)? } else { value.to_owned() };
+                let token = if in_cookie { jwt::supabase_token(value)? } else { value.to_owned() };
                 match keys {
                     None => Question::Token(token),
                     Some(keys) => {
                         let opened = self.open_token(&token, keys, now);
-                        return opened
-                            .map(Opened::Known)
-                            .map_err(|unverified| refused(unverified));
+                        return opened.map(Opened::Known).map_err(|unverified| refused(unverified));
                     }
                 }
             }
@@ -326,7 +329,10 @@ fn names(words: &config::Provider) -> [Vec<String>; 2] {
         ProviderKind::Http(words) => match words.words {
             CallbackWords::AuthJs => {
                 let names = ["authjs.session-token", "next-auth.session-token"];
-                [names.map(|name| format!("__Secure-{name}")).to_vec(), names.map(str::to_owned).to_vec()]
+                [
+                    names.map(|name| format!("__Secure-{name}")).to_vec(),
+                    names.map(str::to_owned).to_vec(),
+                ]
             }
             CallbackWords::BetterAuth => both("better-auth.session_token"),
             CallbackWords::Own => Default::default(),
@@ -343,7 +349,8 @@ fn static_keys(keys: &JwtKeys) -> Result<Option<Vec<SigningKey>>, String> {
     match keys {
         JwtKeys::Jwks(_) => Ok(None),
         JwtKeys::Secrets(secrets, name) => {
-            let key = |secret: &config::Secret| SigningKey::secret(secret.expose(), algorithm(name));
+            let key =
+                |secret: &config::Secret| SigningKey::secret(secret.expose(), algorithm(name));
             Ok(Some(secrets.iter().map(key).collect()))
         }
         JwtKeys::Pem(pem, name) => {

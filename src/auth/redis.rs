@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::io;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::{RedisAddress, RedisPlace};

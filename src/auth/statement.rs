@@ -108,7 +108,9 @@ impl Statement {
         };
         let mut columns = vec![text(kind, &id), text(kind, &user), moment, hash];
         let owner = if rows.users.is_some() { "u" } else { "s" };
-        columns.extend(rows.claims.iter().map(|claim| text(kind, &format!("{owner}.{}", quoted(claim)))));
+        columns.extend(
+            rows.claims.iter().map(|claim| text(kind, &format!("{owner}.{}", quoted(claim)))),
+        );
         let mut statement = format!("SELECT {} FROM ", columns.join(", "));
         statement.push_str(&quoted(rows.table.as_deref().unwrap_or(layout.table)));
         statement.push_str(" s");

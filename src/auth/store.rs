@@ -48,10 +48,9 @@ impl StoreError {
     pub fn is_misfit(&self) -> bool {
         match self {
             Self::Several | Self::Moment(_) => true,
-            Self::Database(error) => matches!(
-                error,
-                sqlx::Error::ColumnDecode { .. } | sqlx::Error::Configuration(_)
-            ),
+            Self::Database(error) => {
+                matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Configuration(_))
+            }
         }
     }
 }

@@ -45,7 +45,8 @@ fn check(id: &str, judge: impl Fn(&Value, &Value) -> Option<Verdict>) -> usize {
 
 fn shown(case: &Value, name: &str) -> Credentials {
     let line = case["cookie_header"].as_str().unwrap_or_default();
-    let bytes: Vec<u8> = line.chars().map(|letter| u8::try_from(letter).expect("latin-1")).collect();
+    let bytes: Vec<u8> =
+        line.chars().map(|letter| u8::try_from(letter).expect("latin-1")).collect();
     let wanted = Wanted { cookies: vec![name.to_owned()], bearer: false };
     Credentials::of_lines(std::iter::once(&bytes[..]), &wanted).expect("few cookies")
 }
@@ -342,7 +343,10 @@ fn clerk() {
             let rules = jwt::Rules {
                 user_claim: "sub".to_owned(),
                 typ: Some("JWT".to_owned()),
-                parties: texts(&group["authorized_parties"]).into_iter().map(str::to_owned).collect(),
+                parties: texts(&group["authorized_parties"])
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
                 ..jwt::Rules::default()
             };
             verdict(jwt::open(&cookie(case, "__session")?, &keys, &rules, now(case)))

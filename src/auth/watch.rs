@@ -45,8 +45,11 @@ impl Auth {
             let digest = provider.digest(&before);
             let left = provider.find(&after, client).ok().flatten();
             let (replaced, stateless) = (left.is_some(), provider.is_stateless());
-            (left.map(|left| provider.digest(&left)) != Some(digest))
-                .then_some(Suspicion { digest, replaced, stateless })
+            (left.map(|left| provider.digest(&left)) != Some(digest)).then_some(Suspicion {
+                digest,
+                replaced,
+                stateless,
+            })
         };
         self.providers.iter().filter_map(suspect).collect()
     }

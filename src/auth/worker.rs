@@ -91,7 +91,6 @@ impl Known {
         let [a, b, c, d, e, f, g, h, ..] = sha256_of([self.user_key().as_bytes()]);
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
-
 }
 
 /// A question that is under way for all who wait for it.
@@ -222,9 +221,10 @@ impl Local {
     fn recall(&self, digest: &Digest, now: i64) -> Option<Verdict> {
         let remembered = self.remembered.borrow();
         let known = remembered.get(digest).filter(|known| known.until > Instant::now())?;
-        let over = known.verdict.as_ref().is_ok_and(|identity| {
-            identity.expires_at.is_some_and(|ends| ends <= now)
-        });
+        let over = known
+            .verdict
+            .as_ref()
+            .is_ok_and(|identity| identity.expires_at.is_some_and(|ends| ends <= now));
         (!over).then(|| known.verdict.clone())
     }
 

@@ -173,7 +173,8 @@ fn namespace(named: &Named<'_>, section: &Section<'_>, providers: &[&str]) -> Na
 /// Providers by name, or everybody.
 pub fn auth(section: &Section<'_>, providers: &[&str]) -> NamespaceAuth {
     let items = section.written("auth").map(Field::items).unwrap_or_default();
-    let known = items.iter().filter_map(|item| item.read(|text| Ok(text.to_owned())).zip(Some(item)));
+    let known =
+        items.iter().filter_map(|item| item.read(|text| Ok(text.to_owned())).zip(Some(item)));
     let known: Vec<_> = known.collect();
     if let [(only, _)] = known.as_slice()
         && only == "none"
@@ -277,7 +278,9 @@ fn rule(
         ["relay"] => Some(Rule::Relay(relay(&section, joined, users))),
         ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined), users))),
         ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None, users))),
-        ["presence"] => section.get("presence", |text| watched(text, presence, users)).map(Rule::Presence),
+        ["presence"] => {
+            section.get("presence", |text| watched(text, presence, users)).map(Rule::Presence)
+        }
         ["forward"] => section.get("forward", hook).map(Rule::Forward),
         [] => {
             section.refuse_lack(

@@ -31,8 +31,7 @@ use std::time::Duration;
 
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
-    JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source,
-    Unit,
+    JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
 };
 pub use load::{admin_of, load};
 pub use pattern::{Captures, HostPattern, PathPattern};

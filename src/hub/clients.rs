@@ -392,7 +392,10 @@ impl Clients {
             }
             return Ok(());
         }
-        match (policy.rules.decide(&event, socket.id.as_str(), socket.identity()), self.me.upgrade()) {
+        match (
+            policy.rules.decide(&event, socket.id.as_str(), socket.identity()),
+            self.me.upgrade(),
+        ) {
             (Ok(Action::Forward(path)), Some(me)) => {
                 let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
                 me.forward(socket, path, &waiting);

@@ -89,7 +89,17 @@ impl Hub {
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
         let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
-        (Arc::new(Self { node, letters, mailboxes, admission, porter: Arc::default(), connections: Arc::default() }), inboxes)
+        (
+            Arc::new(Self {
+                node,
+                letters,
+                mailboxes,
+                admission,
+                porter: Arc::default(),
+                connections: Arc::default(),
+            }),
+            inboxes,
+        )
     }
 
     /// Applies a new snapshot's rules to every socket; returns when all workers have.
@@ -182,7 +192,9 @@ impl Shard {
         while let Some(letter) = letters.recv().await {
             match letter {
                 Letter::Notices(notices) => {
+                    let count = notices.len();
                     notices.into_iter().for_each(|notice| self.clients.hear(notice));
+                    self.clients.outbox.heard(count);
                 }
                 Letter::Order(Order::Install(policy, done)) => {
                     self.install(policy.as_deref());

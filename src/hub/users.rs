@@ -211,7 +211,8 @@ impl Clients {
         self.drain.spawn("identify", async move {
             let policy = namespace.policy();
             let providers = policy.users.as_deref().unwrap_or_default();
-            let reads = |provider: &Arc<auth::Provider>| provider.reads(crate::config::Source::Connect);
+            let reads =
+                |provider: &Arc<auth::Provider>| provider.reads(crate::config::Source::Connect);
             // What opens a session goes no further.
             let token = if providers.iter().any(reads) { auth.remove("token") } else { None };
             let token = token.as_ref().and_then(Value::as_str);

@@ -41,8 +41,8 @@ pub fn judge_document(
     now: i64,
 ) -> Result<Identity, Denial> {
     let document = document.ok_or(Denial::UNKNOWN)?;
-    let document: Value =
-        serde_json::from_str(document).map_err(|_error| Denial::Refused("malformed_store_value"))?;
+    let document: Value = serde_json::from_str(document)
+        .map_err(|_error| Denial::Refused("malformed_store_value"))?;
     let moment = |path| at(&document, path).and_then(Value::as_str).and_then(time::parse);
     let token = at(&document, "session.token").and_then(Value::as_str).unwrap_or_default();
     if !same(token.as_bytes(), key.id.as_bytes()) {

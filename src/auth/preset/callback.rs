@@ -57,7 +57,8 @@ pub fn judge(
         (None | Some(Value::Null), Words::Own) => return Err(Denial::NO_USER),
         (found, _) => found.and_then(user_of).ok_or(STRANGE)?,
     };
-    if words == Words::BetterAuth && at(&answer, "session.userId").and_then(user_of) != Some(user.clone())
+    if words == Words::BetterAuth
+        && at(&answer, "session.userId").and_then(user_of) != Some(user.clone())
     {
         return Err(STRANGE);
     }

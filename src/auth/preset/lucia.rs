@@ -49,12 +49,7 @@ fn halves(value: &str) -> Result<(&str, &str), Denial> {
 }
 
 /// What the row that was found, or none, comes to.
-pub fn judge(
-    variant: Variant,
-    key: &Key,
-    row: Option<&Row>,
-    now: i64,
-) -> Result<Identity, Denial> {
+pub fn judge(variant: Variant, key: &Key, row: Option<&Row>, now: i64) -> Result<Identity, Denial> {
     let known = row.map(|row| row.id.as_str()).unwrap_or_default();
     // Databases find ids by rules of their own: capitals, trailing spaces.
     let found = same(known.as_bytes(), key.id.as_bytes());

@@ -24,12 +24,7 @@ pub static PROVIDER: &[Key] = &[
     key("jwt", Kind::Object(JWT), None, "Tokens that are signed: JSON Web Tokens."),
     key("iron", Kind::Object(IRON), None, "Sealed cookies of iron-session 9; with secret."),
     key("redis", Kind::Object(REDIS), None, "JSON in Redis, as express-session keeps it."),
-    key(
-        "http",
-        Kind::Short("path", HTTP),
-        None,
-        "The application is asked, at this path.",
-    ),
+    key("http", Kind::Short("path", HTTP), None, "The application is asked, at this path."),
     key(
         "secret",
         Kind::List(&Kind::Secret),
@@ -109,7 +104,12 @@ static BETTER_AUTH: &[Key] = &[
 ];
 
 static JWT: &[Key] = &[
-    key("jwks", Kind::Text, None, "A document with the keys: https://, or http:// on this machine."),
+    key(
+        "jwks",
+        Kind::Text,
+        None,
+        "A document with the keys: https://, or http:// on this machine.",
+    ),
     key("key", Kind::Secret, None, "One public key in PEM; with algorithm."),
     key(
         "algorithm",
@@ -145,14 +145,29 @@ static JWT: &[Key] = &[
 ];
 
 static IRON: &[Key] = &[
-    key("user", Kind::Text, None, "The path to the user's id in the session: user.id. Must be written."),
+    key(
+        "user",
+        Kind::Text,
+        None,
+        "The path to the user's id in the session: user.id. Must be written.",
+    ),
     key("endless", Kind::Flag, Some("false"), "Takes seals that never end, of ttl: 0."),
 ];
 
 static REDIS: &[Key] = &[
     key("url", Kind::Secret, None, "Where it is: redis://HOST:6379 or unix:PATH. Must be written."),
-    key("key", Kind::Text, Some("'sess:{id}'"), "The key of a session; {id} is what the cookie has."),
-    key("user", Kind::Text, None, "The path to the user's id in the value: passport.user. Must be written."),
+    key(
+        "key",
+        Kind::Text,
+        Some("'sess:{id}'"),
+        "The key of a session; {id} is what the cookie has.",
+    ),
+    key(
+        "user",
+        Kind::Text,
+        None,
+        "The path to the user's id in the value: passport.user. Must be written.",
+    ),
     key("expires", Kind::Text, Some("cookie.expires"), "The path to its end, if it has one."),
     key("cookie", Kind::Text, Some("connect.sid"), "The cookie with the session's id."),
     key(
@@ -172,7 +187,12 @@ static HTTP: &[Key] = &[
         "How it answers: { userId }, or as these libraries' session endpoints do.",
     ),
     key("user", Kind::Text, None, "The path to the user's id in the answer, if it is another."),
-    key("secret", Kind::Secret, None, "Sent as x-edge-auth, so that the application knows who asks."),
+    key(
+        "secret",
+        Kind::Secret,
+        None,
+        "Sent as x-edge-auth, so that the application knows who asks.",
+    ),
     key("timeout", Kind::Duration, Some("2s"), "How long an answer of it may take."),
     key(
         "to",

@@ -43,12 +43,26 @@ pub enum Source {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProviderKind {
-    Lucia { variant: LuciaVariant, rows: Rows },
+    Lucia {
+        variant: LuciaVariant,
+        rows: Rows,
+    },
     /// Encrypted cookies, or sessions in a database.
-    AuthJs { version: AuthJsVersion, secrets: Vec<Secret>, rows: Option<Rows> },
-    BetterAuth { secret: Secret, store: BetterAuthStore },
+    AuthJs {
+        version: AuthJsVersion,
+        secrets: Vec<Secret>,
+        rows: Option<Rows>,
+    },
+    BetterAuth {
+        secret: Secret,
+        store: BetterAuthStore,
+    },
     Jwt(Jwt),
-    Iron { passwords: Vec<Secret>, user: String, endless: bool },
+    Iron {
+        passwords: Vec<Secret>,
+        user: String,
+        endless: bool,
+    },
     Redis(KeyValue),
     Http(Callback),
 }

@@ -151,10 +151,7 @@ mod tests {
         let database = |text: &str| {
             Database::parse(&secret(text), folder).map(|database| database.shown().to_owned())
         };
-        assert_eq!(
-            database("postgresql://a:b@h/d").as_deref(),
-            Ok("postgres://a:***@h/d")
-        );
+        assert_eq!(database("postgresql://a:b@h/d").as_deref(), Ok("postgres://a:***@h/d"));
         assert_eq!(database("mysql://a@h/d").as_deref(), Ok("mysql://a@h/d"));
         assert_eq!(database("sqlite:app.db").as_deref(), Ok("sqlite:/srv/app.db"));
         for wrong in ["app.db", "mongodb://h/d", "postgres:///d", ""] {

@@ -28,7 +28,8 @@ fn provider(named: &Named<'_>, section: &Section<'_>) -> Option<Provider> {
     let kind = match kinds.as_slice() {
         [kind] => words.kind(kind, section),
         [] => {
-            section.refuse_lack(format!("has no kind of session; write one of {}", KINDS.join(", ")));
+            section
+                .refuse_lack(format!("has no kind of session; write one of {}", KINDS.join(", ")));
             None
         }
         _ => {
@@ -212,7 +213,8 @@ impl Words {
 
     fn refuse_unused(&self, section: &Section<'_>, kind: &str, keys: &[&str]) {
         for key in keys {
-            let refuse = |field: &Field<'_>| field.refuse_key(format!("has no meaning with {kind}"));
+            let refuse =
+                |field: &Field<'_>| field.refuse_key(format!("has no meaning with {kind}"));
             section.written(key).inspect(|field| refuse(field));
         }
     }
@@ -391,9 +393,8 @@ fn jwt(section: &Section<'_>, secrets: &[Secret]) -> Option<(Jwt, Option<String>
         cookie = Some("__session".to_owned());
     }
     if parties.is_empty() && (issuer.is_none() || audience.is_empty()) {
-        section.refuse_lack(
-            "has no issuer or no audience, so tokens for others would do; write both",
-        );
+        section
+            .refuse_lack("has no issuer or no audience, so tokens for others would do; write both");
     }
     let user = section.value("user", path);
     let supabase = supabase.is_some();
@@ -402,7 +403,9 @@ fn jwt(section: &Section<'_>, secrets: &[Secret]) -> Option<(Jwt, Option<String>
 
 fn reference(text: &str) -> Result<String, String> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(format!("{text:?} is no project's reference; it is the first part of its host"));
+        return Err(format!(
+            "{text:?} is no project's reference; it is the first part of its host"
+        ));
     }
     Ok(text.to_owned())
 }
@@ -410,9 +413,9 @@ fn reference(text: &str) -> Result<String, String> {
 /// A document that a stranger could change on its way is none.
 fn jwks_url(text: &str) -> Result<String, String> {
     let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-    let near = local.iter().any(|start| {
-        text.strip_prefix(start).is_some_and(|rest| rest.starts_with([':', '/']))
-    });
+    let near = local
+        .iter()
+        .any(|start| text.strip_prefix(start).is_some_and(|rest| rest.starts_with([':', '/'])));
     let plain = text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.contains(['@', '#']);
     if plain && (near || text.starts_with("https://")) {
         return Ok(text.to_owned());

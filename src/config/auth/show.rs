@@ -1,8 +1,8 @@
 //! Providers as the file that would say them.
 
+use super::super::Secret;
 use super::super::units::show_duration;
 use super::super::yaml::Yaml;
-use super::super::Secret;
 use super::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Jwt, JwtKeys, KeyValue,
     LuciaVariant, Provider, ProviderKind, Rows, Source, Unit,
@@ -57,7 +57,8 @@ impl ProviderKind {
             }
             Self::AuthJs { version, secrets, rows } => {
                 let word = if *version == AuthJsVersion::V4 { "v4" } else { "v5" };
-                let yaml = Yaml::map([("authjs", Yaml::text(word))]).with("secret", hidden(secrets));
+                let yaml =
+                    Yaml::map([("authjs", Yaml::text(word))]).with("secret", hidden(secrets));
                 rows.as_ref().map_or(yaml.clone(), |rows| rows.add(yaml))
             }
             Self::BetterAuth { secret, store } => {
@@ -96,9 +97,9 @@ impl Rows {
             ("expires", &self.expires),
             ("hash", &self.hash),
         ];
-        let written = columns.into_iter().filter_map(|(name, column)| {
-            Some((name.to_owned(), Yaml::text(column.as_ref()?)))
-        });
+        let written = columns
+            .into_iter()
+            .filter_map(|(name, column)| Some((name.to_owned(), Yaml::text(column.as_ref()?))));
         let columns: Vec<_> = written.collect();
         let only = self.only.iter().map(|(column, value)| {
             let value = match value {
@@ -145,9 +146,7 @@ impl Jwt {
         .with("supabase", project.map(Yaml::text))
         .with("clerk", (!self.parties.is_empty()).then(|| Yaml::texts(&self.parties)));
         match &self.keys {
-            JwtKeys::Jwks(url) => {
-                Yaml::map([("jwt", yaml.with("jwks", Some(Yaml::text(url))))])
-            }
+            JwtKeys::Jwks(url) => Yaml::map([("jwt", yaml.with("jwks", Some(Yaml::text(url))))]),
             JwtKeys::Pem(pem, algorithm) => {
                 let yaml = yaml.with("key", Some(Yaml::raw(pem.written())));
                 Yaml::map([("jwt", yaml.with("algorithm", Some(Yaml::text(algorithm))))])

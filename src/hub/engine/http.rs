@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http::header;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::auth::Credentials;
@@ -79,6 +80,10 @@ pub const MAILBOX: usize = 4096;
 
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
+/// Between the 101 and the open packet of Engine.IO 3. Its clients may begin to listen only once
+/// their WebSocket has opened, and lose what came together with the 101.
+const OLD_CLIENTS_LISTEN: Duration = Duration::from_millis(20);
+
 /// A response, and why it is a refusal if it is one.
 pub type Answered = (Response, Option<&'static str>);
 
@@ -117,7 +122,8 @@ impl Engine {
         credentials: Credentials,
     ) -> Result<Response, Refusal> {
         let mut query = Query::parse(request.uri().query().unwrap_or_default());
-        query.credentials = self.settings.borrow().credentials.as_ref().map(|_| credentials.digest());
+        query.credentials =
+            self.settings.borrow().credentials.as_ref().map(|_| credentials.digest());
         let transport = query.transport.ok_or(Refusal::UnknownTransport)?;
         let upgrade = is_websocket(request.headers());
         match query.id {
@@ -173,6 +179,9 @@ impl Engine {
         self.drain.spawn("upgrade", async move {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
             let Ok(Ok((stream, early))) = taken else { return };
+            if arrival.version == Version::V3 {
+                sleep(OLD_CLIENTS_LISTEN).await;
+            }
             let websocket = WebSocket::new(Socket::from(stream), &early, deflate);
             let session = engine.open(arrival, Transport::WebSocket(websocket));
             engine.send_open(&session);
@@ -322,12 +331,10 @@ impl Engine {
                     session.begin_post(ticket);
                 }
             }
-            Ask::Post { id, shown, ticket, binary, body, reply } => {
-                match self.known(&id, shown) {
-                    Ok(session) => self.take_post_of(session, ticket, binary, &body, reply),
-                    Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
-                }
-            }
+            Ask::Post { id, shown, ticket, binary, body, reply } => match self.known(&id, shown) {
+                Ok(session) => self.take_post_of(session, ticket, binary, &body, reply),
+                Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
+            },
             Ask::Aborted { id, ticket } => {
                 self.find(&id).inspect(|session| session.abort_poll(ticket));
             }

@@ -127,7 +127,11 @@ impl Recovery {
         let (Some(pid), Some(offset)) = (pid, offset) else { return Some(Err(Miss::Unknown)) };
         let known = pid.worker() < self.workers;
         let namespace = Arc::clone(namespace);
-        Some(if known { Ok(Claim { pid, namespace, user: None, offset }) } else { Err(Miss::Unknown) })
+        Some(if known {
+            Ok(Claim { pid, namespace, user: None, offset })
+        } else {
+            Err(Miss::Unknown)
+        })
     }
 
     /// Looks on this worker first, whose `log` it is.
@@ -138,7 +142,9 @@ impl Recovery {
     /// Looks on this worker for what the worker `from` wants to know.
     fn find(&self, claim: &Claim, log: &Log, from: usize) -> Found {
         let mut table = self.table.borrow_mut();
-        let standing = table.find(&claim.pid).filter(|standing| standing.is_of(&claim.namespace, claim.user.as_ref()));
+        let standing = table
+            .find(&claim.pid)
+            .filter(|standing| standing.is_of(&claim.namespace, claim.user.as_ref()));
         let asks = from == self.worker;
         if standing.is_none() {
             let maker = claim.pid.worker();
