@@ -94,7 +94,6 @@ async fn run(
     let users = auth::Local::new(desk);
     let local = Rc::new(Local {
         hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), (&pools, &users), &drain),
-        users,
         pools,
         drain: drain.clone(),
     });

@@ -27,7 +27,7 @@ fn seconds() -> u64 {
 }
 
 /// A hub whose users `auth` names, as `app`; `site` answers the rest.
-fn config(auth: &str, site: &str) -> String {
+pub fn config(auth: &str, site: &str) -> String {
     format!(
         "{PLAIN}log: {{ level: trace }}\n{site}auth:\n  app: {auth}\nhub:\n  limits: {{ {GENEROUS} \
          per_user: 3 }}\n  namespaces:\n    /:\n      auth: app\n      join: [\"user:{{user.id}}\"]\n      \
@@ -65,21 +65,21 @@ fn knock(edge: &Edge, headers: &[(&str, &str)], query: &str) -> Result<Web, Answ
     Ok(web)
 }
 
-fn with_cookie(edge: &Edge, cookie: &str) -> Web {
+pub fn with_cookie(edge: &Edge, cookie: &str) -> Web {
     knock(edge, &[("Cookie", cookie), ORIGIN], "").expect("a 101")
 }
 
 /// What a CONNECT is answered.
-fn answer_of(mut web: Web) -> Heard {
+pub fn answer_of(mut web: Web) -> Heard {
     web.say("40");
     web.hear()
 }
 
-fn refused() -> Heard {
+pub fn refused() -> Heard {
     Heard::Text(r#"44{"message":"unauthorized"}"#.to_owned())
 }
 
-fn session(id: &str) -> String {
+pub fn session(id: &str) -> String {
     format!("auth_session={id}")
 }
 

@@ -15,6 +15,8 @@ mod admin;
 mod app;
 /// The application's own sessions: who gets in, who stays, who is sent away.
 mod auth;
+/// Sessions in PostgreSQL, MariaDB and Redis.
+mod auth_stores;
 /// The command line and what it says of a configuration.
 mod cli;
 /// proxy.yaml in, problems or the effective configuration out.

@@ -299,7 +299,9 @@ mod tests {
         fn no_line_is_too_strange(line in prop::collection::vec(0x20_u8..=0xff, 0..60)) {
             let line = HeaderValue::from_bytes(&line);
             let mut headers = HeaderMap::new();
-            line.into_iter().for_each(|line| drop(headers.append(COOKIE, line)));
+            if let Ok(line) = line {
+                headers.append(COOKIE, line);
+            }
             let wanted = Wanted { cookies: vec!["s".to_owned()], bearer: false };
             let shown = Credentials::read(&headers, &wanted).expect("few");
             let _read = (shown.cookie("s"), shown.chunked("s", Chunks::Strict));

@@ -205,7 +205,7 @@ impl Provider {
                     None => Question::Token(token),
                     Some(keys) => {
                         let opened = self.open_token(&token, keys, now);
-                        return opened.map(Opened::Known).map_err(|unverified| refused(unverified));
+                        return opened.map(Opened::Known).map_err(refused);
                     }
                 }
             }

@@ -44,14 +44,13 @@ impl Layout {
                 moment: "idle_expires",
                 unit: Some(Unit::Milliseconds),
                 sqlite: Unit::Milliseconds,
-                ..hashed_without(hashed)
+                hash: None,
+                ..hashed
             },
             LuciaVariant::V3 if sqlite => {
-                Self { table: "session", unit: None, ..hashed_without(hashed) }
+                Self { table: "session", unit: None, hash: None, ..hashed }
             }
-            LuciaVariant::V3 | LuciaVariant::Guide2024 => {
-                Self { unit: None, ..hashed_without(hashed) }
-            }
+            LuciaVariant::V3 | LuciaVariant::Guide2024 => Self { unit: None, hash: None, ..hashed },
             LuciaVariant::Guide2025 => Self { table: "session", moment: "created_at", ..hashed },
             LuciaVariant::Guide2025Idle => {
                 Self { table: "session", moment: "last_verified_at", ..hashed }
@@ -85,10 +84,6 @@ impl Layout {
             sqlite: Unit::Iso,
         }
     }
-}
-
-fn hashed_without(layout: Layout) -> Layout {
-    Layout { hash: None, ..layout }
 }
 
 impl Statement {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use crate::auth::{self, Auth};
+use crate::auth::Auth;
 use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
@@ -24,7 +24,6 @@ use table::{Route, Site, Table};
 pub struct Local {
     pub hub: Rc<hub::Shard>,
     pub pools: Rc<Pools>,
-    pub users: Rc<auth::Local>,
     pub drain: Drain,
 }
 

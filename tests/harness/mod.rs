@@ -5,6 +5,7 @@ pub mod node;
 pub mod origin;
 pub mod socketio;
 pub mod sqlite;
+pub mod stores;
 
 use std::fs;
 use std::io::Read as _;

@@ -2,7 +2,7 @@
 //!
 //! The algorithm is the key's, never the token's.
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use crate::auth::claims::Claims;
 use crate::auth::identity::{Denial, Identity};
@@ -117,7 +117,10 @@ fn identify(claims: Claims, rules: &Rules, token: &str, now: i64) -> Result<Iden
     for (name, value) in &rules.require {
         let has = match claims.get(name) {
             Some(Value::String(text)) => text == value,
-            Some(other @ (Value::Bool(_) | Value::Number(_))) => other.to_string() == *value,
+            Some(Value::Bool(flag)) => value.parse() == Ok(*flag),
+            Some(Value::Number(number)) => {
+                value.parse().is_ok_and(|known: Number| known == *number)
+            }
             _ => false,
         };
         if !has {

@@ -116,7 +116,7 @@ impl Rows {
         });
         yaml.with("database", Some(Yaml::raw(self.database.shown())))
             .with("table", self.table.as_ref().map(Yaml::text))
-            .with("columns", (!columns.is_empty()).then(|| Yaml::Map(columns)))
+            .with("columns", (!columns.is_empty()).then_some(Yaml::Map(columns)))
             .with("unit", unit.map(Yaml::text))
             .with("where", Some(Yaml::named(only)))
             .with("user_table", self.users.as_ref().map(|(table, _)| Yaml::text(table)))
