@@ -94,6 +94,7 @@ async fn run(
     let users = auth::Local::new(desk);
     let local = Rc::new(Local {
         hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), (&pools, &users), &drain),
+        users,
         pools,
         drain: drain.clone(),
     });

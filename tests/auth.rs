@@ -458,3 +458,33 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     web.say("40");
     assert_eq!(web.hear(), refused());
 }
+
+#[test]
+fn a_route_is_for_users_and_the_application_hears_who_it_is() {
+    let origin = Origin::echo();
+    let site = format!(
+        "sites:\n  localhost:\n    next: \"{}\"\n    routes:\n      - {{ path: /me/*, auth: {{ by: app, login: /login }} }}\n",
+        origin.url()
+    );
+    let (edge, database) = lucia("", &site);
+    let forged = ("X-Vestibule-User", "root");
+    let user_at = |path: &str, headers: &[(&str, &str)]| {
+        let answer = edge.connect().ask("GET", path, &[headers, &[forged]].concat(), b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let headers = answer.json()["headers"].clone();
+        let all = headers.as_array().expect("a list").clone();
+        let told = all.iter().filter(|pair| pair[0].as_str() == Some("x-vestibule-user"));
+        told.map(|pair| pair[1].as_str().expect("a text").to_owned()).collect::<Vec<_>>()
+    };
+    let cookie = session(ID);
+    assert_eq!(user_at("/me/a", &[("Cookie", &cookie)]), ["alice"]);
+    assert_eq!(user_at("/open", &[("Cookie", &cookie)]), [""; 0]);
+    assert_eq!(edge.get("/me/a").status, 401);
+    let page = [("Accept", "text/html,*/*"), ("Cookie", "auth_session=nobody-has-this-one")];
+    let sent = edge.connect().ask("GET", "/me/a", &page, b"");
+    assert_eq!((sent.status, sent.header("location")), (303, Some("/login")));
+    assert_eq!(edge.connect().ask("POST", "/me/a", &page, b"x").status, 401);
+    database.run("ALTER TABLE session RENAME TO moved;");
+    assert_eq!(edge.connect().ask("GET", "/me/a", &[("Cookie", &cookie)], b"").status, 503);
+    assert_silent(&edge, &[ID]);
+}

@@ -84,6 +84,11 @@ impl Auth {
         Credentials::read(headers, &self.wanted).ok().filter(Credentials::has_cookies)
     }
 
+    /// All that a request shows; `None` if it has more cookies than anybody needs.
+    pub fn all_shown(&self, headers: &http::HeaderMap) -> Option<Credentials> {
+        Credentials::read(headers, &self.wanted).ok()
+    }
+
     /// What of a request's headers is worth keeping.
     pub fn wanted(&self) -> &Wanted {
         &self.wanted

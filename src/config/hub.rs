@@ -153,7 +153,7 @@ fn namespace(named: &Named<'_>, section: &Section<'_>, providers: &[&str]) -> Na
     if section.written("auth").is_none() {
         section.refuse_lack("has no auth; write auth: none to let everybody in");
     }
-    let auth = auth(section, providers);
+    let auth = auth(section, "auth", providers);
     let users = auth != NamespaceAuth::Anyone;
     let join = section.list("join", |text| template(text, When::Connect, users));
     let presence = section.list("presence", RoomPattern::parse);
@@ -171,8 +171,8 @@ fn namespace(named: &Named<'_>, section: &Section<'_>, providers: &[&str]) -> Na
 }
 
 /// Providers by name, or everybody.
-pub fn auth(section: &Section<'_>, providers: &[&str]) -> NamespaceAuth {
-    let items = section.written("auth").map(Field::items).unwrap_or_default();
+pub fn auth(section: &Section<'_>, key: &str, providers: &[&str]) -> NamespaceAuth {
+    let items = section.written(key).map(Field::items).unwrap_or_default();
     let known =
         items.iter().filter_map(|item| item.read(|text| Ok(text.to_owned())).zip(Some(item)));
     let known: Vec<_> = known.collect();
@@ -193,7 +193,7 @@ pub fn auth(section: &Section<'_>, providers: &[&str]) -> NamespaceAuth {
             item.refuse(format!("no session provider is called {name:?}; {instead}"));
         }
     }
-    if let Some(field) = section.written("auth").filter(|field| field.is_empty_list()) {
+    if let Some(field) = section.written(key).filter(|field| field.is_empty_list()) {
         field.refuse("is nobody; write a provider's name, or none for everybody");
     }
     if known.is_empty() {

@@ -276,7 +276,17 @@ static ROUTE: &[Key] = &[
     later("files"),
     later("allow"),
     later("basic"),
-    later("auth"),
+    key("auth", Kind::Short("by", ROUTE_AUTH), None, "Who may come here; left out, everybody."),
+];
+
+static ROUTE_AUTH: &[Key] = &[
+    key(
+        "by",
+        Kind::List(&Kind::Text),
+        None,
+        "Providers of auth, asked in this order. Must be written.",
+    ),
+    key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
 ];
 
 static ROUTE_TIMEOUTS: &[Key] = &[key(

@@ -186,6 +186,16 @@ pub struct Route {
     pub first_byte: Option<Duration>,
     /// Whether `Upgrade` requests become tunnels here.
     pub upgrade: bool,
+    /// Who may come; `None` is everybody.
+    pub auth: Option<RouteAuth>,
+}
+
+/// Whom a route is for.
+#[derive(Debug, Clone)]
+pub struct RouteAuth {
+    pub by: Vec<String>,
+    /// Where pages are sent whose visitor is nobody.
+    pub login: Option<String>,
 }
 
 #[derive(Debug, Clone)]

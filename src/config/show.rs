@@ -168,6 +168,13 @@ impl Route {
                 .map(|time| Yaml::map([("first_byte", Yaml::text(show_duration(time)))])),
         )
         .with("upgrade", Some(Yaml::word(self.upgrade)))
+        .with(
+            "auth",
+            self.auth.as_ref().map(|auth| {
+                let by = Yaml::map([("by", Yaml::texts(&auth.by))]);
+                by.with("login", auth.login.as_ref().map(Yaml::text))
+            }),
+        )
     }
 }
 

@@ -4,7 +4,8 @@ use super::field::{Field, Named};
 use super::section::{Section, choose};
 use super::units::{count, deadline, duration, size};
 use super::{
-    Action, Balance, Health, HostPattern, Hub, Keep, PathPattern, Route, Site, Target, Upstream,
+    Action, Balance, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, Route, RouteAuth,
+    Site, Target, Upstream,
 };
 
 /// Every site, in the order written.
@@ -14,10 +15,14 @@ pub fn read(file: &Section<'_>, hub: Option<&Hub>) -> Vec<Site> {
         sites.refuse_key("has no site; write one, or remove it");
     }
     let keys = file.keys("sites");
+    let auth = file.names("auth");
+    let providers: Vec<_> = auth.iter().map(|named| named.name).collect();
     let mut claims = Claims::default();
     named
         .iter()
-        .filter_map(|named| site(named, &Section::of(&named.field, keys), hub, &mut claims))
+        .filter_map(|named| {
+            site(named, &Section::of(&named.field, keys), hub, &mut claims, &providers)
+        })
         .collect()
 }
 
@@ -43,6 +48,7 @@ fn site(
     section: &Section<'_>,
     hub: Option<&Hub>,
     claims: &mut Claims,
+    providers: &[&str],
 ) -> Option<Site> {
     let host = HostPattern::parse(named.name).map_err(|what| named.field.refuse_key(what)).ok();
     let next = section.written("next").map(|_| upstream(&section.section("next")));
@@ -51,7 +57,7 @@ fn site(
             "has neither next nor routes, so nothing answers; write next: http://127.0.0.1:3000",
         );
     }
-    let routes = routes(section, next.is_some(), hub);
+    let routes = routes(section, next.is_some(), hub, providers);
     let dev = section.flag("dev");
     let host = host?;
     claims.claim(&host, &host, &named.field);
@@ -124,10 +130,15 @@ pub fn url_path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn routes(section: &Section<'_>, has_next: bool, hub: Option<&Hub>) -> Vec<Route> {
+fn routes(
+    section: &Section<'_>,
+    has_next: bool,
+    hub: Option<&Hub>,
+    providers: &[&str],
+) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for section in section.sections("routes") {
-        let Some(route) = route(&section, has_next) else { continue };
+        let Some(route) = route(&section, has_next, providers) else { continue };
         if let Some(before) = routes.iter().find(|before| before.path.covers(&route.path)) {
             section.refuse(format!(
                 "{} is never reached: {} stands before it",
@@ -146,7 +157,7 @@ fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn route(section: &Section<'_>, has_next: bool) -> Option<Route> {
+fn route(section: &Section<'_>, has_next: bool, providers: &[&str]) -> Option<Route> {
     if section.written("path").is_none() {
         section.refuse_lack("has no path; write /exact, /prefix/* or /old/:slug");
     }
@@ -155,7 +166,24 @@ fn route(section: &Section<'_>, has_next: bool) -> Option<Route> {
     let body = section.get("body", size);
     let first_byte = section.section("timeouts").get("first_byte", deadline);
     let upgrade = section.flag("upgrade");
-    Some(Route { path: path?, action, body, first_byte, upgrade })
+    let auth = section.written("auth").map(|_| auth(&section.section("auth"), providers));
+    Some(Route { path: path?, action, body, first_byte, upgrade, auth })
+}
+
+fn auth(section: &Section<'_>, providers: &[&str]) -> RouteAuth {
+    let login = section.get("login", url_path);
+    if section.written("by").is_none() {
+        section.refuse_lack("has no by, so it would be for nobody; write a provider's name");
+    }
+    let by = match super::hub::auth(section, "by", providers) {
+        NamespaceAuth::Users(names) => names,
+        NamespaceAuth::Anyone => {
+            let open = section.written("by").filter(|field| field.is_word("none"));
+            open.inspect(|field| field.refuse("is everybody, as without auth; remove it"));
+            Vec::new()
+        }
+    };
+    RouteAuth { by, login }
 }
 
 fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> Action {
@@ -199,7 +227,7 @@ fn strip(text: &str, path: Option<&PathPattern>) -> Result<String, String> {
 }
 
 fn redirect_of(section: &Section<'_>, path: Option<&PathPattern>) -> Action {
-    for key in ["body", "timeouts", "upgrade"] {
+    for key in ["body", "timeouts", "upgrade", "auth"] {
         section.written(key).inspect(|field| field.refuse_key("has no meaning beside redirect"));
     }
     let location = section.get("redirect", |text| location(text, path));

@@ -1,5 +1,6 @@
 //! Answers every request: site, route, handler, response or fault.
 
+mod door;
 mod table;
 
 use std::rc::Rc;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use crate::auth::Auth;
+use crate::auth::{self, Auth};
 use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
@@ -18,12 +19,14 @@ use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{Pools, Registry, Upstream};
 
+use door::{Door, Shut};
 use table::{Route, Site, Table};
 
 /// What a worker owns and lends to the handlers.
 pub struct Local {
     pub hub: Rc<hub::Shard>,
     pub pools: Rc<Pools>,
+    pub users: Rc<auth::Local>,
     pub drain: Drain,
 }
 
@@ -53,10 +56,9 @@ impl Router {
         registry: &Arc<Registry>,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let sites = config
-            .sites
-            .iter()
-            .map(|site| compile_site(site, config, registry, has_certificate(site.host.as_str())));
+        let sites = config.sites.iter().map(|site| {
+            compile_site(site, config, (registry, &auth), has_certificate(site.host.as_str()))
+        });
         Self {
             table: Table::new(sites.collect()),
             trust: config.trust.clone(),
@@ -142,7 +144,15 @@ impl Router {
                 Ok(redirect.answer(&capture, request.uri().query()))
             }
             Handler::Proxy(proxy) => {
-                let request = limit(request, route.body_max)?;
+                let mut request = limit(request, route.body_max)?;
+                door::strip(&mut request);
+                if let Some(door) = &route.door {
+                    match door.admit(&mut request, &client, &self.auth, &local.users).await {
+                        Ok(()) => (),
+                        Err(Shut::Login(login)) => return Ok(door::to_login(login)),
+                        Err(Shut::Fault(fault)) => return Err(fault),
+                    }
+                }
                 let shown = self.auth.shown(request.headers());
                 let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
                 let response = answered.await.map_err(Fault::from)?;
@@ -223,7 +233,7 @@ fn limit(mut request: Request, max: u64) -> Result<Request, Fault> {
 fn compile_site(
     site: &config::Site,
     config: &Config,
-    registry: &Arc<Registry>,
+    (registry, auth): (&Arc<Registry>, &Auth),
     has_certificate: bool,
 ) -> Site {
     let proxy =
@@ -248,6 +258,7 @@ fn compile_site(
         Some(Route {
             path: Some(route.path.clone()),
             handler,
+            door: route.auth.as_ref().map(|words| Door::compile(words, auth)),
             body_max: route.body.unwrap_or(config.limits.body),
             count: RouteCount::new(&route.path.to_string()),
         })
@@ -255,6 +266,7 @@ fn compile_site(
     let rest = site.next.as_ref().map(|next| Route {
         path: None,
         handler: proxy(next, None, None),
+        door: None,
         body_max: config.limits.body,
         count: RouteCount::new("next"),
     });

@@ -7,6 +7,7 @@ use crate::config::{Captures, HostPattern, PathPattern};
 use crate::observe::access::RouteCount;
 
 use super::Handler;
+use super::door::Door;
 
 /// Sites by host: exact names first, then patterns in the order written.
 pub struct Table {
@@ -28,6 +29,8 @@ pub struct Route {
     /// `None` matches every path.
     pub path: Option<PathPattern>,
     pub handler: Handler,
+    /// `None`: for everybody.
+    pub door: Option<Door>,
     pub body_max: u64,
     pub count: Arc<RouteCount>,
 }
