@@ -25,6 +25,9 @@ mod exchange;
 mod limits;
 mod observe;
 
+// For tests alone.
+#[doc(hidden)]
+pub mod fuzzing;
 #[doc(hidden)]
 pub use hub::echo;
 pub use service::{Stop, run};

@@ -5,6 +5,7 @@
 mod expand;
 mod field;
 mod file;
+pub mod fuzzing;
 mod hub;
 mod keys;
 mod load;

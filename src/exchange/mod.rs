@@ -2,6 +2,7 @@
 
 mod body;
 mod fault;
+pub mod fuzzing;
 pub mod headers;
 mod peer;
 mod socket;

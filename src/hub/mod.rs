@@ -4,6 +4,7 @@ mod binary;
 mod clients;
 mod engine;
 mod forward;
+pub mod fuzzing;
 mod hooks;
 mod journal;
 mod meter;

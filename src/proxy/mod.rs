@@ -1,5 +1,6 @@
 //! Answers with what the application answers.
 
+pub mod fuzzing;
 mod request;
 mod response;
 mod upgrade;

@@ -7,6 +7,7 @@
 mod admission;
 mod echo;
 pub mod frame;
+pub mod fuzzing;
 mod handshake;
 mod http;
 mod origin;

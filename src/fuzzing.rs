@@ -1,0 +1,107 @@
+//! The doors through which bytes are thrown at whatever reads a peer's; for `tests/fuzz` alone.
+//!
+//! Beside each reader stands what must hold for any bytes, also beyond "no panic": what was written
+//! is read the same, no more is taken than is there, nothing grows by more than a small factor.
+
+use http::header;
+
+use crate::config::PathPattern;
+use crate::next;
+use crate::redirect::Redirect;
+
+pub use crate::config::fuzzing::{patterns, proxy_yaml};
+pub use crate::exchange::fuzzing::{forwarded, host};
+pub use crate::hub::fuzzing::{
+    binary, frames, origins, packet, packets, payload, query, reply, rules,
+};
+pub use crate::proxy::fuzzing::{locations, proxied};
+pub use crate::upstream::fuzzing::{chunked, response};
+
+/// Panics if something does not hold for these bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its corpus.
+pub const TARGETS: [(&str, Target); 19] = [
+    ("binary", binary),
+    ("chunked", chunked),
+    ("forwarded", forwarded),
+    ("frames", frames),
+    ("host", host),
+    ("locations", locations),
+    ("next_query", next_query),
+    ("origins", origins),
+    ("packet", packet),
+    ("packets", packets),
+    ("patterns", patterns),
+    ("payload", payload),
+    ("proxied", proxied),
+    ("proxy_yaml", proxy_yaml),
+    ("query", query),
+    ("redirects", redirects),
+    ("reply", reply),
+    ("response", response),
+    ("rules", rules),
+];
+
+/// A query on its way to Next.js.
+pub fn next_query(data: &[u8]) {
+    let Ok(query) = std::str::from_utf8(data) else { return };
+    let Some(stripped) = next::strip_query(query) else { return };
+    assert!(stripped.len() < query.len());
+    assert_eq!(next::strip_query(&stripped), None, "something was left");
+    let mut pairs = query.split('&');
+    assert!(stripped.is_empty() || stripped.split('&').all(|kept| pairs.any(|pair| pair == kept)));
+}
+
+/// A redirect: the route's pattern, where it leads to, the path that is asked for, a line each.
+pub fn redirects(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (Ok(pattern), location, path) = (PathPattern::parse(line()), line(), line()) else {
+        return;
+    };
+    let is_own = |location: &str| {
+        let rest = location.strip_prefix('/');
+        rest.is_some_and(|rest| !rest.starts_with(['/', '\\']))
+    };
+    let Some(captures) = pattern.matches(path).filter(|_| is_own(location)) else { return };
+    let captured = |name: &str| captures.get(name).map(str::to_owned);
+    let response = Redirect::compile(location, 308).answer(&captured, None);
+    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    assert!(location.is_none_or(is_own), "{location:?} is on another host");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// What was found once must not come back, and what is written down must be met at all.
+    #[test]
+    fn the_corpus_holds() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+        let folders = fs::read_dir(&corpus).expect("the corpus").map(|entry| {
+            entry.expect("an entry").file_name().into_string().expect("a name in ASCII")
+        });
+        let names = TARGETS.iter().map(|(name, _)| (*name).to_owned());
+        assert_eq!(folders.collect::<BTreeSet<_>>(), names.collect());
+        for (name, target) in TARGETS {
+            let mut seeds = 0;
+            for entry in fs::read_dir(corpus.join(name)).expect("a corpus") {
+                let path = entry.expect("an entry").path();
+                let data = fs::read(&path).expect("a readable seed");
+                // A failing target does not say what it was given.
+                println!("{}", path.display());
+                target(&data);
+                // Whatever comes in pieces can end anywhere.
+                (0..data.len().min(512)).for_each(|end| target(&data[..end]));
+                seeds += 1;
+            }
+            assert!(seeds > 0, "{name} has no seed");
+        }
+    }
+}
