@@ -9,31 +9,40 @@ use crate::config::PathPattern;
 use crate::next;
 use crate::redirect::Redirect;
 
+pub use crate::admin::fuzzing::operations;
 pub use crate::config::fuzzing::{patterns, proxy_yaml};
 pub use crate::exchange::fuzzing::{forwarded, host};
 pub use crate::hub::fuzzing::{
-    binary, frames, origins, packet, packets, payload, query, reply, rules,
+    binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
+    private_paths, query, reply, rules,
 };
 pub use crate::proxy::fuzzing::{locations, proxied};
+pub use crate::router::fuzzing::sites;
 pub use crate::upstream::fuzzing::{chunked, response};
 
 /// Panics if something does not hold for these bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("binary", binary),
     ("chunked", chunked),
+    ("deflate", deflate),
     ("forwarded", forwarded),
     ("frames", frames),
     ("host", host),
     ("locations", locations),
+    ("msgpack", msgpack),
     ("next_query", next_query),
+    ("offset", offset),
+    ("operations", operations),
     ("origins", origins),
     ("packet", packet),
     ("packets", packets),
+    ("partial", partial),
     ("patterns", patterns),
     ("payload", payload),
+    ("private_paths", private_paths),
     ("proxied", proxied),
     ("proxy_yaml", proxy_yaml),
     ("query", query),
@@ -41,6 +50,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("reply", reply),
     ("response", response),
     ("rules", rules),
+    ("sites", sites),
 ];
 
 /// A query on its way to Next.js.

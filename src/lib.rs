@@ -25,8 +25,7 @@ mod exchange;
 mod limits;
 mod observe;
 
-// For tests alone.
-#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 #[doc(hidden)]
 pub use hub::echo;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::Edge;
+use crate::harness::node::Script;
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, decode, hub, hub_only, listen, metric, wait_for_metric,
 };
@@ -17,6 +18,25 @@ fn greeted<L: Line>(mut line: L) -> L {
 
 fn polling(edge: &Edge, more: &str) -> Poller {
     greeted(Poller::over(edge.connect(), edge.connect(), &format!("EIO=3{more}")))
+}
+
+#[test]
+fn the_stock_client_of_then_among_those_of_today() {
+    let edge = Edge::start(&hub_only(""));
+    let url = format!("http://localhost:{}", edge.http().port());
+    for transports in ["websocket", "polling", "polling,websocket"] {
+        Script::start("oldclient.mjs", &[("URL", &url), ("TRANSPORTS", transports)]).finish();
+    }
+}
+
+#[test]
+fn a_page_of_another_origin_by_scripts_and_without() {
+    // A browser offers to compress, and does it also with what is short.
+    for compress in ["", "\ncompress: 1B"] {
+        let edge = Edge::start(&hub_only(&format!("origins: ['*']{compress}")));
+        let url = format!("http://localhost:{}", edge.http().port());
+        Script::start("jsonp.mjs", &[("URL", &url)]).finish();
+    }
 }
 
 #[test]

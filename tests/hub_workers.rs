@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, connection_on, decode, hub_only, listen, metric, wait_for_metric,
-    worker_of,
+    web_on, worker_of,
 };
 use crate::harness::{Edge, eventually};
 
@@ -12,13 +12,6 @@ const WORKERS: [char; 2] = ['0', '1'];
 
 fn other(worker: char) -> char {
     if worker == '0' { '1' } else { '0' }
-}
-
-/// A session of this worker, over WebSocket.
-fn web_on(edge: &Edge, worker: char) -> Web {
-    let web = Web::over(connection_on(edge, worker), "EIO=4");
-    assert_eq!(worker_of(web.sid()), worker);
-    web
 }
 
 /// A session whose every further request lands on the other worker.

@@ -21,8 +21,14 @@ mod config;
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// The page of Socket.IO's Admin UI: who gets in, what it sees and does.
+mod hub_admin_ui;
+/// What the operator's side tells, moves, sends away and lists.
+mod hub_api;
 /// Bad input and its answer: requests, payloads, packets.
 mod hub_bad_input;
+/// Compressed messages, on WebSockets and in answers to polls.
+mod hub_deflate;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
 /// What the application decides about clients, and what happens while it is away.
@@ -35,8 +41,14 @@ mod hub_limits;
 mod hub_old_clients;
 /// Whose pages may use the hub.
 mod hub_origins;
+/// Clients that write msgpack among those that write JSON.
+mod hub_parsers;
 /// Engine.IO and Socket.IO over long polling.
 mod hub_polling;
+/// Members of watched rooms hear who comes and goes, and may ask who is there.
+mod hub_presence;
+/// Clients that come back after their connection was cut.
+mod hub_recovery;
 /// What clients may do in a namespace.
 mod hub_rules;
 /// Clients that do not read.

@@ -1,4 +1,10 @@
-//! The private listener: live, ready, metrics, reload.
+//! The private listener: live, ready, metrics, reload, the hub API.
+
+mod fields;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+pub mod hub;
+mod operations;
 
 use std::convert::Infallible;
 use std::rc::Rc;
@@ -43,6 +49,7 @@ pub struct Admin {
     /// Each sender asks for one reload. Full: the request waits.
     pub reload: mpsc::Sender<oneshot::Sender<Verdict>>,
     pub metrics: bool,
+    pub hub: hub::Door,
     /// Required for what changes something; over a unix socket the file's rights are enough.
     pub token: Option<Secret>,
     pub open: bool,
@@ -118,9 +125,16 @@ async fn answer(
             StatusCode::UNAUTHORIZED,
             "listen.admin is a TCP address: send its token, Authorization: Bearer TOKEN\n",
         ),
+        (_, path) if path.starts_with("/hub/") => {
+            if may(&request, &admin) {
+                hub::answer(request, &admin.hub).await
+            } else {
+                hub::unauthorized()
+            }
+        }
         _ => text(
             StatusCode::NOT_FOUND,
-            "GET /health/live, GET /health/ready, GET /metrics, POST /reload\n",
+            "GET /health/live, GET /health/ready, GET /metrics, POST /reload, /hub/…\n",
         ),
     })
 }

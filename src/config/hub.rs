@@ -1,13 +1,14 @@
 //! The hub as written → `Hub`; pure.
 
+use super::admin_ui;
 use super::field::{Field, Named};
 use super::section::Section;
 use super::sites;
 use super::units::{deadline, duration, rate, size};
 use super::validate::{at_least_one, bytes};
 use super::{
-    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Relay, Rule,
-    Template, TemplatePart,
+    Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Recovery,
+    Relay, RoomPattern, Rule, Template, TemplatePart,
 };
 
 pub fn read(section: &Section<'_>) -> Hub {
@@ -18,9 +19,14 @@ pub fn read(section: &Section<'_>) -> Hub {
         ping_interval: ping.value("interval", deadline),
         ping_timeout: ping.value("timeout", deadline),
         connect_timeout: section.value("connect_timeout", deadline),
+        compress_above: section.written("compress").map(|_| compress(&section.section("compress"))),
         limits: limits(&section.section("limits")),
+        recovery: section.written("recovery").map(|_| recovery(&section.section("recovery"))),
         drain_over: section.section("drain").value("over", duration),
         hooks: hooks(&section.section("hooks")),
+        admin_ui: section
+            .written("admin_ui")
+            .map(|_| admin_ui::read(&section.section("admin_ui"), &section.names("namespaces"))),
         namespaces: namespaces(section),
     }
 }
@@ -95,6 +101,19 @@ fn limits(section: &Section<'_>) -> HubLimits {
     }
 }
 
+fn recovery(section: &Section<'_>) -> Recovery {
+    Recovery {
+        lasts: section.value("for", deadline),
+        messages: section.value("messages", at_least_one),
+        bytes: section.value("bytes", |text| bytes(text, 4 << 10, MEMORY_MAX)),
+        sessions: section.value("sessions", at_least_one),
+    }
+}
+
+fn compress(section: &Section<'_>) -> usize {
+    section.value("above", |text| bytes(text, 1, MEMORY_MAX))
+}
+
 fn memory(text: &str) -> Result<MemoryMax, String> {
     match text {
         "auto" => Ok(MemoryMax::Auto),
@@ -139,11 +158,13 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
         });
     }
     let join = section.list("join", |text| template(text, When::Connect));
-    let (events, otherwise) = events(section, &join);
+    let presence = section.list("presence", RoomPattern::parse);
+    let (events, otherwise) = events(section, &join, &presence);
     Namespace {
         name: named.name.to_owned(),
         auth: NamespaceAuth::Anyone,
         join,
+        presence,
         connect: section.get("connect", hook),
         disconnect: section.get("disconnect", hook),
         events,
@@ -151,7 +172,7 @@ fn namespace(named: &Named<'_>, section: &Section<'_>) -> Namespace {
     }
 }
 
-fn namespace_name(name: &str) -> Result<(), String> {
+pub fn namespace_name(name: &str) -> Result<(), String> {
     if !name.starts_with('/') {
         return Err(format!("a namespace begins with a slash; write /{name}"));
     }
@@ -164,7 +185,7 @@ fn namespace_name(name: &str) -> Result<(), String> {
 
 type Events = (Vec<(String, EventRule)>, Option<EventRule>);
 
-fn events(section: &Section<'_>, joined: &[Template]) -> Events {
+fn events(section: &Section<'_>, joined: &[Template], presence: &[RoomPattern]) -> Events {
     let Some(field) = section.written("events") else { return (Vec::new(), None) };
     if field.is_word("deny") {
         return (Vec::new(), Some(Rule::Deny.into()));
@@ -174,7 +195,10 @@ fn events(section: &Section<'_>, joined: &[Template]) -> Events {
         if RESERVED.contains(&name) {
             field.refuse_key("is a name that Socket.IO keeps for itself; no client can send it");
         }
-        let Some(rule) = rule(&field, section, joined) else { continue };
+        let Some(rule) = rule(&field, section, joined, presence) else { continue };
+        if name == "presence" && !presence.is_empty() && matches!(rule.rule, Rule::Relay(_)) {
+            field.refuse_key("is what the hub itself tells here; a client could pretend");
+        }
         if name == "*" {
             otherwise = Some(rule);
         } else {
@@ -187,19 +211,24 @@ fn events(section: &Section<'_>, joined: &[Template]) -> Events {
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
-fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Option<EventRule> {
+fn rule(
+    field: &Field<'_>,
+    namespace: &Section<'_>,
+    joined: &[Template],
+    presence: &[RoomPattern],
+) -> Option<EventRule> {
     if field.is_word("deny") {
         return Some(Rule::Deny.into());
     }
     if !field.is_map() {
         field.refuse(
-            "is no rule; write deny, { relay: ROOM }, { join: ROOM }, { leave: ROOM } or \
-             { forward: PATH }",
+            "is no rule; write deny, { relay: ROOM }, { join: ROOM }, { leave: ROOM }, \
+             { presence: ROOM } or { forward: PATH }",
         );
         return None;
     }
     let section = Section::of(field, namespace.keys("events"));
-    let verbs: Vec<_> = ["relay", "join", "leave", "forward"]
+    let verbs: Vec<_> = ["relay", "join", "leave", "presence", "forward"]
         .into_iter()
         .filter(|verb| section.written(verb).is_some())
         .collect();
@@ -213,9 +242,12 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         ["relay"] => Some(Rule::Relay(relay(&section, joined))),
         ["join"] => Some(Rule::Join(rooms(&section, "join", Some(joined)))),
         ["leave"] => Some(Rule::Leave(rooms(&section, "leave", None))),
+        ["presence"] => section.get("presence", |text| watched(text, presence)).map(Rule::Presence),
         ["forward"] => section.get("forward", hook).map(Rule::Forward),
         [] => {
-            section.refuse_lack("has no rule; write relay, join, leave or forward, or deny alone");
+            section.refuse_lack(
+                "has no rule; write relay, join, leave, presence or forward, or deny alone",
+            );
             None
         }
         _ => {
@@ -224,6 +256,15 @@ fn rule(field: &Field<'_>, namespace: &Section<'_>, joined: &[Template]) -> Opti
         }
     };
     rule.map(|rule| EventRule { rule, rate, max })
+}
+
+/// The room of a `presence` rule.
+fn watched(text: &str, presence: &[RoomPattern]) -> Result<Template, String> {
+    let template = template(text, When::Event)?;
+    if presence.iter().any(|pattern| pattern.covers(&template)) {
+        return Ok(template);
+    }
+    Err(format!("{text:?} is not watched; write its rooms into the namespace's presence: room:*"))
 }
 
 fn bytes_of_event(text: &str) -> Result<usize, String> {

@@ -294,7 +294,19 @@ static HUB: &[Key] = &[
         Some("45s"),
         "From the handshake to the first namespace.",
     ),
+    key(
+        "compress",
+        Kind::Short("above", COMPRESS),
+        None,
+        "Compresses what clients are sent, if they take it; left out, nothing is.",
+    ),
     key("limits", Kind::Object(HUB_LIMITS), None, "What one client may take."),
+    key(
+        "recovery",
+        Kind::Short("for", RECOVERY),
+        None,
+        "What a client missed while it was away is sent again; left out, it is not.",
+    ),
     key("drain", Kind::Object(DRAIN), None, "How clients are sent away when the process stops."),
     key(
         "namespaces",
@@ -303,8 +315,13 @@ static HUB: &[Key] = &[
         "The namespaces; no other can be joined.",
     ),
     key("hooks", Kind::Object(HOOKS), None, "How the application is asked about clients."),
+    key(
+        "admin_ui",
+        Kind::Object(ADMIN_UI),
+        None,
+        "Lets the page of Socket.IO's Admin UI in; left out, there is none.",
+    ),
     later("redis"),
-    later("recovery"),
 ];
 
 static HOOKS: &[Key] = &[
@@ -328,6 +345,19 @@ static HOOKS: &[Key] = &[
         None,
         "Servers that are asked instead of the next of the client's site.",
     ),
+];
+
+static ADMIN_UI: &[Key] = &[
+    key("namespace", Kind::Text, Some("/admin"), "The namespace that the page connects to."),
+    key(
+        "mode",
+        Kind::Choice(&["production"]),
+        Some("production"),
+        "What the page is told: figures only.",
+    ),
+    key("username", Kind::Text, None, "The name that the page must show. Must be written."),
+    key("password", Kind::Secret, None, "The bcrypt hash of its password. Must be written."),
+    key("readonly", Kind::Flag, Some("false"), "The page can see, but do nothing."),
 ];
 
 static PING: &[Key] = &[
@@ -368,6 +398,21 @@ static HUB_LIMITS: &[Key] = &[
     later("per_user"),
 ];
 
+static COMPRESS: &[Key] =
+    &[key("above", Kind::Size, Some("1KiB"), "What has fewer bytes is sent as it is.")];
+
+static RECOVERY: &[Key] = &[
+    key("for", Kind::Duration, Some("2m"), "How long a client may be away."),
+    key(
+        "messages",
+        Kind::Count,
+        Some("10000"),
+        "Messages of one namespace that are kept; the oldest go first.",
+    ),
+    key("bytes", Kind::Size, Some("16MiB"), "Bytes of them; and of what clients left behind."),
+    key("sessions", Kind::Count, Some("10000"), "Clients that may be away at once."),
+];
+
 static DRAIN: &[Key] = &[key(
     "over",
     Kind::Duration,
@@ -387,6 +432,12 @@ static NAMESPACE: &[Key] = &[
         Kind::List(&Kind::Template),
         Some("[]"),
         "Rooms that a socket joins when it connects.",
+    ),
+    key(
+        "presence",
+        Kind::List(&Kind::Text),
+        None,
+        "Rooms whose members are told who comes and goes; room:* is all of a kind.",
     ),
     key(
         "events",
@@ -411,6 +462,7 @@ static RULE: &[Key] = &[
         "Rooms that get the event, all there but the sender; '*' is the whole namespace.",
     ),
     key("join", Kind::List(&Kind::Template), None, "Rooms that the sender joins."),
+    key("presence", Kind::Template, None, "A room of the sender's; the answer is who is in it."),
     key("leave", Kind::List(&Kind::Template), None, "Rooms that the sender leaves."),
     key(
         "stamp",

@@ -2,9 +2,11 @@
 //!
 //! `load` gives a whole `Config` or every problem of the file at once.
 
+mod admin_ui;
 mod expand;
 mod field;
 mod file;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hub;
 mod keys;
@@ -13,6 +15,7 @@ mod load;
 mod manual;
 mod pattern;
 mod problem;
+mod room;
 mod schema;
 mod section;
 mod show;
@@ -30,6 +33,7 @@ use std::time::Duration;
 pub use load::{admin_of, load};
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
+pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
@@ -199,11 +203,33 @@ pub struct Hub {
     pub ping_timeout: Duration,
     /// From the engine's handshake to the first namespace joined.
     pub connect_timeout: Duration,
+    /// What has so many bytes or more is compressed; `None`: nothing is.
+    pub compress_above: Option<usize>,
     pub limits: HubLimits,
+    /// `None`: who was away begins anew.
+    pub recovery: Option<Recovery>,
     /// Over this time transports are closed when the process stops.
     pub drain_over: Duration,
     pub hooks: Hooks,
+    pub admin_ui: Option<AdminUi>,
     pub namespaces: Vec<Namespace>,
+}
+
+/// Where the page of Socket.IO's Admin UI connects.
+#[derive(Debug, Clone)]
+pub struct AdminUi {
+    pub namespace: String,
+    pub door: AdminDoor,
+}
+
+/// Who may see it, and do what.
+#[derive(Debug, Clone)]
+pub struct AdminDoor {
+    pub username: String,
+    /// A hash of bcrypt.
+    pub password: Secret,
+    /// Only seen, nothing done.
+    pub readonly: bool,
 }
 
 /// How the application is asked about clients.
@@ -219,6 +245,19 @@ pub struct Hooks {
     pub headers: Vec<String>,
     /// Asked instead of the `next` of the client's site.
     pub to: Option<Upstream>,
+}
+
+/// What is kept for clients that are away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// They are expected back within this time.
+    pub lasts: Duration,
+    /// Messages of one namespace.
+    pub messages: usize,
+    /// Bytes of them, and of what clients left behind.
+    pub bytes: usize,
+    /// Clients that are away.
+    pub sessions: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -257,6 +296,8 @@ pub struct Namespace {
     pub auth: NamespaceAuth,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// Rooms whose members hear who comes and goes.
+    pub presence: Vec<RoomPattern>,
     /// The path of the application that decides who may connect.
     pub connect: Option<String>,
     /// The path of the application that is told who has left.
@@ -295,6 +336,8 @@ pub enum Rule {
     Leave(Vec<Template>),
     /// The application answers, at this path.
     Forward(String),
+    /// Who is in the room, for one who is in it.
+    Presence(Template),
     Deny,
 }
 

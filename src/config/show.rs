@@ -5,9 +5,9 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, AdminAddress, Audience, Balance, Config, EventKind, EventRule, Hooks, Hub,
-    Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Relay, Route, Rule, Site,
-    Target, TlsVersion, Upstream,
+    AccessTo, Action, AdminAddress, AdminUi, Audience, Balance, Config, EventKind, EventRule,
+    Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Recovery, Relay,
+    Route, Rule, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -182,6 +182,9 @@ impl Hub {
             ("handshakes", Yaml::text(self.limits.handshakes)),
             ("memory", self.limits.memory.yaml()),
         ]);
+        let recovery = self.recovery.as_ref().map(Recovery::yaml);
+        let compress = self.compress_above;
+        let compress = compress.map(|above| Yaml::map([("above", Yaml::text(bytes(above)))]));
         let namespaces =
             self.namespaces.iter().map(|namespace| (namespace.name.clone(), namespace.yaml()));
         Yaml::map([
@@ -199,6 +202,32 @@ impl Hub {
             ("drain", Yaml::map([("over", time(self.drain_over))])),
             ("hooks", self.hooks.yaml()),
             ("namespaces", Yaml::named(namespaces)),
+        ])
+        .with("compress", compress)
+        .with("recovery", recovery)
+        .with("admin_ui", self.admin_ui.as_ref().map(AdminUi::yaml))
+    }
+}
+
+impl Recovery {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("for", Yaml::text(show_duration(self.lasts))),
+            ("messages", Yaml::word(self.messages)),
+            ("bytes", Yaml::text(bytes(self.bytes))),
+            ("sessions", Yaml::word(self.sessions)),
+        ])
+    }
+}
+
+impl AdminUi {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("namespace", Yaml::text(&self.namespace)),
+            ("mode", Yaml::text("production")),
+            ("username", Yaml::text(&self.door.username)),
+            ("password", Yaml::raw(self.door.password.written())),
+            ("readonly", Yaml::word(self.door.readonly)),
         ])
     }
 }
@@ -226,6 +255,7 @@ impl Namespace {
         Yaml::map([
             ("auth", Yaml::text(auth)),
             ("join", Yaml::texts(&self.join)),
+            ("presence", Yaml::texts(&self.presence)),
             ("events", Yaml::named(rules.chain(otherwise))),
         ])
         .with("connect", self.connect.as_ref().map(Yaml::text))
@@ -269,6 +299,7 @@ impl Rule {
             Self::Relay(relay) => relay.yaml(),
             Self::Join(rooms) => Yaml::map([("join", Yaml::texts(rooms))]),
             Self::Leave(rooms) => Yaml::map([("leave", Yaml::texts(rooms))]),
+            Self::Presence(room) => Yaml::map([("presence", Yaml::text(room))]),
             Self::Forward(path) => Yaml::map([("forward", Yaml::text(path))]),
             Self::Deny => Yaml::text("deny"),
         }

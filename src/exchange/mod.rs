@@ -2,9 +2,11 @@
 
 mod body;
 mod fault;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod headers;
 mod peer;
+pub mod query;
 mod socket;
 mod stream;
 

@@ -56,40 +56,80 @@ fn fill(value: &mut Value, parts: &[Bytes]) {
 }
 
 /// The text of `values` as a packet's data, and the attachments that it names.
-pub fn extract(mut values: Vec<Value>) -> Result<(String, Vec<Bytes>), Unfit> {
-    let mut parts = Vec::new();
-    for value in &mut values {
-        take(value, &mut parts)?;
-    }
+pub fn extract(values: &[Value]) -> Result<(String, Vec<Bytes>), Unfit> {
+    let (mut text, mut parts) = (String::new(), Vec::new());
     // Values of JSON are JSON.
-    let text = serde_json::to_string(&values).unwrap_or_default();
-    if !parts.is_empty() {
-        packet::check_placeholders(&text, parts.len()).map_err(|_error| Unfit::Placeholder)?;
-    }
+    detach(&serde_json::to_string(values).unwrap_or_default(), &mut text, &mut parts)?;
+    check_parts(&text, &parts)?;
     Ok((text, parts))
 }
 
-fn take(value: &mut Value, parts: &mut Vec<Bytes>) -> Result<(), Unfit> {
-    match value {
-        Value::Array(values) => values.iter_mut().try_for_each(|value| take(value, parts)),
-        Value::Object(fields) => {
-            let Some(Value::String(text)) = fields.get("$binary").filter(|_| fields.len() == 1)
-            else {
-                return fields.values_mut().try_for_each(|value| take(value, parts));
-            };
+/// Refuses data that a receiver would fill with other attachments than with each of its own once.
+pub fn check_parts(data: &str, parts: &[Bytes]) -> Result<(), Unfit> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    packet::check_placeholders(data, parts.len()).map_err(|_error| Unfit::Placeholder)
+}
+
+const KEY: &str = "\"$binary\"";
+
+/// Appends `json`, which must be JSON, to `out`, with a placeholder for every attachment. What is
+/// around them stays as it was written: the order of keys, the digits of numbers.
+pub fn detach(json: &str, out: &mut String, parts: &mut Vec<Bytes>) -> Result<(), Unfit> {
+    let mut rest = json;
+    while let Some(at) = rest.find(['"', '{']) {
+        let (before, from) = rest.split_at(at);
+        out.push_str(before);
+        if let Some((base64, after)) = attachment(from) {
             if parts.len() == ATTACHMENTS_MAX {
                 return Err(Unfit::TooMany);
             }
-            parts.push(STANDARD.decode(text).map_err(|_error| Unfit::Base64)?.into());
-            *value = json!({ "_placeholder": true, "num": parts.len() - 1 });
-            Ok(())
+            let part = STANDARD.decode(base64);
+            out.push_str(&format!("{{\"_placeholder\":true,\"num\":{}}}", parts.len()));
+            parts.push(part.map_err(|_error| Unfit::Base64)?.into());
+            rest = after;
+        } else {
+            let (token, after) =
+                from.split_at(if from.starts_with('"') { string(from) } else { 1 });
+            out.push_str(token);
+            rest = after;
         }
-        _ => Ok(()),
     }
+    out.push_str(rest);
+    Ok(())
+}
+
+/// The text of an object that holds `$binary` and nothing else, and what follows the object.
+fn attachment(json: &str) -> Option<(&str, &str)> {
+    let inside = json.strip_prefix('{')?.trim_start().strip_prefix(KEY)?;
+    let value = inside.trim_start().strip_prefix(':')?.trim_start();
+    if !value.starts_with('"') {
+        return None;
+    }
+    let (value, after) = value.split_at(string(value));
+    let after = after.trim_start().strip_prefix('}')?;
+    Some((value.trim_matches('"'), after))
+}
+
+/// How long the JSON string is that `json` begins with, its quotes included.
+fn string(json: &str) -> usize {
+    let mut escaped = false;
+    for (at, byte) in json.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return at + 1,
+            _ => (),
+        }
+    }
+    json.len()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -100,25 +140,25 @@ mod tests {
         let value = inline(data, &parts);
         assert_eq!(value, json!(["x", { "a": [{ "$binary": "" }], "b": { "$binary": "AQ==" } }]));
         let Value::Array(values) = value else { panic!("an array") };
-        let (text, back) = extract(values).expect("fit");
+        let (text, back) = extract(&values).expect("fit");
         assert_eq!(inline(&text, &back), inline(data, &parts));
         assert_eq!(back.len(), 2);
     }
 
     #[test]
     fn what_clients_could_not_take_is_refused() {
-        assert_eq!(extract(vec![json!({ "$binary": "!" })]), Err(Unfit::Base64));
-        let many = (0..=ATTACHMENTS_MAX).map(|_| json!({ "$binary": "" })).collect();
-        assert_eq!(extract(many), Err(Unfit::TooMany));
-        let plain = extract(vec![json!({ "$binary": 1 }), json!({ "$binary": "AQ==", "x": 1 })]);
+        assert_eq!(extract(&[json!({ "$binary": "!" })]), Err(Unfit::Base64));
+        let many: Vec<_> = (0..=ATTACHMENTS_MAX).map(|_| json!({ "$binary": "" })).collect();
+        assert_eq!(extract(&many), Err(Unfit::TooMany));
+        let plain = extract(&[json!({ "$binary": 1 }), json!({ "$binary": "AQ==", "x": 1 })]);
         assert_eq!(plain.expect("fit").1.len(), 0);
     }
 
     #[test]
     fn a_placeholder_of_somebody_else_is_none() {
         let foreign = || json!({ "_placeholder": true, "num": 0 });
-        assert_eq!(extract(vec![json!({ "$binary": "AQ==" }), foreign()]), Err(Unfit::Placeholder));
-        let alone = extract(vec![foreign()]).expect("without attachments it means nothing");
+        assert_eq!(extract(&[json!({ "$binary": "AQ==" }), foreign()]), Err(Unfit::Placeholder));
+        let alone = extract(&[foreign()]).expect("without attachments it means nothing");
         assert_eq!(alone.1.len(), 0);
     }
 
@@ -128,6 +168,47 @@ mod tests {
             let data = format!(r#"["x",{args}, 1.0]"#);
             let event = Event::parse(&data).expect("an event");
             assert_eq!(arguments(&event, &[]), format!("[{args},1.0]"));
+        }
+    }
+
+    fn detached(json: &str) -> Result<(String, Vec<Bytes>), Unfit> {
+        let (mut out, mut parts) = (String::new(), Vec::new());
+        detach(json, &mut out, &mut parts).map(|()| (out, parts))
+    }
+
+    #[test]
+    fn attachments_are_taken_out_and_the_rest_stays() {
+        for (json, text, parts) in [
+            (r#"{"b": 1e2, "a":"x\"{"}"#, r#"{"b": 1e2, "a":"x\"{"}"#, vec![]),
+            (r#"{"$binary":"AQI="}"#, r#"{"_placeholder":true,"num":0}"#, vec![&[1, 2][..]]),
+            (
+                r#"[{ "$binary" : "" }, {"x":{"$binary":"/w=="}} ]"#,
+                r#"[{"_placeholder":true,"num":0}, {"x":{"_placeholder":true,"num":1}} ]"#,
+                vec![&[], &[255]],
+            ),
+            (r#"{"$binary":1}"#, r#"{"$binary":1}"#, vec![]),
+            (r#"{"$binary":"AQ==","x":1}"#, r#"{"$binary":"AQ==","x":1}"#, vec![]),
+            (r#""{\"$binary\":\"AQ==\"}""#, r#""{\"$binary\":\"AQ==\"}""#, vec![]),
+        ] {
+            let (out, found) = detached(json).expect(json);
+            assert_eq!((out.as_str(), found.iter().map(|part| &part[..]).collect()), (text, parts));
+        }
+        for json in [r#"{"$binary":"A"}"#, r#"{"$binary":"\u0041Q=="}"#] {
+            assert!(detached(json).is_err(), "{json}");
+        }
+        let many = |count| format!("[{}]", vec![r#"{"$binary":""}"#; count].join(","));
+        assert!(detached(&many(10)).is_ok() && detached(&many(11)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(json in "[{}\"\\\\$binary:AQ=, é]{0,40}") {
+            let _detached = detached(&json);
+        }
+
+        #[test]
+        fn what_has_no_attachment_is_kept(json in "[{}\"\\\\:a, é]{0,40}") {
+            prop_assert_eq!(detached(&json), Ok((json, Vec::new())));
         }
     }
 }

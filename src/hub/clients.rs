@@ -8,23 +8,27 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
-use super::engine::{Above, Close, Delivery, FrameError, Id, Message, Outgoing, Session, Version};
+use super::connecting::refuse;
+use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
 use super::meter::{Allowance, Meter, Verdict};
+use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
-use super::rules::{self, Action, Denial};
+use super::porter::Porter;
+use super::presence::Presence;
+use super::recovery::{Recovery, Stamp};
+use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
 
 /// What the engine tells, and what the rules make of it.
@@ -32,11 +36,14 @@ pub struct Clients {
     namespaces: RefCell<HashMap<String, Rc<Namespace>>>,
     /// By the session's place in the engine's table.
     clients: RefCell<Vec<Option<Rc<Client>>>>,
-    outbox: Rc<Outbox>,
+    pub(super) outbox: Rc<Outbox>,
+    pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
+    pub(super) recovery: Rc<Recovery>,
+    pub(super) porter: Arc<Porter>,
     pub(super) drain: Drain,
     /// Itself, for tasks that outlive a call.
-    me: Weak<Self>,
+    pub(super) me: Weak<Self>,
     events_in: Arc<Series>,
     started: Instant,
     /// `None` while there is no hub.
@@ -66,19 +73,24 @@ impl Limits {
 pub struct Client {
     /// With the application, which decides.
     pub(super) connecting: RefCell<Vec<Arc<str>>>,
-    sockets: RefCell<Vec<Rc<Socket>>>,
+    pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
     /// Left by the server's will: what the client still sends there is ignored.
-    left: RefCell<Vec<Arc<str>>>,
+    pub(super) left: RefCell<Vec<Arc<str>>>,
     partial: RefCell<Option<Box<Partial>>>,
     /// Whether the engine will remind of the partial packet.
     watched: Cell<bool>,
+    /// Has said something, which showed how it writes.
+    spoke: Cell<bool>,
     meter: Meter,
 }
 
 impl Clients {
     pub fn new(
         outbox: Rc<Outbox>,
+        presence: Rc<Presence>,
         hooks: Rc<Hooks>,
+        recovery: Rc<Recovery>,
+        porter: Arc<Porter>,
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -86,7 +98,10 @@ impl Clients {
             namespaces: RefCell::default(),
             clients: RefCell::default(),
             outbox,
+            presence,
             hooks,
+            recovery,
+            porter,
             drain: drain.clone(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
@@ -94,6 +109,7 @@ impl Clients {
             limits: Cell::default(),
         });
         clients.install(policy);
+        drain.spawn_background(Rc::clone(&clients).watch_recovery());
         clients
     }
 
@@ -101,15 +117,23 @@ impl Clients {
     pub fn install(&self, policy: Option<&Policy>) {
         self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
         self.limits.set(policy.map(Limits::of));
+        self.recovery.change(policy.and_then(|policy| policy.recovery));
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
-            let namespace = match before.remove(name) {
+            // Whoever was let in with another password is expelled.
+            let is_same = |known: &mut Rc<Namespace>| known.policy().has_same_door(rules);
+            let namespace = match before
+                .get_mut(name)
+                .is_some_and(is_same)
+                .then(|| before.remove(name))
+                .flatten()
+            {
                 Some(kept) => {
                     kept.change(Arc::clone(rules));
                     kept
                 }
-                None => Namespace::new(name, Arc::clone(rules)),
+                None => Namespace::new(name, Arc::clone(rules), &self.presence),
             };
             namespaces.insert(name.clone(), namespace);
         }
@@ -134,30 +158,89 @@ impl Clients {
 
     /// The socket has left its namespace.
     fn part(&self, socket: &Socket, reason: &str) {
+        self.recovery.forget(socket);
         self.farewell(socket, reason);
         socket.namespace.remove(socket);
     }
 
-    /// Delivers what another worker's client sent.
+    /// Does what another worker has told.
     pub fn hear(&self, notice: Notice) {
-        let Notice::Emit { namespace, target, message, delivery } = notice;
-        let namespace = self.namespaces.borrow().get(namespace.as_ref()).cloned();
-        if let Some(namespace) = namespace {
-            namespace.deliver(&target, &Outgoing::new(message), delivery);
+        match notice {
+            Notice::Emit { namespace, target, message, delivery, stamp } => {
+                if let Some(namespace) = self.namespace(&namespace) {
+                    self.deliver(&namespace, target, message, delivery, stamp);
+                }
+            }
+            Notice::Operation(task) => self.follow(&task),
+            Notice::Command(operation) => self.command(operation),
+            Notice::Moved(moved) => self.presence.hear(&moved),
+            Notice::Inquiry(inquiry) => self.answer(&inquiry),
+            Notice::Answer { namespace, id, ack, data } => {
+                self.acknowledge(&namespace, id, ack, &data);
+            }
+            Notice::Recovery(letter) => {
+                self.recovery.receive(*letter, &|name| self.namespace(name));
+            }
         }
     }
 
+    pub fn worker(&self) -> usize {
+        self.presence.worker
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        self.namespaces.borrow().keys().cloned().collect()
+    }
+
+    /// The namespace of the Admin UI, if there is one.
+    pub fn watched_by(&self) -> Option<String> {
+        let namespaces = self.namespaces.borrow();
+        let mut all = namespaces.iter();
+        let found = all.find(|(_, namespace)| namespace.policy().admin_ui.is_some());
+        found.map(|(name, _)| name.clone())
+    }
+
+    pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
+        self.namespaces.borrow().get(name).cloned()
+    }
+
+    pub(super) fn namespaces(&self) -> Vec<Rc<Namespace>> {
+        self.namespaces.borrow().values().cloned().collect()
+    }
+
+    fn deliver(
+        &self,
+        namespace: &Namespace,
+        target: Arc<Target>,
+        message: Arc<Message>,
+        delivery: Delivery,
+        stamp: Option<Stamp>,
+    ) {
+        let message = Outgoing::new(message);
+        namespace.deliver(&target, &message, delivery, stamp);
+        self.recovery.note(&namespace.log, stamp, target, &message, delivery);
+    }
+
+    /// An event to everybody meant; `data` is an array that begins with its name.
     pub(super) fn emit(
         &self,
         namespace: &Namespace,
         target: Target,
-        message: Message,
+        data: &str,
+        parts: Vec<Bytes>,
         delivery: Delivery,
     ) {
-        let message = Arc::new(message);
-        namespace.deliver(&target, &Outgoing::new(Arc::clone(&message)), delivery);
-        let (namespace, target) = (Arc::clone(&namespace.name), Arc::new(target));
-        self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery });
+        let (data, stamp) = self.recovery.stamp(data, delivery);
+        let text = packet::event(&namespace.name, &data, parts.len());
+        let (message, target) = (Arc::new(Message::with_parts(text, parts)), Arc::new(target));
+        self.deliver(namespace, Arc::clone(&target), Arc::clone(&message), delivery, stamp);
+        let namespace = Arc::clone(&namespace.name);
+        self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery, stamp });
+    }
+
+    /// The sockets of one session, in all namespaces.
+    pub fn sockets_of(&self, session: &Session) -> Vec<Rc<Socket>> {
+        self.client(session).map(|client| client.sockets.borrow().clone()).unwrap_or_default()
     }
 
     fn forget(&self, session: &Session) -> Option<Rc<Client>> {
@@ -178,7 +261,7 @@ impl Clients {
 
     fn take_text(&self, session: &Rc<Session>, text: &str) -> Result<(), Malformed> {
         let Some(client) = self.client(session) else { return Ok(()) };
-        if client.partial.borrow().is_some() {
+        if client.partial.borrow().is_some() || client.is_packed(session, false) {
             return Err(Malformed);
         }
         let head = Head::parse(text)?;
@@ -196,6 +279,10 @@ impl Clients {
 
     fn take_part(&self, session: &Rc<Session>, data: &[u8]) -> Result<(), Malformed> {
         let Some(client) = self.client(session) else { return Ok(()) };
+        if client.is_packed(session, msgpack::is_packet(data)) {
+            let (text, parts) = msgpack::read(data)?;
+            return self.take_packet(session, &client, &Head::parse(&text)?, parts);
+        }
         let partial = client.partial.take().ok_or(Malformed)?;
         let max = self.limits.get().map_or(0, |limits| limits.message_max);
         match partial.fill(data, max) {
@@ -273,63 +360,6 @@ impl Clients {
         }
     }
 
-    fn connect(
-        &self,
-        session: &Rc<Session>,
-        client: &Rc<Client>,
-        name: &str,
-        auth: &str,
-    ) -> Result<(), Malformed> {
-        let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
-        if connecting || client.find(name).is_some() {
-            return Err(Malformed);
-        }
-        let namespace = self.namespaces.borrow().get(name).cloned();
-        let Some(namespace) = namespace else {
-            journal::refused(session, name, "invalid_namespace");
-            say(session, packet::connect_error(name, "Invalid namespace", None));
-            return Ok(());
-        };
-        if let (Some(path), Some(me)) = (&namespace.policy().connect, self.me.upgrade()) {
-            let auth = serde_json::from_str(auth).unwrap_or_else(|_| Value::Object(Map::new()));
-            me.ask_to_connect(session, client, &namespace, path, auth);
-            return Ok(());
-        }
-        if let Err(denial) = self.enter(session, client, &namespace, Id::random(), &[]) {
-            refuse(session, name, denial.code());
-        }
-        Ok(())
-    }
-
-    /// A socket in its namespace and its first rooms; its client is told.
-    pub(super) fn enter(
-        &self,
-        session: &Rc<Session>,
-        client: &Client,
-        namespace: &Rc<Namespace>,
-        id: Id,
-        more: &[String],
-    ) -> Result<Rc<Socket>, Denial> {
-        let policy = namespace.policy();
-        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
-        rooms.extend_from_slice(more);
-        let socket = namespace.enter(session, id);
-        if let Err(denial) = namespace.join(&socket, &rooms, policy.rooms_max) {
-            namespace.remove(&socket);
-            return Err(denial);
-        }
-        client.left.borrow_mut().retain(|left| *left != namespace.name);
-        client.sockets.borrow_mut().push(Rc::clone(&socket));
-        let words = match session.version {
-            Version::V4 => format!(r#"{{"sid":"{id}"}}"#),
-            Version::V3 => String::new(),
-        };
-        say(session, packet::connect(&namespace.name, &words));
-        session.settle();
-        journal::connected(&socket);
-        Ok(socket)
-    }
-
     fn take_event(
         &self,
         socket: &Rc<Socket>,
@@ -338,6 +368,10 @@ impl Clients {
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
         let policy = socket.namespace.policy();
+        if let Some(words) = &policy.admin_ui {
+            self.obey(socket, words, &event, head.ack, parts);
+            return Ok(());
+        }
         let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
         if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
             socket.deny(Some(&event.name), head.ack, denial);
@@ -373,6 +407,12 @@ impl Clients {
         parts: Vec<Bytes>,
         rooms_max: usize,
     ) {
+        if let (Ok(Action::Presence(room)), Some(ack)) = (&decided, ack) {
+            if let Err(denial) = self.inquire(socket, room, ack) {
+                socket.deny(Some(event), Some(ack), denial);
+            }
+            return;
+        }
         let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
         match done {
             Ok(()) => {
@@ -399,34 +439,34 @@ impl Clients {
             }
             // Asked about before it comes here.
             Action::Forward(_) => Err(Denial::Busy),
+            // Nobody waits for the answer.
+            Action::Presence(_) => Ok(()),
             Action::Relay { rooms, data, volatile, echo, member } => {
                 let inside = |rooms: &Vec<String>| namespace.is_member(socket, rooms);
                 if member && !rooms.as_ref().is_none_or(inside) {
                     return Err(Denial::NotMember);
                 }
-                let text = packet::event(&namespace.name, &data, parts.len());
                 let but = (!echo).then_some(socket.id);
                 let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
-                self.emit(
-                    namespace,
-                    Target { rooms, except: Vec::new(), but },
-                    Message::with_parts(text, parts),
-                    delivery,
-                );
+                let target = Target { rooms, except: Vec::new(), but };
+                self.emit(namespace, target, &data, parts, delivery);
                 Ok(())
             }
         }
     }
 }
 
-/// Answers a CONNECT that comes to nothing.
-fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
-    journal::refused(session, namespace, code);
-    say(session, packet::connect_error(namespace, code, None));
-}
-
 impl Client {
-    fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
+    /// Whether the client writes msgpack, which its first message shows for good.
+    fn is_packed(&self, session: &Session, shown: bool) -> bool {
+        // Old clients are spoken to before they have shown anything.
+        if !self.spoke.replace(true) && shown && session.version == Version::V4 {
+            session.translate();
+        }
+        session.is_translated()
+    }
+
+    pub(super) fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
         let sockets = self.sockets.borrow();
         sockets.iter().find(|socket| socket.namespace.name.as_ref() == namespace).cloned()
     }
@@ -470,6 +510,7 @@ impl Above for Clients {
         let client = self.forget(session);
         for socket in client.iter().flat_map(|client| client.sockets.take()) {
             journal::disconnected(&socket, why.word());
+            self.recovery.leave(&socket, why);
             self.part(&socket, why.as_str());
         }
     }
@@ -493,6 +534,10 @@ impl Above for Clients {
             // Another one since, which has its time.
             Some(_) => session.remind_later(),
         }
+    }
+
+    fn translate(&self, text: &str, parts: &[Bytes]) -> Option<Vec<u8>> {
+        msgpack::write(text, parts)
     }
 
     fn is_congested(&self, waker: &Waker) -> bool {

@@ -11,13 +11,17 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use tracing::debug;
 
+use crate::exchange::query::decode;
+
 use super::binary;
 use super::clients::{Client, Clients};
-use super::engine::{Delivery, Handshake, Id, Message, Session};
+use super::engine::{Delivery, Handshake, Id, Session};
 use super::hooks::{Emit, Outcome, Question, Reply, uuid};
 use super::journal;
 use super::namespace::{Namespace, Target};
 use super::packet::{self, Event};
+use super::recovery::Returned;
+use super::returning::id_of;
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
 
@@ -47,19 +51,20 @@ impl Clients {
         namespace: &Rc<Namespace>,
         path: &Arc<str>,
         auth: Value,
+        returned: Option<Arc<Returned>>,
     ) {
-        let id = Id::random();
+        let id = id_of(returned.as_deref());
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
             let Some(handshake) = session.handshake.clone() else { return };
-            let body = json!({ "type": "connect", "rooms": [], "data": null });
+            let body = about_arrival(returned.as_deref());
             let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
             let outcome = clients.hooks.ask(&question, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
-            if session.is_open() {
-                clients.connected(&session, &client, &namespace, id, outcome);
+            if session.is_open() && clients.may_enter(&session, returned.as_ref()) {
+                clients.connected(&session, &client, &namespace, id, outcome, returned.as_deref());
             }
         });
     }
@@ -71,10 +76,11 @@ impl Clients {
         namespace: &Rc<Namespace>,
         id: Id,
         outcome: Outcome,
+        back: Option<&Returned>,
     ) {
         let refusal = match outcome {
             Outcome::Answered(reply) => {
-                match self.enter(session, client, namespace, id, &reply.join) {
+                match self.enter(session, client, namespace, id, &reply.join, back) {
                     Ok(socket) => return self.apply(&socket, *reply, None),
                     Err(denial) => json!({ "code": denial.code() }),
                 }
@@ -84,6 +90,9 @@ impl Clients {
             // Not a refusal, after which the client would stay away: it is to come back.
             Outcome::Unavailable => return session.close(super::engine::Close::Forced),
         };
+        if let Some(back) = back {
+            self.recovery.drop_secret(back.pid);
+        }
         journal::refused(session, &namespace.name, Denial::Denied.code());
         let message = match refusal.get("message").or(refusal.get("code")).unwrap_or(&refusal) {
             Value::String(text) => text.clone(),
@@ -134,7 +143,7 @@ impl Clients {
         for emit in reply.emit {
             self.emit_for(namespace, emit);
         }
-        match binary::extract(reply.ack) {
+        match binary::extract(&reply.ack) {
             Ok((data, parts)) => socket.acknowledge_with(ack, &data, parts),
             Err(unfit) => {
                 let error =
@@ -149,15 +158,14 @@ impl Clients {
 
     fn emit_for(&self, namespace: &Namespace, emit: Emit) {
         let Emit { to, except, event, args, volatile } = emit;
-        let values = std::iter::once(Value::String(event)).chain(args).collect();
-        let (data, parts) = match binary::extract(values) {
+        let values: Vec<_> = std::iter::once(Value::String(event)).chain(args).collect();
+        let (data, parts) = match binary::extract(&values) {
             Ok(fit) => fit,
             Err(unfit) => return debug!(%unfit, "a hook's reply could not be emitted"),
         };
-        let text = packet::event(&namespace.name, &data, parts.len());
         let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
         let target = Target { rooms: to, except, but: None };
-        self.emit(namespace, target, Message::with_parts(text, parts), delivery);
+        self.emit(namespace, target, &data, parts, delivery);
     }
 
     /// Takes what waited behind an answered event, up to the next that must be asked about.
@@ -237,6 +245,16 @@ fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
     Forward { question, ack: waiting.ack }
 }
 
+/// Who wants to connect: somebody new, or who was here before and has rooms and data already.
+fn about_arrival(returned: Option<&Returned>) -> Value {
+    let Some(returned) = returned else {
+        return json!({ "type": "connect", "rooms": [], "data": null });
+    };
+    let data = returned.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
+    let data: Value = data.unwrap_or_default();
+    json!({ "type": "connect", "rooms": returned.rooms, "data": data, "recovered": true })
+}
+
 /// The parts that every question has, around its own.
 fn question(
     path: Arc<str>,
@@ -267,7 +285,7 @@ fn query(text: &str) -> Value {
     const ENGINE: [&str; 6] = ["EIO", "transport", "sid", "t", "b64", "j"];
     let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (super::engine::decode(name).into_owned(), json!(super::engine::decode(value)))
+        (decode(name).into_owned(), json!(decode(value)))
     });
     Value::Object(pairs.filter(|(name, _)| !ENGINE.contains(&name.as_str())).collect::<Map<_, _>>())
 }

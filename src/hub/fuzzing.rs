@@ -3,6 +3,7 @@
 //! Each function panics where something does not hold; see `crate::fuzzing`.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -13,9 +14,13 @@ use super::binary;
 use super::hooks::Outcome;
 use super::hooks::reply;
 use super::packet::{self, ATTACHMENTS_MAX, Event, Head, Kind};
+use super::partial::{Filled, Partial};
+use super::paths;
 use super::rules::{Action, Rules};
 
-pub use super::engine::fuzzing::{frames, origins, packets, payload, query};
+pub use super::engine::fuzzing::{deflate, frames, origins, packets, payload, query};
+pub use super::msgpack::fuzzing::msgpack;
+pub use super::recovery::fuzzing::offset;
 
 /// A packet's text: its head, its data, its event.
 pub fn packet(data: &[u8]) {
@@ -131,7 +136,7 @@ pub fn binary(data: &[u8]) {
         assert!(whole.len() <= 8 * text.len() + size, "{} bytes of {}", whole.len(), data.len());
     }
     let Ok(Value::Array(values)) = serde_json::from_str(text) else { return };
-    let Ok((text, parts)) = binary::extract(values.clone()) else { return };
+    let Ok((text, parts)) = binary::extract(&values) else { return };
     assert!(parts.len() <= ATTACHMENTS_MAX);
     if !parts.is_empty() {
         assert_eq!(packet::check_placeholders(&text, parts.len()), Ok(()), "clients hang up");
@@ -148,10 +153,50 @@ pub fn reply(data: &[u8]) {
         (Ok(Outcome::Answered(reply)), 200..=299) => {
             let texts = reply.join.len() + reply.leave.len() + reply.emit.len() + reply.ack.len();
             assert!(texts <= body.len());
-            let _text = binary::extract(reply.ack);
+            let _text = binary::extract(&reply.ack);
         }
         (Ok(Outcome::Denied(_)), 401 | 403) | (Ok(Outcome::Failed(_)), 200..=499) => {}
         (Err(error), 0..=199 | 500..) => assert_eq!(error.0, status),
         (other, status) => assert!(false, "{status} came to {other:?}"),
+    }
+}
+
+/// A packet's attachments as they come: how many, how much of all may come, then the text and the
+/// parts, a line each.
+pub fn partial(data: &[u8]) {
+    let Some(([missing, max], rest)) = data.split_first_chunk::<2>() else { return };
+    let (missing, max) = (1 + usize::from(*missing) % ATTACHMENTS_MAX, usize::from(*max));
+    let mut lines = rest.split(|byte| *byte == b'\n');
+    let Ok(text) = std::str::from_utf8(lines.next().unwrap_or_default()) else { return };
+    let mut partial = Partial::begin(text, missing, Duration::ZERO);
+    let mut given: Vec<&[u8]> = Vec::new();
+    for part in lines {
+        given.push(part);
+        let size = text.len() + given.iter().map(|part| part.len()).sum::<usize>();
+        partial = match partial.fill(part, max) {
+            Filled::TooLarge => return assert!(size > max),
+            Filled::Wanting(partial) => {
+                assert!(size <= max && given.len() < missing);
+                partial
+            }
+            Filled::Whole(same, parts) => {
+                assert!(size <= max && given.len() == missing && same == text);
+                return assert_eq!(parts, given);
+            }
+        };
+    }
+}
+
+/// The path of a request: nobody may reach what is private by writing it in another way.
+pub fn private_paths(data: &[u8]) {
+    let Ok(path) = std::str::from_utf8(data) else { return };
+    let plain = paths::plain(path);
+    assert!(plain.starts_with('/') && plain.len() <= path.len() + 1);
+    let mut segments = plain.split('/').skip(1);
+    assert!(plain == "/" || segments.all(|segment| !["", ".", ".."].contains(&segment)));
+    assert!(!plain.contains('\\'));
+    let encoded: String = plain.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    for same in [format!("/{path}/"), format!("/./{path}//"), format!("/x/../{path}"), encoded] {
+        assert_eq!(paths::plain(&same), plain, "{same}");
     }
 }

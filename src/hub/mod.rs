@@ -1,21 +1,34 @@
 //! The Socket.IO hub; the only face of it to the rest of the edge.
 
+mod admin_ui;
 mod binary;
 mod clients;
+mod connecting;
+mod crowds;
 mod engine;
 mod forward;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod hooks;
 mod journal;
 mod meter;
+mod msgpack;
 mod namespace;
+mod operation;
+mod opinions;
 mod outbox;
 mod packet;
 mod partial;
+mod paths;
 mod policy;
+mod porter;
+mod presence;
+mod recovery;
+mod returning;
 mod rooms;
 mod rules;
 mod socket;
+mod stats;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,12 +42,24 @@ use crate::exchange::{Client, Request};
 use crate::upstream::Pools;
 
 use clients::Clients;
-use engine::{Admission, Ask, Close, Engine, MAILBOX, Node, Place};
+use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
+use porter::Porter;
+use presence::Presence;
+use recovery::Recovery;
 
+pub use binary::{check_parts, detach};
 pub use engine::{Answered, echo};
+pub use namespace::Target;
+pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};
+pub use packet::is_reserved;
 pub use policy::Policy;
+
+/// Whether this is what a socket's id looks like; a room of another name is no socket's own.
+pub fn is_id(text: &str) -> bool {
+    Id::parse(text).is_some()
+}
 
 /// The hub of the whole process: how its workers are reached.
 pub struct Hub {
@@ -42,6 +67,7 @@ pub struct Hub {
     letters: Vec<mpsc::Sender<Letter>>,
     mailboxes: Arc<[mpsc::Sender<Ask>]>,
     admission: Arc<Admission>,
+    porter: Arc<Porter>,
 }
 
 /// A worker's ends of what `Hub` sends.
@@ -61,7 +87,7 @@ impl Hub {
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
         let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
-        (Arc::new(Self { node, letters, mailboxes, admission }), inboxes)
+        (Arc::new(Self { node, letters, mailboxes, admission, porter: Arc::default() }), inboxes)
     }
 
     /// Applies a new snapshot's rules to every socket; returns when all workers have.
@@ -112,9 +138,14 @@ impl Shard {
         drain: &Drain,
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
-        let outbox = Outbox::start(others.map(|(_, letters)| letters.clone()).collect(), drain);
+        let others = others.map(|(other, letters)| (other, letters.clone())).collect();
+        let outbox = Outbox::start(others, drain);
+        let workers = hub.letters.len();
+        let presence = Presence::new(worker, workers, Rc::clone(&outbox));
+        let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let clients = Clients::new(outbox, hooks, policy, drain);
+        let porter = Arc::clone(&hub.porter);
+        let clients = Clients::new(outbox, presence, hooks, recovery, porter, policy, drain);
         let place = Place {
             node: hub.node,
             worker,
@@ -125,6 +156,10 @@ impl Shard {
         let settings = policy.map(|policy| policy.settings.clone()).unwrap_or_default();
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
         let shard = Rc::new(Self { engine, clients });
+        drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
+        if worker == 0 {
+            drain.spawn_background(stats::tell(Rc::clone(&shard.clients)));
+        }
         drain.spawn_background(Rc::clone(&shard).work(inbox.letters, drain.clone()));
         shard
     }
@@ -147,6 +182,9 @@ impl Shard {
                 }
                 Letter::Order(Order::Close(over, done)) => {
                     drain.spawn_background(close_over(Rc::clone(&self.engine), over, done));
+                }
+                Letter::Order(Order::Operate(operations, answers)) => {
+                    self.clients.lead(operations, answers).await;
                 }
             }
         }

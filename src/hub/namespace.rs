@@ -1,6 +1,6 @@
 //! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use crate::observe::metrics::{self, Series};
 use super::engine::{Delivery, Id, Outgoing, Session};
 use super::meter::Meters;
 use super::policy::NamespacePolicy;
+use super::presence::Presence;
+use super::recovery::{Log, Stamp};
 use super::rooms::Rooms;
 use super::rules::Denial;
 use super::socket::Socket;
@@ -33,18 +35,23 @@ pub struct Namespace {
     sockets: RefCell<Slab<Rc<Socket>>>,
     by_id: RefCell<HashMap<Id, u32>>,
     rooms: RefCell<Rooms>,
+    pub(super) presence: Rc<Presence>,
+    /// For those who come back.
+    pub log: Log,
     count: Arc<Series>,
     events_out: Arc<Series>,
 }
 
 impl Namespace {
-    pub fn new(name: &str, policy: Arc<NamespacePolicy>) -> Rc<Self> {
+    pub fn new(name: &str, policy: Arc<NamespacePolicy>, presence: &Rc<Presence>) -> Rc<Self> {
         Rc::new(Self {
             name: name.into(),
             policy: RefCell::new(policy),
             sockets: RefCell::default(),
             by_id: RefCell::default(),
             rooms: RefCell::default(),
+            presence: Rc::clone(presence),
+            log: Log::default(),
             count: metrics::series(&metrics::HUB_SOCKETS, &[name]),
             events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
         })
@@ -55,7 +62,8 @@ impl Namespace {
     }
 
     pub fn change(&self, policy: Arc<NamespacePolicy>) {
-        *self.policy.borrow_mut() = policy;
+        let before = self.policy.replace(policy);
+        self.watch_anew(|room| before.watches(room));
     }
 
     /// A new socket, in no room but its own.
@@ -75,6 +83,7 @@ impl Namespace {
             backlog: RefCell::default(),
             gone: Cell::new(false),
             meters: Meters::default(),
+            ticket: OnceCell::new(),
         });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);
@@ -85,6 +94,9 @@ impl Namespace {
     pub fn remove(&self, socket: &Socket) {
         self.count.decrement();
         socket.gone.set(true);
+        let rooms = self.rooms.borrow();
+        rooms.of(socket.key).for_each(|room| self.note(socket.id, room, false));
+        drop(rooms);
         self.rooms.borrow_mut().leave_all(socket.key);
         self.by_id.borrow_mut().remove(&socket.id);
         let mut sockets = self.sockets.borrow_mut();
@@ -105,6 +117,11 @@ impl Namespace {
         self.sockets.borrow().iter().map(|(_, socket)| Rc::clone(socket)).collect()
     }
 
+    pub fn find(&self, id: Id) -> Option<Rc<Socket>> {
+        let key = *self.by_id.borrow().get(&id)?;
+        self.sockets.borrow().get(key as usize).cloned()
+    }
+
     /// Joins all or none.
     pub fn join(&self, socket: &Socket, names: &[String], max: usize) -> Result<(), Denial> {
         let mut rooms = self.rooms.borrow_mut();
@@ -113,14 +130,27 @@ impl Namespace {
             return Err(Denial::TooManyRooms);
         }
         for name in names {
-            rooms.join(socket.key, name);
+            let joined = rooms.join(socket.key, name);
+            self.moved(socket, name, joined, true);
         }
         Ok(())
     }
 
     pub fn leave(&self, socket: &Socket, names: &[String]) {
         for name in names {
-            self.rooms.borrow_mut().leave(socket.key, name);
+            let left = self.rooms.borrow_mut().leave(socket.key, name);
+            self.moved(socket, name, left, false);
+        }
+    }
+
+    /// Tells those who keep track of it, if there was a move.
+    fn moved(&self, socket: &Socket, room: &str, moved: bool, joined: bool) {
+        if !moved {
+            return;
+        }
+        self.note(socket.id, room, joined);
+        if let Some(ticket) = socket.ticket.get() {
+            ticket.note_move(&self.log, room, joined);
         }
     }
 
@@ -133,36 +163,83 @@ impl Namespace {
         names.iter().all(|name| rooms.is_member(socket.key, name))
     }
 
-    /// Queues a message for every socket of this worker that it is for.
-    pub fn deliver(&self, target: &Target, message: &Rc<Outgoing>, delivery: Delivery) {
+    /// Queues a message for every socket of this worker that it is for; returns how many.
+    pub fn deliver(
+        &self,
+        target: &Target,
+        message: &Rc<Outgoing>,
+        delivery: Delivery,
+        stamp: Option<Stamp>,
+    ) -> usize {
+        let mut delivered = 0;
+        self.visit(target, |socket| {
+            let sent = socket.session.send(message, delivery);
+            delivered += usize::from(sent);
+            if let (Some(stamp), Some(ticket)) = (stamp, socket.ticket.get()) {
+                ticket.note_sent(stamp, delivery, sent);
+            }
+        });
+        self.events_out.add(i64::try_from(delivered).unwrap_or(i64::MAX));
+        delivered
+    }
+
+    /// The sockets of this worker that are meant.
+    pub fn those(&self, target: &Target) -> Vec<Rc<Socket>> {
+        let mut those = Vec::new();
+        self.visit(target, |socket| those.push(Rc::clone(socket)));
+        those
+    }
+
+    /// How many those are.
+    pub fn count_of(&self, target: &Target) -> usize {
+        let mut count = 0;
+        self.visit(target, |_| count += 1);
+        count
+    }
+
+    /// Goes through the sockets that are meant, each once. They must not join, leave or go in it.
+    fn visit(&self, target: &Target, mut visit: impl FnMut(&Rc<Socket>)) {
         let (sockets, rooms_of) = (self.sockets.borrow(), self.rooms.borrow());
         let but = target.but.and_then(|id| self.by_id.borrow().get(&id).copied());
-        let mut delivered = 0;
         let out = |key: u32| {
             let inside =
                 |room: &String| rooms_of.is_member(key, room) || self.own(room) == Some(key);
             Some(key) == but || target.except.iter().any(inside)
         };
-        let mut deliver = |key: u32| {
-            let socket = sockets.get(key as usize).filter(|_| !out(key));
-            if socket.is_some_and(|socket| socket.session.send(message, delivery)) {
-                delivered += 1;
+        let mut meet = |key: u32| {
+            if let Some(socket) = sockets.get(key as usize).filter(|_| !out(key)) {
+                visit(socket);
             }
         };
         match target.rooms.as_deref() {
-            None => sockets.iter().for_each(|(_, socket)| deliver(socket.key)),
-            Some([room]) => rooms_of.members(room).chain(self.own(room)).for_each(deliver),
+            None => sockets.iter().for_each(|(_, socket)| meet(socket.key)),
+            Some([room]) => self.inside(room, &rooms_of).for_each(meet),
             Some(rooms) => {
-                // Who is in several rooms hears it once.
-                let all =
-                    rooms.iter().flat_map(|room| rooms_of.members(room).chain(self.own(room)));
+                // Who is in several rooms is met once.
+                let all = rooms.iter().flat_map(|room| self.inside(room, &rooms_of));
                 let mut keys: Vec<u32> = all.collect();
                 keys.sort_unstable();
                 keys.dedup();
-                keys.into_iter().for_each(deliver);
+                keys.into_iter().for_each(meet);
             }
         }
-        self.events_out.add(delivered);
+    }
+
+    /// Every room that somebody of this worker is in, and how many are.
+    pub fn rooms(&self) -> Vec<(String, usize)> {
+        self.rooms.borrow().all().map(|(name, size)| (name.to_owned(), size)).collect()
+    }
+
+    /// How many are in the room, or here.
+    pub fn count(&self, room: Option<&str>) -> usize {
+        match room {
+            Some(room) => self.rooms.borrow().size(room) + usize::from(self.own(room).is_some()),
+            None => self.sockets.borrow().len(),
+        }
+    }
+
+    fn inside<'a>(&self, room: &'a str, rooms: &'a Rooms) -> impl Iterator<Item = u32> {
+        rooms.members(room).chain(self.own(room))
     }
 
     /// Every socket is alone in the room of its own id.

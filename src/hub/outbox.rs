@@ -14,14 +14,38 @@ use tokio::time::Duration;
 
 use crate::drain::Drain;
 
-use super::engine::{Delivery, Message};
+use super::engine::{Delivery, Id, Message};
 use super::namespace::Target;
+use super::operation::{Answers, Operation, Task};
 use super::policy::Policy;
+use super::presence::{Inquiry, Move};
+use super::recovery::{self, Stamp};
 
 /// What a worker is told.
 #[derive(Clone)]
 pub enum Notice {
-    Emit { namespace: Arc<str>, target: Arc<Target>, message: Arc<Message>, delivery: Delivery },
+    Emit {
+        namespace: Arc<str>,
+        target: Arc<Target>,
+        message: Arc<Message>,
+        delivery: Delivery,
+        stamp: Option<Stamp>,
+    },
+    /// To all but the worker that leads.
+    Operation(Task),
+    /// To the one that leads: what a page of the Admin UI asks.
+    Command(Arc<Operation>),
+    /// To the worker that keeps the room.
+    Moved(Move),
+    Inquiry(Inquiry),
+    /// The answer to an inquiry.
+    Answer {
+        namespace: Arc<str>,
+        id: Id,
+        ack: u64,
+        data: Arc<str>,
+    },
+    Recovery(Box<recovery::Letter>),
 }
 
 /// What the main thread has a worker do; answered when it is done.
@@ -29,6 +53,8 @@ pub enum Order {
     Install(Option<Arc<Policy>>, oneshot::Sender<()>),
     /// Close every session, spread over this time.
     Close(Duration, oneshot::Sender<()>),
+    /// To the worker that leads through operations.
+    Operate(Arc<[Operation]>, Answers),
 }
 
 pub enum Letter {
@@ -48,16 +74,27 @@ pub struct Outbox {
 }
 
 struct Pigeonhole {
+    worker: usize,
     to: mpsc::Sender<Letter>,
     waiting: RefCell<Vec<Notice>>,
     filled: Notify,
     congested: Cell<bool>,
 }
 
+impl Pigeonhole {
+    fn put(&self, notice: Notice) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push(notice);
+        self.congested.set(waiting.len() > WAITING_MAX);
+        self.filled.notify_one();
+    }
+}
+
 impl Outbox {
     /// To all of `others`, with one task each.
-    pub fn start(others: Vec<mpsc::Sender<Letter>>, drain: &Drain) -> Rc<Self> {
-        let boxes = others.into_iter().map(|to| Pigeonhole {
+    pub fn start(others: Vec<(usize, mpsc::Sender<Letter>)>, drain: &Drain) -> Rc<Self> {
+        let boxes = others.into_iter().map(|(worker, to)| Pigeonhole {
+            worker,
             to,
             waiting: RefCell::default(),
             filled: Notify::new(),
@@ -72,12 +109,13 @@ impl Outbox {
 
     /// Leaves at the end of this turn.
     pub fn tell_all(&self, notice: &Notice) {
-        for pigeonhole in &self.boxes {
-            let mut waiting = pigeonhole.waiting.borrow_mut();
-            waiting.push(notice.clone());
-            pigeonhole.congested.set(waiting.len() > WAITING_MAX);
-            pigeonhole.filled.notify_one();
-        }
+        self.boxes.iter().for_each(|pigeonhole| pigeonhole.put(notice.clone()));
+    }
+
+    /// To one other worker, in order with what all are told.
+    pub fn tell(&self, worker: usize, notice: Notice) {
+        let found = self.boxes.iter().find(|pigeonhole| pigeonhole.worker == worker);
+        found.inspect(|pigeonhole| pigeonhole.put(notice));
     }
 
     /// True if nothing more may be added now; the waker is called when that changes.

@@ -42,6 +42,10 @@ pub const ATTACHMENTS_MAX: usize = 10;
 const RESERVED: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
 
+pub fn is_reserved(event: &str) -> bool {
+    RESERVED.contains(&event)
+}
+
 impl<'a> Head<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Malformed> {
         let mut rest = text;
@@ -109,7 +113,7 @@ impl<'a> Event<'a> {
             first.parse::<f64>().map_err(|_error| Malformed)?;
             Cow::Borrowed(first)
         };
-        if RESERVED.contains(&name.as_ref()) {
+        if is_reserved(&name) {
             return Err(Malformed);
         }
         Ok(Self { name, args, data: data.trim() })

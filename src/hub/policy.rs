@@ -7,13 +7,16 @@ use std::time::Duration;
 use http::header::HeaderName;
 
 use crate::config::{
-    self, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, Secret, Template,
+    self, AdminDoor, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret,
+    Template,
 };
 use crate::limits::Rate;
 use crate::upstream::{Registry, Upstream};
 
-use super::engine::{Bounds, Origins, Settings, decode};
+use super::engine::{Bounds, Deflate, Origins, Settings};
 use super::meter::Allowance;
+use super::paths::plain;
+use super::recovery::RecoveryPolicy;
 use super::rules::Rules;
 
 /// Compiled from `hub:`; frozen.
@@ -26,6 +29,7 @@ pub struct Policy {
     /// What one client may send.
     pub allowance: Allowance,
     pub memory: MemoryMax,
+    pub recovery: Option<RecoveryPolicy>,
 }
 
 /// How the application is asked about clients.
@@ -46,12 +50,16 @@ pub struct NamespacePolicy {
     pub rules: Rules,
     /// Rooms joined at connect.
     pub join: Vec<Template>,
+    /// Rooms whose members hear who comes and goes.
+    pub presence: Vec<RoomPattern>,
     /// Rooms one socket may be in.
     pub rooms_max: usize,
     /// Where the application decides who may connect.
     pub connect: Option<Arc<str>>,
     /// Where it hears who has left.
     pub disconnect: Option<Arc<str>>,
+    /// Here are the pages of the Admin UI, and nobody else.
+    pub admin_ui: Option<AdminDoor>,
 }
 
 /// A probed WebSocket takes over within this time, as with Node.
@@ -74,28 +82,40 @@ impl Policy {
                 any: hub.origins.iter().any(|origin| origin == "*"),
                 allowed: allowed.collect(),
             },
+            deflate: hub.compress_above.map(|above| Deflate { above }),
             bounds: bounds(&hub.limits),
         };
         let namespaces = hub.namespaces.iter().map(|namespace| {
             let NamespaceAuth::Anyone = namespace.auth;
             let policy = NamespacePolicy {
-                rules: Rules::compile(&namespace.events, namespace.otherwise.as_ref()),
+                rules: rules(namespace),
                 join: namespace.join.clone(),
+                presence: namespace.presence.clone(),
                 rooms_max: hub.limits.rooms,
                 connect: namespace.connect.as_deref().map(Arc::from),
                 disconnect: namespace.disconnect.as_deref().map(Arc::from),
+                admin_ui: None,
             };
             (namespace.name.clone(), Arc::new(policy))
+        });
+        let admin = hub.admin_ui.iter().map(|words| {
+            (words.namespace.clone(), Arc::new(NamespacePolicy::admin(words.door.clone())))
         });
         let events = hub.limits.events;
         Self {
             path: hub.path.clone(),
             settings,
-            namespaces: namespaces.collect(),
+            namespaces: namespaces.chain(admin).collect(),
             hooks,
             allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
             memory: hub.limits.memory,
+            recovery: RecoveryPolicy::compile(hub),
         }
+    }
+
+    /// The namespaces that there are.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(String::as_str)
     }
 
     /// Where the hub answers, without the slash at its end.
@@ -107,6 +127,43 @@ impl Policy {
     pub fn is_private(&self, path: &str) -> bool {
         self.hooks.as_ref().is_some_and(|hooks| hooks.paths.contains(&plain(path)))
     }
+}
+
+impl NamespacePolicy {
+    fn admin(words: AdminDoor) -> Self {
+        Self {
+            rules: Rules::default(),
+            join: Vec::new(),
+            presence: Vec::new(),
+            rooms_max: 0,
+            connect: None,
+            disconnect: None,
+            admin_ui: Some(words),
+        }
+    }
+
+    /// Whether who was let in by the other would be let in here.
+    pub fn has_same_door(&self, other: &Self) -> bool {
+        match (&self.admin_ui, &other.admin_ui) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.opens_like(other),
+            _ => false,
+        }
+    }
+
+    /// Whether the room's members hear who comes and goes.
+    pub fn watches(&self, room: &str) -> bool {
+        self.presence.iter().any(|pattern| pattern.matches(room))
+    }
+}
+
+fn rules(namespace: &config::Namespace) -> Rules {
+    let mut events = namespace.events.clone();
+    if !namespace.presence.is_empty() && events.iter().all(|(name, _)| name != "presence") {
+        // What the hub itself tells; no rule for "*" may let a client pretend.
+        events.push(("presence".to_owned(), config::Rule::Deny.into()));
+    }
+    Rules::compile(&events, namespace.otherwise.as_ref())
 }
 
 fn bounds(limits: &HubLimits) -> Bounds {
@@ -154,45 +211,5 @@ impl HookPolicy {
         };
         let found = self.upstreams.iter().find(|(pattern, _)| fits(pattern));
         found.or(self.upstreams.first()).map(|(_, upstream)| upstream)
-    }
-}
-
-/// A path as the application matches it: decoded, without empty segments and the last slash.
-fn plain(path: &str) -> String {
-    let decoded = decode(path);
-    let segments =
-        decoded.split(['/', '\\']).filter(|segment| !segment.is_empty() && *segment != ".");
-    let mut plain = Vec::new();
-    for segment in segments {
-        if segment == ".." {
-            plain.pop();
-        } else {
-            plain.push(segment);
-        }
-    }
-    format!("/{}", plain.join("/"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_paths_are_known_however_they_are_written() {
-        for path in [
-            "/api/chat",
-            "/api/chat/",
-            "//api//chat",
-            "/api/%63hat",
-            "/api/x/../chat",
-            "/api/./chat",
-            "/api%2fchat",
-            "/api\\chat",
-        ] {
-            assert_eq!(plain(path), "/api/chat", "{path}");
-        }
-        for path in ["/api/chat2", "/api/Chat", "/api", "/api/chat/x"] {
-            assert_ne!(plain(path), "/api/chat", "{path}");
-        }
     }
 }

@@ -133,6 +133,17 @@ impl Rooms {
         room.into_iter().flat_map(|room| &room.seats).map(|seat| seat.member)
     }
 
+    /// How many members the room has.
+    pub fn size(&self, name: &str) -> usize {
+        let room = self.by_name.get(name).and_then(|room| self.rooms.get(*room));
+        room.map_or(0, |room| room.seats.len())
+    }
+
+    /// Every room and how many members it has.
+    pub fn all(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.rooms.iter().map(|(_, room)| (room.name.as_ref(), room.seats.len()))
+    }
+
     /// The rooms that the member is in.
     pub fn of(&self, member: u32) -> impl Iterator<Item = &str> {
         let rooms =
@@ -178,13 +189,18 @@ mod tests {
                     let members: BTreeSet<u32> = rooms.members(name).collect();
                     prop_assert_eq!(&members, &model.entry(name).or_default().clone());
                     prop_assert_eq!(members.len(), rooms.members(name).count());
+                    prop_assert_eq!(members.len(), rooms.size(name));
                 }
                 for member in 0..6 {
                     let inside = model.values().filter(|members| members.contains(&member)).count();
                     prop_assert_eq!(rooms.count_of(member), inside);
+                    prop_assert!(rooms.of(member).all(|name| rooms.is_member(member, name)));
+                    prop_assert_eq!(rooms.of(member).count(), inside);
                 }
                 prop_assert_eq!(rooms.rooms.len(), model.values().filter(|members| !members.is_empty()).count());
                 prop_assert_eq!(rooms.by_name.len(), rooms.rooms.len());
+                let sizes: usize = rooms.all().map(|(_, size)| size).sum();
+                prop_assert_eq!(sizes, model.values().map(BTreeSet::len).sum::<usize>());
             }
         }
     }

@@ -51,6 +51,8 @@ pub enum Action<'a> {
     Leave(Vec<String>),
     /// The application is asked, at this path.
     Forward(Arc<str>),
+    /// Who is in this room?
+    Presence(String),
 }
 
 impl Action<'_> {
@@ -63,6 +65,7 @@ impl Action<'_> {
             Self::Join(rooms) => Action::Join(rooms),
             Self::Leave(rooms) => Action::Leave(rooms),
             Self::Forward(path) => Action::Forward(path),
+            Self::Presence(room) => Action::Presence(room),
         }
     }
 }
@@ -142,6 +145,7 @@ impl Rules {
             }
             Some(Rule::Deny) => Err(Denial::Denied),
             Some(Rule::Join(rooms)) => Ok(Action::Join(words.rooms(rooms)?)),
+            Some(Rule::Presence(room)) => Ok(Action::Presence(words.room(room)?)),
             Some(Rule::Leave(rooms)) => Ok(Action::Leave(words.rooms(rooms)?)),
             Some(Rule::Relay(relay)) => words.relay(relay, event),
             Some(Rule::Forward(path)) => Ok(Action::Forward(path.as_str().into())),
@@ -326,6 +330,7 @@ mod tests {
             }
             Action::Join(rooms) | Action::Leave(rooms) => rooms.join(" "),
             Action::Forward(path) => path.to_string(),
+            Action::Presence(room) => room,
         })
     }
 

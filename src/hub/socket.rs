@@ -1,6 +1,6 @@
 //! One session in one namespace.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::journal;
 use super::meter::Meters;
 use super::namespace::Namespace;
 use super::packet;
+use super::recovery::Ticket;
 use super::rules::Denial;
 
 /// What `socket` is in a Socket.IO handler: an id, a session to speak through, and rooms.
@@ -30,6 +31,8 @@ pub struct Socket {
     /// Set when it has left the namespace.
     pub gone: Cell<bool>,
     pub meters: Meters,
+    /// With which it can come back.
+    pub ticket: OnceCell<Rc<Ticket>>,
 }
 
 impl Socket {

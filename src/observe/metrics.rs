@@ -201,6 +201,15 @@ pub fn total(metric: &Metric) -> i64 {
     family.map(|(_, (_, series))| series.value()).sum()
 }
 
+/// The values of a family with one label, by that.
+pub fn by_label(metric: &Metric) -> BTreeMap<String, i64> {
+    let all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let family = all.iter().filter(|((name, _), _)| *name == metric.name);
+    let values = family
+        .filter_map(|((_, labels), (_, series))| Some((labels.first()?.clone(), series.value())));
+    values.collect()
+}
+
 /// All metrics in the text format of Prometheus.
 pub fn render() -> String {
     let mut page = String::new();
@@ -251,6 +260,8 @@ metrics! {
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
     HUB_DENIED: Counter "vestibule_hub_denied_total" ["code"] "Events and connects refused, by the code that the client is told.";
     HUB_DROPPED: Counter "vestibule_hub_dropped_total" [] "Volatile messages dropped for a client that could not take them at once.";
+    HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
+    HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
     HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts, farewells lost.";
     HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Lines of access and of events dropped because the log could not take them.";

@@ -1,5 +1,7 @@
 //! Answers every request: site, route, handler, response or fault.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod table;
 
 use std::rc::Rc;

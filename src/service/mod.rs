@@ -204,10 +204,15 @@ impl Service {
         let Some(words) = &snapshot.config().listen.admin else { return Ok(()) };
         let listener = listeners::open_admin(&words.address)?;
         let (current, drain) = (self.current.clone(), self.drain.clone());
+        let rules = self.current.clone();
         let admin = Admin {
             readiness: Box::new(move || readiness(&current, &drain)),
             reload,
             metrics: snapshot.config().metrics,
+            hub: admin::hub::Door {
+                hub: Arc::clone(&self.resident.hub),
+                policy: Box::new(move || rules.load().hub().cloned()),
+            },
             token: words.token.clone(),
             open: matches!(words.address, config::AdminAddress::Unix(_)),
         };

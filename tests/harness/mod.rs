@@ -210,10 +210,15 @@ impl Edge {
 
     /// One request on the admin listener.
     pub fn admin(&self, method: &str, path: &str) -> Answer {
+        self.admin_with(method, path, b"")
+    }
+
+    /// The same with a body.
+    pub fn admin_with(&self, method: &str, path: &str, body: &[u8]) -> Answer {
         let socket = self.folder.path("admin.sock");
         let stream = std::os::unix::net::UnixStream::connect(socket).expect("the admin listener");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Client::over(Box::new(stream)).ask(method, path, &[], b"")
+        Client::over(Box::new(stream)).ask(method, path, &[], body)
     }
 
     /// Kilobytes of memory the process has resident.

@@ -85,7 +85,7 @@ pub fn hub_only(settings: &str) -> String {
 }
 
 /// What tests of other things must not meet.
-const GENEROUS: &str =
+pub const GENEROUS: &str =
     "events: 1000000/s, burst: 1000000, per_ip: 100000, pending: 100000, handshakes: 1000000/s,";
 
 pub const NAMESPACES: &str = r#"
@@ -356,6 +356,13 @@ pub fn connection_on(edge: &Edge, worker: char) -> Client {
         assert_eq!(closed.status, 200);
         (worker_of(sid) == worker).then_some(client)
     })
+}
+
+/// A session of this worker, over WebSocket.
+pub fn web_on(edge: &Edge, worker: char) -> Web {
+    let web = Web::over(connection_on(edge, worker), "EIO=4");
+    assert_eq!(worker_of(web.sid()), worker);
+    web
 }
 
 /// The value of this line in the metrics; 0 if it is not there.

@@ -51,6 +51,10 @@ impl Above for Echo {
 
     fn remind(&self, _session: &Rc<Session>) {}
 
+    fn translate(&self, _text: &str, _parts: &[Bytes]) -> Option<Vec<u8>> {
+        None
+    }
+
     fn is_congested(&self, _waker: &Waker) -> bool {
         false
     }

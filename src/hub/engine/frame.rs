@@ -46,6 +46,8 @@ impl Opcode {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     pub last: bool,
+    /// Its message is compressed, if that was agreed upon (RFC 7692 §6).
+    pub compressed: bool,
     pub opcode: Opcode,
     pub payload: Range<usize>,
 }
@@ -57,6 +59,8 @@ pub enum FrameError {
     Protocol,
     /// 1007
     NotText,
+    /// 1007
+    NotDeflate,
     /// 1009
     TooLarge,
 }
@@ -65,7 +69,7 @@ impl FrameError {
     pub fn code(self) -> u16 {
         match self {
             Self::Protocol => 1002,
-            Self::NotText => 1007,
+            Self::NotText | Self::NotDeflate => 1007,
             Self::TooLarge => 1009,
         }
     }
@@ -75,8 +79,11 @@ impl FrameError {
 pub fn parse(buffer: &mut [u8], max: usize) -> Result<Option<Frame>, FrameError> {
     let &mut [first, second, ref rest @ ..] = buffer else { return Ok(None) };
     let opcode = Opcode::from_bits(first & 0x0f).ok_or(FrameError::Protocol)?;
-    // No extension is negotiated, so no reserved bit may be set; and clients must mask (§5.1).
-    if first & 0x70 != 0 || second & 0x80 == 0 {
+    let compressed = first & 0x40 != 0;
+    // Other reserved bits mean nothing here, nor does this one beyond a message's first frame; and
+    // clients must mask (§5.1).
+    let begins = matches!(opcode, Opcode::Text | Opcode::Binary);
+    if first & 0x30 != 0 || compressed && !begins || second & 0x80 == 0 {
         return Err(FrameError::Protocol);
     }
     let last = first & 0x80 != 0;
@@ -104,7 +111,7 @@ pub fn parse(buffer: &mut [u8], max: usize) -> Result<Option<Frame>, FrameError>
     let payload = start..start + length;
     let Some(bytes) = buffer.get_mut(payload.clone()) else { return Ok(None) };
     unmask(bytes, mask);
-    Ok(Some(Frame { last, opcode, payload }))
+    Ok(Some(Frame { last, compressed, opcode, payload }))
 }
 
 /// Eight bytes at a time: the mask repeats every four.
@@ -126,6 +133,15 @@ pub fn write(into: &mut Vec<u8>, opcode: Opcode, parts: &[&[u8]]) {
     write_head(into, opcode, length);
     for part in parts {
         into.extend_from_slice(part);
+    }
+}
+
+/// The same for a payload that is compressed.
+pub fn write_compressed(into: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    let start = into.len();
+    write(into, opcode, &[payload]);
+    if let Some(first) = into.get_mut(start) {
+        *first |= 0x40;
     }
 }
 
@@ -171,7 +187,9 @@ mod tests {
     fn frames_that_break_the_rules() {
         for (bytes, error) in [
             (&[0x81, 0x01, b'a'][..], FrameError::Protocol),
-            (&[0xc1, 0x80, 0, 0, 0, 0], FrameError::Protocol),
+            (&[0xa1, 0x80, 0, 0, 0, 0], FrameError::Protocol),
+            (&[0xc0, 0x80, 0, 0, 0, 0], FrameError::Protocol),
+            (&[0xc9, 0x80, 0, 0, 0, 0], FrameError::Protocol),
             (&[0x83, 0x80, 0, 0, 0, 0], FrameError::Protocol),
             (&[0x09, 0x80, 0, 0, 0, 0], FrameError::Protocol),
             (&[0x89, 0xfe, 0, 126, 0, 0, 0, 0], FrameError::Protocol),

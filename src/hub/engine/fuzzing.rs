@@ -5,12 +5,17 @@
 use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
+use http::header::{ACCEPT_ENCODING, SEC_WEBSOCKET_EXTENSIONS};
+use http::{HeaderMap, HeaderValue};
+
+use crate::exchange::query::decode;
 use crate::exchange::{Client, Scheme};
 
+use super::deflate::{self, Deflate};
 use super::frame::{self, Frame, FrameError, HEAD_MAX, Opcode};
 use super::origin::{Origins, Verdict};
 use super::packet::{self, Form, Packet, Payload, Version};
-use super::request::{Query, decode};
+use super::request::Query;
 
 /// Payload of one frame; small, so that larger ones are met.
 const MESSAGE_MAX: usize = 4096;
@@ -197,4 +202,40 @@ pub fn origins(data: &[u8]) {
     };
     assert_eq!(friends.judge(Some(origin), &client), verdict);
     assert_eq!(stranger.judge(Some(origin), &client) == Verdict::Own, own);
+}
+
+/// A client's compressed message; the same as a message of ours, and as what clients may offer.
+pub fn deflate(data: &[u8]) {
+    let agreed = Some(Deflate { above: 0 });
+    let unpack = |data, max| deflate::unpack(data, true, agreed, max).map(Cow::into_owned);
+    match unpack(data, MESSAGE_MAX) {
+        Ok(message) => {
+            assert!(message.len() <= MESSAGE_MAX && message.capacity() <= MESSAGE_MAX + 1);
+            if let Some(less) = message.len().checked_sub(1) {
+                assert_eq!(unpack(data, less), Err(FrameError::TooLarge));
+            }
+        }
+        Err(error) => assert!([FrameError::NotDeflate, FrameError::TooLarge].contains(&error)),
+    }
+    assert_eq!(deflate::unpack(data, true, None, MESSAGE_MAX), Err(FrameError::Protocol));
+    let (first, rest) = data.split_at(data.len() / 3);
+    if let Some(packed) = deflate::compress(&[first, rest]) {
+        assert!(packed.len() < data.len());
+        assert_eq!(unpack(&packed, data.len()).as_deref(), Ok(data));
+    }
+    offers(data);
+}
+
+fn offers(data: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let asked = HeaderMap::from_iter([
+        (SEC_WEBSOCKET_EXTENSIONS, value.clone()),
+        (ACCEPT_ENCODING, value.clone()),
+    ]);
+    let mut answer = HeaderMap::new();
+    let agreed = deflate::negotiate(Some(Deflate { above: 0 }), &asked, &mut answer);
+    assert_eq!(agreed.is_some(), answer.contains_key(SEC_WEBSOCKET_EXTENSIONS));
+    assert!(agreed.is_none() || value.to_str().is_ok_and(|text| text.contains("deflate")));
+    let lower = data.to_ascii_lowercase();
+    assert!(!deflate::takes_gzip(&asked) || memchr::memmem::find(&lower, b"gzip").is_some());
 }

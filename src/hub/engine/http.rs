@@ -15,6 +15,7 @@ use tracing::debug;
 
 use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
 
+use super::deflate::{self, Deflate};
 use super::origin::Verdict;
 use super::packet::{Form, Version};
 use super::polling::{Answer, Polling};
@@ -68,6 +69,7 @@ pub enum Ask {
         id: Id,
         socket: Detached,
         early: Bytes,
+        deflate: Option<Deflate>,
     },
 }
 
@@ -120,7 +122,11 @@ impl Engine {
                     (&Method::GET, Asked::WebSocket, true) => {
                         self.begin_upgrade(id, &query, request).await
                     }
-                    (&Method::GET, Asked::Polling, false) => self.get(id, &query).await,
+                    (&Method::GET, Asked::Polling, false) => {
+                        let gzip = self.settings.borrow().deflate;
+                        let gzip = gzip.filter(|_| deflate::takes_gzip(request.headers()));
+                        self.get(id, &query, gzip).await
+                    }
                     (&Method::POST, Asked::Polling, false) => {
                         self.take_post(id, &query, request).await
                     }
@@ -152,13 +158,13 @@ impl Engine {
             self.above.opened(&session);
             return respond(answer, query.jsonp.as_deref());
         }
-        let response = switch(request.headers())?;
+        let (response, deflate) = self.switch(request.headers())?;
         let taken = hyper::upgrade::on(&mut request);
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
         self.drain.spawn("upgrade", async move {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
             let Ok(Ok((stream, early))) = taken else { return };
-            let websocket = WebSocket::new(Socket::from(stream), &early);
+            let websocket = WebSocket::new(Socket::from(stream), &early, deflate);
             let session = engine.open(arrival, Transport::WebSocket(websocket));
             engine.send_open(&session);
             engine.above.opened(&session);
@@ -185,7 +191,12 @@ impl Engine {
         Ok(Arrival { version, address: client.address, base64, handshake, seat })
     }
 
-    async fn get(self: &Rc<Self>, id: Id, query: &Query) -> Result<Response, Refusal> {
+    async fn get(
+        self: &Rc<Self>,
+        id: Id,
+        query: &Query,
+        gzip: Option<Deflate>,
+    ) -> Result<Response, Refusal> {
         let ticket = self.ticket();
         let (reply, answer) = oneshot::channel();
         self.ask(id, Ask::Poll { id, version: query.version, ticket, reply })?;
@@ -193,7 +204,20 @@ impl Engine {
         // Answered at the latest by the next ping.
         let answer = answer.await;
         watch.answered = true;
-        respond(answer.map_err(|_gone| Refusal::UnknownSession)?, query.jsonp.as_deref())
+        let answer = answer.map_err(|_gone| Refusal::UnknownSession)?;
+        let packed = match &answer {
+            Answer::Payload(payload, _) if query.jsonp.is_none() => {
+                gzip.and_then(|gzip| gzip.gzip(payload))
+            }
+            _ => None,
+        };
+        let mut response = respond(answer, query.jsonp.as_deref())?;
+        if let Some(body) = packed {
+            *response.body_mut() = Bytes::from(body).into();
+            let gzip = HeaderValue::from_static("gzip");
+            response.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+        }
+        Ok(response)
     }
 
     async fn take_post(
@@ -228,7 +252,7 @@ impl Engine {
         query: &Query,
         mut request: Request,
     ) -> Result<Response, Refusal> {
-        let response = switch(request.headers())?;
+        let (response, deflate) = self.switch(request.headers())?;
         let (reply, answer) = oneshot::channel();
         self.ask(id, Ask::MayUpgrade { id, version: query.version, reply })?;
         answer.await.map_err(|_gone| Refusal::UnknownSession)??;
@@ -239,21 +263,29 @@ impl Engine {
             let Ok(Ok((stream, early))) = taken else { return };
             let socket = Socket::from(stream);
             if id.worker() == engine.worker {
-                return engine.take_upgrade(&id, socket, early);
+                return engine.take_upgrade(&id, WebSocket::new(socket, &early, deflate));
             }
             // Lost with its worker's mailbox full: the client stays on polling.
             match socket.detach() {
-                Ok(socket) => drop(engine.ask(id, Ask::Upgrade { id, socket, early })),
+                Ok(socket) => drop(engine.ask(id, Ask::Upgrade { id, socket, early, deflate })),
                 Err(error) => debug!(%error, "a socket could not change its thread"),
             }
         });
         Ok(response)
     }
 
-    fn take_upgrade(self: &Rc<Self>, id: &Id, socket: Socket, early: Bytes) {
+    /// The 101, and what was agreed about compressed messages.
+    fn switch(&self, asked: &HeaderMap) -> Result<(Response, Option<Deflate>), Refusal> {
+        let mut response = switch(asked)?;
+        let wanted = self.settings.borrow().deflate;
+        let deflate = deflate::negotiate(wanted, asked, response.headers_mut());
+        Ok((response, deflate))
+    }
+
+    fn take_upgrade(self: &Rc<Self>, id: &Id, websocket: WebSocket) {
         // Gone meanwhile: the socket closes, and the client's next poll says why.
         let Some(session) = self.find(id) else { return };
-        self.drain.spawn("probe", Rc::clone(self).probe(session, socket, early));
+        self.drain.spawn("probe", Rc::clone(self).probe(session, websocket));
     }
 
     /// Has the session's own worker do it: this one, or another by its mailbox.
@@ -293,8 +325,8 @@ impl Engine {
                 // Its client may have gone.
                 let _sent = reply.send(self.known(&id, version).map(drop));
             }
-            Ask::Upgrade { id, socket, early } => match socket.attach() {
-                Ok(socket) => self.take_upgrade(&id, socket, early),
+            Ask::Upgrade { id, socket, early, deflate } => match socket.attach() {
+                Ok(socket) => self.take_upgrade(&id, WebSocket::new(socket, &early, deflate)),
                 Err(error) => debug!(%error, "a socket could not change its thread"),
             },
         }
@@ -418,7 +450,7 @@ fn script(index: &str, payload: &[u8]) -> String {
 fn form_field(body: &[u8]) -> Result<Bytes, Refusal> {
     let body = std::str::from_utf8(body).map_err(|_error| Refusal::Broken)?;
     let field = body.split('&').find_map(|field| field.strip_prefix("d="));
-    let text = super::request::decode(field.ok_or(Refusal::Broken)?).into_owned();
+    let text = exchange::query::decode(field.ok_or(Refusal::Broken)?).into_owned();
     Ok(text.replace("\\\\n", "\u{0}").replace("\\n", "\n").replace('\u{0}', "\\n").into())
 }
 

@@ -5,8 +5,10 @@
 //! made them, requests for them are brought there.
 
 mod admission;
+mod deflate;
 mod echo;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handshake;
 mod http;
@@ -29,6 +31,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use ::http::header::HeaderName;
+use bytes::Bytes;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
@@ -38,6 +41,7 @@ use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
 pub use admission::{Admission, Bounds};
+pub use deflate::Deflate;
 pub use echo::serve as echo;
 pub use frame::FrameError;
 pub use handshake::Handshake;
@@ -45,9 +49,8 @@ pub use http::{Answered, Ask, MAILBOX};
 pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
-pub use request::decode;
 pub use session::{Delivery, Session};
-pub use sid::{Id, Node};
+pub use sid::{ALPHABET, Id, Node};
 
 use http::heed;
 use session::{Arrival, Transport};
@@ -65,6 +68,9 @@ pub trait Above {
     fn settle(&self, session: &Rc<Session>);
     /// Called once for each `Session::remind_later`.
     fn remind(&self, session: &Rc<Session>);
+    /// A message in the other language of this layer, for sessions that speak it
+    /// (`Session::translate`); `None` if it cannot be said there.
+    fn translate(&self, text: &str, parts: &[Bytes]) -> Option<Vec<u8>>;
     /// True if nothing should be read for now; the waker is called when that changes.
     fn is_congested(&self, waker: &Waker) -> bool;
 }
@@ -83,6 +89,8 @@ pub struct Settings {
     /// Bytes queued for one client.
     pub queue_max: usize,
     pub origins: Origins,
+    /// How messages are compressed for clients that take it; `None`: not at all.
+    pub deflate: Option<Deflate>,
     pub bounds: Bounds,
     /// Headers of the handshake that are kept with the session; `None`: nothing is.
     pub remember: Option<Vec<HeaderName>>,
@@ -99,6 +107,7 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             origins: Origins::default(),
+            deflate: None,
             bounds: Bounds::default(),
             remember: None,
         }
@@ -111,6 +120,8 @@ impl Default for Settings {
 pub enum Close {
     TransportClose,
     TransportError,
+    /// Its client has come back on another connection.
+    Replaced,
     PingTimeout,
     ParseError,
     BadFrame(FrameError),
@@ -133,6 +144,7 @@ impl Close {
         match self {
             Self::TransportClose => "transport_close",
             Self::TransportError => "transport_error",
+            Self::Replaced => "replaced",
             Self::PingTimeout => "ping_timeout",
             Self::ParseError => "parse_error",
             Self::BadFrame(FrameError::TooLarge) => "message_too_large",
@@ -149,7 +161,7 @@ impl Close {
     /// The word of Node's `disconnect` event.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::TransportClose | Self::TooSlow => "transport close",
+            Self::TransportClose | Self::TooSlow | Self::Replaced => "transport close",
             Self::TransportError | Self::BadFrame(_) => "transport error",
             Self::PingTimeout => "ping timeout",
             Self::ParseError | Self::Unfinished => "parse error",

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::observe::metrics::{self, Series};
 
+use super::deflate::{self, Deflate};
 use super::frame::{self, HEAD_MAX, Opcode};
 use super::packet::{self, Form, Version};
 
@@ -18,6 +19,8 @@ pub struct Message {
     text: Option<String>,
     parts: Vec<Bytes>,
     frames: OnceLock<Bytes>,
+    deflated: OnceLock<Bytes>,
+    translated: OnceLock<Option<Arc<Self>>>,
 }
 
 impl Message {
@@ -26,11 +29,21 @@ impl Message {
     }
 
     pub fn with_parts(text: String, parts: Vec<Bytes>) -> Self {
-        Self { text: Some(text), parts, frames: OnceLock::new() }
+        Self { text: Some(text), ..Self::of_parts(parts) }
     }
 
     pub fn binary(data: Bytes) -> Self {
-        Self { text: None, parts: vec![data], frames: OnceLock::new() }
+        Self::of_parts(vec![data])
+    }
+
+    fn of_parts(parts: Vec<Bytes>) -> Self {
+        Self {
+            text: None,
+            parts,
+            frames: OnceLock::new(),
+            deflated: OnceLock::new(),
+            translated: OnceLock::new(),
+        }
     }
 
     /// Bytes it takes, roughly: what a queue counts.
@@ -50,6 +63,8 @@ pub enum Wire {
     /// WebSocket of a client that cannot take binary frames.
     Base64Frames(Version),
     Payload(Form),
+    /// Frames of which the larger ones are compressed.
+    Deflated(Version, Deflate),
 }
 
 impl Wire {
@@ -62,6 +77,8 @@ impl Wire {
             Self::Payload(Form::V4) => 4,
             Self::Payload(Form::V3Text) => 5,
             Self::Payload(Form::V3Binary) => 6,
+            Self::Deflated(Version::V4, _) => 7,
+            Self::Deflated(Version::V3, _) => 8,
         }
     }
 }
@@ -70,12 +87,30 @@ impl Wire {
 pub struct Outgoing {
     message: Arc<Message>,
     frames: OnceCell<Bytes>,
-    others: OnceCell<Box<[OnceCell<Bytes>; 7]>>,
+    others: OnceCell<Box<[OnceCell<Bytes>; 9]>>,
+    translated: OnceCell<Option<Rc<Self>>>,
 }
+
+/// How the layer above says a text and its parts in its other language; `None` if it cannot.
+pub type Translate<'a> = &'a dyn Fn(&str, &[Bytes]) -> Option<Vec<u8>>;
 
 impl Outgoing {
     pub fn new(message: Arc<Message>) -> Rc<Self> {
-        Rc::new(Self { message, frames: OnceCell::new(), others: OnceCell::new() })
+        let (frames, others, translated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
+        Rc::new(Self { message, frames, others, translated })
+    }
+
+    /// The same for sessions that speak the other language, translated at its first use.
+    pub fn translated(self: &Rc<Self>, translate: Translate<'_>) -> Option<Rc<Self>> {
+        let Some(text) = &self.message.text else { return Some(Rc::clone(self)) };
+        let translated = self.translated.get_or_init(|| {
+            let message = self.message.translated.get_or_init(|| {
+                let data = translate(text, &self.message.parts)?;
+                Some(Arc::new(Message::binary(data.into())))
+            });
+            message.clone().map(Self::new)
+        });
+        translated.clone()
     }
 
     pub fn size(&self) -> usize {
@@ -88,6 +123,11 @@ impl Outgoing {
 
     /// The bytes for `wire`, built at its first use.
     pub fn bytes(&self, wire: Wire) -> &Bytes {
+        if let Wire::Deflated(version, deflate) = wire
+            && self.size() < deflate.above
+        {
+            return self.bytes(Wire::Frames(version));
+        }
         if wire == Wire::Frames(Version::V4) {
             // Another worker's frames are taken, not built again.
             return self.frames.get_or_init(|| {
@@ -96,6 +136,11 @@ impl Outgoing {
         }
         let others = self.others.get_or_init(Box::default);
         let cell = others.get(wire.index()).unwrap_or(&self.frames);
+        if let Wire::Deflated(Version::V4, _) = wire {
+            let deflated = &self.message.deflated;
+            return cell
+                .get_or_init(|| deflated.get_or_init(|| build(&self.message, wire)).clone());
+        }
         cell.get_or_init(|| build(&self.message, wire))
     }
 }
@@ -114,6 +159,9 @@ fn build(message: &Message, wire: Wire) -> Bytes {
                 frame::write(&mut bytes, Opcode::Text, &[b"4", text.as_bytes()]);
             }
             Wire::Payload(form) => packet::write_text(&mut bytes, form, b'4', text),
+            Wire::Deflated(_, deflate) => {
+                deflated(&mut bytes, Opcode::Text, &[b"4", text.as_bytes()], deflate);
+            }
         }
     }
     for part in &message.parts {
@@ -129,9 +177,25 @@ fn build(message: &Message, wire: Wire) -> Bytes {
                 frame::write(&mut bytes, Opcode::Text, &[&encoded]);
             }
             Wire::Payload(form) => packet::write_binary(&mut bytes, form, part),
+            Wire::Deflated(Version::V4, deflate) => {
+                deflated(&mut bytes, Opcode::Binary, &[part], deflate);
+            }
+            Wire::Deflated(Version::V3, deflate) => {
+                deflated(&mut bytes, Opcode::Binary, &[&[4], part], deflate);
+            }
         }
     }
     bytes.into()
+}
+
+/// A frame that is compressed, if it is large enough to be and becomes smaller by it.
+fn deflated(into: &mut Vec<u8>, opcode: Opcode, parts: &[&[u8]], deflate: Deflate) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let compressed = if length < deflate.above { None } else { deflate::compress(parts) };
+    match compressed {
+        Some(payload) => frame::write_compressed(into, opcode, &payload),
+        None => frame::write(into, opcode, parts),
+    }
 }
 
 #[cfg(test)]
@@ -155,5 +219,47 @@ mod tests {
             assert_eq!(outgoing.bytes(wire), bytes, "{wire:?}");
             assert!(std::ptr::eq(outgoing.bytes(wire), outgoing.bytes(wire)), "built once");
         }
+    }
+
+    #[test]
+    fn only_what_is_large_is_compressed() {
+        let deflate = Deflate { above: 10 };
+        let sent = |version, text: &str, part: &'static [u8]| {
+            let parts = vec![Bytes::from_static(part)];
+            let message = Outgoing::new(Arc::new(Message::with_parts(text.to_owned(), parts)));
+            assert_eq!(message.size(), text.len() + part.len());
+            message.bytes(Wire::Deflated(version, deflate)).clone()
+        };
+        let short = b"\x81\x05451-a\x82\x01b";
+        assert_eq!(sent(Version::V4, "51-a", b"b"), &short[..]);
+        let text = sent(Version::V4, &"a".repeat(100), b"b");
+        assert!(text.starts_with(b"\xc1") && text.len() < 40, "{text:x?}");
+        assert!(text.ends_with(b"\x82\x01b"), "{text:x?}");
+        let data = sent(Version::V3, "51-a", &[b'b'; 100]);
+        assert!(data.starts_with(b"\x81\x05451-a\xc2") && data.len() < 30, "{data:x?}");
+        // What does not become smaller goes as it is.
+        let noise = sent(Version::V4, "51-a", b"\x01\x23\x45\x67\x89\xab\xcd\xef\xfe\xdc\xba\x98");
+        assert!(noise.starts_with(b"\x81\x05451-a\x82\x0c\x01\x23"), "{noise:x?}");
+    }
+
+    #[test]
+    fn a_message_is_translated_once_for_all_workers() {
+        let times = std::cell::Cell::new(0);
+        let translate = |text: &str, _parts: &[Bytes]| {
+            times.set(times.get() + 1);
+            (text != "untold").then(|| text.to_uppercase().into_bytes())
+        };
+        let message = Arc::new(Message::text("hello".to_owned()));
+        for _worker in 0..2 {
+            let outgoing = Outgoing::new(Arc::clone(&message));
+            for _session in 0..2 {
+                let translated = outgoing.translated(&translate).expect("translated");
+                assert_eq!(translated.bytes(Wire::Frames(Version::V4)), &b"\x82\x05HELLO"[..]);
+                assert_eq!(translated.size(), 5);
+            }
+        }
+        assert_eq!(times.get(), 1);
+        let untold = Outgoing::new(Arc::new(Message::text("untold".to_owned())));
+        assert!(untold.translated(&translate).is_none());
     }
 }

@@ -39,6 +39,8 @@ pub struct Session {
     /// To be closed at the end of the turn, when nobody iterates over sessions.
     doomed: Cell<Option<Close>>,
     heart: Cell<Heart>,
+    /// The client speaks the other language of the layer above (`Above::translate`).
+    translates: Cell<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +133,7 @@ impl Session {
             touched: Cell::new(false),
             doomed: Cell::new(None),
             heart: Cell::default(),
+            translates: Cell::new(false),
         }
     }
 
@@ -152,6 +155,15 @@ impl Session {
         }
     }
 
+    /// From now on, messages are sent in the other language of the layer above.
+    pub fn translate(&self) {
+        self.translates.set(true);
+    }
+
+    pub fn is_translated(&self) -> bool {
+        self.translates.get()
+    }
+
     pub fn is_open(&self) -> bool {
         self.phase.get() == Phase::Open
     }
@@ -165,6 +177,13 @@ impl Session {
             self.engine.count_dropped(volatile);
             return false;
         }
+        let message = if self.translates.get() {
+            let above = &self.engine.above;
+            message.translated(&|text, parts| above.translate(text, parts))
+        } else {
+            Some(Rc::clone(message))
+        };
+        let Some(message) = message else { return false };
         let size = message.size();
         let mut queue = self.queue.borrow_mut();
         // One message is always taken: it may be larger than the whole queue is allowed to be.
@@ -174,7 +193,7 @@ impl Session {
             return false;
         }
         queue.bytes += size;
-        queue.items.push_back(Item::Message(Rc::clone(message)));
+        queue.items.push_back(Item::Message(message));
         drop(queue);
         self.engine.touch(self);
         true

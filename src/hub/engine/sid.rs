@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::{constant_time, digest, rand};
 
-const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+pub const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
 
 /// Workers that an id can name.
 pub const WORKERS_MAX: usize = ALPHABET.len();
@@ -23,6 +23,15 @@ impl Node {
         let mut node = [0; 3];
         fill(&mut node);
         Self(node)
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 3] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(|byte| ALPHABET.contains(byte)).then_some(Self(bytes))
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -52,6 +61,16 @@ impl Id {
 
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The part that a secret id is found by; the rest is to be compared with `is_same_secret`.
+    pub fn locator(&self) -> [u8; 12] {
+        self.0.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// Compares in a time that says nothing of how much is the same.
+    pub fn is_same_secret(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
     }
 
     /// The node that made a session's id.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::exchange::Socket;
 
+use super::deflate::{self, Deflate};
 use super::frame::{self, Frame, FrameError, Opcode};
 use super::outgoing::Wire;
 use super::packet::{self, Packet, Version};
@@ -36,15 +37,33 @@ pub(super) struct WebSocket {
     socket: Socket,
     /// The beginning of a frame whose rest has not come yet.
     partial: Vec<u8>,
-    fragments: Option<Box<(Opcode, Vec<u8>)>>,
+    fragments: Option<Box<Fragments>>,
+    deflate: Option<Deflate>,
     /// Bytes of the queue's first item that have left already.
     written: usize,
     waker: Option<Waker>,
 }
 
+/// A message of which not all frames have come.
+struct Fragments {
+    opcode: Opcode,
+    compressed: bool,
+    data: Vec<u8>,
+}
+
 impl WebSocket {
-    pub(super) fn new(socket: Socket, early: &Bytes) -> Self {
-        Self { socket, partial: early.to_vec(), fragments: None, written: 0, waker: None }
+    pub(super) fn new(socket: Socket, early: &Bytes, deflate: Option<Deflate>) -> Self {
+        let partial = early.to_vec();
+        Self { socket, partial, fragments: None, deflate, written: 0, waker: None }
+    }
+
+    /// Fixed for as long as it lives: a message may have left in part.
+    fn wire(&self, session: &Session) -> Wire {
+        match (self.deflate, session.base64) {
+            (_, true) => Wire::Base64Frames(session.version),
+            (Some(deflate), false) => Wire::Deflated(session.version, deflate),
+            (None, false) => Wire::Frames(session.version),
+        }
     }
 
     fn keep_waker(&mut self, waker: &Waker) {
@@ -99,10 +118,6 @@ fn bytes_of(item: &Item, wire: Wire) -> &[u8] {
 }
 
 impl Session {
-    fn wire(&self) -> Wire {
-        if self.base64 { Wire::Base64Frames(self.version) } else { Wire::Frames(self.version) }
-    }
-
     /// Drives the socket: everything that came is taken, everything queued is written.
     pub(super) fn drive(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
         if let Transport::WebSocket(websocket) = &mut *self.transport.borrow_mut() {
@@ -211,7 +226,7 @@ impl Session {
                 if self.take_fragments().is_some() {
                     return Err(FrameError::Protocol);
                 }
-                self.take_message(frame.opcode, payload)
+                self.take_message(frame.opcode, payload, frame.compressed)
             }
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
                 self.take_fragment(frame, payload)
@@ -230,7 +245,7 @@ impl Session {
         }
     }
 
-    fn take_fragments(&self) -> Option<Box<(Opcode, Vec<u8>)>> {
+    fn take_fragments(&self) -> Option<Box<Fragments>> {
         match &mut *self.transport.borrow_mut() {
             Transport::WebSocket(websocket) => websocket.fragments.take(),
             _ => None,
@@ -240,15 +255,17 @@ impl Session {
     fn take_fragment(self: &Rc<Self>, frame: &Frame, payload: &[u8]) -> Result<(), FrameError> {
         let mut begun = match (self.take_fragments(), frame.opcode) {
             (Some(begun), Opcode::Continuation) => begun,
-            (None, Opcode::Text | Opcode::Binary) => Box::new((frame.opcode, Vec::new())),
+            (None, opcode @ (Opcode::Text | Opcode::Binary)) => {
+                Box::new(Fragments { opcode, compressed: frame.compressed, data: Vec::new() })
+            }
             _ => return Err(FrameError::Protocol),
         };
-        if begun.1.len() + payload.len() > self.engine.message_max() {
+        if begun.data.len() + payload.len() > self.engine.message_max() {
             return Err(FrameError::TooLarge);
         }
-        begun.1.extend_from_slice(payload);
+        begun.data.extend_from_slice(payload);
         if frame.last {
-            return self.take_message(begun.0, &begun.1);
+            return self.take_message(begun.opcode, &begun.data, begun.compressed);
         }
         if let Transport::WebSocket(websocket) = &mut *self.transport.borrow_mut() {
             websocket.fragments = Some(begun);
@@ -256,11 +273,21 @@ impl Session {
         Ok(())
     }
 
-    fn take_message(self: &Rc<Self>, opcode: Opcode, data: &[u8]) -> Result<(), FrameError> {
+    fn take_message(
+        self: &Rc<Self>,
+        opcode: Opcode,
+        data: &[u8],
+        compressed: bool,
+    ) -> Result<(), FrameError> {
+        let agreed = match &*self.transport.borrow() {
+            Transport::WebSocket(websocket) => websocket.deflate,
+            _ => None,
+        };
+        let data = deflate::unpack(data, compressed, agreed, self.engine.message_max())?;
         let packet = if opcode == Opcode::Binary {
-            packet::parse_binary(self.version, data)
+            packet::parse_binary(self.version, &data)
         } else {
-            let text = std::str::from_utf8(data).map_err(|_error| FrameError::NotText)?;
+            let text = std::str::from_utf8(&data).map_err(|_error| FrameError::NotText)?;
             packet::parse_text(self.version, text)
         };
         match packet {
@@ -303,7 +330,8 @@ impl Session {
             Transport::WebSocket(websocket) => {
                 let mut queue = self.queue.borrow_mut();
                 let before = queue.bytes;
-                let done = websocket.write(&mut queue, self.wire());
+                let wire = websocket.wire(self);
+                let done = websocket.write(&mut queue, wire);
                 self.engine.count_out(before - queue.bytes);
                 done
             }
@@ -364,9 +392,8 @@ impl Engine {
     }
 
     /// A WebSocket wants to take over a polling session: probe, then the upgrade itself.
-    pub(super) async fn probe(self: Rc<Self>, session: Rc<Session>, socket: Socket, early: Bytes) {
-        let mut probe =
-            Probe { websocket: WebSocket::new(socket, &early), version: session.version };
+    pub(super) async fn probe(self: Rc<Self>, session: Rc<Session>, websocket: WebSocket) {
+        let mut probe = Probe { websocket, version: session.version };
         let probed = session.may_upgrade() && self.heard(&mut probe, is_probe).await;
         if !probed || !session.may_upgrade() || probe.say(b"\x81\x063probe").await.is_err() {
             return probe.websocket.socket.finish();
@@ -391,6 +418,9 @@ impl Engine {
     }
 }
 
+/// Nothing that a client says before is longer.
+const PROBE_MAX: usize = 256;
+
 /// A WebSocket before it is a session's.
 struct Probe {
     websocket: WebSocket,
@@ -401,12 +431,16 @@ impl Probe {
     /// True if the next packet is the one that is wanted; what follows it is kept.
     async fn expect(&mut self, wanted: fn(&Packet<'_>) -> bool) -> bool {
         loop {
-            // Nothing a client sends here is longer.
-            match frame::parse(&mut self.websocket.partial, 256) {
+            match frame::parse(&mut self.websocket.partial, PROBE_MAX) {
                 Ok(Some(frame)) => {
                     let payload = self.websocket.partial.get(frame.payload.clone());
-                    let text = payload.and_then(|payload| std::str::from_utf8(payload).ok());
-                    let packet = text.and_then(|text| packet::parse_text(self.version, text).ok());
+                    let text = payload.and_then(|payload| {
+                        let agreed = self.websocket.deflate;
+                        deflate::unpack(payload, frame.compressed, agreed, PROBE_MAX).ok()
+                    });
+                    let packet = text.as_deref().and_then(|text| {
+                        packet::parse_text(self.version, std::str::from_utf8(text).ok()?).ok()
+                    });
                     let right = frame.last
                         && frame.opcode == Opcode::Text
                         && packet.is_some_and(|packet| wanted(&packet));

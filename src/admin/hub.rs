@@ -1,0 +1,212 @@
+//! The hub API: `/hub/…` on the private listener.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::exchange::{Body, BodyError, Response};
+use crate::hub::{Hub, Listed, Operation, Outcome, Policy, Seen, Silent};
+
+use super::fields::{Fields, Wrong};
+use super::json;
+use super::operations::{ASKED, POSTED, read, read_batch};
+
+/// How the hub is reached.
+pub struct Door {
+    pub hub: Arc<Hub>,
+    /// The rules in force; `None` while no hub is configured.
+    pub policy: Box<dyn Fn() -> Option<Arc<Policy>>>,
+}
+
+/// Why a request did nothing.
+enum Refusal {
+    NoHub,
+    NoSuch,
+    /// Its path takes another method.
+    Method(&'static str),
+    TooLarge,
+    NotRead,
+    BadJson(serde_json::Error),
+    Wrong(Wrong),
+    Silent(Silent),
+}
+
+const BODY_MAX: usize = 1 << 20;
+/// Between two pieces of a body.
+const BODY_IDLE: Duration = Duration::from_secs(10);
+
+const ALL: &str = "POST /hub/emit, /hub/join, /hub/leave, /hub/disconnect, /hub/batch; \
+    GET /hub/sockets, /hub/rooms, /hub/count";
+
+/// Answers a request of somebody who may ask.
+pub async fn answer(request: http::Request<Incoming>, door: &Door) -> Response {
+    serve(request, door).await.unwrap_or_else(Refusal::response)
+}
+
+pub fn unauthorized() -> Response {
+    let message = "listen.admin is a TCP address: send its token, Authorization: Bearer TOKEN";
+    let mut response = refuse(StatusCode::UNAUTHORIZED, "unauthorized", None, message);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response, Refusal> {
+    let policy = (door.policy)().ok_or(Refusal::NoHub)?;
+    let mut namespaces: Vec<&str> = policy.names().collect();
+    namespaces.sort_unstable();
+    let (head, body) = request.into_parts();
+    let op = head.uri.path().strip_prefix("/hub/").unwrap_or_default();
+    if ASKED.contains(&op) {
+        if head.method != Method::GET {
+            return Err(Refusal::Method("GET"));
+        }
+        let fields = Fields::of_query(head.uri.query().unwrap_or_default());
+        return one(read(op, fields, &namespaces)?, &door.hub).await;
+    }
+    if !POSTED.contains(&op) && op != "batch" {
+        return Err(Refusal::NoSuch);
+    }
+    if head.method != Method::POST {
+        return Err(Refusal::Method("POST"));
+    }
+    let body = Body::incoming(body, BODY_MAX as u64, BODY_IDLE).read_all(BODY_MAX).await?;
+    let body: &RawValue = serde_json::from_slice(&body).map_err(Refusal::BadJson)?;
+    if op == "batch" {
+        return many(read_batch(body, &namespaces)?, &door.hub).await;
+    }
+    one(read(op, Fields::of(body, "")?, &namespaces)?, &door.hub).await
+}
+
+async fn one(operation: Operation, hub: &Hub) -> Result<Response, Refusal> {
+    let outcomes = hub.operate(vec![operation]).await?;
+    Ok(json(StatusCode::OK, &outcomes.into_iter().map(Shown::new).next()))
+}
+
+async fn many(operations: Vec<Operation>, hub: &Hub) -> Result<Response, Refusal> {
+    let outcomes = hub.operate(operations).await?;
+    Ok(json(StatusCode::OK, &outcomes.into_iter().map(Shown::new).collect::<Vec<_>>()))
+}
+
+/// An outcome as JSON.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown {
+    Done { sockets: usize },
+    Sockets { sockets: Vec<ShownSocket>, more: bool },
+    Rooms { rooms: Vec<ShownRoom>, more: bool },
+}
+
+#[derive(Serialize)]
+struct ShownSocket {
+    id: String,
+    rooms: Vec<String>,
+    /// Nobody is identified where everybody may connect.
+    user: Option<()>,
+    address: IpAddr,
+    transport: &'static str,
+}
+
+#[derive(Serialize)]
+struct ShownRoom {
+    room: String,
+    sockets: usize,
+    /// As above.
+    users: Option<()>,
+}
+
+impl Shown {
+    fn new(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Count(sockets) => Self::Done { sockets },
+            Outcome::Sockets(Listed { items, more }) => {
+                let sockets = items.into_iter().map(|(id, seen)| {
+                    let Seen { rooms, address, transport } = seen;
+                    ShownSocket { id, rooms, user: None, address, transport }
+                });
+                Self::Sockets { sockets: sockets.collect(), more }
+            }
+            Outcome::Rooms(Listed { items, more }) => {
+                let room = |(room, sockets)| ShownRoom { room, sockets, users: None };
+                Self::Rooms { rooms: items.into_iter().map(room).collect(), more }
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn response(self) -> Response {
+        match self {
+            Self::NoHub => {
+                let message = "no hub is configured; write hub: in the configuration";
+                refuse(StatusCode::NOT_FOUND, "no_hub", None, message)
+            }
+            Self::NoSuch => refuse(StatusCode::NOT_FOUND, "not_found", None, ALL),
+            Self::Method(method) => {
+                let message = format!("takes {method} only");
+                let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "method", None, &message);
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(method));
+                response
+            }
+            Self::TooLarge => {
+                let message =
+                    format!("the body is larger than {BODY_MAX} bytes; send less at once");
+                refuse(StatusCode::PAYLOAD_TOO_LARGE, "too_large", None, &message)
+            }
+            Self::NotRead => {
+                let message = "the body did not come as announced";
+                refuse(StatusCode::BAD_REQUEST, "body", None, message)
+            }
+            Self::BadJson(error) => {
+                let message = format!("the body is no JSON: {error}");
+                refuse(StatusCode::BAD_REQUEST, "bad_json", None, &message)
+            }
+            Self::Wrong(Wrong { field, message }) => {
+                refuse(StatusCode::BAD_REQUEST, "bad_request", Some(&field), &message)
+            }
+            Self::Silent(silent) => {
+                let message = silent.to_string();
+                refuse(StatusCode::GATEWAY_TIMEOUT, "timeout", None, &message)
+            }
+        }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        if matches!(error, BodyError::TooLarge { .. }) { Self::TooLarge } else { Self::NotRead }
+    }
+}
+
+impl From<Wrong> for Refusal {
+    fn from(wrong: Wrong) -> Self {
+        Self::Wrong(wrong)
+    }
+}
+
+impl From<Silent> for Refusal {
+    fn from(silent: Silent) -> Self {
+        Self::Silent(silent)
+    }
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    error: Why<'a>,
+}
+
+#[derive(Serialize)]
+struct Why<'a> {
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+    message: &'a str,
+}
+
+fn refuse(status: StatusCode, code: &'static str, field: Option<&str>, message: &str) -> Response {
+    json(status, &Refused { error: Why { code, field, message } })
+}

@@ -1,0 +1,48 @@
+//! The query of a URL; pure.
+
+use std::borrow::Cow;
+
+/// A component of a query, decoded (`+` is a space).
+pub fn decode(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits = after.first_chunk::<2>();
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        rest = after;
+        match (first, decoded) {
+            (b'%', Some(byte)) => {
+                bytes.push(byte);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            (b'+', _) => bytes.push(b' '),
+            (byte, _) => bytes.push(*byte),
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_are_decoded() {
+        for (text, decoded) in [
+            ("a", "a"),
+            ("a%20b+c", "a b c"),
+            ("%", "%"),
+            ("%zz", "%zz"),
+            ("%+5", "% 5"),
+            ("%E2%82%AC", "\u{20ac}"),
+            ("%ff", "\u{fffd}"),
+        ] {
+            assert_eq!(decode(text), decoded);
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A CONNECT: who is let into a namespace, and what the client is told.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::clients::{Client, Clients};
+use super::engine::{Id, Session};
+use super::journal;
+use super::namespace::Namespace;
+use super::packet::{self, Malformed};
+use super::recovery::Returned;
+use super::returning::id_of;
+use super::rules::{self, Denial};
+use super::socket::{Socket, say};
+
+impl Clients {
+    pub(super) fn connect(
+        &self,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        name: &str,
+        auth: &str,
+    ) -> Result<(), Malformed> {
+        let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
+        if connecting || client.find(name).is_some() {
+            return Err(Malformed);
+        }
+        let namespace = self.namespace(name);
+        let Some(namespace) = namespace else {
+            journal::refused(session, name, "invalid_namespace");
+            say(session, packet::connect_error(name, "Invalid namespace", None));
+            return Ok(());
+        };
+        let Some(me) = self.me.upgrade() else { return Ok(()) };
+        if namespace.policy().admin_ui.is_some() {
+            me.ask_porter(session, client, &namespace, auth);
+            return Ok(());
+        }
+        let mut auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
+        match self.claim(session, &namespace, &mut auth) {
+            Some(claim) => me.take_back(session, client, &namespace, claim, auth.into()),
+            None => me.admit(session, client, &namespace, auth.into(), None),
+        }
+        Ok(())
+    }
+
+    /// Lets a client in, if the application has nothing against it.
+    pub(super) fn admit(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        auth: Value,
+        returned: Option<Arc<Returned>>,
+    ) {
+        if let Some(path) = &namespace.policy().connect {
+            return self.ask_to_connect(session, client, namespace, path, auth, returned);
+        }
+        if !self.may_enter(session, returned.as_ref()) {
+            return;
+        }
+        let id = id_of(returned.as_deref());
+        if let Err(denial) = self.enter(session, client, namespace, id, &[], returned.as_deref()) {
+            if let Some(back) = returned {
+                self.recovery.drop_secret(back.pid);
+            }
+            refuse(session, &namespace.name, denial.code());
+        }
+    }
+
+    /// A socket in its namespace and its first rooms; its client is told.
+    pub(super) fn enter(
+        &self,
+        session: &Rc<Session>,
+        client: &Client,
+        namespace: &Rc<Namespace>,
+        id: Id,
+        more: &[String],
+        returned: Option<&Returned>,
+    ) -> Result<Rc<Socket>, Denial> {
+        let policy = namespace.policy();
+        let back = returned.and_then(|back| Some((back, self.missed(namespace, back)?)));
+        let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str())?;
+        rooms.extend_from_slice(more);
+        rooms.extend(back.iter().flat_map(|(back, _)| back.rooms.iter().cloned()));
+        let socket = namespace.enter(session, id);
+        // Who comes back had its rooms by rights.
+        let rooms_max = if back.is_some() { rooms.len() } else { policy.rooms_max };
+        if let Err(denial) = namespace.join(&socket, &rooms, rooms_max) {
+            namespace.remove(&socket);
+            return Err(denial);
+        }
+        client.left.borrow_mut().retain(|left| *left != namespace.name);
+        client.sockets.borrow_mut().push(Rc::clone(&socket));
+        if let Some((back, _)) = &back {
+            (*socket.data.borrow_mut()).clone_from(&back.data);
+        }
+        self.greet(&socket, back);
+        session.settle();
+        journal::connected(&socket);
+        Ok(socket)
+    }
+}
+
+/// Answers a CONNECT that comes to nothing.
+pub fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
+    refuse_with(session, namespace, code, code);
+}
+
+/// The same with a message for people.
+pub fn refuse_with(session: &Rc<Session>, namespace: &str, code: &'static str, message: &str) {
+    journal::refused(session, namespace, code);
+    say(session, packet::connect_error(namespace, message, None));
+}

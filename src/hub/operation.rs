@@ -1,0 +1,426 @@
+//! What the operator's side wants of the clients: to tell, move, send away, list or count them.
+//!
+//! One worker leads: it does each operation and tells the others, in the same line as the events
+//! that it emits; so all workers do everything in one order. Their answers are added up.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use super::Hub;
+use super::clients::Clients;
+use super::engine::{Close, Delivery};
+use super::namespace::{Namespace, Target};
+use super::outbox::{Letter, Notice, Order};
+use super::socket::Socket;
+
+/// One thing to be done in one namespace.
+pub struct Operation {
+    pub namespace: Arc<str>,
+    pub deed: Deed,
+}
+
+pub enum Deed {
+    Emit {
+        target: Target,
+        /// An array that begins with the event's name.
+        data: Box<str>,
+        parts: Vec<Bytes>,
+        delivery: Delivery,
+    },
+    Join {
+        target: Target,
+        rooms: Vec<String>,
+    },
+    Leave {
+        target: Target,
+        rooms: Vec<String>,
+    },
+    Disconnect {
+        target: Target,
+        close: bool,
+    },
+    Sockets {
+        target: Target,
+        page: Page,
+    },
+    Rooms {
+        page: Page,
+    },
+    Count {
+        room: Option<String>,
+    },
+}
+
+/// A part of a list that has an order: what comes after `after`, `most` of it.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub after: String,
+    pub most: usize,
+}
+
+/// What came of an operation.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Sockets that were meant.
+    Count(usize),
+    /// In the order of their ids.
+    Sockets(Listed<Seen>),
+    /// How many are in each.
+    Rooms(Listed<usize>),
+}
+
+/// A page of a list, by name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Listed<T> {
+    pub items: BTreeMap<String, T>,
+    /// There is something beyond the page.
+    pub more: bool,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self { items: BTreeMap::new(), more: false }
+    }
+}
+
+/// One socket as it is listed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub rooms: Vec<String>,
+    pub address: IpAddr,
+    pub transport: &'static str,
+}
+
+/// Workers that did not answer in time; what was asked may still happen there.
+#[derive(Debug, thiserror::Error)]
+#[error("{} of {of} workers did not answer in {ANSWER:?}; there it may still happen", workers.len())]
+pub struct Silent {
+    pub workers: Vec<usize>,
+    pub of: usize,
+}
+
+/// A worker that takes longer is stuck.
+const ANSWER: Duration = Duration::from_secs(5);
+
+impl Operation {
+    /// An event for the clients that are meant; `data` is an array that begins with its name.
+    pub fn emit(
+        namespace: &str,
+        target: Target,
+        data: &str,
+        parts: Vec<Bytes>,
+        volatile: bool,
+    ) -> Self {
+        let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
+        Self::new(namespace, Deed::Emit { target, data: data.into(), parts, delivery })
+    }
+
+    pub fn new(namespace: &str, deed: Deed) -> Self {
+        Self { namespace: namespace.into(), deed }
+    }
+}
+
+impl Hub {
+    /// Does all of it on every worker, in order. The outcomes are as many as the operations.
+    pub async fn operate(&self, operations: Vec<Operation>) -> Result<Vec<Outcome>, Silent> {
+        self.operate_within(operations, ANSWER).await
+    }
+
+    async fn operate_within(
+        &self,
+        operations: Vec<Operation>,
+        limit: Duration,
+    ) -> Result<Vec<Outcome>, Silent> {
+        let (operations, workers): (Arc<[_]>, _) = (operations.into(), self.letters.len());
+        // Room for every answer, so that no worker waits.
+        let (answers, mut answered) = mpsc::channel((operations.len() * workers).max(1));
+        let mut outcomes: Vec<Outcome> = operations.iter().map(Operation::nothing).collect();
+        let mut missing = vec![operations.len(); workers];
+        let order = Letter::Order(Order::Operate(Arc::clone(&operations), answers));
+        let gathering = async {
+            let Some(first) = self.letters.first() else { return };
+            // A worker that has ended has no clients left, and no answer any more.
+            if first.send(order).await.is_err() {
+                return;
+            }
+            while let Some(Done { worker, index, outcome }) = answered.recv().await {
+                if let Some(missing) = missing.get_mut(worker) {
+                    *missing = missing.saturating_sub(1);
+                }
+                if let Some(all) = outcomes.get_mut(index) {
+                    all.add(outcome);
+                }
+            }
+        };
+        if timeout(limit, gathering).await.is_err() {
+            let silent = missing.iter().enumerate().filter(|(_, missing)| **missing > 0);
+            let workers = silent.map(|(worker, _)| worker).collect();
+            return Err(Silent { workers, of: missing.len() });
+        }
+        for (outcome, operation) in outcomes.iter_mut().zip(operations.iter()) {
+            outcome.cut(operation);
+        }
+        Ok(outcomes)
+    }
+}
+
+impl Operation {
+    /// What comes of it where nobody is.
+    fn nothing(&self) -> Outcome {
+        match &self.deed {
+            Deed::Sockets { .. } => Outcome::Sockets(Listed::default()),
+            Deed::Rooms { .. } => Outcome::Rooms(Listed::default()),
+            _ => Outcome::Count(0),
+        }
+    }
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Count(all), Self::Count(one)) => *all += one,
+            (Self::Sockets(all), Self::Sockets(one)) => {
+                all.more |= one.more;
+                all.items.extend(one.items);
+            }
+            (Self::Rooms(all), Self::Rooms(one)) => {
+                all.more |= one.more;
+                for (room, size) in one.items {
+                    *all.items.entry(room).or_default() += size;
+                }
+            }
+            // Every worker was asked the same.
+            _ => (),
+        }
+    }
+
+    /// Of several workers' pages one is left.
+    fn cut(&mut self, operation: &Operation) {
+        match (self, &operation.deed) {
+            (Self::Sockets(all), Deed::Sockets { page, .. }) => page.cut(all),
+            (Self::Rooms(all), Deed::Rooms { page }) => page.cut(all),
+            _ => (),
+        }
+    }
+}
+
+impl Page {
+    fn cut<T>(&self, listed: &mut Listed<T>) {
+        while listed.items.len() > self.most {
+            listed.items.pop_last();
+            listed.more = true;
+        }
+    }
+
+    fn add<T>(&self, listed: &mut Listed<T>, name: &str, value: impl FnOnce() -> T) {
+        if name <= self.after.as_str() {
+            return;
+        }
+        let full = listed.items.len() >= self.most;
+        if full && listed.items.last_key_value().is_none_or(|(last, _)| name > last.as_str()) {
+            listed.more = true;
+            return;
+        }
+        listed.items.insert(name.to_owned(), value());
+        self.cut(listed);
+    }
+}
+
+/// One operation of several, as a worker is told of it.
+#[derive(Clone)]
+pub struct Task {
+    operations: Arc<[Operation]>,
+    index: usize,
+    /// `None` if nobody waits.
+    answers: Option<Answers>,
+}
+
+/// Where the workers' answers go. Never full: it has room for all of them.
+pub type Answers = mpsc::Sender<Done>;
+
+/// What came of an operation on one worker.
+pub struct Done {
+    worker: usize,
+    index: usize,
+    outcome: Outcome,
+}
+
+/// The worker that leads.
+const LEADER: usize = 0;
+
+impl Clients {
+    /// Leads through a list of operations.
+    pub(super) async fn lead(&self, operations: Arc<[Operation]>, answers: Answers) {
+        for index in 0..operations.len() {
+            let (operations, answers) = (Arc::clone(&operations), Some(answers.clone()));
+            self.lead_one(&Task { operations, index, answers });
+            // A long list must not keep everybody else waiting.
+            yield_now().await;
+        }
+    }
+
+    fn lead_one(&self, task: &Task) {
+        self.outbox.tell_all(&Notice::Operation(task.clone()));
+        self.follow(task);
+        let Some(Operation { namespace, deed }) = task.operations.get(task.index) else { return };
+        if let (Deed::Emit { target, data, parts, delivery }, Some(namespace)) =
+            (deed, self.namespace(namespace))
+        {
+            self.emit(&namespace, target.clone(), data, parts.clone(), *delivery);
+        }
+    }
+
+    /// Does what a client of this worker may ask; its outcome is told to nobody.
+    pub(super) fn command(&self, operation: Arc<Operation>) {
+        if self.worker() != LEADER {
+            return self.outbox.tell(LEADER, Notice::Command(operation));
+        }
+        if let Some(operation) = Arc::into_inner(operation) {
+            self.lead_one(&Task { operations: [operation].into(), index: 0, answers: None });
+        }
+    }
+
+    /// Does on this worker what the leader has told.
+    pub(super) fn follow(&self, task: &Task) {
+        let Some(operation) = task.operations.get(task.index) else { return };
+        let outcome = self.operate(operation);
+        if let Some(answers) = &task.answers {
+            let done = Done { worker: self.worker(), index: task.index, outcome };
+            // Whoever asked may have stopped waiting.
+            let _told = answers.try_send(done);
+        }
+    }
+
+    fn operate(&self, operation: &Operation) -> Outcome {
+        let Some(namespace) = self.namespace(&operation.namespace) else {
+            return operation.nothing();
+        };
+        Outcome::Count(match &operation.deed {
+            // The worker that leads has its words delivered, behind what it has told of before.
+            Deed::Emit { target, .. } => namespace.count_of(target),
+            Deed::Join { target, rooms } => for_each(&namespace, target, |socket| {
+                // What clients may take is no limit for the operator.
+                let _joined = namespace.join(socket, rooms, usize::MAX);
+            }),
+            Deed::Leave { target, rooms } => {
+                for_each(&namespace, target, |socket| namespace.leave(socket, rooms))
+            }
+            Deed::Disconnect { target, close } => {
+                for_each(&namespace, target, |socket| self.send_away(socket, *close))
+            }
+            Deed::Sockets { target, page } => {
+                return Outcome::Sockets(list(&namespace, target, page));
+            }
+            Deed::Rooms { page } => {
+                let mut listed = Listed::default();
+                for (name, size) in namespace.rooms() {
+                    page.add(&mut listed, &name, || size);
+                }
+                return Outcome::Rooms(listed);
+            }
+            Deed::Count { room } => namespace.count(room.as_deref()),
+        })
+    }
+
+    /// As `disconnect` of Node: out of this namespace, or out of all and the transport closed.
+    fn send_away(&self, socket: &Rc<Socket>, close: bool) {
+        if !close {
+            return self.expel(socket);
+        }
+        for socket in self.sockets_of(&socket.session) {
+            self.expel(&socket);
+        }
+        socket.session.close_later(Close::Forced);
+    }
+}
+
+fn for_each(namespace: &Namespace, target: &Target, does: impl Fn(&Rc<Socket>)) -> usize {
+    let those = namespace.those(target);
+    those.iter().for_each(does);
+    those.len()
+}
+
+fn list(namespace: &Namespace, target: &Target, page: &Page) -> Listed<Seen> {
+    let mut listed = Listed::default();
+    for socket in namespace.those(target) {
+        page.add(&mut listed, socket.id.as_str(), || Seen {
+            rooms: socket.rooms(),
+            address: socket.session.address,
+            transport: socket.session.transport(),
+        });
+    }
+    listed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_the_first_names_after_another() {
+        let page = Page { after: "b".to_owned(), most: 2 };
+        let mut listed = Listed::default();
+        for (name, more) in [("a", false), ("f", false), ("c", false), ("e", true), ("d", true)] {
+            page.add(&mut listed, name, || ());
+            assert_eq!(listed.more, more, "{name}");
+        }
+        assert_eq!(listed.items.keys().collect::<Vec<_>>(), ["c", "d"]);
+    }
+
+    #[test]
+    fn workers_add_up() {
+        let rooms = |items: &[(&str, usize)], more| {
+            let items = items.iter().map(|(room, size)| ((*room).to_owned(), *size)).collect();
+            Outcome::Rooms(Listed { items, more })
+        };
+        let mut all = rooms(&[("a", 1), ("c", 1)], true);
+        all.add(rooms(&[("a", 2), ("b", 1)], false));
+        assert_eq!(all, rooms(&[("a", 3), ("b", 1), ("c", 1)], true));
+        let page = Page { after: String::new(), most: 2 };
+        all.cut(&Operation::new("/", Deed::Rooms { page }));
+        assert_eq!(all, rooms(&[("a", 3), ("b", 1)], true));
+    }
+
+    #[test]
+    fn a_worker_that_does_not_answer_is_named() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let (hub, mut inboxes) = Hub::new(3);
+        let mut first = inboxes.remove(0);
+        let answering = async {
+            let letter = first.letters.recv().await;
+            let Some(Letter::Order(Order::Operate(_, answers))) = letter else { return None };
+            for worker in [0, 2] {
+                let done = Done { worker, index: 0, outcome: Outcome::Count(1) };
+                answers.try_send(done).ok()?;
+            }
+            // The other one is stuck, and still has it.
+            Some(answers)
+        };
+        let count = Operation::new("/", Deed::Count { room: None });
+        let asking = hub.operate_within(vec![count], Duration::from_millis(20));
+        let (answers, outcome) =
+            runtime.expect("a runtime").block_on(async { tokio::join!(answering, asking) });
+        let silent = outcome.expect_err("one is stuck");
+        assert_eq!((&silent.workers[..], silent.of), (&[1][..], 3));
+        assert!(silent.to_string().starts_with("1 of 3 workers did not answer in 5s"), "{silent}");
+        assert!(answers.is_some());
+    }
+
+    #[test]
+    fn workers_that_have_ended_have_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let (hub, inboxes) = Hub::new(2);
+        drop(inboxes);
+        let count = Operation::new("/", Deed::Count { room: None });
+        let outcomes = runtime.expect("a runtime").block_on(hub.operate(vec![count]));
+        assert_eq!(outcomes.expect("an answer"), [Outcome::Count(0)]);
+    }
+}

@@ -1,0 +1,393 @@
+//! How a client that comes back finds what it left, on whichever worker that is.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::hub::engine::{Close, Id, Node, Outgoing};
+use crate::hub::namespace::Namespace;
+use crate::hub::socket::Socket;
+use crate::observe::metrics;
+
+use super::log::{self, Log, Vector, vector_of};
+use super::offset::{Offset, Stamp};
+use super::table::{Away, Standing};
+use super::ticket::is_for;
+use super::{Miss, Recovery};
+
+/// A client wants to go on.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub pid: Id,
+    pub namespace: Arc<str>,
+    offset: Option<Offset>,
+}
+
+/// A socket between two connections.
+#[derive(Debug, Clone)]
+pub struct Returned {
+    pub pid: Id,
+    pub id: Id,
+    pub namespace: Arc<str>,
+    pub rooms: Vec<String>,
+    pub data: Option<Box<str>>,
+    pub due: Instant,
+    pub(super) have: Vector,
+    /// What was delivered before, the client has in any case.
+    since: Instant,
+    /// What its old worker had delivered when it left, and what of that it does not have.
+    pub(super) heard: Vector,
+    queued: Vec<Stamp>,
+    /// The last of that which it turned out to have all the same.
+    pub(super) turned_out: Option<Stamp>,
+}
+
+pub type Answer = Result<Arc<Returned>, Miss>;
+
+/// A message that a client missed, and where it stands.
+pub type Missed = (Stamp, Rc<Outgoing>);
+
+/// What workers say to each other about it.
+#[derive(Debug, Clone)]
+pub enum Letter {
+    Claim {
+        claim: Claim,
+        from: usize,
+        number: u64,
+    },
+    Answer {
+        answer: Answer,
+        number: u64,
+    },
+    /// Nobody will come back with it.
+    Gone(Id),
+}
+
+/// What a claim comes to on one worker.
+pub enum Found {
+    Answer(Answer),
+    There(usize),
+}
+
+/// A claim, who made it, and its number there.
+pub type Behind = (Claim, usize, u64);
+
+/// What is on its way here.
+#[derive(Default)]
+pub struct Asking {
+    answers: HashMap<u64, (Id, oneshot::Sender<Answer>)>,
+    /// Who asked first for a secret, and the claims to it that came later.
+    first: HashMap<Id, (u64, Vec<Behind>)>,
+}
+
+impl Asking {
+    /// True if the claim waits behind an earlier one of the same client.
+    fn wait_behind(&mut self, behind: &Behind) -> bool {
+        let Some((_, line)) = self.first.get_mut(&behind.0.pid) else { return false };
+        line.push(behind.clone());
+        true
+    }
+
+    /// Who asked, and who waits behind that.
+    fn end(&mut self, number: u64) -> Option<(oneshot::Sender<Answer>, Vec<Behind>)> {
+        let (pid, answer) = self.answers.remove(&number)?;
+        let is_first = self.first.get(&pid).is_some_and(|(first, _)| *first == number);
+        let line = if is_first { self.first.remove(&pid) } else { None };
+        Some((answer, line.map(|(_, behind)| behind).unwrap_or_default()))
+    }
+}
+
+/// Another worker that takes longer is stuck; the client begins anew.
+const ANSWER: Duration = Duration::from_secs(5);
+/// The same for a client that begins anew in any case.
+const OUTGROWN: Duration = Duration::from_secs(1);
+
+impl Recovery {
+    /// What the client's CONNECT says of an earlier connection, taken out of `auth`: a secret is
+    /// nobody else's business. An error if it says what cannot be.
+    pub fn read(
+        &self,
+        namespace: &Arc<str>,
+        auth: &mut Map<String, Value>,
+    ) -> Option<Result<Claim, Miss>> {
+        let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
+        let pid = pid.as_str().and_then(Id::parse).filter(|pid| pid.node() == self.node);
+        let offset = match offset {
+            None => Some(None),
+            Some(offset) => offset.as_str().and_then(Offset::parse).map(Some),
+        };
+        let (Some(pid), Some(offset)) = (pid, offset) else { return Some(Err(Miss::Unknown)) };
+        let known = pid.worker() < self.workers;
+        let namespace = Arc::clone(namespace);
+        Some(if known { Ok(Claim { pid, namespace, offset }) } else { Err(Miss::Unknown) })
+    }
+
+    /// Looks on this worker first, whose `log` it is.
+    pub fn find_here(&self, claim: &Claim, log: &Log) -> Found {
+        self.find(claim, log, self.worker)
+    }
+
+    /// Looks on this worker for what the worker `from` wants to know.
+    fn find(&self, claim: &Claim, log: &Log, from: usize) -> Found {
+        let mut table = self.table.borrow_mut();
+        let standing = table.find(&claim.pid).filter(|standing| standing.is_in(&claim.namespace));
+        let asks = from == self.worker;
+        if standing.is_none() {
+            let maker = claim.pid.worker();
+            let elsewhere = asks && maker != self.worker;
+            return if elsewhere { Found::There(maker) } else { Found::Answer(Err(Miss::Unknown)) };
+        }
+        let standing = table.take(&claim.pid);
+        if !asks && claim.pid.worker() == self.worker {
+            table.put(claim.pid, Standing::There(from));
+        }
+        drop(table);
+        let answer = match standing {
+            Some(Standing::There(worker)) if worker != from => return Found::There(worker),
+            Some(Standing::Here(socket)) => self.replace(claim, log, &socket),
+            Some(Standing::Away(away)) if away.due > Instant::now() => {
+                away.give(log, claim.offset, self.node)
+            }
+            Some(Standing::Returned(returned)) if returned.due > Instant::now() => {
+                returned.renew(claim.offset, self.node)
+            }
+            Some(Standing::Away(_) | Standing::Returned(_)) => Err(Miss::Expired),
+            Some(Standing::Spent { why, .. }) => Err(why),
+            Some(Standing::There(_)) | None => Err(Miss::Unknown),
+        };
+        if answer.is_err() {
+            self.drop_secret(claim.pid);
+        }
+        Found::Answer(answer)
+    }
+
+    /// The client is here again before its old connection was seen to be gone.
+    fn replace(&self, claim: &Claim, log: &Log, socket: &Rc<Socket>) -> Answer {
+        let (Some(ticket), Some(policy)) = (socket.ticket.get(), self.policy.get()) else {
+            return Err(Miss::Unknown);
+        };
+        let away = self.left(socket, Rc::clone(ticket), &policy);
+        let answer = away.give(log, claim.offset, self.node);
+        socket.session.close(Close::Replaced);
+        answer
+    }
+
+    /// Has another worker look for it. What it finds is kept here until it is redeemed.
+    pub async fn ask(&self, worker: usize, claim: Claim) -> Answer {
+        let (number, answered) = self.begin_to_ask(worker, claim);
+        let answer = timeout(ANSWER, answered).await;
+        drop(self.asking.borrow_mut().end(number));
+        answer.ok().and_then(Result::ok).unwrap_or(Err(Miss::Unknown))
+    }
+
+    fn begin_to_ask(&self, worker: usize, claim: Claim) -> (u64, oneshot::Receiver<Answer>) {
+        let number = self.asked.get() + 1;
+        self.asked.set(number);
+        let (answer, answered) = oneshot::channel();
+        let mut asking = self.asking.borrow_mut();
+        asking.answers.insert(number, (claim.pid, answer));
+        let behind = (claim, self.worker, number);
+        if !asking.wait_behind(&behind) {
+            let (claim, from, number) = behind;
+            asking.first.insert(claim.pid, (number, Vec::new()));
+            self.tell(worker, Letter::Claim { claim, from, number });
+        }
+        (number, answered)
+    }
+
+    pub fn receive(&self, letter: Letter, namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>) {
+        match letter {
+            Letter::Claim { claim, from, number } => {
+                let is_here = self.table.borrow().find(&claim.pid).is_some();
+                let behind = (claim, from, number);
+                let waits = !is_here && from != self.worker;
+                if !waits || !self.asking.borrow_mut().wait_behind(&behind) {
+                    self.take_claim(behind, namespace);
+                }
+            }
+            Letter::Answer { answer, number } => {
+                for behind in self.take_answer(number, answer) {
+                    self.take_claim(behind, namespace);
+                }
+            }
+            Letter::Gone(pid) => {
+                let mut table = self.table.borrow_mut();
+                if matches!(table.find(&pid), Some(Standing::There(_))) {
+                    table.take(&pid);
+                }
+            }
+        }
+    }
+
+    fn take_claim(
+        &self,
+        (claim, from, number): Behind,
+        namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>,
+    ) {
+        let found = namespace(&claim.namespace);
+        let found = found.map(|namespace| self.find(&claim, &namespace.log, from));
+        match found.unwrap_or(Found::Answer(Err(Miss::Unknown))) {
+            Found::Answer(answer) if from == self.worker => drop(self.take_answer(number, answer)),
+            Found::Answer(answer) => self.tell(from, Letter::Answer { answer, number }),
+            Found::There(worker) => self.tell(worker, Letter::Claim { claim, from, number }),
+        }
+    }
+
+    /// Keeps what was found; returns the claims that waited for it.
+    fn take_answer(&self, number: u64, answer: Answer) -> Vec<Behind> {
+        if let Ok(returned) = &answer {
+            self.keep(returned);
+        }
+        let Some((asking, behind)) = self.asking.borrow_mut().end(number) else {
+            return Vec::new();
+        };
+        // Who asked may have stopped waiting.
+        let _told = asking.send(answer);
+        behind
+    }
+
+    /// The client may go on with it, or come again.
+    pub fn keep(&self, returned: &Arc<Returned>) {
+        let Some(policy) = self.policy.get() else { return };
+        let standing = Standing::Returned(Arc::clone(returned));
+        self.table.borrow_mut().put(returned.pid, standing);
+        self.make_room(Instant::now(), &policy);
+    }
+
+    /// True if nobody has claimed it again in the meantime.
+    pub fn keeps(&self, returned: &Arc<Returned>) -> bool {
+        let table = self.table.borrow();
+        let standing = table.find(&returned.pid);
+        matches!(standing, Some(Standing::Returned(kept)) if Arc::ptr_eq(kept, returned))
+    }
+
+    /// Nobody will come back with it, wherever it is remembered.
+    pub fn drop_secret(&self, pid: Id) {
+        self.table.borrow_mut().take(&pid);
+        self.tell_gone(pid);
+    }
+
+    /// Waits until this worker has heard what the other had: only then is it known what the client
+    /// missed, and nothing of it comes again.
+    pub async fn catch_up(&self, log: &Log, returned: &Arc<Returned>) -> Result<(), Miss> {
+        if self.wait_for(log, &returned.heard, ANSWER).await {
+            return Ok(());
+        }
+        if self.keeps(returned) {
+            self.drop_secret(returned.pid);
+        }
+        Err(Miss::TooMuch)
+    }
+
+    /// The client begins anew, and goes on to show its old offset: that must not look like news.
+    pub async fn outgrow(&self, log: &Log, claim: &Claim) {
+        let Some(Offset { node, stamp }) = claim.offset else { return };
+        if node == self.node && usize::from(stamp.origin) < self.workers {
+            self.wait_for(log, &vector_of(stamp), OUTGROWN).await;
+        }
+    }
+
+    async fn wait_for(&self, log: &Log, vector: &[u64], limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        self.behind.set(self.behind.get() + 1);
+        let mut caught_up = log.has_heard(vector);
+        while !caught_up {
+            let heard = self.heard.notified();
+            // Lost with a drop: nothing, it only looks.
+            let in_time = timeout_at(until, heard).await.is_ok();
+            caught_up = log.has_heard(vector);
+            if !in_time {
+                break;
+            }
+        }
+        self.behind.set(self.behind.get() - 1);
+        caught_up
+    }
+
+    /// What the client is to be sent before it goes on.
+    pub fn missed(&self, log: &Log, returned: &Returned) -> Result<Vec<Missed>, Miss> {
+        let policy = self.policy.get().ok_or(Miss::Unknown)?;
+        let missed = returned.missed(log)?;
+        let bytes: usize = missed.iter().map(|(_, message)| message.size()).sum();
+        if bytes > policy.replay_max { Err(Miss::TooMuch) } else { Ok(missed) }
+    }
+}
+
+impl Away {
+    /// What another worker must know to let the client in, who has the message at `offset`.
+    pub(super) fn give(self, log: &Log, offset: Option<Offset>, node: Node) -> Answer {
+        let Self { id, namespace, rooms, data, ticket, leave, due } = self;
+        let (have, since) = ticket.resolve(log, &leave, offset, node)?;
+        let queued = ticket.queued(log, id, &rooms, &have, leave.end)?;
+        let (pid, heard, turned_out) = (ticket.pid, leave.heard, ticket.turned_out);
+        Ok(Arc::new(Returned {
+            pid,
+            id,
+            namespace,
+            rooms,
+            data,
+            due,
+            have,
+            since,
+            heard,
+            queued,
+            turned_out,
+        }))
+    }
+}
+
+impl Returned {
+    /// It is claimed again by the same client, which may have heard some of it in between.
+    pub(super) fn renew(self: Arc<Self>, offset: Option<Offset>, node: Node) -> Answer {
+        let news = offset.filter(|offset| offset.node == node);
+        let news = news.filter(|offset| !log::has(&self.have, offset.stamp));
+        let Some(Offset { stamp, .. }) = news else { return Ok(self) };
+        if self.turned_out == Some(stamp) {
+            return Ok(self);
+        }
+        let last = self.queued.iter().position(|known| *known == stamp);
+        let last = last.ok_or(Miss::TooMuch)?;
+        let mut renewed = Self::clone(&self);
+        renewed.queued.drain(..=last);
+        renewed.turned_out = Some(stamp);
+        Ok(Arc::new(renewed))
+    }
+
+    /// What of this worker's log it has not got.
+    pub(super) fn missed(&self, log: &Log) -> Result<Vec<Missed>, Miss> {
+        if !log.covers(&self.have, self.since) {
+            return Err(Miss::TooMuch);
+        }
+        let queued: HashSet<&Stamp> = self.queued.iter().collect();
+        let rooms: HashSet<&str> = self.rooms.iter().map(String::as_str).collect();
+        let mut missed = Vec::new();
+        log.after(&self.have).for_each(|_position, entry| {
+            let Some(parcel) = &entry.parcel else { return };
+            let meant = if log::has(&self.heard, entry.stamp) {
+                queued.contains(&entry.stamp)
+            } else {
+                is_for(&parcel.target, self.id, |room| rooms.contains(room))
+            };
+            if meant {
+                missed.push((entry.stamp, Rc::clone(&parcel.message)));
+            }
+        });
+        Ok(missed)
+    }
+}
+
+impl Miss {
+    pub fn count(self) {
+        metrics::count(&metrics::HUB_RECOVERIES, self.word());
+    }
+}
+
+/// A client has gone on.
+pub fn count_recovered() {
+    metrics::count(&metrics::HUB_RECOVERIES, "recovered");
+}

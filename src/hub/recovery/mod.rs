@@ -1,0 +1,297 @@
+//! A client that comes back after its connection was cut is the same socket, and gets what it
+//! missed.
+//!
+//! A socket's secret (`pid`) names the worker that made it, and that one knows on which worker the
+//! socket is or was. There it is said what the client has, as a vector that means the same on all
+//! workers; then its new worker lets it in with what its own log has beyond that.
+
+mod claim;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod log;
+mod offset;
+#[cfg(test)]
+mod simulation;
+mod table;
+mod ticket;
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::config;
+
+use super::engine::{Close, Delivery, Id, Node, Outgoing, Version};
+use super::namespace::{Namespace, Target};
+use super::outbox::{Notice, Outbox};
+use super::socket::Socket;
+
+use claim::Asking;
+use log::Parcel;
+use offset::Offset;
+use table::{Away, Room, Standing, Table};
+use ticket::Leave;
+
+pub use claim::{Answer, Claim, Found, Letter, Missed, Returned, count_recovered};
+pub use log::Log;
+pub use offset::Stamp;
+pub use ticket::Ticket;
+
+/// What holds for those who are away.
+#[derive(Debug, Clone, Copy)]
+pub struct RecoveryPolicy {
+    lasts: Duration,
+    messages: usize,
+    bytes: usize,
+    sessions: usize,
+    /// How long a client may be gone unnoticed: whatever it says gives a late pong more time once.
+    patience: Duration,
+    /// Bytes that are sent to one at once.
+    replay_max: usize,
+}
+
+impl RecoveryPolicy {
+    pub fn compile(hub: &config::Hub) -> Option<Self> {
+        hub.recovery.as_ref().map(|recovery| Self {
+            lasts: recovery.lasts,
+            messages: recovery.messages,
+            bytes: recovery.bytes,
+            sessions: recovery.sessions,
+            patience: hub.ping_interval + hub.ping_timeout * 2,
+            replay_max: hub.limits.queue,
+        })
+    }
+
+    fn bounds(&self) -> log::Bounds {
+        // Longer than anybody may be away: a cut is noticed late.
+        let age = self.lasts + self.patience + ticket::LAG * 2;
+        log::Bounds { messages: self.messages, bytes: self.bytes, age }
+    }
+
+    /// How often what is over is looked for.
+    fn pause(&self) -> Duration {
+        (self.lasts / 4).clamp(Duration::from_millis(20), Duration::from_secs(5))
+    }
+}
+
+/// Why a client that wanted to go on begins anew; the word is the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    Unknown,
+    Expired,
+    /// What it missed, or what it left behind, is not kept any more, or too much to send at once.
+    TooMuch,
+}
+
+impl Miss {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::TooMuch => "too_much",
+        }
+    }
+}
+
+/// One worker's part in it.
+pub struct Recovery {
+    node: Node,
+    worker: usize,
+    workers: usize,
+    /// `None` while it is off.
+    policy: Cell<Option<RecoveryPolicy>>,
+    changed: Notify,
+    numbers: Cell<u64>,
+    table: RefCell<Table>,
+    outbox: Rc<Outbox>,
+    asking: RefCell<Asking>,
+    asked: Cell<u64>,
+    /// Somebody waits for this worker to hear what another has.
+    behind: Cell<usize>,
+    heard: Notify,
+}
+
+impl Recovery {
+    pub fn new(node: Node, worker: usize, workers: usize, outbox: Rc<Outbox>) -> Rc<Self> {
+        Rc::new(Self {
+            node,
+            worker,
+            workers,
+            policy: Cell::default(),
+            changed: Notify::new(),
+            numbers: Cell::new(0),
+            table: RefCell::default(),
+            outbox,
+            asking: RefCell::default(),
+            asked: Cell::new(0),
+            behind: Cell::new(0),
+            heard: Notify::new(),
+        })
+    }
+
+    pub fn change(&self, policy: Option<RecoveryPolicy>) {
+        self.policy.set(policy);
+        if policy.is_none() {
+            self.table.borrow_mut().clear();
+        }
+        self.changed.notify_one();
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.policy.get().is_some()
+    }
+
+    /// Returns when it is time to look for what is over.
+    pub async fn rest(&self) {
+        match self.policy.get() {
+            // An earlier end only waits a little longer.
+            Some(policy) => tokio::time::sleep(policy.pause()).await,
+            None => self.changed.notified().await,
+        }
+    }
+
+    pub fn sweep(&self, namespaces: impl Iterator<Item = Rc<Namespace>>) {
+        let Some(policy) = self.policy.get() else {
+            return namespaces.for_each(|namespace| namespace.log.clear());
+        };
+        let (now, bounds) = (Instant::now(), policy.bounds());
+        namespaces.for_each(|namespace| namespace.log.prune(now, &bounds));
+        self.make_room(now, &policy);
+    }
+
+    fn make_room(&self, now: Instant, policy: &RecoveryPolicy) {
+        let sessions = policy.sessions.div_ceil(self.workers);
+        let bytes = policy.bytes.div_ceil(self.workers);
+        let room = Room { sessions, bytes, lasts: policy.lasts };
+        let forgotten = self.table.borrow_mut().sweep(now, &room);
+        forgotten.into_iter().for_each(|pid| self.tell_gone(pid));
+    }
+
+    /// The event's array with its offset, if it is to have one, and where it stands then.
+    pub fn stamp<'a>(&self, data: &'a str, delivery: Delivery) -> (Cow<'a, str>, Option<Stamp>) {
+        // What may be dropped has a place only if clients would read another one out of it.
+        let stamped = delivery == Delivery::Kept || offset::ends_in_text(data);
+        let (true, Ok(origin)) = (stamped && self.is_on(), u8::try_from(self.worker)) else {
+            return (Cow::Borrowed(data), None);
+        };
+        self.numbers.set(self.numbers.get() + 1);
+        let stamp = Stamp { origin, number: self.numbers.get() };
+        (Offset { node: self.node, stamp }.append(data).into(), Some(stamp))
+    }
+
+    /// Keeps what was just delivered.
+    pub fn note(
+        &self,
+        log: &Log,
+        stamp: Option<Stamp>,
+        target: Arc<Target>,
+        message: &Rc<Outgoing>,
+        delivery: Delivery,
+    ) {
+        let Some(stamp) = stamp else { return };
+        // Workers do not change their rules at once.
+        let Some(policy) = self.policy.get() else { return log.pass(stamp, Instant::now()) };
+        let parcel = Parcel { target, message: Rc::clone(message) };
+        let parcel = (delivery == Delivery::Kept).then_some(parcel);
+        log.append(stamp, parcel, Instant::now(), &policy.bounds());
+        if self.behind.get() > 0 {
+            self.heard.notify_waiters();
+        }
+    }
+
+    /// Lets a socket come back from now on; returns its secret. Old clients do not know how.
+    pub fn admit(
+        &self,
+        socket: &Rc<Socket>,
+        returned: Option<(&Returned, &[Missed])>,
+    ) -> Option<Id> {
+        if !self.is_on() || socket.session.version == Version::V3 {
+            return None;
+        }
+        let log = &socket.namespace.log;
+        let ticket = match returned {
+            Some((returned, missed)) => Ticket::renewed(returned, missed, log),
+            None => Ticket::new(Id::of_session(self.node, self.worker), log),
+        };
+        let pid = ticket.pid;
+        // It was made a moment ago.
+        let _set = socket.ticket.set(Rc::new(ticket));
+        self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));
+        Some(pid)
+    }
+
+    /// The socket has left; its client may come back.
+    pub fn leave(&self, socket: &Rc<Socket>, why: Close) {
+        let Some(ticket) = self.take_here(socket) else { return };
+        let Some(policy) = self.policy.get() else { return };
+        if !may_return(why) {
+            return self.tell_gone(ticket.pid);
+        }
+        let away = self.left(socket, ticket, &policy);
+        let pid = away.ticket.pid;
+        self.table.borrow_mut().put(pid, Standing::Away(Box::new(away)));
+        self.make_room(Instant::now(), &policy);
+    }
+
+    /// The socket has left for good, if it is not known to be away.
+    pub fn forget(&self, socket: &Socket) {
+        if let Some(ticket) = self.take_here(socket) {
+            self.tell_gone(ticket.pid);
+        }
+    }
+
+    /// The ticket of a socket that is here; not of one whose place another has taken.
+    fn take_here(&self, socket: &Socket) -> Option<Rc<Ticket>> {
+        let ticket = socket.ticket.get()?;
+        let mut table = self.table.borrow_mut();
+        match table.find(&ticket.pid)? {
+            Standing::Here(known) if std::ptr::eq(Rc::as_ptr(known), socket) => {
+                drop(table.take(&ticket.pid));
+                Some(Rc::clone(ticket))
+            }
+            _ => None,
+        }
+    }
+
+    fn left(&self, socket: &Socket, ticket: Rc<Ticket>, policy: &RecoveryPolicy) -> Away {
+        let (at, log) = (Instant::now(), &socket.namespace.log);
+        Away {
+            id: socket.id,
+            namespace: Arc::clone(&socket.namespace.name),
+            rooms: socket.rooms(),
+            data: socket.data.borrow().clone(),
+            ticket,
+            leave: Leave { at, heard: log.heard(), end: log.end(), patience: policy.patience },
+            due: at + policy.lasts,
+        }
+    }
+
+    /// Its maker need not remember where it is.
+    fn tell_gone(&self, pid: Id) {
+        if pid.worker() != self.worker {
+            self.tell(pid.worker(), Letter::Gone(pid));
+        }
+    }
+
+    fn tell(&self, worker: usize, letter: Letter) {
+        self.outbox.tell(worker, Notice::Recovery(Box::new(letter)));
+    }
+}
+
+/// Not who was sent away, broke the rules, or was closed by a process that ends.
+fn may_return(why: Close) -> bool {
+    matches!(
+        why,
+        Close::TransportClose
+            | Close::TransportError
+            | Close::PingTimeout
+            | Close::Forced
+            | Close::TooSlow
+            | Close::Replaced
+    )
+}

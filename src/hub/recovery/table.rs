@@ -1,0 +1,181 @@
+//! Who may come back to this worker: sockets that are here, and what those left who are away.
+
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::hub::engine::Id;
+use crate::hub::socket::Socket;
+use crate::observe::metrics::{self, Series};
+
+use super::ticket::{Leave, Ticket};
+use super::{Miss, Returned};
+
+/// What a socket left behind.
+pub struct Away {
+    pub id: Id,
+    pub namespace: Arc<str>,
+    pub rooms: Vec<String>,
+    pub data: Option<Box<str>>,
+    pub ticket: Rc<Ticket>,
+    pub leave: Leave,
+    pub due: Instant,
+}
+
+/// Where the socket of a secret is.
+pub enum Standing {
+    Here(Rc<Socket>),
+    Away(Box<Away>),
+    /// Its client came, and left before it was let in.
+    Returned(Arc<Returned>),
+    /// On this worker, to which it went from here. Whoever forgets it there says so.
+    There(usize),
+    /// It came too late, or would.
+    Spent {
+        why: Miss,
+        due: Instant,
+    },
+}
+
+impl Standing {
+    /// Whether it is of this namespace, as far as is known here.
+    pub fn is_in(&self, namespace: &str) -> bool {
+        match self {
+            Self::Here(socket) => *socket.namespace.name == *namespace,
+            Self::Away(away) => *away.namespace == *namespace,
+            Self::Returned(returned) => *returned.namespace == *namespace,
+            Self::There(_) | Self::Spent { .. } => true,
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Here(_) | Self::There(_) => None,
+            Self::Away(away) => Some(away.due),
+            Self::Returned(returned) => Some(returned.due),
+            Self::Spent { due, .. } => Some(*due),
+        }
+    }
+
+    /// Bytes that wait for its client, roughly.
+    fn size(&self) -> Option<usize> {
+        const ITSELF: usize = 512;
+        let size = |rooms: &[String], data: Option<&str>| {
+            ITSELF
+                + rooms.iter().map(|room| room.len() + 32).sum::<usize>()
+                + data.map_or(0, str::len)
+        };
+        match self {
+            Self::Away(away) => Some(size(&away.rooms, away.data.as_deref())),
+            Self::Returned(returned) => Some(size(&returned.rooms, returned.data.as_deref())),
+            _ => None,
+        }
+    }
+}
+
+/// How many may be away. Full: who has been for the longest begins anew.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub sessions: usize,
+    pub bytes: usize,
+    pub lasts: Duration,
+}
+
+/// Invariant: `away` and `bytes` count the standings that have a size.
+pub struct Table {
+    /// By the part of a secret that is no secret: finding it must not tell how much was right.
+    standings: HashMap<[u8; 12], (Id, Standing)>,
+    /// Those with an end, by that; some have changed since.
+    ends: VecDeque<(Instant, Id)>,
+    away: usize,
+    bytes: usize,
+    gauge: Arc<Series>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            standings: HashMap::new(),
+            ends: VecDeque::new(),
+            away: 0,
+            bytes: 0,
+            gauge: metrics::series(&metrics::HUB_AWAY, &[]),
+        }
+    }
+}
+
+impl Table {
+    pub fn find(&self, pid: &Id) -> Option<&Standing> {
+        let (known, standing) = self.standings.get(&pid.locator())?;
+        known.is_same_secret(pid).then_some(standing)
+    }
+
+    pub fn take(&mut self, pid: &Id) -> Option<Standing> {
+        self.find(pid)?;
+        let (_, standing) = self.standings.remove(&pid.locator())?;
+        self.count(&standing, -1);
+        Some(standing)
+    }
+
+    pub fn put(&mut self, pid: Id, standing: Standing) {
+        self.count(&standing, 1);
+        if let Some(due) = standing.due() {
+            self.ends.push_back((due, pid));
+        }
+        if let Some((_, before)) = self.standings.insert(pid.locator(), (pid, standing)) {
+            self.count(&before, -1);
+        }
+    }
+
+    fn count(&mut self, standing: &Standing, by: isize) {
+        let Some(size) = standing.size() else { return };
+        self.away = self.away.saturating_add_signed(by);
+        self.bytes = self.bytes.saturating_add_signed(by * size.cast_signed());
+        self.gauge.add(by as i64);
+    }
+
+    /// Ends what is over or too much; returns the secrets that are forgotten for good.
+    pub fn sweep(&mut self, now: Instant, room: &Room) -> Vec<Id> {
+        let mut forgotten = Vec::new();
+        loop {
+            // What is spent is remembered for a while, so that its client is told apart.
+            let full = self.away > room.sessions || self.bytes > room.bytes;
+            let crowded = self.ends.len() > 4 * room.sessions;
+            let Some(&(due, pid)) = self.ends.front() else { break };
+            if due > now && !full && !crowded {
+                break;
+            }
+            self.ends.pop_front();
+            let standing = self.find(&pid).filter(|standing| standing.due() == Some(due));
+            let Some(is_spent) =
+                standing.map(|standing| matches!(standing, Standing::Spent { .. }))
+            else {
+                continue;
+            };
+            drop(self.take(&pid));
+            if is_spent || crowded {
+                forgotten.push(pid);
+            } else {
+                let why = if due <= now { Miss::Expired } else { Miss::TooMuch };
+                self.put(pid, Standing::Spent { why, due: now + room.lasts });
+            }
+        }
+        if self.ends.is_empty() {
+            self.ends = VecDeque::new();
+        }
+        if self.standings.len() < self.standings.capacity() / 4 {
+            self.standings.shrink_to(self.standings.len() * 2);
+        }
+        forgotten
+    }
+
+    pub fn clear(&mut self) {
+        self.gauge.add(-(i64::try_from(self.away).unwrap_or_default()));
+        (self.away, self.bytes) = (0, 0);
+        self.standings = HashMap::new();
+        self.ends = VecDeque::new();
+    }
+}

@@ -1,0 +1,194 @@
+//! What lets one socket come back: its secret, where it began, how its rooms changed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::hub::engine::{Delivery, Id, Node};
+use crate::hub::namespace::Target;
+
+use super::Miss;
+use super::claim::{Missed, Returned};
+use super::log::{self, Log, Place, Vector};
+use super::offset::{Offset, Stamp};
+
+/// Kept by the socket while it is here, and by its worker while it is away.
+pub struct Ticket {
+    /// The client's secret; names the worker that made it.
+    pub pid: Id,
+    /// What the client had when it came.
+    floor: Vector,
+    /// Where it came, in the log of its worker, and what had been delivered there by then.
+    start: u64,
+    heard: Vector,
+    /// What it was sent at once when it came back, which are entries before `start`.
+    resent: Box<[Stamp]>,
+    /// What the client had, and beyond the floor, when it came.
+    pub turned_out: Option<Stamp>,
+    /// The last that was queued for it since it came.
+    last: Cell<Option<Stamp>>,
+    moves: RefCell<Moves>,
+}
+
+#[derive(Default)]
+struct Moves {
+    /// In order; those that all entries come after are forgotten.
+    kept: Vec<Move>,
+    /// Before this entry nobody knows any more which rooms it was in.
+    blurred: u64,
+}
+
+/// It came into a room, or left it.
+struct Move {
+    /// The first entry that was delivered after it.
+    position: u64,
+    room: Box<str>,
+    joined: bool,
+}
+
+/// Changes of rooms that are remembered of a socket. More: it can come back only if it missed
+/// nothing before the oldest of them.
+const MOVES_MAX: usize = 64;
+
+/// Workers may hear the same message this far apart.
+pub const LAG: Duration = Duration::from_secs(5);
+
+impl Ticket {
+    /// For a client that is new where `log` is kept.
+    pub fn new(pid: Id, log: &Log) -> Self {
+        Self::with(pid, log.heard(), log, Box::default(), None)
+    }
+
+    /// For one that comes back and is sent `missed`.
+    pub fn renewed(returned: &Returned, missed: &[Missed], log: &Log) -> Self {
+        let resent = missed.iter().map(|(stamp, _)| *stamp).collect();
+        let floor = Vector::clone(&returned.have);
+        Self::with(returned.pid, floor, log, resent, returned.turned_out)
+    }
+
+    fn with(
+        pid: Id,
+        floor: Vector,
+        log: &Log,
+        resent: Box<[Stamp]>,
+        turned_out: Option<Stamp>,
+    ) -> Self {
+        let (start, heard) = (log.end(), log.heard());
+        let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
+        Self { pid, floor, start, heard, resent, turned_out, last, moves }
+    }
+
+    /// Also what was not sent after all: its client misses it.
+    pub fn note_sent(&self, stamp: Stamp, delivery: Delivery, sent: bool) {
+        if sent || delivery == Delivery::Kept {
+            self.last.set(Some(stamp));
+        }
+    }
+
+    pub fn note_move(&self, log: &Log, room: &str, joined: bool) {
+        let (position, first) = (log.end(), log.first());
+        let Moves { kept, blurred } = &mut *self.moves.borrow_mut();
+        kept.retain(|known| known.position > first);
+        if kept.len() == MOVES_MAX {
+            *blurred = kept.remove(0).position;
+        }
+        kept.push(Move { position, room: room.into(), joined });
+    }
+
+    /// What the client has, by the last offset that it saw; and what is older than the time
+    /// returned it has in any case.
+    pub fn resolve(
+        &self,
+        log: &Log,
+        leave: &Leave,
+        offset: Option<Offset>,
+        node: Node,
+    ) -> Result<(Vector, Instant), Miss> {
+        // A client that has come has answered a ping since, and so has what was sent before it.
+        let since = leave.at.checked_sub(leave.patience + LAG).unwrap_or(leave.at);
+        // What it had before it came says nothing of what it was sent since.
+        let news = offset.filter(|offset| offset.node == node).map(|offset| offset.stamp);
+        let news = news.filter(|stamp| !log::has(&self.floor, *stamp));
+        let news = news.filter(|stamp| self.turned_out != Some(*stamp));
+        let have = match (self.last.get(), news) {
+            (last, news) if last == news => Vector::clone(&leave.heard),
+            (_, None) => Vector::clone(&self.floor),
+            (_, Some(stamp)) => match log.place(stamp) {
+                // Of an earlier connection: of this one it has nothing.
+                Place::At(_) if log::has(&self.heard, stamp) && !self.resent.contains(&stamp) => {
+                    Vector::clone(&self.floor)
+                }
+                Place::At(position) => log::both(&self.floor, &log.before(position + 1)),
+                Place::Gone if log.reaches_back_to(since) => log::both(&self.floor, &log.gone()),
+                Place::Gone => return Err(Miss::TooMuch),
+                Place::Unheard => return Err(Miss::Unknown),
+            },
+        };
+        if log.covers(&have, since) { Ok((have, since)) } else { Err(Miss::TooMuch) }
+    }
+
+    /// What was queued for the socket and it does not have, by the rooms that it was in at each;
+    /// `rooms` are those that it was in at the end.
+    pub fn queued(
+        &self,
+        log: &Log,
+        id: Id,
+        rooms: &[String],
+        have: &[u64],
+        end: u64,
+    ) -> Result<Vec<Stamp>, Miss> {
+        let Moves { kept, blurred } = &*self.moves.borrow();
+        let mut inside: HashSet<&str> = rooms.iter().map(String::as_str).collect();
+        for step in kept.iter().rev() {
+            step.turn(&mut inside, !step.joined);
+        }
+        let resent: HashSet<&Stamp> = self.resent.iter().collect();
+        let (mut steps, mut queued, mut unsure) = (kept.iter().peekable(), Vec::new(), false);
+        log.after(have).for_each(|position, entry| {
+            let Some(parcel) = entry.parcel.as_ref().filter(|_| position < end) else { return };
+            while let Some(step) = steps.next_if(|step| step.position <= position) {
+                step.turn(&mut inside, step.joined);
+            }
+            let meant = if position < self.start {
+                resent.contains(&entry.stamp)
+            } else {
+                unsure |= position < *blurred;
+                is_for(&parcel.target, id, |room| inside.contains(room))
+            };
+            if meant {
+                queued.push(entry.stamp);
+            }
+        });
+        if unsure { Err(Miss::TooMuch) } else { Ok(queued) }
+    }
+}
+
+impl Move {
+    fn turn<'a>(&'a self, inside: &mut HashSet<&'a str>, joined: bool) {
+        if joined {
+            inside.insert(&self.room);
+        } else {
+            inside.remove(&*self.room);
+        }
+    }
+}
+
+/// When and where a socket left the order of its worker.
+#[derive(Debug, Clone)]
+pub struct Leave {
+    pub at: Instant,
+    pub heard: Vector,
+    pub end: u64,
+    /// How long a client could be gone without anybody noticing.
+    pub patience: Duration,
+}
+
+/// Whether a message is meant for the socket `id`, who is in these rooms and in its own.
+pub fn is_for(target: &Target, id: Id, inside: impl Fn(&str) -> bool) -> bool {
+    let within = |room: &String| inside(room) || room == id.as_str();
+    target.but != Some(id)
+        && target.rooms.as_ref().is_none_or(|rooms| rooms.iter().any(within))
+        && !target.except.iter().any(within)
+}

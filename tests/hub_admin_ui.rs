@@ -1,0 +1,137 @@
+//! The page of Socket.IO's Admin UI: who gets in, what it sees and does.
+
+use serde_json::Value;
+
+use crate::harness::node::Script;
+use crate::harness::socketio::{GENEROUS, Heard, Line, Web, wait_for_metric, web_on};
+use crate::harness::{Edge, PLAIN};
+
+/// bcrypt of "s3cret" and of "changed", made by libxcrypt.
+const HASH: &str = "$2b$10$abcdefghijklmnopqrstuu3KWNuWLhBnmgYfnzONPueahDuedC/lu";
+const CHANGED: &str = "$2b$10$abcdefghijklmnopqrstuu9DJYso2UGqoUAPDo.a93nDJJctUHmN.";
+
+fn yaml(password: &str, more: &str) -> String {
+    format!(
+        "{PLAIN}hub:
+  limits: {{ {GENEROUS} }}
+  admin_ui: {{ username: admin, password: '{password}'{more} }}
+  namespaces:
+    /: {{ auth: none, events: {{ hello: {{ relay: '*' }} }} }}
+    /other: {{ auth: none }}
+"
+    )
+}
+
+const CONNECT: &str = r#"40/admin,{"username":"admin","password":"s3cret"}"#;
+
+/// A page that was let in; the session that it was given.
+fn page(edge: &Edge, worker: char) -> (Web, String) {
+    let mut web = web_on(edge, worker);
+    web.say(CONNECT);
+    let session = web.text();
+    let session: Value = serde_json::from_str(&session["42/admin,".len()..]).expect("JSON");
+    assert_eq!(session[0], "session");
+    assert!(web.text().starts_with("40/admin,{\"sid\":"));
+    assert!(web.text().starts_with("42/admin,[\"config\","));
+    (web, session[1].as_str().expect("an id").to_owned())
+}
+
+#[test]
+fn the_stock_client_does_what_the_page_does() {
+    let edge = Edge::start(&yaml(HASH, ""));
+    for transports in ["websocket", "polling,websocket"] {
+        let url = format!("http://{}", edge.http());
+        let environment = [
+            ("URL", url.as_str()),
+            ("USERNAME", "admin"),
+            ("PASSWORD", "s3cret"),
+            ("TRANSPORTS", transports),
+        ];
+        let mut script = Script::start("admin_ui.mjs", &environment);
+        script.wait_for("passed");
+        script.finish();
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_password() {
+    let edge = Edge::start(&yaml(HASH, ""));
+    let mut web = web_on(&edge, '0');
+    let mut twice = web_on(&edge, '0');
+    let mut early = web_on(&edge, '1');
+    web.enter("/");
+    web.say(CONNECT);
+    web.say("427[\"hello\"]");
+    web.expect("437[{\"ok\":true}]");
+    assert!(web.text().starts_with("42/admin,[\"session\","));
+    // Not again while one is looked at, and nothing before it is in.
+    twice.say(CONNECT);
+    twice.say(CONNECT);
+    assert_eq!(twice.hear(), Heard::Closed(None));
+    early.say(CONNECT);
+    early.say("42/admin,[\"emit\",\"/\",null,\"x\"]");
+    assert_eq!(early.hear(), Heard::Closed(None));
+    // Who has gone by then is not let in.
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/admin\"}", 1);
+}
+
+#[test]
+fn guessing_takes_long() {
+    let edge = Edge::start(&yaml(HASH, ""));
+    let mut web = web_on(&edge, '0');
+    let wrong = r#"40/admin,{"username":"admin","password":"guess"}"#;
+    for _ in 0..10 {
+        web.say(wrong);
+        web.expect(r#"44/admin,{"message":"invalid credentials"}"#);
+    }
+    web.say(CONNECT);
+    web.expect(r#"44/admin,{"message":"too many attempts; try again in a minute"}"#);
+}
+
+#[test]
+fn a_reload_with_another_password_sends_pages_away() {
+    let mut edge = Edge::start(&yaml(HASH, ""));
+    let (mut one, session) = page(&edge, '0');
+    let (mut two, _) = page(&edge, '1');
+    // Another setting changes nothing for those who are in.
+    edge.reload_with(&yaml(HASH, ", readonly: true"));
+    let mut client = web_on(&edge, '0');
+    client.enter("/");
+    one.say("42/admin,7[\"emit\",\"/\",null,\"news\"]");
+    until(&mut one, "43/admin,7[]");
+    client.say("427[\"hello\"]");
+    client.expect("437[{\"ok\":true}]");
+    edge.reload_with(&yaml(CHANGED, ""));
+    until(&mut one, "41/admin,");
+    until(&mut two, "41/admin,");
+    one.say(&format!(r#"40/admin,{{"sessionId":"{session}"}}"#));
+    one.expect(r#"44/admin,{"message":"invalid credentials"}"#);
+    one.say(CONNECT);
+    one.expect(r#"44/admin,{"message":"invalid credentials"}"#);
+    one.say(&CONNECT.replace("s3cret", "changed"));
+    assert!(one.text().starts_with("42/admin,[\"session\","));
+}
+
+#[test]
+fn who_may_only_read_is_told_so() {
+    let edge = Edge::start(&yaml(HASH, ", readonly: true, namespace: /watch"));
+    let mut web = web_on(&edge, '0');
+    web.say(CONNECT);
+    web.expect(r#"44/admin,{"message":"Invalid namespace"}"#);
+    web.say(&CONNECT.replace("/admin", "/watch"));
+    assert!(web.text().starts_with("42/watch,[\"session\","));
+    assert!(web.text().starts_with("40/watch,{"));
+    web.expect(r#"42/watch,["config",{"supportedFeatures":["AGGREGATED_EVENTS"]}]"#);
+}
+
+/// Figures that come meanwhile are passed over.
+#[track_caller]
+fn until(line: &mut impl Line, packet: &str) {
+    loop {
+        let text = line.text();
+        if text == packet {
+            return;
+        }
+        assert!(text.starts_with("42/admin,[\"server_stats\""), "{text} in place of {packet}");
+    }
+}
