@@ -2,7 +2,7 @@
 # make test    everything that is checked
 # make build   the release binary, target/release/vestibule
 # make check   what needs no browser and no app: format, architecture, lints, docs
-# make fuzz    hostile bytes for everything that reads a peer's, FUZZ_SECONDS=30 for each target
+# make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
 # make clean   away with everything that was built or installed here
 
@@ -10,8 +10,8 @@ APP := examples/next-chat
 NODE_TESTS := tests/node
 BENCH_NODE := tests/bench/node
 BENCH :=
-FUZZ_SECONDS := 30
-FUZZ := $(basename $(notdir $(wildcard tests/fuzz/targets/*.rs)))
+SECONDS := 30
+FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
@@ -60,23 +60,8 @@ $(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts
 	cd $(APP) && node_modules/.bin/next build
 	@touch $@
 
-# One input has ten seconds and a gigabyte; a reader that needs more of either is a finding.
-FUZZ_LIMITS := -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=64 -max_len=16384
-FUZZING := --fuzz-dir tests/fuzz --target-dir target/fuzz --codegen-units 16
-
-# Sanitizers and coverage are not stable yet; the toolchain is the one that builds the product.
-fuzz: export RUSTC_BOOTSTRAP := 1
 fuzz: rust
-	@$(CARGO) fuzz --version >/dev/null 2>&1 \
-		|| { echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
-	$(CARGO) fuzz build $(FUZZING)
-	@set -e; for target in $(FUZZ); do \
-		mkdir -p target/fuzz/corpus/$$target; \
-		seeds=tests/fuzz/corpus/$$target; [ -d $$seeds ] || seeds=; \
-		echo "== $$target, $(FUZZ_SECONDS) s"; \
-		$(CARGO) fuzz run $(FUZZING) $$target target/fuzz/corpus/$$target $$seeds \
-			-- -max_total_time=$(FUZZ_SECONDS) $(FUZZ_LIMITS) -print_final_stats=1; \
-	done
+	@tests/fuzz/run.sh $(SECONDS) $(FUZZ)
 
 bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target

@@ -83,12 +83,26 @@ pub fn redirects(data: &[u8]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::print_stdout, reason = "a target that fails does not say what it was given")]
 mod tests {
     use std::collections::BTreeSet;
     use std::fs;
     use std::path::Path;
 
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
     use super::*;
+
+    /// The seeds of a target, by their files' names.
+    fn seeds(name: &str) -> Vec<(String, Vec<u8>)> {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+        let files = fs::read_dir(corpus.join(name)).expect("a corpus").map(|entry| {
+            let path = entry.expect("an entry").path();
+            (path.display().to_string(), fs::read(&path).expect("a readable seed"))
+        });
+        files.collect()
+    }
 
     /// What was found once must not come back, and what is written down must be met at all.
     #[test]
@@ -100,18 +114,50 @@ mod tests {
         let names = TARGETS.iter().map(|(name, _)| (*name).to_owned());
         assert_eq!(folders.collect::<BTreeSet<_>>(), names.collect());
         for (name, target) in TARGETS {
-            let mut seeds = 0;
-            for entry in fs::read_dir(corpus.join(name)).expect("a corpus") {
-                let path = entry.expect("an entry").path();
-                let data = fs::read(&path).expect("a readable seed");
-                // A failing target does not say what it was given.
-                println!("{}", path.display());
+            let seeds = seeds(name);
+            assert!(!seeds.is_empty(), "{name} has no seed");
+            for (file, data) in seeds {
+                println!("{file}");
                 target(&data);
                 // Whatever comes in pieces can end anywhere.
                 (0..data.len().min(512)).for_each(|end| target(&data[..end]));
-                seeds += 1;
             }
-            assert!(seeds > 0, "{name} has no seed");
+        }
+    }
+
+    /// One change to a seed: here so many bytes make way for others.
+    type Change = (Index, usize, Vec<u8>);
+
+    fn changed(seed: &[u8], changes: &[Change]) -> Vec<u8> {
+        let mut data = seed.to_vec();
+        for (place, gone, new) in changes {
+            let start = place.index(data.len() + 1);
+            let end = data.len().min(start + gone);
+            data.splice(start..end, new.iter().copied());
+        }
+        data
+    }
+
+    /// Bytes that mean something to somebody, and others.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let signs = select(b"\0\x04\x1e\x7f\x80\xff \r\n\t\"\\/%+-.,:;=?&*[]{}0159abefx".to_vec());
+        proptest::collection::vec(prop_oneof![signs, any::<u8>()], 0..6)
+    }
+
+    /// Some of what `make fuzz` does, without its patience.
+    #[test]
+    fn bytes_of_strangers_hold() {
+        for (name, target) in TARGETS {
+            println!("{name}");
+            let seeds = seeds(name).into_iter().map(|(_, data)| data).collect::<Vec<_>>();
+            let change = (any::<Index>(), 0..4_usize, bytes());
+            let strategy = (select(seeds), proptest::collection::vec(change, 1..5));
+            proptest!(ProptestConfig::with_cases(2000), |((seed, changes) in strategy)| {
+                target(&changed(&seed, &changes));
+            });
+            proptest!(ProptestConfig::with_cases(500), |(data in proptest::collection::vec(any::<u8>(), 0..200))| {
+                target(&data);
+            });
         }
     }
 }

@@ -190,6 +190,9 @@ fn purity(map: &Map, sources: &[Source]) -> Vec<String> {
     let listed = map.pure.iter().map(|row| &row.name);
     let mut breaches = missing("Pure files", listed, sources);
     let is_pure = |file: &&Source| map.pure.iter().any(|row| file.is_below(&row.name));
+    for file in sources.iter().filter(|file| file.first.ends_with("; pure.") && !is_pure(file)) {
+        breaches.push(format!("{}: says that it is pure, and is not listed", file.path));
+    }
     for file in sources.iter().filter(is_pure) {
         let named = IMPURE.iter().filter(|word| file.names(word));
         breaches.extend(named.map(|word| format!("{}: `{word}` in a pure file", file.path)));
@@ -777,6 +780,8 @@ words.rs:  words
         let folder = MAP.replace("words.rs:", "hub/engine/:");
         let tree = [TREE, &[("hub/engine/late.rs", "//! Late.\nuse tokio::time;\n")]].concat();
         assert_eq!(all(&folder, &tree), ["hub/engine/late.rs: `tokio` in a pure file"]);
+        let tree = [TREE, &[("hub/engine/new.rs", "//! New; pure.\n")]].concat();
+        assert_eq!(all(MAP, &tree), ["hub/engine/new.rs: says that it is pure, and is not listed"]);
     }
 
     #[test]

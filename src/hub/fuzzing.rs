@@ -157,7 +157,7 @@ pub fn reply(data: &[u8]) {
         }
         (Ok(Outcome::Denied(_)), 401 | 403) | (Ok(Outcome::Failed(_)), 200..=499) => {}
         (Err(error), 0..=199 | 500..) => assert_eq!(error.0, status),
-        (other, status) => assert!(false, "{status} came to {other:?}"),
+        (other, status) => unreachable!("{status} came to {other:?}"),
     }
 }
 

@@ -17,16 +17,16 @@ const ROUTES: usize = 4;
 pub fn sites(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut lines = text.split('\n');
-    let hosts: Vec<Vec<HostPattern>> =
-        lines.by_ref().take(SITES).map(|line| hosts(line)).filter(|all| !all.is_empty()).collect();
+    let sites: Vec<Vec<HostPattern>> =
+        lines.by_ref().take(SITES).map(hosts).filter(|all| !all.is_empty()).collect();
     let paths: Vec<PathPattern> =
-        lines.by_ref().take(ROUTES).flat_map(|line| PathPattern::parse(line)).collect();
-    let table = Table::new(hosts.iter().map(|hosts| site(hosts, &paths)).collect());
+        lines.by_ref().take(ROUTES).flat_map(PathPattern::parse).collect();
+    let table = Table::new(sites.iter().map(|hosts| site(hosts, &paths)).collect());
     for line in lines.take(16) {
         let (host, path) = line.split_once(' ').unwrap_or((line, "/"));
         let host = host.to_ascii_lowercase();
         let found = table.site(&host);
-        assert_eq!(found.map(|site| &site.host), slowly(&hosts, &host), "{host}");
+        assert_eq!(found.map(|site| &site.host), slowly(&sites, &host), "{host}");
         let route = found.and_then(|site| site.route(path)).map(|(route, _)| route.body_max);
         let meant = paths.iter().position(|pattern| pattern.matches(path).is_some());
         assert_eq!(route, found.and(meant).map(|index| index as u64), "{path}");
