@@ -171,6 +171,13 @@ mod tests {
         }
     }
 
+    #[test]
+    fn numbers_keep_their_last_digit() {
+        let data = r#"[31.245270191439438,{"_placeholder":true,"num":0}]"#;
+        let value = inline(data, &[Bytes::new()]);
+        assert_eq!(value.to_string(), r#"[31.245270191439438,{"$binary":""}]"#);
+    }
+
     fn detached(json: &str) -> Result<(String, Vec<Bytes>), Unfit> {
         let (mut out, mut parts) = (String::new(), Vec::new());
         detach(json, &mut out, &mut parts).map(|()| (out, parts))
