@@ -2,6 +2,7 @@
 # make test    everything that is checked
 # make build   the release binary, target/release/vestibule
 # make check   what needs no browser and no app: format, architecture, lints, docs
+# make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
 # make clean   away with everything that was built or installed here
 
@@ -9,10 +10,12 @@ APP := examples/next-chat
 NODE_TESTS := tests/node
 BENCH_NODE := tests/bench/node
 BENCH :=
+SECONDS := 30
+FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app bench-hub clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -56,6 +59,9 @@ $(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts
 		$(shell find $(APP)/app $(APP)/lib $(APP)/public -type f 2>/dev/null)
 	cd $(APP) && node_modules/.bin/next build
 	@touch $@
+
+fuzz: rust
+	@tests/fuzz/run.sh $(SECONDS) $(FUZZ)
 
 bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target

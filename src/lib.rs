@@ -27,6 +27,8 @@ mod exchange;
 mod limits;
 mod observe;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[doc(hidden)]
 pub use hub::echo;
 pub use service::{Stop, run};

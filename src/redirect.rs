@@ -1,5 +1,7 @@
 //! Answers with another place.
 
+use std::borrow::Cow;
+
 use http::{HeaderValue, StatusCode, header};
 
 use crate::exchange::{Body, Fault, Response, Side};
@@ -43,16 +45,14 @@ impl Redirect {
     fn location(&self, captured: &dyn Fn(&str) -> Option<String>, query: Option<&str>) -> String {
         let mut location = String::new();
         for part in &self.parts {
-            match part {
-                Part::Literal(text) => location.push_str(text),
-                Part::Capture(name) => {
-                    let text = captured(name).unwrap_or_default();
-                    // `/` and a captured `/evil.example` would be another host's address.
-                    let text =
-                        if location == "/" { text.trim_start_matches(['/', '\\']) } else { &text };
-                    location.push_str(text);
-                }
-            }
+            let text = match part {
+                Part::Literal(text) => Cow::Borrowed(text.as_str()),
+                Part::Capture(name) => Cow::Owned(captured(name).unwrap_or_default()),
+            };
+            // `/` and a captured `/evil.example` would be another host's address; and so would `/`,
+            // what is empty, and `/:name`.
+            let is_root = location == "/";
+            location.push_str(if is_root { text.trim_start_matches(['/', '\\']) } else { &text });
         }
         if let Some(query) = query {
             location.push(if location.contains('?') { '&' } else { '?' });
@@ -117,5 +117,7 @@ mod tests {
     #[test]
     fn a_captured_path_names_no_other_host() {
         check("/*", None, "/evil.example/x");
+        check("/:none/:slug", None, "/a%20b");
+        check("/:none*", None, "/evil.example/x");
     }
 }

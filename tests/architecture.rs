@@ -81,6 +81,11 @@ fn pure_files_stay_pure() {
 }
 
 #[test]
+fn pure_files_are_fuzzed() {
+    hold(|map, _| fuzzed(map, &targets()));
+}
+
+#[test]
 fn nothing_banned() {
     hold(|_, sources| banned(sources));
 }
@@ -185,6 +190,9 @@ fn purity(map: &Map, sources: &[Source]) -> Vec<String> {
     let listed = map.pure.iter().map(|row| &row.name);
     let mut breaches = missing("Pure files", listed, sources);
     let is_pure = |file: &&Source| map.pure.iter().any(|row| file.is_below(&row.name));
+    for file in sources.iter().filter(|file| file.first.ends_with("; pure.") && !is_pure(file)) {
+        breaches.push(format!("{}: says that it is pure, and is not listed", file.path));
+    }
     for file in sources.iter().filter(is_pure) {
         let named = IMPURE.iter().filter(|word| file.names(word));
         breaches.extend(named.map(|word| format!("{}: `{word}` in a pure file", file.path)));
@@ -193,6 +201,43 @@ fn purity(map: &Map, sources: &[Source]) -> Vec<String> {
         }
     }
     breaches
+}
+
+/// Every pure file has its targets or says that it needs none, and every target has its file.
+fn fuzzed(map: &Map, targets: &[String]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for row in &map.pure {
+        let file = &row.name;
+        match row.list.as_slice() {
+            [] => breaches.push(format!("Pure files: `{file}` has neither a target nor a `-`")),
+            [none] if none == "-" => (),
+            list => {
+                let absent = list.iter().filter(|name| !targets.contains(name));
+                breaches.extend(absent.map(|name| format!("{file}: there is no target `{name}`")));
+            }
+        }
+    }
+    let idle = targets.iter().filter(|name| !map.pure.iter().any(|row| row.list.contains(name)));
+    breaches.extend(idle.map(|name| format!("Pure files: no file needs the target `{name}`")));
+    breaches
+}
+
+/// The targets of `tests/fuzz`; each has a file and is listed in the manifest.
+fn targets() -> Vec<String> {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz");
+    let manifest = fs::read_to_string(fuzz.join("Cargo.toml")).expect("the manifest");
+    let mut listed: Vec<_> = manifest
+        .split("[[bin]]")
+        .skip(1)
+        .map(|bin| bin.split('"').nth(1).expect("a target's name").to_owned())
+        .collect();
+    listed.sort();
+    let files = fs::read_dir(fuzz.join("targets")).expect("the targets");
+    let stem = |path: PathBuf| path.file_stem().expect("a name").display().to_string();
+    let mut found: Vec<_> = files.map(|file| stem(file.expect("a target").path())).collect();
+    found.sort();
+    assert_eq!(listed, found, "tests/fuzz/Cargo.toml and tests/fuzz/targets");
+    listed
 }
 
 fn banned(sources: &[Source]) -> Vec<String> {
@@ -581,7 +626,7 @@ hub/engine/:  room
 ```
 ## Pure files
 ```text
-words.rs
+words.rs:  words
 ```
 ## Long files
 ```text
@@ -696,7 +741,7 @@ words.rs
         assert_eq!(all(&gone, TREE), ["Homes: there is no `hub/gone.rs`"]);
         let gone = MAP.replace("hub/engine/", "hub/motor/");
         assert_eq!(all(&gone, TREE), ["Foreign words: there is no `hub/motor/`"]);
-        let gone = MAP.replace("words.rs", "words.rs\nmore.rs");
+        let gone = MAP.replace("words.rs:  words", "words.rs: words\nmore.rs: -");
         assert_eq!(all(&gone, TREE), ["Pure files: there is no `more.rs`"]);
     }
 
@@ -732,9 +777,26 @@ words.rs
             let breach = format!("words.rs: `{word}` in a pure file");
             assert!(said.contains(&breach), "{code}: {said:?}");
         }
-        let folder = MAP.replace("words.rs", "hub/engine/");
+        let folder = MAP.replace("words.rs:", "hub/engine/:");
         let tree = [TREE, &[("hub/engine/late.rs", "//! Late.\nuse tokio::time;\n")]].concat();
         assert_eq!(all(&folder, &tree), ["hub/engine/late.rs: `tokio` in a pure file"]);
+        let tree = [TREE, &[("hub/engine/new.rs", "//! New; pure.\n")]].concat();
+        assert_eq!(all(MAP, &tree), ["hub/engine/new.rs: says that it is pure, and is not listed"]);
+    }
+
+    #[test]
+    fn what_is_not_fuzzed_is_seen() {
+        let said = |pure: &str, targets: &[&str]| {
+            let map = Map::parse(&MAP.replace("words.rs:  words", pure));
+            fuzzed(&map, &targets.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(said("words.rs: words", &["words"]), [""; 0]);
+        assert_eq!(said("words.rs: -", &[]), [""; 0]);
+        let neither = ["Pure files: `words.rs` has neither a target nor a `-`"];
+        assert_eq!(said("words.rs:", &[]), neither);
+        assert_eq!(said("words.rs: words", &[]), ["words.rs: there is no target `words`"]);
+        let idle = ["Pure files: no file needs the target `words`"];
+        assert_eq!(said("words.rs: -", &["words"]), idle);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The private listener: live, ready, metrics, reload, the hub API.
 
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod hub;
 mod operations;
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::hub::{Deed, Operation, Page, Target, detach, is_id, is_reserved};
+use crate::hub::{Deed, Operation, Page, Target, check_parts, detach, is_id, is_reserved};
 
 use super::fields::{Fields, Wrong};
 
@@ -91,6 +91,7 @@ fn emit(namespace: &str, fields: &mut Fields<'_>) -> Result<Operation, Wrong> {
             .map_err(|unfit| fields.wrong(&format!("args[{index}]"), unfit.to_string()))?;
     }
     data.push(']');
+    check_parts(&data, &parts).map_err(|unfit| fields.wrong("args", unfit.to_string()))?;
     let volatile = fields.flag("volatile")?;
     Ok(Operation::emit(namespace, target, &data, parts, volatile))
 }
@@ -187,6 +188,11 @@ mod tests {
                 "emit",
                 r#"{"namespace":"/","event":"x","args":[1,{"$binary":"%"}]}"#,
                 "args[1]: \"$binary\" is no base64",
+            ),
+            (
+                "emit",
+                r#"{"namespace":"/","event":"x","args":[{"$binary":""},{"_placeholder":true,"num":0}]}"#,
+                "args: \"_placeholder\" beside binary parts",
             ),
             ("emit", r#"{"namespace":"/","event":"x","to":[]}"#, "to: is empty, which is nobody"),
             ("emit", r#"{"namespace":"/","event":"x","to":["a",1]}"#, "to[1]: must be a text"),

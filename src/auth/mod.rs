@@ -8,6 +8,8 @@ mod clock;
 mod credentials;
 mod desk;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod identity;
 mod jwks;
 mod keys;

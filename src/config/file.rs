@@ -239,6 +239,14 @@ mod tests {
         check("a: &x b\nc: *x\n", &["1:1 a", "1:7 b", "2:1 c", "2:4 broken"], 2);
     }
 
+    #[test]
+    fn what_has_no_end_of_levels_is_refused() {
+        for level in ["- ", "[", "{ a: ", "{", "? ", "? - "] {
+            let parsed = parse(&level.repeat(FILE_MAX / level.len()));
+            assert!(!parsed.problems.is_empty(), "{level}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_text_is_too_strange(text in "([a:,#&*!|>'\"%@`?~ \n\t{}\\[\\]-]|\\PC|<<|---\n){0,40}") {

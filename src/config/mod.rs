@@ -7,6 +7,8 @@ mod auth;
 mod expand;
 mod field;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hub;
 mod keys;
 mod load;

@@ -103,14 +103,19 @@ pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         address.parse::<std::net::Ipv6Addr>().ok()?;
         let host = authority.get(..address.len() + 2)?;
         return match after.strip_prefix(':') {
-            Some(port) => Some((host, Some(port.parse().ok()?))),
+            Some(port) => Some((host, Some(parse_port(port)?))),
             None => after.is_empty().then_some((host, None)),
         };
     }
     match authority.split_once(':') {
-        Some((host, port)) => valid(host).then_some((host, Some(port.parse().ok()?))),
+        Some((host, port)) => valid(host).then_some((host, Some(parse_port(port)?))),
         None => valid(authority).then_some((authority, None)),
     }
+}
+
+/// Digits alone: a sign would be read, too.
+fn parse_port(text: &str) -> Option<u16> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Takes what a trusted peer says about the client behind it.
@@ -135,7 +140,7 @@ fn believe(client: &mut Client, headers: &HeaderMap) {
         client.host = host.to_ascii_lowercase();
         client.port = port.unwrap_or_else(|| client.scheme.default_port());
     }
-    if let Some(port) = first(&FORWARDED_PORT).and_then(|port| port.parse().ok()) {
+    if let Some(port) = first(&FORWARDED_PORT).and_then(parse_port) {
         client.port = port;
     }
 }
@@ -312,7 +317,7 @@ mod tests {
     fn one_host_or_none() {
         assert_eq!(told(&[], false), Err("bad_host"));
         assert_eq!(told(&[("host", "a"), ("host", "b")], false), Err("bad_host"));
-        for bad in ["a b", "a@b", "", "a:x", "[::1", "a/b", "[::g]"] {
+        for bad in ["a b", "a@b", "", "a:x", "[::1", "a/b", "[::g]", "a:+80", "[::1]:+80"] {
             assert_eq!(told(&[("host", bad)], false), Err("bad_host"), "{bad}");
         }
         assert_eq!(

@@ -2,6 +2,8 @@
 
 mod body;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod headers;
 mod peer;
 pub mod query;

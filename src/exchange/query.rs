@@ -10,7 +10,9 @@ pub fn decode(text: &str) -> Cow<'_, str> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let digits = after.first_chunk::<2>().and_then(|hex| std::str::from_utf8(hex).ok());
+        let digits = after.first_chunk::<2>();
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         let decoded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         rest = after;
         match (first, decoded) {
@@ -36,6 +38,7 @@ mod tests {
             ("a%20b+c", "a b c"),
             ("%", "%"),
             ("%zz", "%zz"),
+            ("%+5", "% 5"),
             ("%E2%82%AC", "\u{20ac}"),
             ("%ff", "\u{fffd}"),
         ] {

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::packet::ATTACHMENTS_MAX;
+use super::packet::{self, ATTACHMENTS_MAX, Event};
 
 /// Why values cannot be sent to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,11 +15,25 @@ pub enum Unfit {
     Base64,
     #[error("more than {ATTACHMENTS_MAX} binary parts; clients hang up at that")]
     TooMany,
+    #[error("\"_placeholder\" beside binary parts; clients would take it for one")]
+    Placeholder,
+}
+
+/// An event's arguments as the application reads them: the client's own words, with its attachments
+/// written into them.
+pub fn arguments(event: &Event<'_>, parts: &[Bytes]) -> String {
+    let argument = |json: &str| match parts {
+        // JavaScript writes what our numbers and texts do not hold: half a surrogate pair, 1e999.
+        [] => json.to_owned(),
+        parts => inline(json, parts).to_string(),
+    };
+    let arguments: Vec<_> = event.args.iter().map(|json| argument(json.get())).collect();
+    format!("[{}]", arguments.join(","))
 }
 
 /// A packet's data with its attachments written into it.
 pub fn inline(data: &str, parts: &[Bytes]) -> Value {
-    // Data that was taken from a client is JSON.
+    // Data that names attachments was read when it came.
     let mut value = serde_json::from_str(data).unwrap_or_default();
     if !parts.is_empty() {
         fill(&mut value, parts);
@@ -46,7 +60,16 @@ pub fn extract(values: &[Value]) -> Result<(String, Vec<Bytes>), Unfit> {
     let (mut text, mut parts) = (String::new(), Vec::new());
     // Values of JSON are JSON.
     detach(&serde_json::to_string(values).unwrap_or_default(), &mut text, &mut parts)?;
+    check_parts(&text, &parts)?;
     Ok((text, parts))
+}
+
+/// Refuses data that a receiver would fill with other attachments than with each of its own once.
+pub fn check_parts(data: &str, parts: &[Bytes]) -> Result<(), Unfit> {
+    if parts.is_empty() {
+        return Ok(());
+    }
+    packet::check_placeholders(data, parts.len()).map_err(|_error| Unfit::Placeholder)
 }
 
 const KEY: &str = "\"$binary\"";
@@ -129,6 +152,30 @@ mod tests {
         assert_eq!(extract(&many), Err(Unfit::TooMany));
         let plain = extract(&[json!({ "$binary": 1 }), json!({ "$binary": "AQ==", "x": 1 })]);
         assert_eq!(plain.expect("fit").1.len(), 0);
+    }
+
+    #[test]
+    fn a_placeholder_of_somebody_else_is_none() {
+        let foreign = || json!({ "_placeholder": true, "num": 0 });
+        assert_eq!(extract(&[json!({ "$binary": "AQ==" }), foreign()]), Err(Unfit::Placeholder));
+        let alone = extract(&[foreign()]).expect("without attachments it means nothing");
+        assert_eq!(alone.1.len(), 0);
+    }
+
+    #[test]
+    fn arguments_stay_as_they_were_written() {
+        for args in [r#""\ud83d""#, "1e999", &format!("{}{}", "[".repeat(200), "]".repeat(200))] {
+            let data = format!(r#"["x",{args}, 1.0]"#);
+            let event = Event::parse(&data).expect("an event");
+            assert_eq!(arguments(&event, &[]), format!("[{args},1.0]"));
+        }
+    }
+
+    #[test]
+    fn numbers_keep_their_last_digit() {
+        let data = r#"[31.245270191439438,{"_placeholder":true,"num":0}]"#;
+        let value = inline(data, &[Bytes::new()]);
+        assert_eq!(value.to_string(), r#"[31.245270191439438,{"$binary":""}]"#);
     }
 
     fn detached(json: &str) -> Result<(String, Vec<Bytes>), Unfit> {

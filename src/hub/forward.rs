@@ -228,23 +228,27 @@ impl Clients {
 /// Events in the order in which they came.
 pub type Backlog = VecDeque<Waiting>;
 
-fn forward_of(socket: &Socket, path: Arc<str>, event: &Waiting) -> Forward {
-    let mut args = match binary::inline(&event.data, &event.parts) {
-        Value::Array(values) => VecDeque::from(values),
-        _ => VecDeque::new(),
-    };
-    let name = args.pop_front().unwrap_or_default();
-    journal::taken(socket, name.as_str().unwrap_or_default());
+fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
+    let (mut name, mut args) = (Value::Null, "[]".to_owned());
+    // It was read when it came.
+    if let Ok(event) = Event::parse(&waiting.data) {
+        journal::taken(socket, &event.name);
+        args = binary::arguments(&event, &waiting.parts);
+        name = Value::from(event.name);
+    }
     let body = json!({
-        "type": "event", "event": name, "args": args, "ack": event.ack.is_some(),
+        "type": "event", "event": name, "ack": waiting.ack.is_some(),
         "rooms": socket.rooms(), "data": socket.data(),
         "user": socket.identity().map(Identity::to_json),
     });
-    let question = match &socket.session.handshake {
+    let mut question = match &socket.session.handshake {
         Some(handshake) => question(path, body, &socket.namespace.name, socket.id, handshake, None),
         None => Question { path, body: Bytes::new() },
     };
-    Forward { question, ack: event.ack }
+    if let Some(fields) = question.body.strip_prefix(b"{") {
+        question.body = [br#"{"args":"#, args.as_bytes(), b",", fields].concat().into();
+    }
+    Forward { question, ack: waiting.ack }
 }
 
 /// Who wants to connect: somebody new, or who was here before and has rooms and data already.

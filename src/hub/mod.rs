@@ -7,6 +7,8 @@ mod connecting;
 mod crowds;
 mod engine;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod hooks;
 mod journal;
 mod meter;
@@ -17,6 +19,7 @@ mod opinions;
 mod outbox;
 mod packet;
 mod partial;
+mod paths;
 mod policy;
 mod porter;
 mod presence;
@@ -50,7 +53,7 @@ use presence::Presence;
 use recovery::Recovery;
 use users::Users;
 
-pub use binary::detach;
+pub use binary::{check_parts, detach};
 pub use engine::{Answered, echo};
 pub use namespace::Target;
 pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};

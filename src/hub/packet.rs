@@ -129,21 +129,24 @@ pub fn text(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Refuses placeholders that name an attachment which is not there: a receiver would hang up.
+///
+/// None may be named twice. Nobody writes that, and a small packet would become a large one.
 pub fn check_placeholders(data: &str, attachments: usize) -> Result<(), Malformed> {
     let value: Value = serde_json::from_str(data).map_err(|_error| Malformed)?;
-    if placeholders_right(&value, attachments) { Ok(()) } else { Err(Malformed) }
+    let mut free = vec![true; attachments];
+    if placeholders_right(&value, &mut free) { Ok(()) } else { Err(Malformed) }
 }
 
-fn placeholders_right(value: &Value, attachments: usize) -> bool {
+/// True if each names another one that is `free`; it is not any more.
+fn placeholders_right(value: &Value, free: &mut [bool]) -> bool {
     match value {
-        Value::Array(values) => values.iter().all(|value| placeholders_right(value, attachments)),
+        Value::Array(values) => values.iter().all(|value| placeholders_right(value, free)),
         Value::Object(fields) if fields.get("_placeholder") == Some(&Value::Bool(true)) => {
             let number = fields.get("num").and_then(Value::as_u64);
-            number.is_some_and(|number| number < attachments as u64)
+            let named = number.and_then(|number| free.get_mut(usize::try_from(number).ok()?));
+            named.is_some_and(std::mem::take)
         }
-        Value::Object(fields) => {
-            fields.values().all(|value| placeholders_right(value, attachments))
-        }
+        Value::Object(fields) => fields.values().all(|value| placeholders_right(value, free)),
         _ => true,
     }
 }
@@ -281,6 +284,9 @@ mod tests {
         ] {
             assert_eq!(check_placeholders(data, 1), Err(Malformed), "{data}");
         }
+        // An attachment that stands twice would be written out twice.
+        let twice = r#"["x",{"_placeholder":true,"num":0},[{"_placeholder":true,"num":0}]]"#;
+        assert_eq!(check_placeholders(twice, 2), Err(Malformed));
         assert_eq!(
             check_placeholders(r#"["x",{"_placeholder":true,"num":0},{"_placeholder":1}]"#, 1),
             Ok(())

@@ -131,6 +131,7 @@ fn decode(key: &str) -> Cow<'_, str> {
     let mut rest = key.as_bytes();
     while let [first, after @ ..] = rest {
         let digits = after.get(..2).filter(|_| *first == b'%');
+        let digits = digits.filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
         match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
             Some(byte) => {
@@ -235,6 +236,13 @@ mod tests {
             ("nextInternalLocale%", None),
         ] {
             assert_eq!(strip_query(query).as_deref(), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn keys_are_decoded_as_the_application_does() {
+        for (key, decoded) in [("a%20", "a "), ("%", "%"), ("%2", "%2"), ("%+5", "%+5")] {
+            assert_eq!(decode(key), decoded);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Answers with what the application answers.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod request;
 mod response;
 mod upgrade;

@@ -29,7 +29,7 @@ fn is_local(authority: &str, client: &Client) -> bool {
 }
 
 /// Replaces the origin of the URL after `start` if it is the application's own.
-fn publish(
+pub fn publish(
     fields: &mut HeaderMap,
     name: &HeaderName,
     start: &str,

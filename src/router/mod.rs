@@ -1,6 +1,8 @@
 //! Answers every request: site, route, handler, response or fault.
 
 mod door;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod table;
 
 use std::rc::Rc;

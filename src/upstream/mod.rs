@@ -33,6 +33,8 @@ use target::{Load, Target};
 use upload::Upload;
 
 pub use error::SendError;
+#[cfg(any(test, fuzzing))]
+pub use http1::fuzzing;
 pub use pool::Pools;
 pub use target::Registry;
 pub use tunnel::Tunnel;

@@ -8,6 +8,8 @@ mod admission;
 mod deflate;
 mod echo;
 pub mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handshake;
 mod http;
 mod origin;

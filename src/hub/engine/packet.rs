@@ -103,21 +103,9 @@ impl<'a> Payload<'a> {
         let colon = memchr::memchr(b':', rest).filter(|colon| *colon < 10).ok_or(Malformed)?;
         let (digits, rest) = (rest.get(..colon), rest.get(colon + 1..));
         let units: usize = text(digits.ok_or(Malformed)?)?.parse().map_err(|_error| Malformed)?;
-        let rest = text(rest.ok_or(Malformed)?)?;
-        let mut left = units;
-        let mut end = 0;
-        for character in rest.chars() {
-            if left == 0 {
-                break;
-            }
-            left = left.checked_sub(character.len_utf16()).ok_or(Malformed)?;
-            end += character.len_utf8();
-        }
-        if left > 0 {
-            return Err(Malformed);
-        }
-        self.rest = rest.as_bytes().get(end..).filter(|rest| !rest.is_empty());
-        parse_text(Version::V3, rest.get(..end).ok_or(Malformed)?)
+        let (packet, rest) = split_units(rest.ok_or(Malformed)?, units).ok_or(Malformed)?;
+        self.rest = Some(rest).filter(|rest| !rest.is_empty());
+        parse_text(Version::V3, packet)
     }
 
     /// Kind (0 text, 1 binary), decimal digits as bytes, 255, then that many bytes.
@@ -154,6 +142,24 @@ impl<'a> Iterator for Payload<'a> {
         }
         Some(packet)
     }
+}
+
+/// The text of so many UTF-16 code units at the front of `bytes`, and what follows it.
+fn split_units(bytes: &[u8], units: usize) -> Option<(&str, &[u8])> {
+    // A unit has three bytes at most. What is behind is left alone: a body has many packets.
+    let near = bytes.get(..units.saturating_mul(3)).unwrap_or(bytes);
+    let valid = near.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let mut left = units;
+    let mut end = 0;
+    for character in valid.chars() {
+        if left == 0 {
+            break;
+        }
+        left = left.checked_sub(character.len_utf16())?;
+        end += character.len_utf8();
+    }
+    let whole = Some((valid.get(..end)?, bytes.get(end..)?));
+    whole.filter(|_| left == 0)
 }
 
 fn text(bytes: &[u8]) -> Result<&str, Malformed> {
@@ -269,7 +275,14 @@ mod tests {
             decoded(Version::V4, false, b"4a\x1eabc\x1e4b"),
             [Ok(Packet::Text("a")), Err(Malformed)]
         );
+        // What stands behind it is not even looked at, or many packets would be looked at often.
+        assert_eq!(
+            decoded(Version::V3, false, b"2:4a1:2\xff"),
+            [Ok(Packet::Text("a")), Ok(Packet::Ping("")), Err(Malformed)]
+        );
         for (version, body) in [
+            (Version::V3, &b"2:4\xe2\x82"[..]),
+            (Version::V3, b"1:\xff"),
             (Version::V4, &b""[..]),
             (Version::V4, b"7"),
             (Version::V4, b"b!"),

@@ -1,7 +1,7 @@
 //! Asks the application about clients: bounded, signed, with a deadline, again while it restarts.
 
 mod breaker;
-mod reply;
+pub mod reply;
 mod sign;
 
 use std::cell::{Cell, RefCell};

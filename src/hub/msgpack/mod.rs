@@ -8,6 +8,8 @@
 mod date;
 mod decode;
 mod encode;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 use bytes::Bytes;
 
@@ -40,7 +42,10 @@ pub fn read(data: &[u8]) -> Result<(String, Vec<Bytes>), Malformed> {
         }
         _ => return Err(Malformed),
     }
-    if json.is_empty() && matches!(digit, 2..=4) {
+    // Digits would be read as a part of the id.
+    if json.is_empty() && matches!(digit, 2..=4)
+        || json.starts_with(|sign: char| sign.is_ascii_digit())
+    {
         return Err(Malformed);
     }
     text.push_str(namespace);
@@ -246,6 +251,9 @@ mod tests {
             b"\x82\xa4type\x00\xa3nsp\xa1/\x00",
             b"\x82\xa4type\x02\xa3nsp\xa1/",
             b"\x83\xa4type\x02\xa3nsp\xa1/\xa4data\xd4\x00\x00",
+            // A number, with an id before it or without.
+            b"\x83\xa4type\x02\xa3nsp\xa1/\xa4data\x05",
+            b"\x84\xa4type\x03\xa3nsp\xa1/\xa2id\x01\xa4data\x05",
             // Binary data in what cannot carry any.
             b"\x83\xa4type\x00\xa3nsp\xa1/\xa4data\x81\xa1a\xc4\x00",
             // Nil is neither an id nor a key.

@@ -6,6 +6,8 @@
 //! workers; then its new worker lets it in with what its own log has beyond that.
 
 mod claim;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod log;
 mod offset;
 #[cfg(test)]

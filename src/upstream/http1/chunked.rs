@@ -83,8 +83,9 @@ impl Chunked {
             return Ok(Decoded::End);
         }
         let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") else {
-            let whole = buffer.len() <= TRAILERS_MAX;
-            return if whole { Ok(Decoded::More) } else { Err(BadResponse::Trailers) };
+            // Of the end itself all but the last byte may be here.
+            let fits = buffer.len() <= TRAILERS_MAX + 3;
+            return if fits { Ok(Decoded::More) } else { Err(BadResponse::Trailers) };
         };
         if end > TRAILERS_MAX {
             return Err(BadResponse::Trailers);

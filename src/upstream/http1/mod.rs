@@ -3,6 +3,8 @@
 //! One table says what frames a body, in `response::framing`; whatever is ambiguous is refused.
 
 mod chunked;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod request;
 mod response;
 

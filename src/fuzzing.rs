@@ -1,0 +1,166 @@
+//! The doors through which bytes are thrown at whatever reads a peer's; for `tests/fuzz` alone.
+//!
+//! Beside each reader stands what must hold for any bytes, also beyond "no panic": what was written
+//! is read the same, no more is taken than is there, nothing grows by more than a small factor.
+
+use http::header;
+
+use crate::config::PathPattern;
+use crate::next;
+use crate::redirect::Redirect;
+
+pub use crate::admin::fuzzing::operations;
+pub use crate::auth::fuzzing::{cookies, sessions};
+pub use crate::config::fuzzing::{patterns, proxy_yaml};
+pub use crate::exchange::fuzzing::{forwarded, host};
+pub use crate::hub::fuzzing::{
+    binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
+    private_paths, query, reply, rules,
+};
+pub use crate::proxy::fuzzing::{locations, proxied};
+pub use crate::router::fuzzing::sites;
+pub use crate::upstream::fuzzing::{chunked, response};
+
+/// Panics if something does not hold for these bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its corpus.
+pub const TARGETS: [(&str, Target); 28] = [
+    ("binary", binary),
+    ("chunked", chunked),
+    ("cookies", cookies),
+    ("deflate", deflate),
+    ("forwarded", forwarded),
+    ("frames", frames),
+    ("host", host),
+    ("locations", locations),
+    ("msgpack", msgpack),
+    ("next_query", next_query),
+    ("offset", offset),
+    ("operations", operations),
+    ("origins", origins),
+    ("packet", packet),
+    ("packets", packets),
+    ("partial", partial),
+    ("patterns", patterns),
+    ("payload", payload),
+    ("private_paths", private_paths),
+    ("proxied", proxied),
+    ("proxy_yaml", proxy_yaml),
+    ("query", query),
+    ("redirects", redirects),
+    ("reply", reply),
+    ("response", response),
+    ("rules", rules),
+    ("sessions", sessions),
+    ("sites", sites),
+];
+
+/// A query on its way to Next.js.
+pub fn next_query(data: &[u8]) {
+    let Ok(query) = std::str::from_utf8(data) else { return };
+    let Some(stripped) = next::strip_query(query) else { return };
+    assert!(stripped.len() < query.len());
+    assert_eq!(next::strip_query(&stripped), None, "something was left");
+    let mut pairs = query.split('&');
+    assert!(stripped.is_empty() || stripped.split('&').all(|kept| pairs.any(|pair| pair == kept)));
+}
+
+/// A redirect: the route's pattern, where it leads to, the path that is asked for, a line each.
+pub fn redirects(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (Ok(pattern), location, path) = (PathPattern::parse(line()), line(), line()) else {
+        return;
+    };
+    let is_own = |location: &str| {
+        let rest = location.strip_prefix('/');
+        rest.is_some_and(|rest| !rest.starts_with(['/', '\\']))
+    };
+    let Some(captures) = pattern.matches(path).filter(|_| is_own(location)) else { return };
+    let captured = |name: &str| captures.get(name).map(str::to_owned);
+    let response = Redirect::compile(location, 308).answer(&captured, None);
+    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    assert!(location.is_none_or(is_own), "{location:?} is on another host");
+}
+
+#[cfg(test)]
+#[expect(clippy::print_stdout, reason = "a target that fails does not say what it was given")]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::*;
+
+    /// The seeds of a target, by their files' names.
+    fn seeds(name: &str) -> Vec<(String, Vec<u8>)> {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+        let files = fs::read_dir(corpus.join(name)).expect("a corpus").map(|entry| {
+            let path = entry.expect("an entry").path();
+            (path.display().to_string(), fs::read(&path).expect("a readable seed"))
+        });
+        files.collect()
+    }
+
+    /// What was found once must not come back, and what is written down must be met at all.
+    #[test]
+    fn the_corpus_holds() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+        let folders = fs::read_dir(&corpus).expect("the corpus").map(|entry| {
+            entry.expect("an entry").file_name().into_string().expect("a name in ASCII")
+        });
+        let names = TARGETS.iter().map(|(name, _)| (*name).to_owned());
+        assert_eq!(folders.collect::<BTreeSet<_>>(), names.collect());
+        for (name, target) in TARGETS {
+            let seeds = seeds(name);
+            assert!(!seeds.is_empty(), "{name} has no seed");
+            for (file, data) in seeds {
+                println!("{file}");
+                target(&data);
+                // Whatever comes in pieces can end anywhere.
+                (0..data.len().min(512)).for_each(|end| target(&data[..end]));
+            }
+        }
+    }
+
+    /// One change to a seed: here so many bytes make way for others.
+    type Change = (Index, usize, Vec<u8>);
+
+    fn changed(seed: &[u8], changes: &[Change]) -> Vec<u8> {
+        let mut data = seed.to_vec();
+        for (place, gone, new) in changes {
+            let start = place.index(data.len() + 1);
+            let end = data.len().min(start + gone);
+            data.splice(start..end, new.iter().copied());
+        }
+        data
+    }
+
+    /// Bytes that mean something to somebody, and others.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let signs = select(b"\0\x04\x1e\x7f\x80\xff \r\n\t\"\\/%+-.,:;=?&*[]{}0159abefx".to_vec());
+        proptest::collection::vec(prop_oneof![signs, any::<u8>()], 0..6)
+    }
+
+    /// Some of what `make fuzz` does, without its patience.
+    #[test]
+    fn bytes_of_strangers_hold() {
+        for (name, target) in TARGETS {
+            println!("{name}");
+            let seeds = seeds(name).into_iter().map(|(_, data)| data).collect::<Vec<_>>();
+            let change = (any::<Index>(), 0..4_usize, bytes());
+            let strategy = (select(seeds), proptest::collection::vec(change, 1..5));
+            proptest!(ProptestConfig::with_cases(2000), |((seed, changes) in strategy)| {
+                target(&changed(&seed, &changes));
+            });
+            proptest!(ProptestConfig::with_cases(500), |(data in proptest::collection::vec(any::<u8>(), 0..200))| {
+                target(&data);
+            });
+        }
+    }
+}

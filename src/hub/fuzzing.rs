@@ -1,0 +1,204 @@
+//! What must hold for anything that clients, or the application, say to the hub.
+//!
+//! Each function panics where something does not hold; see `crate::fuzzing`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
+
+use super::binary;
+use super::hooks::Outcome;
+use super::hooks::reply;
+use super::packet::{self, ATTACHMENTS_MAX, Event, Head, Kind};
+use super::partial::{Filled, Partial};
+use super::paths;
+use super::rules::{Action, Rules};
+
+pub use super::engine::fuzzing::{deflate, frames, origins, packets, payload, query};
+pub use super::msgpack::fuzzing::msgpack;
+pub use super::recovery::fuzzing::offset;
+
+/// A packet's text: its head, its data, its event.
+pub fn packet(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(head) = Head::parse(text) else { return };
+    assert!(head.namespace.starts_with('/') && head.attachments <= ATTACHMENTS_MAX);
+    assert!(text.ends_with(head.data));
+    if packet::check_data(&head).is_err() {
+        return;
+    }
+    let Head { kind, attachments, namespace, ack, data } = head;
+    let again = match (kind, ack) {
+        (Kind::Connect, None) => packet::connect(namespace, data),
+        (Kind::Disconnect, None) => packet::disconnect(namespace),
+        (Kind::Event, None) => packet::event(namespace, data, attachments),
+        (Kind::Ack, Some(id)) => packet::ack(namespace, id, data, attachments),
+        // The server writes no other.
+        _ => return event(data),
+    };
+    assert!(again.len() <= text.len() + ",".len(), "it grew when written again");
+    assert_eq!(Head::parse(&again), Ok(head));
+    event(data);
+}
+
+/// An event's array.
+fn event(data: &str) {
+    let Ok(event) = Event::parse(data) else { return };
+    let name = serde_json::to_string(&event.name).expect("a text is JSON");
+    let args: Vec<_> = event.args.iter().map(|arg| arg.get()).collect();
+    let again = format!("[{}]", [&[name.as_str()], args.as_slice()].concat().join(","));
+    let read = Event::parse(&again).expect("what was an event is one");
+    assert_eq!(read.name, event.name);
+    assert!(read.args.iter().map(|arg| arg.get()).eq(args));
+    for attachments in [1, ATTACHMENTS_MAX] {
+        let named = packet::check_placeholders(data, attachments).is_ok();
+        let parts = vec![Bytes::from_static(b"part"); attachments];
+        assert!(!named || binary::inline(data, &parts).is_array());
+    }
+}
+
+/// A rule on an event: the room's template, the template of the stamp, the event, a line each.
+pub fn rules(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let mut template = || Template::parse(lines.next().unwrap_or_default());
+    let (Ok(room), Ok(stamp)) = (template(), template()) else { return };
+    let Ok(event) = Event::parse(lines.next().unwrap_or_default()) else { return };
+    for template in [&room, &stamp] {
+        assert_eq!(Template::parse(&template.to_string()).as_ref(), Ok(template));
+    }
+    let join = decide(&event, Rule::Join(vec![room.clone()]));
+    if let Some(Action::Join(rooms)) = &join {
+        assert!(rooms.iter().all(|room| room.len() <= 256));
+    }
+    let plain = decide(&event, relay(Audience::Rooms(vec![room]), Vec::new()));
+    assert_eq!(plain.is_some(), join.is_some());
+    if let Some(Action::Relay { data, .. }) = plain {
+        assert!(matches!(data, Cow::Borrowed(same) if same == event.data));
+    }
+    // What an operator wrote is added, however little a client did.
+    let places = stamp.parts.len();
+    let written = stamp.to_string().len();
+    let stamps = vec![
+        ("from".to_owned(), Template { parts: vec![TemplatePart::Sid] }),
+        ("as".to_owned(), stamp),
+    ];
+    if let Some(Action::Relay { data, .. }) = decide(&event, relay(Audience::Everyone, stamps)) {
+        check_stamped(&event, &data);
+        let max = (1 + places) * event.data.len() + 6 * written + 512;
+        assert!(data.len() <= max, "{} bytes of {}", data.len(), event.data.len());
+    }
+}
+
+const SID: &str = "the-server's-own-sid";
+
+fn relay(to: Audience, stamp: Vec<(String, Template)>) -> Rule {
+    Rule::Relay(Relay { to, stamp, volatile: false, echo: false, member: true })
+}
+
+fn decide<'a>(event: &Event<'a>, rule: Rule) -> Option<Action<'a>> {
+    let rule = EventRule { rule, rate: None, max: None };
+    Rules::compile(&[], Some(&rule)).decide(event, SID, None).ok()
+}
+
+fn check_stamped(event: &Event<'_>, data: &str) {
+    let stamped = Event::parse(data).expect("a stamped event is one");
+    assert_eq!(stamped.name, event.name);
+    let rest = |event: &Event<'_>| {
+        event.args.iter().skip(1).map(|arg| arg.get()).collect::<Vec<_>>().concat()
+    };
+    assert_eq!(rest(&stamped), rest(event));
+    let first = |event: &Event<'_>| {
+        serde_json::from_str::<Map<String, Value>>(event.args.first()?.get()).ok()
+    };
+    // What JavaScript can read and we cannot is passed on all the same.
+    let (Some(mut now), Some(mut before)) = (first(&stamped), first(event)) else { return };
+    assert_eq!(now.remove("from"), Some(Value::from(SID)));
+    assert!(now.remove("as").is_some_and(|value| value.is_string()));
+    before.retain(|name, _| name != "from" && name != "as");
+    assert_eq!(now, before);
+}
+
+/// A packet's data, and after the first line its attachments, a line each; then the same as values
+/// of the application's.
+pub fn binary(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let (text, rest) = data.split_at(end);
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let lines = rest.split(|byte| *byte == b'\n').skip(1).take(ATTACHMENTS_MAX);
+    let parts: Vec<_> = lines.map(Bytes::copy_from_slice).collect();
+    if !parts.is_empty() && packet::check_placeholders(text, parts.len()).is_ok() {
+        let whole = binary::inline(text, &parts).to_string();
+        let size = parts.iter().map(|part| 2 * part.len() + 32).sum::<usize>();
+        // A number can be longer when it is written out: 1e15.
+        assert!(whole.len() <= 8 * text.len() + size, "{} bytes of {}", whole.len(), data.len());
+    }
+    let Ok(Value::Array(values)) = serde_json::from_str(text) else { return };
+    let Ok((text, parts)) = binary::extract(&values) else { return };
+    assert!(parts.len() <= ATTACHMENTS_MAX);
+    if !parts.is_empty() {
+        assert_eq!(packet::check_placeholders(&text, parts.len()), Ok(()), "clients hang up");
+    }
+    assert_eq!(binary::inline(&text, &parts), Value::Array(values));
+}
+
+/// The application's answer to a hook: three digits of the status, then the body.
+pub fn reply(data: &[u8]) {
+    let Some((digits, body)) = data.split_first_chunk::<3>() else { return };
+    let status = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    let Some(status) = status else { return };
+    match (reply::read(status, body), status) {
+        (Ok(Outcome::Answered(reply)), 200..=299) => {
+            let texts = reply.join.len() + reply.leave.len() + reply.emit.len() + reply.ack.len();
+            assert!(texts <= body.len());
+            let _text = binary::extract(&reply.ack);
+        }
+        (Ok(Outcome::Denied(_)), 401 | 403) | (Ok(Outcome::Failed(_)), 200..=499) => {}
+        (Err(error), 0..=199 | 500..) => assert_eq!(error.0, status),
+        (other, status) => unreachable!("{status} came to {other:?}"),
+    }
+}
+
+/// A packet's attachments as they come: how many, how much of all may come, then the text and the
+/// parts, a line each.
+pub fn partial(data: &[u8]) {
+    let Some(([missing, max], rest)) = data.split_first_chunk::<2>() else { return };
+    let (missing, max) = (1 + usize::from(*missing) % ATTACHMENTS_MAX, usize::from(*max));
+    let mut lines = rest.split(|byte| *byte == b'\n');
+    let Ok(text) = std::str::from_utf8(lines.next().unwrap_or_default()) else { return };
+    let mut partial = Partial::begin(text, missing, Duration::ZERO);
+    let mut given: Vec<&[u8]> = Vec::new();
+    for part in lines {
+        given.push(part);
+        let size = text.len() + given.iter().map(|part| part.len()).sum::<usize>();
+        partial = match partial.fill(part, max) {
+            Filled::TooLarge => return assert!(size > max),
+            Filled::Wanting(partial) => {
+                assert!(size <= max && given.len() < missing);
+                partial
+            }
+            Filled::Whole(same, parts) => {
+                assert!(size <= max && given.len() == missing && same == text);
+                return assert_eq!(parts, given);
+            }
+        };
+    }
+}
+
+/// The path of a request: nobody may reach what is private by writing it in another way.
+pub fn private_paths(data: &[u8]) {
+    let Ok(path) = std::str::from_utf8(data) else { return };
+    let plain = paths::plain(path);
+    assert!(plain.starts_with('/') && plain.len() <= path.len() + 1);
+    let mut segments = plain.split('/').skip(1);
+    assert!(plain == "/" || segments.all(|segment| !["", ".", ".."].contains(&segment)));
+    assert!(!plain.contains('\\'));
+    let encoded: String = plain.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    for same in [format!("/{path}/"), format!("/./{path}//"), format!("/x/../{path}"), encoded] {
+        assert_eq!(paths::plain(&same), plain, "{same}");
+    }
+}

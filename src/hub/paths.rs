@@ -1,0 +1,43 @@
+//! Paths as the application means them, whatever clients write; pure.
+
+use crate::exchange::query::decode;
+
+/// A path as the application matches it: decoded, without empty segments and the last slash.
+pub fn plain(path: &str) -> String {
+    let decoded = decode(path);
+    let segments =
+        decoded.split(['/', '\\']).filter(|segment| !segment.is_empty() && *segment != ".");
+    let mut plain = Vec::new();
+    for segment in segments {
+        if segment == ".." {
+            plain.pop();
+        } else {
+            plain.push(segment);
+        }
+    }
+    format!("/{}", plain.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_paths_are_known_however_they_are_written() {
+        for path in [
+            "/api/chat",
+            "/api/chat/",
+            "//api//chat",
+            "/api/%63hat",
+            "/api/x/../chat",
+            "/api/./chat",
+            "/api%2fchat",
+            "/api\\chat",
+        ] {
+            assert_eq!(plain(path), "/api/chat", "{path}");
+        }
+        for path in ["/api/chat2", "/api/Chat", "/api", "/api/chat/x"] {
+            assert_ne!(plain(path), "/api/chat", "{path}");
+        }
+    }
+}
