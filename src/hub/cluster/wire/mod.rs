@@ -7,6 +7,8 @@
 mod classic;
 mod envelope;
 mod fields;
+#[cfg(test)]
+mod properties;
 mod raw;
 mod sharded;
 mod streams;
