@@ -3,6 +3,7 @@
 mod admin_ui;
 mod binary;
 mod clients;
+mod cluster;
 mod connecting;
 mod crowds;
 mod engine;

@@ -1,0 +1,3 @@
+//! Many nodes, Node's servers among them, as one.
+
+mod wire;
