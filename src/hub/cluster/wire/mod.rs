@@ -2,11 +2,24 @@
 //!
 //! Three adapters, three dialects; above, all of them are `Telegram`s. Nothing here knows Redis:
 //! channels and streams have names, messages are bytes.
-#![expect(dead_code, reason = "the link that speaks it comes next")]
+#![expect(dead_code, unused_imports, reason = "the link that speaks it comes next")]
+
+mod classic;
+mod envelope;
+mod fields;
+mod raw;
+mod sharded;
+mod streams;
+mod text;
 
 use bytes::Bytes;
 
-use super::super::packet::Malformed;
+use crate::hub::engine::ALPHABET;
+use crate::hub::packet::Malformed;
+
+use raw::Raw;
+
+pub use streams::Session;
 
 /// How this server speaks, and who it is.
 #[derive(Debug, Clone)]
@@ -14,7 +27,7 @@ pub struct Wire {
     pub dialect: Dialect,
     /// What every channel's name begins with.
     pub prefix: String,
-    /// This server among the others, see `fresh_uid`. Telegrams that are `from` it are its own.
+    /// This server among the others, see `fresh_name`. Telegrams that are `from` it are its own.
     pub uid: String,
 }
 
@@ -170,8 +183,8 @@ pub struct Remote {
     pub rooms: Vec<String>,
     /// A JSON object: headers, time, address, xdomain, secure, issued, url, query, auth.
     pub handshake: Box<str>,
-    /// JSON.
-    pub data: Payload,
+    /// JSON; binary data as the application writes it.
+    pub data: Box<str>,
 }
 
 /// What a server listens to.
@@ -223,63 +236,136 @@ pub enum Place<'a> {
     Response(&'a str),
 }
 
+impl Place<'_> {
+    pub fn namespace(&self) -> &str {
+        match self {
+            Self::Namespace(namespace)
+            | Self::Room(namespace, _)
+            | Self::Request(namespace)
+            | Self::Response(namespace) => namespace,
+        }
+    }
+}
+
 impl Wire {
     /// All that a server listens to for a namespace, each exactly once in the whole process: who
     /// asks counts the subscriptions, and waits for as many answers.
     pub fn subscriptions(&self, namespace: &str) -> Vec<Subscription> {
-        let _ = namespace;
-        Vec::new()
+        match &self.dialect {
+            Dialect::Classic => classic::subscriptions(self, namespace),
+            Dialect::Sharded(_) => sharded::subscriptions(self, namespace),
+            Dialect::Streams(streams) => streams::subscriptions(self, streams, namespace),
+        }
     }
 
     /// What is to be listened to as long as somebody here is in the room.
     pub fn room(&self, namespace: &str, room: &str) -> Option<Subscription> {
-        let _ = (namespace, room);
-        None
+        let Dialect::Sharded(channels) = &self.dialect else { return None };
+        sharded::room(self, *channels, namespace, room).map(Subscription::Shard)
     }
 
     pub fn census(&self, namespace: &str) -> Census {
-        Census::Numsub(namespace.to_owned())
+        match &self.dialect {
+            Dialect::Classic => classic::census(self, namespace),
+            Dialect::Sharded(_) => sharded::census(self, namespace),
+            Dialect::Streams(streams) => streams::census(self, streams, namespace),
+        }
     }
 
     /// Streams to read, all of them.
     pub fn streams(&self) -> Vec<String> {
-        Vec::new()
+        match &self.dialect {
+            Dialect::Streams(streams) => streams::names(streams),
+            _ => Vec::new(),
+        }
     }
 
     /// What a channel is for; `None` if it is none of ours.
+    ///
+    /// A namespace ends at the first `#`, so one with a `#` in its name gets nothing.
     pub fn place<'a>(&self, channel: &'a str) -> Option<Place<'a>> {
-        let _ = channel;
-        None
+        match &self.dialect {
+            Dialect::Classic => classic::place(self, channel),
+            Dialect::Sharded(_) => sharded::place(self, channel),
+            Dialect::Streams(_) => streams::place(self, channel),
+        }
     }
 
     /// `None` if this dialect has no word for it, or if it cannot be said (see `msgpack::write`).
     pub fn write(&self, namespace: &str, matter: &Matter<Payload>) -> Option<Parcel> {
-        let _ = (namespace, matter);
-        None
+        match &self.dialect {
+            Dialect::Classic => classic::write(self, namespace, matter),
+            Dialect::Sharded(channels) => sharded::write(self, *channels, namespace, matter),
+            Dialect::Streams(streams) => streams::write(self, streams, namespace, matter),
+        }
     }
 
     /// What came over a channel.
     pub fn read(&self, place: Place<'_>, payload: &Bytes) -> Result<Telegram, Malformed> {
-        let _ = (place, payload);
-        Err(Malformed)
+        match &self.dialect {
+            Dialect::Classic => classic::read(place, payload),
+            Dialect::Sharded(_) => sharded::read(place, payload),
+            Dialect::Streams(_) => streams::read(place, payload),
+        }
     }
 
     /// What came over a stream: an entry's fields and their values.
     pub fn read_entry(&self, fields: &[(Bytes, Bytes)]) -> Result<Telegram, Malformed> {
-        let _ = fields;
-        Err(Malformed)
+        match &self.dialect {
+            Dialect::Streams(_) => streams::read_entry(fields),
+            _ => Err(Malformed),
+        }
     }
 
-    /// As Node's adapter of this dialect makes one of random bytes; requests are called so too.
-    pub fn fresh_uid(&self, random: [u8; 8]) -> String {
-        let _ = random;
-        String::new()
+    /// The beginning of the names of most channels, and the name of one.
+    fn channel(&self, namespace: &str) -> String {
+        format!("{}#{namespace}#", self.prefix)
     }
 }
 
+/// A name for a server or a request, of random bytes, as long as Node's.
+pub fn fresh_name(dialect: &Dialect, random: [u8; 8]) -> String {
+    let hexadecimal = format!("{:016x}", u64::from_be_bytes(random));
+    match dialect {
+        Dialect::Classic => {
+            let signs =
+                random.iter().take(6).filter_map(|byte| ALPHABET.get(usize::from(byte % 64)));
+            signs.map(|sign| char::from(*sign)).collect()
+        }
+        _ => hexadecimal,
+    }
+}
+
+/// What stands between a `#` and the next one, which is what follows.
+fn between(rest: &str) -> Option<(&str, &str)> {
+    rest.strip_prefix('#')?.split_once('#')
+}
+
 impl Sealed {
-    /// Reads the packet; its parts share the memory of the message.
-    pub fn open(&self) -> Result<Payload, Malformed> {
-        Err(Malformed)
+    /// Reads the packet, whose parts share the memory of the message.
+    ///
+    /// `None` if it is for another namespace: channels of one may be mistaken for another's.
+    pub fn open(&self, namespace: &str) -> Result<Option<Payload>, Malformed> {
+        match self {
+            Self::Json(text) => {
+                let json = std::str::from_utf8(text).map_err(|_error| Malformed)?;
+                fields::event(Raw::Json(json), namespace, text)
+            }
+            Self::Packed(data) => fields::event(Raw::Packed(data), namespace, data),
+        }
+    }
+}
+
+impl Payload {
+    /// The first element of an array: of an acknowledgement's data, what Node passes on.
+    pub fn first_of(array: &str, parts: &[Bytes]) -> Option<Self> {
+        let mut first = None;
+        let kept = Raw::Json(array).elements(|value| {
+            if let (None, Raw::Json(text)) = (&first, value) {
+                first = Some(Self { data: text.into(), parts: parts.to_vec() });
+            }
+            Ok(())
+        });
+        kept.ok().and(first)
     }
 }
