@@ -101,6 +101,15 @@ fn check_alike(section: &Section<'_>, urls: &[RedisUrl]) {
     }
 }
 
+impl Redis {
+    /// All of it, its secrets too, to be compared.
+    pub fn identity(&self) -> String {
+        let secrets = self.urls.iter().map(|url| &url.written).chain(&self.password);
+        let secrets: Vec<_> = secrets.map(Secret::expose).collect();
+        format!("{self:?} {secrets:?}")
+    }
+}
+
 impl RedisUrl {
     /// `redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]`, `rediss://` for TLS.
     fn parse(secret: Secret) -> Result<Self, String> {

@@ -93,13 +93,7 @@ impl Link {
         drain.spawn_background(Rc::clone(self).keep_listening());
     }
 
-    /// Listens to exactly these from now on, and to the probe.
-    pub fn want(&self, mut wanted: HashSet<Subscription>) {
-        wanted.insert(self.probe.clone());
-        *self.wanted.borrow_mut() = wanted;
-        self.changed.notify_one();
-    }
-
+    /// Listens to it from now on.
     pub fn add(&self, subscription: Subscription) {
         self.wanted.borrow_mut().insert(subscription);
         self.changed.notify_one();
