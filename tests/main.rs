@@ -13,6 +13,10 @@ mod harness;
 mod admin;
 /// The example app in a real browser and with the stock Socket.IO client.
 mod app;
+/// Several nodes over one Redis: whatever happens on one reaches all.
+mod cluster;
+/// Several nodes, and a Redis that fails.
+mod cluster_trouble;
 /// The command line and what it says of a configuration.
 mod cli;
 /// proxy.yaml in, problems or the effective configuration out.

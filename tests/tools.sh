@@ -11,6 +11,8 @@ need openssl openssl
 if [ "${1:-}" != demo ]; then
     need chromium chromium
     need curl curl
+    need redis-server redis-server
+    need redis-sentinel redis-sentinel
     need systemd-analyze systemd
     # The shell has a kill of its own; the tests run the program.
     env kill -l >/dev/null 2>&1 || missing="$missing procps"

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
+use super::cluster::Payload;
 use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
@@ -133,7 +134,10 @@ impl Clients {
                     kept.change(Arc::clone(rules));
                     kept
                 }
-                None => Namespace::new(name, Arc::clone(rules), &self.presence),
+                None => {
+                    let uplink = self.outbox.uplink.as_ref();
+                    Namespace::new(name, Arc::clone(rules), &self.presence, uplink)
+                }
             };
             namespaces.insert(name.clone(), namespace);
         }
@@ -221,8 +225,25 @@ impl Clients {
         self.recovery.note(&namespace.log, stamp, target, &message, delivery);
     }
 
-    /// An event to everybody meant; `data` is an array that begins with its name.
+    /// An event to everybody meant, on all nodes; `data` is an array that begins with its name.
     pub(super) fn emit(
+        &self,
+        namespace: &Namespace,
+        target: Target,
+        data: &str,
+        parts: Vec<Bytes>,
+        delivery: Delivery,
+    ) {
+        if let Some(uplink) = &self.outbox.uplink {
+            let packet = Payload { data: data.into(), parts: parts.clone() };
+            let is_volatile = delivery == Delivery::Volatile;
+            uplink.emit(&namespace.name, target.audience(), packet, is_volatile);
+        }
+        self.emit_here(namespace, target, data, parts, delivery);
+    }
+
+    /// The same to those of this node.
+    pub(super) fn emit_here(
         &self,
         namespace: &Namespace,
         target: Target,

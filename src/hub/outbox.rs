@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::mem;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -14,6 +14,7 @@ use tokio::time::Duration;
 
 use crate::drain::Drain;
 
+use super::cluster::{Cluster, Uplink};
 use super::engine::{Delivery, Id, Message};
 use super::namespace::Target;
 use super::operation::{Answers, Operation, Task};
@@ -71,6 +72,8 @@ const WAITING_MAX: usize = 4096;
 pub struct Outbox {
     boxes: Vec<Pigeonhole>,
     readers: RefCell<Vec<Waker>>,
+    /// To other nodes, if there may be any.
+    pub uplink: Option<Rc<Uplink>>,
 }
 
 struct Pigeonhole {
@@ -92,7 +95,11 @@ impl Pigeonhole {
 
 impl Outbox {
     /// To all of `others`, with one task each.
-    pub fn start(others: Vec<(usize, mpsc::Sender<Letter>)>, drain: &Drain) -> Rc<Self> {
+    pub fn start(
+        others: Vec<(usize, mpsc::Sender<Letter>)>,
+        cluster: Option<&Arc<Cluster>>,
+        drain: &Drain,
+    ) -> Rc<Self> {
         let boxes = others.into_iter().map(|(worker, to)| Pigeonhole {
             worker,
             to,
@@ -100,7 +107,12 @@ impl Outbox {
             filled: Notify::new(),
             congested: Cell::new(false),
         });
-        let outbox = Rc::new(Self { boxes: boxes.collect(), readers: RefCell::default() });
+        let outbox = Rc::new_cyclic(|me: &Weak<Self>| {
+            let me = Weak::clone(me);
+            let relieved = move || me.upgrade().into_iter().for_each(|outbox| outbox.relieve());
+            let uplink = cluster.map(|cluster| Uplink::start(Arc::clone(cluster), drain, relieved));
+            Self { boxes: boxes.collect(), readers: RefCell::default(), uplink }
+        });
         for index in 0..outbox.boxes.len() {
             drain.spawn_background(Rc::clone(&outbox).carry(index));
         }
@@ -120,7 +132,8 @@ impl Outbox {
 
     /// True if nothing more may be added now; the waker is called when that changes.
     pub fn is_congested(&self, waker: &Waker) -> bool {
-        let congested = self.boxes.iter().any(|pigeonhole| pigeonhole.congested.get());
+        let congested = self.boxes.iter().any(|pigeonhole| pigeonhole.congested.get())
+            || self.uplink.as_ref().is_some_and(|uplink| uplink.is_congested());
         if congested {
             self.readers.borrow_mut().push(waker.clone());
         }
@@ -138,8 +151,13 @@ impl Outbox {
                 place.send(Letter::Notices(notices));
             }
             if pigeonhole.congested.replace(false) {
-                self.readers.take().into_iter().for_each(Waker::wake);
+                self.relieve();
             }
         }
+    }
+
+    /// Sessions are read again.
+    fn relieve(&self) {
+        self.readers.take().into_iter().for_each(Waker::wake);
     }
 }

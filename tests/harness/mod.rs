@@ -3,6 +3,7 @@
 pub mod client;
 pub mod node;
 pub mod origin;
+pub mod redis;
 pub mod socketio;
 
 use std::fs;
