@@ -132,7 +132,7 @@ fn clients_come_back_after_a_gap_if_that_is_wanted() {
     redis.kill();
     wait_for_metric(&one, UP, 0);
     redis.begin();
-    wait_for_metric(&one, "vestibule_hub_closes_total{reason=\"server_shutting_down\"}", 1);
+    wait_for_metric(&one, "vestibule_hub_closes_total{reason=\"shutting_down\"}", 1);
     assert!(!matches!(web.hear(), crate::harness::socketio::Heard::Text(_)));
 }
 
@@ -141,8 +141,7 @@ fn passwords_users_versions_and_tls() {
     let redis = Redis::with(&[
         "--requirepass",
         "word",
-        "--user",
-        "hub on >s3cret ~* &* +@all",
+        "--user", "hub", "on", ">s3cret", "~*", "&*", "+@all",
     ]);
     for more in [
         ", password: word",

@@ -14,7 +14,8 @@ use crate::hub::engine::random;
 use crate::hub::outbox::{Letter, Notice};
 
 use super::asking::{Absent, Ask, Asking, others};
-use super::link::{Heard, Link};
+use super::link::{HEARD, Heard, Link};
+use super::reading::{Entry, Reading};
 use super::speaker::{Kind, Speaker};
 use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, fresh_name};
 use super::{Cluster, Ends, Report, bytes_of};
@@ -59,6 +60,7 @@ impl Central {
             resume: words.resume,
         });
         link.start(drain);
+        central.read_streams();
         drain.spawn_background(Rc::clone(&central).carry(reports));
         drain.spawn_background(Rc::clone(&central).hear(heard));
         drain.spawn_background(Rc::clone(&central).take_asks(asks));
@@ -115,6 +117,36 @@ impl Central {
                 && let Ok(next) = heard.try_recv()
             {
                 self.take(&next, &mut notices);
+            }
+            self.tell(notices).await;
+        }
+    }
+
+    /// Has the streams read, if this wire has any.
+    fn read_streams(self: &Rc<Self>) {
+        let streams = self.cluster.wire.streams();
+        if streams.is_empty() {
+            return;
+        }
+        let (to, entries) = mpsc::channel(HEARD);
+        self.link.wait_for(streams.len());
+        for stream in streams {
+            let (link, servers) = (Rc::clone(&self.link), Rc::clone(&self.link.servers));
+            let ready = Rc::new(move || link.is_waited_for_no_more());
+            let reading = Reading::new(servers, stream, self.link.timeout, to.clone(), ready);
+            self.drain.spawn_background(reading.work());
+        }
+        self.drain.spawn_background(Rc::clone(self).hear_entries(entries));
+    }
+
+    async fn hear_entries(self: Rc<Self>, mut entries: mpsc::Receiver<Entry>) {
+        while let Some(first) = entries.recv().await {
+            let mut notices = Vec::new();
+            self.take_entry(&first, &mut notices);
+            while notices.len() < LETTER
+                && let Ok(next) = entries.try_recv()
+            {
+                self.take_entry(&next, &mut notices);
             }
             self.tell(notices).await;
         }

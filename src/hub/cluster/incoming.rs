@@ -19,6 +19,7 @@ use crate::observe::metrics;
 use super::central::Central;
 use super::link::Heard;
 use super::origin;
+use super::reading::Entry;
 use super::wire::{Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram};
 
 /// What becomes of a message; the word is the metric's label.
@@ -32,6 +33,17 @@ enum Fate {
     Malformed,
 }
 
+impl Fate {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Own => "own",
+            Self::ForNobody => "for_nobody",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
 /// A worker that takes longer is stuck; whoever asked gets what the others said.
 const WORKERS_ANSWER: Duration = Duration::from_secs(2);
 
@@ -39,13 +51,7 @@ impl Central {
     /// Takes a message; what workers must hear of it is added to `notices`.
     pub(super) fn take(self: &Rc<Self>, heard: &Heard, notices: &mut Vec<Notice>) {
         let fate = self.take_one(heard, notices);
-        let word = match fate {
-            Fate::Taken => "taken",
-            Fate::Own => "own",
-            Fate::ForNobody => "for_nobody",
-            Fate::Malformed => "malformed",
-        };
-        metrics::count(&metrics::REDIS_HEARD, word);
+        metrics::count(&metrics::REDIS_HEARD, fate.word());
     }
 
     fn take_one(self: &Rc<Self>, heard: &Heard, notices: &mut Vec<Notice>) -> Fate {
@@ -68,6 +74,18 @@ impl Central {
             Ok(telegram) => self.take_telegram(telegram, None, notices),
             Err(_malformed) => Fate::Malformed,
         }
+    }
+
+    /// The same for what stands in a stream.
+    pub(super) fn take_entry(self: &Rc<Self>, entry: &Entry, notices: &mut Vec<Notice>) {
+        let fate = match self.cluster.wire.read_entry(&entry.fields) {
+            Ok(telegram) => {
+                let offset = std::str::from_utf8(&entry.id).ok();
+                self.take_telegram(telegram, offset, notices)
+            }
+            Err(_malformed) => Fate::Malformed,
+        };
+        metrics::count(&metrics::REDIS_HEARD, fate.word());
     }
 
     /// False if certainly none of the rooms has a member, or, without rooms, the namespace.

@@ -34,7 +34,9 @@ pub const HEARD: usize = 1024;
 pub struct Link {
     pub speaker: Rc<Speaker>,
     pub servers: Rc<Servers>,
-    timeout: Duration,
+    pub timeout: Duration,
+    /// Streams of which it is not known yet where reading begins.
+    unread: Cell<usize>,
     wanted: RefCell<HashSet<Subscription>>,
     changed: Notify,
     probe: Subscription,
@@ -72,6 +74,7 @@ impl Link {
             speaker,
             servers: Rc::new(servers),
             timeout: limit,
+            unread: Cell::new(0),
             wanted: RefCell::new(HashSet::from([probe.clone()])),
             changed: Notify::new(),
             probe,
@@ -91,6 +94,16 @@ impl Link {
     pub fn start(self: &Rc<Self>, drain: &Drain) {
         drain.spawn_background(Rc::clone(self).keep_speaking());
         drain.spawn_background(Rc::clone(self).keep_listening());
+    }
+
+    /// It is not up before so many streams are read.
+    pub fn wait_for(&self, streams: usize) {
+        self.unread.set(streams);
+    }
+
+    pub fn is_waited_for_no_more(&self) {
+        self.unread.set(self.unread.get().saturating_sub(1));
+        self.mark(self.hears.get(), None);
     }
 
     /// Listens to it from now on.
@@ -235,7 +248,7 @@ impl Link {
     /// Notes how it is now; says so if that has changed.
     fn mark(&self, hears: bool, why: Option<&LineError>) {
         self.hears.set(hears);
-        let is_up = hears && self.speaker.epoch().is_some();
+        let is_up = hears && self.unread.get() == 0 && self.speaker.epoch().is_some();
         let before = self.up.swap(is_up, Ordering::Relaxed);
         self.gauge.add(i64::from(is_up) - i64::from(before));
         if is_up && !before {
