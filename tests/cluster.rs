@@ -66,8 +66,7 @@ fn settle(from: &Edge, lines: &mut [&mut Web]) {
 #[test]
 fn clients_of_all_nodes_hear_each_other() {
     on_each(|one, two| {
-        let (mut alice, mut bob, mut carol) =
-            (Web::open(one), web_on(two, '0'), web_on(two, '1'));
+        let (mut alice, mut bob, mut carol) = (Web::open(one), web_on(two, '0'), web_on(two, '1'));
         for line in [&mut alice, &mut bob, &mut carol] {
             line.enter("/");
         }
@@ -86,7 +85,9 @@ fn clients_of_all_nodes_hear_each_other() {
             assert_eq!(line.hear(), Heard::Text("42[\"all\",1]".to_owned()));
         }
         // Binary, and to rooms that only one of the nodes knows.
-        carol.say("452-[\"tell\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]");
+        carol.say(
+            "452-[\"tell\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]",
+        );
         carol.say_bytes(&[1]);
         carol.say_bytes(&[2, 3]);
         for line in [&mut alice as &mut dyn Line, &mut bob, &mut dave] {
@@ -132,8 +133,7 @@ fn rooms_are_of_all_nodes() {
 #[test]
 fn the_operator_reaches_all_nodes() {
     on_each(|one, two| {
-        let (mut alice, mut bob, mut carol) =
-            (Web::open(one), web_on(two, '0'), web_on(two, '1'));
+        let (mut alice, mut bob, mut carol) = (Web::open(one), web_on(two, '0'), web_on(two, '1'));
         let mut ids = Vec::new();
         for line in [&mut alice, &mut bob, &mut carol] {
             ids.push(line.enter("/chat"));
@@ -192,7 +192,8 @@ fn what_concerns_nobody_is_not_read() {
     bob.enter("/");
     alice.say("42/chat,1[\"join\",\"r\"]");
     alice.expect("43/chat,1[{\"ok\":true}]");
-    let fate = |fate: &str| metric(&two, &format!("vestibule_hub_redis_heard_total{{fate=\"{fate}\"}}"));
+    let fate =
+        |fate: &str| metric(&two, &format!("vestibule_hub_redis_heard_total{{fate=\"{fate}\"}}"));
     let taken = fate("taken");
     for _ in 0..10 {
         alice.say("42/chat,1[\"message\",{\"room\":\"r\"}]");
