@@ -8,6 +8,7 @@ mod central;
 mod incoming;
 mod interest;
 mod line;
+mod questions;
 mod link;
 mod reading;
 mod resp;
