@@ -2,15 +2,19 @@
 //!
 //! Three adapters, three dialects; above, all of them are `Telegram`s. Nothing here knows Redis:
 //! channels and streams have names, messages are bytes.
-#![expect(dead_code, unused_imports, reason = "the link that speaks it comes next")]
+#![expect(dead_code, reason = "the link that speaks it comes next")]
 
 mod classic;
 mod envelope;
 mod fields;
+#[cfg(test)]
+mod properties;
 mod raw;
 mod sharded;
 mod streams;
 mod text;
+#[cfg(test)]
+mod vectors;
 
 use bytes::Bytes;
 
@@ -19,6 +23,7 @@ use crate::hub::packet::Malformed;
 
 use raw::Raw;
 
+#[cfg_attr(not(test), expect(unused_imports, reason = "recovery comes next"))]
 pub use streams::Session;
 
 /// How this server speaks, and who it is.
