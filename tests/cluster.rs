@@ -66,8 +66,7 @@ fn settle(from: &Edge, lines: &mut [&mut Web]) {
 #[test]
 fn clients_of_all_nodes_hear_each_other() {
     on_each(|one, two| {
-        let (mut alice, mut bob, mut carol) =
-            (Web::open(one), web_on(two, '0'), web_on(two, '1'));
+        let (mut alice, mut bob, mut carol) = (Web::open(one), web_on(two, '0'), web_on(two, '1'));
         for line in [&mut alice, &mut bob, &mut carol] {
             line.enter("/");
         }
@@ -86,7 +85,9 @@ fn clients_of_all_nodes_hear_each_other() {
             assert_eq!(line.hear(), Heard::Text("42[\"all\",1]".to_owned()));
         }
         // Binary, and to rooms that only one of the nodes knows.
-        carol.say("452-[\"tell\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]");
+        carol.say(
+            "452-[\"tell\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]",
+        );
         carol.say_bytes(&[1]);
         carol.say_bytes(&[2, 3]);
         for line in [&mut alice as &mut dyn Line, &mut bob, &mut dave] {
@@ -132,8 +133,7 @@ fn rooms_are_of_all_nodes() {
 #[test]
 fn the_operator_reaches_all_nodes() {
     on_each(|one, two| {
-        let (mut alice, mut bob, mut carol) =
-            (Web::open(one), web_on(two, '0'), web_on(two, '1'));
+        let (mut alice, mut bob, mut carol) = (Web::open(one), web_on(two, '0'), web_on(two, '1'));
         let mut ids = Vec::new();
         for line in [&mut alice, &mut bob, &mut carol] {
             ids.push(line.enter("/chat"));
@@ -192,7 +192,8 @@ fn what_concerns_nobody_is_not_read() {
     bob.enter("/");
     alice.say("42/chat,1[\"join\",\"r\"]");
     alice.expect("43/chat,1[{\"ok\":true}]");
-    let fate = |fate: &str| metric(&two, &format!("vestibule_hub_redis_heard_total{{fate=\"{fate}\"}}"));
+    let fate =
+        |fate: &str| metric(&two, &format!("vestibule_hub_redis_heard_total{{fate=\"{fate}\"}}"));
     let taken = fate("taken");
     for _ in 0..10 {
         alice.say("42/chat,1[\"message\",{\"room\":\"r\"}]");
@@ -220,4 +221,63 @@ fn nobody_hears_anything_twice() {
         alice.expect("42[\"all\",\"end\"]");
         bob.expect("42[\"all\",\"end\"]");
     });
+}
+
+/// What another node says on the channel of `/chat`.
+fn say(redis: &Redis, kind: u8, data: &Value) {
+    let words = json!({"type": kind, "data": data, "uid": "peer", "nsp": "/chat"}).to_string();
+    assert_ne!(redis.ask(&["SPUBLISH", "socket.io#/chat#", &words]), "0", "somebody listens");
+}
+
+#[test]
+fn what_other_nodes_ask_is_answered() {
+    let redis = Redis::start();
+    let edge = node(&redis, "sharded");
+    let mut peer = redis.listen("socket.io#/chat#peer#");
+    let everyone = json!({"rooms": [], "except": [], "flags": {"timeout": 5000}});
+    let question = |request: &str, rooms: &[&str]| {
+        json!({
+            "packet": {"type": 2, "data": ["q", 1]},
+            "opts": {"rooms": rooms, "except": [], "flags": {"timeout": 5000}},
+            "requestId": request,
+        })
+    };
+    // Also while nobody is here.
+    say(&redis, 7, &json!({"opts": everyone, "requestId": "a"}));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "a", "sockets": []}));
+    say(&redis, 3, &question("b", &[]));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "b", "clientCount": 0}));
+    say(&redis, 9, &json!({"packet": ["hello"], "requestId": "c"}));
+    assert_eq!(peer.hear()["data"]["requestId"], "c");
+
+    let (mut alice, mut bob) = (web_on(&edge, '0'), web_on(&edge, '1'));
+    let ids = [alice.enter("/chat"), bob.enter("/chat")];
+    bob.say("42/chat,1[\"join\",\"r\"]");
+    bob.expect("43/chat,1[{\"ok\":true}]");
+    say(&redis, 7, &json!({"opts": {"rooms": ["room:r"], "except": []}, "requestId": "d"}));
+    let heard = peer.hear();
+    let socket = &heard["data"]["sockets"][0];
+    assert_eq!((&heard["type"], &heard["data"]["requestId"]), (&json!(8), &json!("d")));
+    assert_eq!((&socket["id"], &socket["data"]), (&json!(ids[1]), &json!({})), "{heard}");
+    assert_eq!(socket["rooms"], json!([ids[1], "room:r"]));
+    assert_eq!(socket["handshake"]["address"], "127.0.0.1");
+
+    // Each client's acknowledgement is passed on, once.
+    say(&redis, 3, &question("e", &[]));
+    let count = peer.hear();
+    assert_eq!((&count["type"], &count["data"]["clientCount"]), (&json!(11), &json!(2)));
+    for (line, answer) in [(&mut alice, "\"a\""), (&mut bob, "{\"b\":1}")] {
+        let asked = line.text();
+        let ack = asked.strip_prefix("42/chat,").and_then(|rest| rest.strip_suffix("[\"q\",1]"));
+        let ack = ack.unwrap_or_else(|| panic!("{asked}"));
+        for _ in 0..2 {
+            line.say(&format!("43/chat,{ack}[{answer},2]"));
+        }
+        let heard = peer.hear();
+        let wanted: Value = serde_json::from_str(answer).expect("JSON");
+        assert_eq!((&heard["type"], &heard["data"]["packet"]), (&json!(12), &wanted));
+    }
+    // Nothing came twice, or this would not be the next.
+    say(&redis, 3, &question("f", &["room:nobody"]));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "f", "clientCount": 0}));
 }

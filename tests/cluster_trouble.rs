@@ -42,7 +42,10 @@ fn a_redis_that_comes_late_is_joined() {
         redis.begin();
         for edge in [&one, &two] {
             wait_for_metric(edge, UP, 1);
-            assert_eq!(edge.admin("GET", "/health/ready").json(), json!({"ready": true, "reasons": []}));
+            assert_eq!(
+                edge.admin("GET", "/health/ready").json(),
+                json!({"ready": true, "reasons": []})
+            );
             assert_eq!(metric(edge, GAPS), 0, "nothing was missed that there was before");
         }
         meet(&one, &two);
@@ -115,7 +118,8 @@ fn what_waits_is_bounded_and_what_is_dropped_is_counted() {
         if heard == "42[\"end\"]" {
             break;
         }
-        let number = heard.strip_prefix("42[\"e\",").and_then(|rest| rest.split(',').next()?.parse().ok());
+        let number =
+            heard.strip_prefix("42[\"e\",").and_then(|rest| rest.split(',').next()?.parse().ok());
         let number: i64 = number.unwrap_or_else(|| panic!("{heard}"));
         assert!(number > before, "in order, and the oldest were dropped: {number}, {before}");
         before = number;
@@ -141,7 +145,13 @@ fn passwords_users_versions_and_tls() {
     let redis = Redis::with(&[
         "--requirepass",
         "word",
-        "--user", "hub", "on", ">s3cret", "~*", "&*", "+@all",
+        "--user",
+        "hub",
+        "on",
+        ">s3cret",
+        "~*",
+        "&*",
+        "+@all",
     ]);
     for more in [
         ", password: word",
@@ -163,7 +173,8 @@ fn passwords_users_versions_and_tls() {
     let port = crate::harness::node::free_port().to_string();
     let (certificate, key) = (path("certs/redis.pem"), path("certs/redis.key"));
     let arguments = ["--tls-port", &port, "--tls-cert-file", &certificate, "--tls-key-file", &key];
-    let arguments = [&arguments[..], &["--tls-ca-cert-file", ca.to_str().expect("a path")]].concat();
+    let arguments =
+        [&arguments[..], &["--tls-ca-cert-file", ca.to_str().expect("a path")]].concat();
     let arguments = [&arguments[..], &["--tls-auth-clients", "no"]].concat();
     let _secure = Redis::with(&arguments);
     let settings = |ca: &str| {

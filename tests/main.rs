@@ -13,12 +13,12 @@ mod harness;
 mod admin;
 /// The example app in a real browser and with the stock Socket.IO client.
 mod app;
+/// The command line and what it says of a configuration.
+mod cli;
 /// Several nodes over one Redis: whatever happens on one reaches all.
 mod cluster;
 /// Several nodes, and a Redis that fails.
 mod cluster_trouble;
-/// The command line and what it says of a configuration.
-mod cli;
 /// proxy.yaml in, problems or the effective configuration out.
 mod config;
 /// SIGTERM: requests finish, transports close, nothing hangs.

@@ -35,7 +35,8 @@ fn handshake(socket: &Socket) -> Value {
         (Map::new(), Map::new(), false, "/socket.io/".to_owned());
     if let Some(known) = &session.handshake {
         for (name, value) in &known.headers {
-            headers.insert(name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into());
+            headers
+                .insert(name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into());
         }
         for pair in known.query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -116,7 +116,6 @@ impl Hub {
         is_down.then_some("hub.redis: no link; clients are served by this node alone")
     }
 
-
     /// While it is so, nobody new comes in.
     pub fn set_strained(&self, strained: bool) {
         self.admission.set_strained(strained);

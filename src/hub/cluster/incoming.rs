@@ -259,7 +259,10 @@ impl Central {
 }
 
 /// Adds up what all workers answer.
-async fn gather(mut answered: mpsc::Receiver<crate::hub::operation::Done>, mut all: Outcome) -> Outcome {
+async fn gather(
+    mut answered: mpsc::Receiver<crate::hub::operation::Done>,
+    mut all: Outcome,
+) -> Outcome {
     let gathering = async {
         while let Some(done) = answered.recv().await {
             all.add(done.into_outcome());

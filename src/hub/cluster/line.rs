@@ -138,11 +138,8 @@ fn is_older(words: &str) -> bool {
 impl Line {
     fn new(stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Self {
         let (reader, writer) = split(stream);
-        let reader = Reader {
-            half: Box::new(reader),
-            buffer: BytesMut::new(),
-            decoder: Decoder::default(),
-        };
+        let reader =
+            Reader { half: Box::new(reader), buffer: BytesMut::new(), decoder: Decoder::default() };
         Self { reader, writer: Writer(Box::new(writer)) }
     }
 

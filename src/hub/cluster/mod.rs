@@ -8,8 +8,8 @@ mod central;
 mod incoming;
 mod interest;
 mod line;
-mod questions;
 mod link;
+mod questions;
 mod reading;
 mod resp;
 mod servers;
@@ -69,10 +69,7 @@ enum Report {
         is_kept: bool,
     },
     /// Somebody of this worker is in the room now, or nobody any more.
-    Room {
-        subscription: Subscription,
-        is_here: bool,
-    },
+    Room { subscription: Subscription, is_here: bool },
 }
 
 /// Lists of reports that wait for the main thread, which only queues them.
@@ -108,7 +105,12 @@ impl Cluster {
     }
 
     /// What is said to the others, as a command to Redis.
-    fn report(&self, namespace: &str, matter: &Matter<Payload>, is_volatile: bool) -> Option<Report> {
+    fn report(
+        &self,
+        namespace: &str,
+        matter: &Matter<Payload>,
+        is_volatile: bool,
+    ) -> Option<Report> {
         let parcel = self.wire.write(namespace, matter)?;
         let is_kept = matches!(parcel, Parcel::Append { .. });
         Some(Report::Say { bytes: bytes_of(&parcel), is_volatile, is_kept })
@@ -148,9 +150,7 @@ fn dialect(words: &config::Wire) -> Dialect {
 
 fn bytes_of(parcel: &Parcel) -> Vec<u8> {
     match parcel {
-        Parcel::Publish { channel, payload } => {
-            command(&[b"PUBLISH", channel.as_bytes(), payload])
-        }
+        Parcel::Publish { channel, payload } => command(&[b"PUBLISH", channel.as_bytes(), payload]),
         Parcel::ShardPublish { channel, payload } => {
             command(&[b"SPUBLISH", channel.as_bytes(), payload])
         }
@@ -188,4 +188,3 @@ pub fn origin(workers: usize) -> Option<u8> {
     // One more than there are workers: the numbers of this one are the main thread's.
     u8::try_from(workers).ok().filter(|origin| *origin < 64)
 }
-

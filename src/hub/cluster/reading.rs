@@ -110,8 +110,7 @@ impl Reading {
     /// The id of the newest entry: `$` would be a later one at each question, and lose what is
     /// written in between.
     async fn newest(&self, line: &mut Line) -> Result<Bytes, LineError> {
-        let words: [&[u8]; 6] =
-            [b"XREVRANGE", self.stream.as_bytes(), b"+", b"-", b"COUNT", b"1"];
+        let words: [&[u8]; 6] = [b"XREVRANGE", self.stream.as_bytes(), b"+", b"-", b"COUNT", b"1"];
         let late = LineError::Late(self.timeout);
         let answer = timeout(self.timeout, line.ask(&words)).await.unwrap_or(Err(late))?;
         let newest = answer.items().first().and_then(entry);

@@ -19,8 +19,7 @@ pub struct Servers {
 impl Servers {
     pub fn new(words: &Redis) -> Result<Self, TrustError> {
         let is_tls = words.urls.iter().any(|url| url.tls);
-        let trust =
-            is_tls.then(|| Trust::read(words.ca.as_deref()).map(Arc::new)).transpose()?;
+        let trust = is_tls.then(|| Trust::read(words.ca.as_deref()).map(Arc::new)).transpose()?;
         let dialer = Dialer::new(words, trust);
         Ok(Self { words: words.clone(), dialer, turn: Cell::new(0) })
     }

@@ -127,7 +127,11 @@ impl Speaker {
             let batch = self.take_batch();
             if batch.is_empty() {
                 let full = self.flights.borrow().len() >= FLIGHTS_MAX;
-                if full { self.landed.notified().await } else { self.filled.notified().await }
+                if full {
+                    self.landed.notified().await
+                } else {
+                    self.filled.notified().await
+                }
                 continue;
             }
             if let Err(error) = writer.send(&batch).await {
