@@ -222,3 +222,62 @@ fn nobody_hears_anything_twice() {
         bob.expect("42[\"all\",\"end\"]");
     });
 }
+
+/// What another node says on the channel of `/chat`.
+fn say(redis: &Redis, kind: u8, data: &Value) {
+    let words = json!({"type": kind, "data": data, "uid": "peer", "nsp": "/chat"}).to_string();
+    assert_ne!(redis.ask(&["SPUBLISH", "socket.io#/chat#", &words]), "0", "somebody listens");
+}
+
+#[test]
+fn what_other_nodes_ask_is_answered() {
+    let redis = Redis::start();
+    let edge = node(&redis, "sharded");
+    let mut peer = redis.listen("socket.io#/chat#peer#");
+    let everyone = json!({"rooms": [], "except": [], "flags": {"timeout": 5000}});
+    let question = |request: &str, rooms: &[&str]| {
+        json!({
+            "packet": {"type": 2, "data": ["q", 1]},
+            "opts": {"rooms": rooms, "except": [], "flags": {"timeout": 5000}},
+            "requestId": request,
+        })
+    };
+    // Also while nobody is here.
+    say(&redis, 7, &json!({"opts": everyone, "requestId": "a"}));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "a", "sockets": []}));
+    say(&redis, 3, &question("b", &[]));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "b", "clientCount": 0}));
+    say(&redis, 9, &json!({"packet": ["hello"], "requestId": "c"}));
+    assert_eq!(peer.hear()["data"]["requestId"], "c");
+
+    let (mut alice, mut bob) = (web_on(&edge, '0'), web_on(&edge, '1'));
+    let ids = [alice.enter("/chat"), bob.enter("/chat")];
+    bob.say("42/chat,1[\"join\",\"r\"]");
+    bob.expect("43/chat,1[{\"ok\":true}]");
+    say(&redis, 7, &json!({"opts": {"rooms": ["room:r"], "except": []}, "requestId": "d"}));
+    let heard = peer.hear();
+    let socket = &heard["data"]["sockets"][0];
+    assert_eq!((&heard["type"], &heard["data"]["requestId"]), (&json!(8), &json!("d")));
+    assert_eq!((&socket["id"], &socket["data"]), (&json!(ids[1]), &json!({})), "{heard}");
+    assert_eq!(socket["rooms"], json!([ids[1], "room:r"]));
+    assert_eq!(socket["handshake"]["address"], "127.0.0.1");
+
+    // Each client's acknowledgement is passed on, once.
+    say(&redis, 3, &question("e", &[]));
+    let count = peer.hear();
+    assert_eq!((&count["type"], &count["data"]["clientCount"]), (&json!(11), &json!(2)));
+    for (line, answer) in [(&mut alice, "\"a\""), (&mut bob, "{\"b\":1}")] {
+        let asked = line.text();
+        let ack = asked.strip_prefix("42/chat,").and_then(|rest| rest.strip_suffix("[\"q\",1]"));
+        let ack = ack.unwrap_or_else(|| panic!("{asked}"));
+        for _ in 0..2 {
+            line.say(&format!("43/chat,{ack}[{answer},2]"));
+        }
+        let heard = peer.hear();
+        let wanted: Value = serde_json::from_str(answer).expect("JSON");
+        assert_eq!((&heard["type"], &heard["data"]["packet"]), (&json!(12), &wanted));
+    }
+    // Nothing came twice, or this would not be the next.
+    say(&redis, 3, &question("f", &["room:nobody"]));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "f", "clientCount": 0}));
+}

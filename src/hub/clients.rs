@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
+use super::asked::Asked;
 use super::cluster::Payload;
 use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
@@ -43,6 +44,8 @@ pub struct Clients {
     pub(super) recovery: Rc<Recovery>,
     pub(super) porter: Arc<Porter>,
     pub(super) drain: Drain,
+    /// By other nodes.
+    pub(super) asked: Asked,
     /// Itself, for tasks that outlive a call.
     pub(super) me: Weak<Self>,
     events_in: Arc<Series>,
@@ -104,6 +107,7 @@ impl Clients {
             recovery,
             porter,
             drain: drain.clone(),
+            asked: Asked::default(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
             started: Instant::now(),
@@ -176,6 +180,7 @@ impl Clients {
                 }
             }
             Notice::Operation(task) => self.follow(&task),
+            Notice::Question(question) => self.question(*question),
             Notice::Command(operation) => self.command(operation),
             Notice::Moved(moved) => self.presence.hear(&moved),
             Notice::Inquiry(inquiry) => self.answer(&inquiry),
@@ -368,8 +373,11 @@ impl Clients {
                 }
                 self.take_event(&socket, head, parts)
             }
-            // Nobody here asks clients for acknowledgements.
-            Kind::Ack => packet::check_data(head),
+            Kind::Ack => {
+                packet::check_data(head)?;
+                self.take_ack(&socket, head, &parts);
+                Ok(())
+            }
             Kind::Disconnect => {
                 packet::check_data(head)?;
                 client.remove(&socket);

@@ -1,6 +1,7 @@
 //! The Socket.IO hub; the only face of it to the rest of the edge.
 
 mod admin_ui;
+mod asked;
 mod binary;
 mod clients;
 mod cluster;

@@ -14,6 +14,7 @@ use tokio::time::Duration;
 
 use crate::drain::Drain;
 
+use super::asked::Question;
 use super::cluster::{Cluster, Uplink};
 use super::engine::{Delivery, Id, Message};
 use super::namespace::Target;
@@ -34,6 +35,8 @@ pub enum Notice {
     },
     /// To all but the worker that leads.
     Operation(Task),
+    /// Of another node, which waits for clients' acknowledgements.
+    Question(Box<Question>),
     /// To the one that leads: what a page of the Admin UI asks.
     Command(Arc<Operation>),
     /// To the worker that keeps the room.

@@ -1,11 +1,12 @@
 //! A Redis of the test's own: started on a port of its own, stopped by its process id.
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use super::node::free_port;
-use super::{Folder, eventually};
+use super::{Folder, PATIENCE, eventually};
 
 /// The running server. Killed when dropped; its log is shown when the test fails.
 pub struct Redis {
@@ -80,6 +81,50 @@ impl Redis {
             .output()
             .expect("redis-cli runs");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+/// A connection that is subscribed to one channel.
+pub struct Ear(BufReader<TcpStream>);
+
+impl Redis {
+    /// Listens to a channel of shard pub/sub.
+    pub fn listen(&self, channel: &str) -> Ear {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let words = format!("*2\r\n$10\r\nSSUBSCRIBE\r\n${}\r\n{channel}\r\n", channel.len());
+        stream.write_all(words.as_bytes()).expect("sent");
+        let mut ear = Ear(BufReader::new(stream));
+        assert_eq!(ear.value().first().map(String::as_str), Some("ssubscribe"));
+        ear
+    }
+}
+
+impl Ear {
+    /// The next message, which is JSON.
+    pub fn hear(&mut self) -> serde_json::Value {
+        let message = self.value();
+        serde_json::from_str(&message[2]).unwrap_or_else(|_| panic!("{message:?}"))
+    }
+
+    /// A list of texts and numbers.
+    fn value(&mut self) -> Vec<String> {
+        let count: usize = self.line()[1..].parse().expect("a list");
+        (0..count)
+            .map(|_| {
+                let line = self.line();
+                let Some(length) = line.strip_prefix('$') else { return line };
+                let mut text = vec![0; length.parse::<usize>().expect("a length") + 2];
+                self.0.read_exact(&mut text).expect("a text");
+                String::from_utf8_lossy(&text[..text.len() - 2]).into_owned()
+            })
+            .collect()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a line in time");
+        line.trim_end().to_owned()
     }
 }
 

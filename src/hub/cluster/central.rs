@@ -28,6 +28,8 @@ pub struct Central {
     pub(super) answer_within: Duration,
     /// The last number of a message that came from other nodes.
     pub(super) numbers: Cell<u64>,
+    /// The last acknowledgement that clients were asked for.
+    pub(super) acks: Cell<u64>,
     link: Rc<Link>,
     /// Of the namespaces that there are.
     namespaces: RefCell<HashSet<Subscription>>,
@@ -54,6 +56,7 @@ impl Central {
             asking: Asking::default(),
             answer_within: words.answer,
             numbers: Cell::new(0),
+            acks: Cell::new(0),
             link: Rc::clone(&link),
             namespaces: RefCell::default(),
             rooms: RefCell::default(),

@@ -19,6 +19,7 @@ use crate::observe::metrics;
 use super::central::Central;
 use super::link::Heard;
 use super::origin;
+use super::questions::Asked;
 use super::reading::Entry;
 use super::wire::{Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram};
 
@@ -182,8 +183,9 @@ impl Central {
             return Fate::Malformed;
         }
         if let Some(request) = request {
-            // Nobody is asked yet; whoever waits is told so.
-            self.answer(namespace, to, request, Answer::Clients(0));
+            let asked = Asked { namespace, to, request, audience, within: flags.timeout };
+            notices.push(self.question(asked, &packet));
+            return Fate::Taken;
         }
         let delivery = if flags.volatile { Delivery::Volatile } else { Delivery::Kept };
         let (data, stamp) = self.stamp(packet.data.into());
@@ -271,7 +273,7 @@ async fn gather(
     all
 }
 
-fn target(audience: Audience) -> Target {
+pub(super) fn target(audience: Audience) -> Target {
     let Audience { rooms, except } = audience;
     Target { rooms: (!rooms.is_empty()).then_some(rooms), except, but: None }
 }

@@ -9,6 +9,7 @@ mod incoming;
 mod interest;
 mod line;
 mod link;
+mod questions;
 mod reading;
 mod resp;
 mod servers;
