@@ -67,55 +67,54 @@ fn dates_arrive_as_their_texts() {
 
 #[test]
 fn events_reach_rooms_sockets_and_no_others() {
-    on_each(|cluster| {
-        // On one server of each kind: 1 and 2 are in `a`, 2 and 3 in `b`.
-        cluster.members[1].join("a");
-        cluster.members[2].join("a");
-        cluster.members[2].join("b");
-        cluster.members[3].join("b");
-        // With `sharded`, a server listens to a room when Redis has heard of it.
-        for room in ["a", "b"] {
-            wait_for_room(cluster, room, 2);
-        }
-        for origin in cluster.origins() {
-            let x = [event(r#"["x"]"#)];
-            let ids: Vec<_> = cluster.members.iter().map(|member| member.id.clone()).collect();
-            let (first, last) = (&ids[0], &ids[3]);
-            for (to, except, who) in [
-                (json!(["room:a"]), json!([]), &[1, 2][..]),
-                (json!(["room:a", "room:b"]), json!([]), &[1, 2, 3]),
-                (json!(["room:a", "room:b"]), json!(["room:a"]), &[3]),
-                (json!(["room:nobody"]), json!([]), &[]),
-                (json!([first]), json!([]), &[0]),
-                (json!([last]), json!([]), &[3]),
-                (json!([first, "room:b"]), json!([last]), &[0, 2]),
-            ] {
-                let words = json!({ "do": "emit", "name": "x", "to": to, "except": except });
-                cluster.say(origin, &words);
-                cluster.expect(origin, who, &x);
-            }
-            let words = json!({ "do": "emit", "name": "x", "except": ["room:a", first] });
-            cluster.say(origin, &words);
-            cluster.expect(origin, &[3], &x);
-        }
-        for (node, member) in [(0, 2), (1, 3)] {
-            let words = json!({ "do": "emit", "name": "x", "local": true });
-            cluster.say(Origin::Node(node), &words);
-            cluster.expect(Origin::Node(node), &[member], &[event(r#"["x"]"#)]);
-        }
-    });
+    on_each(check_rooms);
 }
 
-/// Until every server that has somebody in the room listens to it.
-fn wait_for_room(cluster: &Cluster, room: &str, servers: usize) {
-    if cluster.adapter != "sharded" {
-        return;
+#[test]
+fn rooms_may_have_channels_or_none() {
+    for rooms in ["static", "dynamic-private"] {
+        check_rooms(&mut Cluster::with_rooms("sharded", rooms));
     }
-    let channel = format!("socket.io#/chat#room:{room}#");
-    eventually("all that listen", || {
-        let counted = cluster.redis.ask(&["pubsub", "shardnumsub", &channel]);
-        counted.ends_with(&servers.to_string()).then_some(())
-    });
+}
+
+fn check_rooms(cluster: &mut Cluster) {
+    // On one server of each kind: 1 and 2 are in `a`, 2 and 3 in `b`.
+    cluster.members[1].join("a");
+    cluster.members[2].join("a");
+    cluster.members[2].join("b");
+    cluster.members[3].join("b");
+    for room in ["room:a", "room:b"] {
+        cluster.wait_for_room(room, 2);
+    }
+    for member in &cluster.members {
+        cluster.wait_for_room(&member.id, 1);
+    }
+    for origin in cluster.origins() {
+        let x = [event(r#"["x"]"#)];
+        let ids: Vec<_> = cluster.members.iter().map(|member| member.id.clone()).collect();
+        let (first, last) = (&ids[0], &ids[3]);
+        for (to, except, who) in [
+            (json!(["room:a"]), json!([]), &[1, 2][..]),
+            (json!(["room:a", "room:b"]), json!([]), &[1, 2, 3]),
+            (json!(["room:a", "room:b"]), json!(["room:a"]), &[3]),
+            (json!(["room:nobody"]), json!([]), &[]),
+            (json!([first]), json!([]), &[0]),
+            (json!([last]), json!([]), &[3]),
+            (json!([first, "room:b"]), json!([last]), &[0, 2]),
+        ] {
+            let words = json!({ "do": "emit", "name": "x", "to": to, "except": except });
+            cluster.say(origin, &words);
+            cluster.expect(origin, who, &x);
+        }
+        let words = json!({ "do": "emit", "name": "x", "except": ["room:a", first] });
+        cluster.say(origin, &words);
+        cluster.expect(origin, &[3], &x);
+    }
+    for (node, member) in [(0, 2), (1, 3)] {
+        let words = json!({ "do": "emit", "name": "x", "local": true });
+        cluster.say(Origin::Node(node), &words);
+        cluster.expect(Origin::Node(node), &[member], &[event(r#"["x"]"#)]);
+    }
 }
 
 #[test]
@@ -124,7 +123,7 @@ fn clients_speak_across_servers() {
         for member in &mut cluster.members {
             member.join("a");
         }
-        wait_for_room(cluster, "a", 4);
+        cluster.wait_for_room("room:a", 4);
         let id = cluster.members[0].id.clone();
         let web = &mut cluster.members[0].web;
         web.say("42/chat,7[\"message\",{\"room\":\"a\",\"text\":\"t\"}]");

@@ -343,6 +343,12 @@ static REDIS: &[Key] = &[
         "Which of Node's adapters the other nodes use.",
     ),
     key("key", Kind::Text, Some("socket.io"), "What the names of channels and streams begin with."),
+    key(
+        "rooms",
+        Kind::Choice(&["dynamic", "dynamic-private", "static"]),
+        Some("dynamic"),
+        "Which rooms have channels of their own; with adapter: sharded.",
+    ),
     key("stream", Kind::Object(STREAM), None, "How much the streams hold; with adapter: streams."),
     key("sentinel", Kind::Text, None, "The name of the master; url lists its Sentinels then."),
     key("cluster", Kind::Flag, Some("false"), "The url is of a Redis Cluster; some nodes of it."),

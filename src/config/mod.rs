@@ -277,6 +277,7 @@ pub struct Wire {
     pub adapter: Adapter,
     /// What the names of channels and streams begin with.
     pub key: String,
+    pub rooms: RoomChannels,
     /// Entries that one stream keeps, roughly.
     pub length: usize,
     /// Streams that namespaces are spread over.
@@ -290,6 +291,16 @@ pub enum Adapter {
     Classic,
     Sharded,
     Streams,
+}
+
+/// The rooms that have channels of their own, where shards carry them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RoomChannels {
+    /// But for those of single sockets.
+    #[default]
+    Dynamic,
+    DynamicPrivate,
+    Static,
 }
 
 /// Where the page of Socket.IO's Admin UI connects.

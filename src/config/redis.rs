@@ -4,7 +4,7 @@ use super::field::Field;
 use super::section::Section;
 use super::units::{Secret, deadline, duration};
 use super::validate::{at_least_one, bytes};
-use super::{Adapter, Protocol, Redis, RedisServers, RedisUrl, Wire};
+use super::{Adapter, Protocol, Redis, RedisServers, RedisUrl, RoomChannels, Wire};
 
 pub fn read(section: &Section<'_>) -> Redis {
     let urls: Vec<RedisUrl> = section
@@ -67,12 +67,19 @@ const PROTOCOLS: [(&str, Protocol); 3] =
 const ADAPTERS: [(&str, Adapter); 3] =
     [("classic", Adapter::Classic), ("sharded", Adapter::Sharded), ("streams", Adapter::Streams)];
 
+const ROOMS: [(&str, RoomChannels); 3] = [
+    ("dynamic", RoomChannels::Dynamic),
+    ("dynamic-private", RoomChannels::DynamicPrivate),
+    ("static", RoomChannels::Static),
+];
+
 fn wire(section: &Section<'_>) -> Wire {
     let stream = section.section("stream");
     let adapter = section.choice("adapter", &ADAPTERS).unwrap_or_default();
     Wire {
         adapter,
         key: section.value("key", word),
+        rooms: section.choice("rooms", &ROOMS).unwrap_or_default(),
         length: stream.value("length", at_least_one),
         count: stream.value("count", streams),
     }

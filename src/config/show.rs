@@ -7,7 +7,8 @@ use super::yaml::Yaml;
 use super::{
     AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, EventKind,
     EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Protocol,
-    Recovery, Redis, RedisServers, Relay, Route, Rule, Site, Target, TlsVersion, Upstream,
+    Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site, Target, TlsVersion,
+    Upstream,
 };
 
 impl Config {
@@ -222,6 +223,11 @@ impl Redis {
             Adapter::Sharded => "sharded",
             Adapter::Streams => "streams",
         };
+        let rooms = match self.wire.rooms {
+            RoomChannels::Dynamic => "dynamic",
+            RoomChannels::DynamicPrivate => "dynamic-private",
+            RoomChannels::Static => "static",
+        };
         let protocol = match self.protocol {
             Protocol::Auto => "auto",
             Protocol::Resp2 => "2",
@@ -240,6 +246,7 @@ impl Redis {
             ("url", Yaml::List(urls.collect())),
             ("adapter", Yaml::text(adapter)),
             ("key", Yaml::text(&self.wire.key)),
+            ("rooms", Yaml::text(rooms)),
             ("stream", stream),
             ("cluster", Yaml::word(self.servers == RedisServers::Cluster)),
             ("protocol", Yaml::text(protocol)),

@@ -16,9 +16,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    fn start(redis: &Redis, adapter: &str, library: &str) -> Self {
+    fn start(redis: &Redis, adapter: &str, rooms: &str, library: &str) -> Self {
         let port = redis.port.to_string();
-        let words = [("REDIS", &*port), ("ADAPTER", adapter), ("LIBRARY", library)];
+        let words =
+            [("REDIS", &*port), ("ADAPTER", adapter), ("MODE", rooms), ("LIBRARY", library)];
         let mut script = Script::start("peer.mjs", &words);
         let ready: Value = serde_json::from_str(&script.wait_for("ready")).expect("JSON");
         let port = u16::try_from(ready["port"].as_u64().expect("a port")).expect("a port");
@@ -79,6 +80,8 @@ pub enum Origin {
 
 pub struct Cluster {
     pub adapter: &'static str,
+    /// Which rooms have channels of their own, with `sharded`.
+    rooms: &'static str,
     pub edges: Vec<Edge>,
     pub nodes: Vec<Peer>,
     pub emitter: Option<Peer>,
@@ -90,19 +93,25 @@ pub struct Cluster {
 impl Cluster {
     /// Two and two, all of which know each other.
     pub fn start(adapter: &'static str) -> Self {
-        eprintln!("over {adapter}");
+        Self::with_rooms(adapter, "dynamic")
+    }
+
+    pub fn with_rooms(adapter: &'static str, rooms: &'static str) -> Self {
+        eprintln!("over {adapter}, {rooms}");
         let redis = Redis::start();
-        let settings = format!("redis: {{ url: '{}', adapter: {adapter} }}", redis.url());
+        let url = redis.url();
+        let settings = format!("redis: {{ url: '{url}', adapter: {adapter}, rooms: {rooms} }}");
         let edges: Vec<_> = (0..2).map(|_| Edge::start(&hub_only(&settings))).collect();
         edges.iter().for_each(|edge| wait_for_metric(edge, "vestibule_hub_redis_up", 1));
         let libraries = ["ioredis", "redis"];
-        let nodes = libraries.map(|library| Peer::start(&redis, adapter, library)).into();
+        let nodes = libraries.map(|library| Peer::start(&redis, adapter, rooms, library)).into();
         let emitter = match adapter {
             // There is none.
             "sharded" => None,
             kind => Some(Peer::emitter(&redis, kind, "ioredis")),
         };
-        let mut cluster = Self { adapter, edges, nodes, emitter, members: Vec::new(), redis };
+        let mut cluster =
+            Self { adapter, rooms, edges, nodes, emitter, members: Vec::new(), redis };
         cluster.wait_for_each_other();
         cluster.members = cluster.addresses().into_iter().map(Member::of).collect();
         cluster
@@ -135,6 +144,26 @@ impl Cluster {
             // From here on each of them knows its place, and misses nothing between two reads.
             self.redis.ask(&["xadd", "socket.io", "*", "nsp", "/nobody", "type", "2", "uid", "x"]);
         }
+    }
+
+    /// Until that many servers listen to what is said to the room, if it has a channel of its own.
+    ///
+    /// Redis is told a moment after a socket has joined, by Node too.
+    pub fn wait_for_room(&self, room: &str, servers: usize) {
+        let is_public = room.len() != 20;
+        let has_channel = match self.rooms {
+            "static" => false,
+            "dynamic" => is_public,
+            _ => true,
+        };
+        if self.adapter != "sharded" || !has_channel {
+            return;
+        }
+        let channel = format!("socket.io#/chat#{room}#");
+        eventually("all that listen", || {
+            let counted = self.redis.ask(&["pubsub", "shardnumsub", &channel]);
+            counted.ends_with(&servers.to_string()).then_some(())
+        });
     }
 
     /// All that can say something.

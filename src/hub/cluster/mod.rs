@@ -138,7 +138,11 @@ impl Cluster {
 fn dialect(words: &config::Wire) -> Dialect {
     match words.adapter {
         Adapter::Classic => Dialect::Classic,
-        Adapter::Sharded => Dialect::Sharded(RoomChannels::Public),
+        Adapter::Sharded => Dialect::Sharded(match words.rooms {
+            config::RoomChannels::Dynamic => RoomChannels::Public,
+            config::RoomChannels::DynamicPrivate => RoomChannels::All,
+            config::RoomChannels::Static => RoomChannels::None,
+        }),
         Adapter::Streams => Dialect::Streams(Streams {
             name: words.key.clone(),
             count: u32::try_from(words.count).unwrap_or(1),

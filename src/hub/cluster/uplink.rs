@@ -96,13 +96,13 @@ impl Watch {
     pub fn entered(&self, id: &str) {
         let interest = &self.uplink.cluster.interest;
         interest.begin(&self.namespace, None);
-        interest.begin(&self.namespace, Some(id));
+        self.moved(id, true);
     }
 
     pub fn left(&self, id: &str) {
         let interest = &self.uplink.cluster.interest;
         interest.end(&self.namespace, None);
-        interest.end(&self.namespace, Some(id));
+        self.moved(id, false);
     }
 
     /// A socket has come into a room, or left it.
@@ -113,10 +113,15 @@ impl Watch {
         } else {
             interest.end(&self.namespace, Some(room));
         }
-        if self.by_room && self.has_changed(room, is_here) {
-            let subscription = self.uplink.cluster.wire.room(&self.namespace, room);
-            let report = subscription.map(|subscription| Report::Room { subscription, is_here });
-            report.into_iter().for_each(|report| self.uplink.put(report));
+        if !self.by_room {
+            return;
+        }
+        // Not every room has a channel of its own.
+        let Some(subscription) = self.uplink.cluster.wire.room(&self.namespace, room) else {
+            return;
+        };
+        if self.has_changed(room, is_here) {
+            self.uplink.put(Report::Room { subscription, is_here });
         }
     }
 
