@@ -365,3 +365,35 @@ fn everybody_is_asked_and_answers() {
         }
     });
 }
+
+#[test]
+fn who_has_gone_is_not_waited_for() {
+    on_each(|cluster| {
+        let begun = std::time::Instant::now();
+        // A process that just ends, one that leaves, and one more that just ends.
+        drop(cluster.nodes.remove(1));
+        for edge in &cluster.edges {
+            eventually("three sockets", || {
+                let count = edge.admin("GET", "/hub/count?namespace=/chat").json();
+                (count["sockets"] == 3).then_some(())
+            });
+        }
+        let fetched = |cluster: &mut Cluster| {
+            let done = cluster.nodes[0].told(&json!({ "do": "fetch", "namespace": "/chat" }));
+            assert_eq!(done["error"], Value::Null, "{done}");
+            done["list"].as_array().expect("a list").len()
+        };
+        assert_eq!(fetched(cluster), 3);
+        cluster.edges[0].signal("TERM");
+        assert!(cluster.edges[0].ended().success());
+        assert_eq!(fetched(cluster), 2);
+        cluster.edges[1].signal("KILL");
+        cluster.edges[1].ended();
+        assert_eq!(fetched(cluster), 1);
+        let told = json!({ "do": "tellAll", "namespace": "/chat", "args": [] });
+        let done = cluster.nodes[0].told(&told);
+        assert_eq!((&done["error"], &done["list"]), (&Value::Null, &json!([])));
+        // Nobody's deadline of five seconds has passed in it.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
+    });
+}
