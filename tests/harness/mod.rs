@@ -1,6 +1,7 @@
 //! Starts the real binary on free ports and speaks to it from outside.
 
 pub mod client;
+pub mod cluster;
 pub mod node;
 pub mod origin;
 pub mod redis;

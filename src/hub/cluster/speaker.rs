@@ -128,9 +128,9 @@ impl Speaker {
             if batch.is_empty() {
                 let full = self.flights.borrow().len() >= FLIGHTS_MAX;
                 if full {
-                    self.landed.notified().await
+                    self.landed.notified().await;
                 } else {
-                    self.filled.notified().await
+                    self.filled.notified().await;
                 }
                 continue;
             }
