@@ -189,3 +189,31 @@ fn passwords_users_versions_and_tls() {
     eventually("a refusal", || edge.log().contains("UnknownIssuer").then_some(()));
     assert_eq!(metric(&edge, UP), 0);
 }
+
+#[test]
+fn over_a_stream_nothing_is_lost_and_nothing_comes_twice() {
+    let mut redis = Redis::start();
+    let (one, two) = (node(&redis, "streams"), node(&redis, "streams"));
+    let mut bob = Web::open(&two);
+    bob.enter("/");
+    let tell = |number: u32| {
+        post(&one, "emit", &json!({"namespace": "/", "event": "n", "args": [number]}));
+    };
+    (0..50).for_each(tell);
+    redis.kill();
+    (50..100).for_each(tell);
+    wait_for_metric(&one, UP, 0);
+    (100..150).for_each(tell);
+    redis.begin();
+    (150..200).for_each(tell);
+    redis.signal("STOP");
+    (200..250).for_each(tell);
+    wait_for_metric(&one, UP, 0);
+    redis.signal("CONT");
+    (250..300).for_each(tell);
+    for number in 0..300 {
+        bob.expect(&format!("42[\"n\",{number}]"));
+    }
+    post(&one, "emit", &json!({"namespace": "/", "event": "end"}));
+    bob.expect("42[\"end\"]");
+}

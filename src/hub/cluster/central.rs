@@ -15,7 +15,7 @@ use crate::hub::outbox::{Letter, Notice};
 
 use super::asking::{Absent, Ask, Asking, others};
 use super::link::{HEARD, Heard, Link};
-use super::reading::{Entry, Reading};
+use super::reading::{Entry, Numbers, Reading};
 use super::speaker::{Kind, Speaker};
 use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, fresh_name};
 use super::{Cluster, Ends, Report, bytes_of};
@@ -30,6 +30,8 @@ pub struct Central {
     pub(super) numbers: Cell<u64>,
     /// The last acknowledgement that clients were asked for.
     pub(super) acks: Cell<u64>,
+    /// What of the streams was taken.
+    pub(super) read: RefCell<Numbers>,
     link: Rc<Link>,
     /// Of the namespaces that there are.
     namespaces: RefCell<HashSet<Subscription>>,
@@ -57,6 +59,7 @@ impl Central {
             answer_within: words.answer,
             numbers: Cell::new(0),
             acks: Cell::new(0),
+            read: RefCell::default(),
             link: Rc::clone(&link),
             namespaces: RefCell::default(),
             rooms: RefCell::default(),
