@@ -12,6 +12,7 @@ use crate::drain::Drain;
 use crate::hub::Hub;
 use crate::hub::engine::random;
 use crate::hub::outbox::{Letter, Notice};
+use crate::observe::metrics::{self, Series};
 
 use super::asking::{Absent, Ask, Asking, others};
 use super::link::{HEARD, Heard, Link};
@@ -38,6 +39,8 @@ pub struct Central {
     /// Workers by room.
     rooms: RefCell<HashMap<Subscription, usize>>,
     resume: Duration,
+    /// What workers have not come to.
+    lag: Arc<Series>,
 }
 
 /// Messages that workers are told of in one letter.
@@ -64,6 +67,7 @@ impl Central {
             namespaces: RefCell::default(),
             rooms: RefCell::default(),
             resume: words.resume,
+            lag: metrics::series(&metrics::HUB_LAG, &[]),
         });
         link.start(drain);
         central.read_streams();
@@ -167,8 +171,10 @@ impl Central {
         let mut notices = Some(notices);
         for (index, letters) in self.hub.letters.iter().enumerate() {
             let copy = if index == last { notices.take() } else { notices.clone() };
+            let copy = copy.unwrap_or_default();
+            self.lag.add(copy.len() as i64);
             // An error says that the worker is gone, and with it everybody to tell.
-            let _told = letters.send(Letter::Notices(copy.unwrap_or_default())).await;
+            let _told = letters.send(Letter::Notices(copy)).await;
         }
     }
 
