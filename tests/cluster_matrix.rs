@@ -75,7 +75,7 @@ fn events_reach_rooms_sockets_and_no_others() {
         cluster.members[3].join("b");
         // With `sharded`, a server listens to a room when Redis has heard of it.
         for room in ["a", "b"] {
-            wait_for_room(cluster, room);
+            wait_for_room(cluster, room, 2);
         }
         for origin in cluster.origins() {
             let x = [event(r#"["x"]"#)];
@@ -107,14 +107,14 @@ fn events_reach_rooms_sockets_and_no_others() {
 }
 
 /// Until every server that has somebody in the room listens to it.
-fn wait_for_room(cluster: &Cluster, room: &str) {
+fn wait_for_room(cluster: &Cluster, room: &str, servers: usize) {
     if cluster.adapter != "sharded" {
         return;
     }
     let channel = format!("socket.io#/chat#room:{room}#");
-    eventually("two that listen", || {
+    eventually("all that listen", || {
         let counted = cluster.redis.ask(&["pubsub", "shardnumsub", &channel]);
-        counted.ends_with('2').then_some(())
+        counted.ends_with(&servers.to_string()).then_some(())
     });
 }
 
@@ -124,6 +124,7 @@ fn clients_speak_across_servers() {
         for member in &mut cluster.members {
             member.join("a");
         }
+        wait_for_room(cluster, "a", 4);
         let id = cluster.members[0].id.clone();
         let web = &mut cluster.members[0].web;
         web.say("42/chat,7[\"message\",{\"room\":\"a\",\"text\":\"t\"}]");
@@ -153,6 +154,10 @@ fn sockets_are_moved() {
         ];
         for (move_, who) in steps {
             cluster.say(origin, &move_);
+            if let (Origin::Node(node), "classic") = (origin, cluster.adapter) {
+                // It moves its own sockets when Redis tells it so, before this is answered.
+                cluster.nodes[node].told(&json!({ "do": "fetch", "namespace": "/chat" }));
+            }
             if cluster.adapter == "sharded" {
                 // The room's channel is listened to a moment later; all rooms are the main one's.
                 let rooms = json!({ "do": "emit", "name": "x", "to": ["moved", "nobody"] });
@@ -207,11 +212,8 @@ fn sockets_are_found() {
             assert_eq!((found, all.len()), (ids.clone(), 4));
             for socket in &all {
                 let handshake = &socket["handshake"];
-                assert_eq!(
-                    (&handshake["query"]["EIO"], &handshake["auth"]),
-                    (&json!("4"), &json!({}))
-                );
-                assert_eq!(handshake["query"]["transport"], "websocket", "{socket}");
+                assert_eq!(handshake["auth"], json!({}), "{socket}");
+                assert!(handshake["query"].is_object(), "{socket}");
                 let address = handshake["address"].as_str().expect("an address");
                 assert!(address.contains("127.0.0.1"), "{address}");
                 assert!(handshake["issued"].as_u64() > Some(1_700_000_000_000), "{socket}");

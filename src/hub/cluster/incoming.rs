@@ -16,6 +16,7 @@ use crate::hub::packet::{self, ATTACHMENTS_MAX};
 use crate::hub::recovery::{Stamp, stamped};
 use crate::observe::metrics;
 
+use super::Cluster;
 use super::central::Central;
 use super::link::Heard;
 use super::origin;
@@ -224,17 +225,24 @@ impl Central {
         request: Option<Box<str>>,
         notices: &mut Vec<Notice>,
     ) {
+        // What is said to the rooms right behind it may be here before the workers have joined.
+        let expected = match &deed {
+            Deed::Join { rooms, .. } => Some(Expected::new(&self.cluster, namespace, rooms)),
+            _ => None,
+        };
         let operation = Operation::new(namespace, deed);
-        let Some(request) = request else {
+        if expected.is_none() && request.is_none() {
             notices.push(Notice::Operation(Task::alone(operation, None)));
             return;
-        };
-        // Of a server of long ago: who has the socket says so.
+        }
         let (answers, answered) = mpsc::channel(self.hub.letters.len().max(1));
         notices.push(Notice::Operation(Task::alone(operation, Some(answers))));
         let (central, namespace, to) = (Rc::clone(self), namespace.to_owned(), to.to_owned());
         self.drain.spawn_background(async move {
-            if let Outcome::Count(1..) = gather(answered, Outcome::Count(0)).await {
+            let outcome = gather(answered, Outcome::Count(0)).await;
+            drop(expected);
+            // Of a server of long ago: who has the socket says so.
+            if let (Some(request), Outcome::Count(1..)) = (request, outcome) {
                 central.answer(&namespace, &to, request, Answer::Done);
             }
         });
@@ -259,6 +267,28 @@ impl Central {
             let Outcome::Described(remotes) = outcome else { return };
             central.answer(&namespace, &to, request, say(remotes));
         });
+    }
+}
+
+/// Rooms that sockets of this node are about to be in.
+struct Expected {
+    cluster: Arc<Cluster>,
+    namespace: String,
+    rooms: Vec<String>,
+}
+
+impl Expected {
+    fn new(cluster: &Arc<Cluster>, namespace: &str, rooms: &[String]) -> Self {
+        rooms.iter().for_each(|room| cluster.interest.begin(namespace, Some(room)));
+        let (cluster, namespace) = (Arc::clone(cluster), namespace.to_owned());
+        Self { cluster, namespace, rooms: rooms.to_vec() }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let Self { cluster, namespace, rooms } = self;
+        rooms.iter().for_each(|room| cluster.interest.end(namespace, Some(room)));
     }
 }
 
