@@ -281,3 +281,44 @@ fn what_other_nodes_ask_is_answered() {
     say(&redis, 3, &question("f", &["room:nobody"]));
     assert_eq!(peer.hear()["data"], json!({"requestId": "f", "clientCount": 0}));
 }
+
+#[test]
+fn who_comes_back_has_missed_nothing_of_other_nodes() {
+    for adapter in ADAPTERS {
+        let redis = Redis::start();
+        let start = || {
+            let settings =
+                format!("redis: {{ url: '{}', adapter: {adapter} }}\nrecovery: 1m", redis.url());
+            let edge = Edge::start(&hub_only(&settings));
+            wait_for_metric(&edge, UP, 1);
+            edge
+        };
+        let (one, two) = (start(), start());
+        let tell = |number: u32| {
+            post(&one, "emit", &json!({"namespace": "/", "event": "n", "args": [number]}));
+        };
+        let mut bob = Web::open(&two);
+        bob.say("40");
+        let words: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        tell(0);
+        let first: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        assert_eq!(first[1], 0);
+        drop(bob);
+        wait_for_metric(&two, "vestibule_hub_away", 1);
+        (1..4).for_each(tell);
+        // On whichever worker: all of them have heard it.
+        let taken = "vestibule_hub_redis_heard_total{fate=\"taken\"}";
+        wait_for_metric(&two, taken, 4);
+        let mut bob = Web::open(&two);
+        bob.say(&format!("40{}", json!({"pid": words["pid"], "offset": first[2]})));
+        for number in 1..4 {
+            let missed: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+            assert_eq!((&missed[0], &missed[1]), (&json!("n"), &json!(number)));
+        }
+        let again: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        assert_eq!(again, words, "the same as before");
+        tell(4);
+        let next: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        assert_eq!(next[1], 4);
+    }
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::harness::Edge;
 use crate::harness::node::Script;
 use crate::harness::socketio::{
-    Heard, Line, Poller, Web, decode, hub, hub_only, listen, metric, wait_for_metric,
+    Heard, Line, Poller, Web, decode, dial, hub, hub_only, listen, metric, wait_for_metric,
 };
 
 const BINARY: &str = "451-[\"all\",{\"_placeholder\":true,\"num\":0}]";
@@ -223,4 +223,15 @@ fn it_may_move_to_a_websocket() {
     socket.send("42[\"echo\",1]".into()).expect("sent");
     assert_eq!(listen(&mut socket), Heard::Text("42[\"echo\",1]".to_owned()));
     assert_eq!(poller.status(), 400);
+}
+
+#[test]
+fn a_client_may_begin_to_listen_after_its_websocket_has_opened() {
+    let edge = Edge::start(&hub_only(""));
+    let begun = Instant::now();
+    let mut socket = dial(edge.connect(), "EIO=3&transport=websocket").expect("a 101");
+    let Heard::Text(open) = listen(&mut socket) else { panic!("no open packet") };
+    assert!(open.starts_with('0'), "{open}");
+    // It did not come together with the 101.
+    assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
 }

@@ -22,7 +22,9 @@ fn edge(recovery: &str) -> Edge {
     Edge::start(&hub_only(&format!("recovery: {recovery}")))
 }
 
+/// Who connects now finds on any worker what has been said.
 fn web_on(edge: &Edge, worker: char) -> Web {
+    wait_for_metric(edge, "vestibule_hub_notices_waiting", 0);
     Web::over(connection_on(edge, worker), "EIO=4")
 }
 
@@ -224,6 +226,7 @@ fn over_polling_too() {
     assert_eq!(poller.send("1").status, 200);
     wait_until_gone(&edge, 1);
     tell(&mut sender, 0..3);
+    wait_for_metric(&edge, "vestibule_hub_notices_waiting", 0);
     let mut poller = Poller::open(&edge);
     let (missed, same) = come_back(&mut poller, &me.pid, None);
     assert_eq!((events(&missed), same), (numbers(0..3), me));
@@ -340,6 +343,7 @@ fn rooms_come_back_and_only_what_was_said_in_them_meanwhile() {
         };
         say("a", "before it came in");
         say("b", "never in");
+        wait_for_metric(&edge, "vestibule_hub_notices_waiting", 0);
         ask(&mut web, "[\"join\",\"a\"]");
         ask(&mut web, "[\"join\",\"c\"]");
         // Heard before the next steps, on whichever worker.

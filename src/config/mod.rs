@@ -14,6 +14,7 @@ mod manual;
 mod pattern;
 mod problem;
 mod redis;
+mod redis_keys;
 mod room;
 mod schema;
 mod section;

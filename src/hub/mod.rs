@@ -194,7 +194,9 @@ impl Shard {
         while let Some(letter) = letters.recv().await {
             match letter {
                 Letter::Notices(notices) => {
+                    let count = notices.len();
                     notices.into_iter().for_each(|notice| self.clients.hear(notice));
+                    self.clients.outbox.heard(count);
                 }
                 Letter::Order(Order::Install(policy, done)) => {
                     self.install(policy.as_deref());

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Duration;
 
 use crate::drain::Drain;
+use crate::observe::metrics::{self, Series};
 
 use super::asked::Question;
 use super::cluster::{Cluster, Uplink};
@@ -77,6 +78,7 @@ pub struct Outbox {
     readers: RefCell<Vec<Waker>>,
     /// To other nodes, if there may be any.
     pub uplink: Option<Rc<Uplink>>,
+    lag: Arc<Series>,
 }
 
 struct Pigeonhole {
@@ -114,7 +116,8 @@ impl Outbox {
             let me = Weak::clone(me);
             let relieved = move || me.upgrade().into_iter().for_each(|outbox| outbox.relieve());
             let uplink = cluster.map(|cluster| Uplink::start(Arc::clone(cluster), drain, relieved));
-            Self { boxes: boxes.collect(), readers: RefCell::default(), uplink }
+            let lag = metrics::series(&metrics::HUB_LAG, &[]);
+            Self { boxes: boxes.collect(), readers: RefCell::default(), uplink, lag }
         });
         for index in 0..outbox.boxes.len() {
             drain.spawn_background(Rc::clone(&outbox).carry(index));
@@ -124,13 +127,23 @@ impl Outbox {
 
     /// Leaves at the end of this turn.
     pub fn tell_all(&self, notice: &Notice) {
-        self.boxes.iter().for_each(|pigeonhole| pigeonhole.put(notice.clone()));
+        self.boxes.iter().for_each(|pigeonhole| self.put(pigeonhole, notice.clone()));
     }
 
     /// To one other worker, in order with what all are told.
     pub fn tell(&self, worker: usize, notice: Notice) {
         let found = self.boxes.iter().find(|pigeonhole| pigeonhole.worker == worker);
-        found.inspect(|pigeonhole| pigeonhole.put(notice));
+        found.inspect(|pigeonhole| self.put(pigeonhole, notice));
+    }
+
+    fn put(&self, pigeonhole: &Pigeonhole, notice: Notice) {
+        self.lag.add(1);
+        pigeonhole.put(notice);
+    }
+
+    /// This worker has come to so many notices of others.
+    pub fn heard(&self, notices: usize) {
+        self.lag.add(-i64::try_from(notices).unwrap_or(i64::MAX));
     }
 
     /// True if nothing more may be added now; the waker is called when that changes.

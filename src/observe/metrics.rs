@@ -260,6 +260,7 @@ metrics! {
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
     HUB_DENIED: Counter "vestibule_hub_denied_total" ["code"] "Events and connects refused, by the code that the client is told.";
     HUB_DROPPED: Counter "vestibule_hub_dropped_total" [] "Volatile messages dropped for a client that could not take them at once.";
+    HUB_LAG: Gauge "vestibule_hub_notices_waiting" [] "What workers have told each other and not come to yet.";
     HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
     HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts, farewells lost.";
@@ -267,7 +268,7 @@ metrics! {
     REDIS_GAPS: Counter "vestibule_hub_redis_gaps_total" [] "Times without a link to Redis that have ended; with pub/sub, messages of other nodes were missed.";
     REDIS_SAID: Counter "vestibule_hub_redis_said_total" [] "Commands that Redis has done.";
     REDIS_DROPPED: Counter "vestibule_hub_redis_dropped_total" ["reason"] "Messages that other nodes do not hear: overflow of what waits, unsure when a link broke, volatile without a link, refused.";
-    REDIS_HEARD: Counter "vestibule_hub_redis_heard_total" ["fate"] "Messages that came over Redis: taken, own, for_nobody here, malformed.";
+    REDIS_HEARD: Counter "vestibule_hub_redis_heard_total" ["fate"] "Messages that came over Redis: taken, own, repeated after a break, for_nobody here, malformed.";
     REDIS_WAITING: Gauge "vestibule_hub_redis_waiting_bytes" [] "Bytes that wait for Redis.";
     HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Lines of access and of events dropped because the log could not take them.";

@@ -73,6 +73,31 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// A Sentinel that watches `master` under the name of `mymaster`, alone and impatient.
+    pub fn sentinel(master: &Self) -> Self {
+        let mut sentinel = Self::stopped(&[]);
+        let words = format!(
+            "sentinel monitor mymaster 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds mymaster 300\n\
+             sentinel failover-timeout mymaster 2000\n",
+            master.port
+        );
+        let file = sentinel.folder.write("sentinel.conf", &words);
+        let log = File::create(sentinel.folder.path("redis.log")).expect("a log file");
+        let child = Command::new("redis-server")
+            .arg(file)
+            .args(["--sentinel", "--bind", "127.0.0.1", "--port", &sentinel.port.to_string()])
+            .current_dir(sentinel.folder.path(""))
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server starts");
+        sentinel.child = Some(child);
+        eventually("a Sentinel", || TcpStream::connect(("127.0.0.1", sentinel.port)).ok());
+        sentinel
+    }
+
     /// What redis-cli says to a command.
     pub fn ask(&self, words: &[&str]) -> String {
         let output = Command::new("redis-cli")

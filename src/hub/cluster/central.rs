@@ -12,10 +12,11 @@ use crate::drain::Drain;
 use crate::hub::Hub;
 use crate::hub::engine::random;
 use crate::hub::outbox::{Letter, Notice};
+use crate::observe::metrics::{self, Series};
 
 use super::asking::{Absent, Ask, Asking, others};
 use super::link::{HEARD, Heard, Link};
-use super::reading::{Entry, Reading};
+use super::reading::{Entry, Numbers, Reading};
 use super::speaker::{Kind, Speaker};
 use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, fresh_name};
 use super::{Cluster, Ends, Report, bytes_of};
@@ -30,12 +31,16 @@ pub struct Central {
     pub(super) numbers: Cell<u64>,
     /// The last acknowledgement that clients were asked for.
     pub(super) acks: Cell<u64>,
+    /// What of the streams was taken.
+    pub(super) read: RefCell<Numbers>,
     link: Rc<Link>,
     /// Of the namespaces that there are.
     namespaces: RefCell<HashSet<Subscription>>,
     /// Workers by room.
     rooms: RefCell<HashMap<Subscription, usize>>,
     resume: Duration,
+    /// What workers have not come to.
+    lag: Arc<Series>,
 }
 
 /// Messages that workers are told of in one letter.
@@ -57,10 +62,12 @@ impl Central {
             answer_within: words.answer,
             numbers: Cell::new(0),
             acks: Cell::new(0),
+            read: RefCell::default(),
             link: Rc::clone(&link),
             namespaces: RefCell::default(),
             rooms: RefCell::default(),
             resume: words.resume,
+            lag: metrics::series(&metrics::HUB_LAG, &[]),
         });
         link.start(drain);
         central.read_streams();
@@ -164,8 +171,10 @@ impl Central {
         let mut notices = Some(notices);
         for (index, letters) in self.hub.letters.iter().enumerate() {
             let copy = if index == last { notices.take() } else { notices.clone() };
+            let copy = copy.unwrap_or_default();
+            self.lag.add(copy.len() as i64);
             // An error says that the worker is gone, and with it everybody to tell.
-            let _told = letters.send(Letter::Notices(copy.unwrap_or_default())).await;
+            let _told = letters.send(Letter::Notices(copy)).await;
         }
     }
 

@@ -30,6 +30,8 @@ enum Fate {
     Taken,
     /// This node's own.
     Own,
+    /// Said again after a break.
+    Repeated,
     /// Nobody here is meant.
     ForNobody,
     Malformed,
@@ -40,6 +42,7 @@ impl Fate {
         match self {
             Self::Taken => "taken",
             Self::Own => "own",
+            Self::Repeated => "repeated",
             Self::ForNobody => "for_nobody",
             Self::Malformed => "malformed",
         }
@@ -81,6 +84,7 @@ impl Central {
     /// The same for what stands in a stream.
     pub(super) fn take_entry(self: &Rc<Self>, entry: &Entry, notices: &mut Vec<Notice>) {
         let fate = match self.cluster.wire.read_entry(&entry.fields) {
+            _ if self.read.borrow_mut().repeats(entry) => Fate::Repeated,
             Ok(telegram) => {
                 let offset = std::str::from_utf8(&entry.id).ok();
                 self.take_telegram(telegram, offset, notices)

@@ -18,7 +18,7 @@ mod tls;
 mod uplink;
 mod wire;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -48,6 +48,8 @@ pub struct Cluster {
     /// Messages get a place in the order of what clients were sent.
     recovers: AtomicBool,
     reports: mpsc::Sender<Vec<Report>>,
+    /// Uplinks that there were.
+    lines: AtomicUsize,
     asks: mpsc::Sender<Ask>,
     /// Kept until `Central` begins.
     ends: Mutex<Option<Ends>>,
@@ -91,6 +93,7 @@ impl Cluster {
             up: Arc::default(),
             recovers: AtomicBool::new(false),
             reports: to_reports,
+            lines: AtomicUsize::new(0),
             asks: to_asks,
             ends: Mutex::new(Some(ends)),
         }))
@@ -102,18 +105,6 @@ impl Cluster {
 
     fn take_ends(&self) -> Option<Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// What is said to the others, as a command to Redis.
-    fn report(
-        &self,
-        namespace: &str,
-        matter: &Matter<Payload>,
-        is_volatile: bool,
-    ) -> Option<Report> {
-        let parcel = self.wire.write(namespace, matter)?;
-        let is_kept = matches!(parcel, Parcel::Append { .. });
-        Some(Report::Say { bytes: bytes_of(&parcel), is_volatile, is_kept })
     }
 
     /// New rules hold: which namespaces there are, and whether clients may come back.

@@ -1,5 +1,6 @@
 //! Reads streams: all entries, in order, from the newest that there was when this node began.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,6 +18,36 @@ use super::servers::Servers;
 pub struct Entry {
     pub id: Bytes,
     pub fields: Vec<(Bytes, Bytes)>,
+}
+
+/// A field of ours, `LINE.NUMBER`: what was said again after a break is known by it.
+pub const NUMBER: &str = "n";
+/// Lines of all nodes that are remembered. More: a node that has been silent since is forgotten.
+const LINES_MAX: usize = 4096;
+
+/// The last number of each line of each node.
+#[derive(Default)]
+pub struct Numbers(HashMap<(Bytes, usize), u64>);
+
+impl Numbers {
+    /// True if it was taken before. What other servers write has no number.
+    pub fn repeats(&mut self, entry: &Entry) -> bool {
+        let field = |name: &str| entry.fields.iter().find(|(known, _)| known == name);
+        let (Some((_, uid)), Some((_, number))) = (field("uid"), field(NUMBER)) else {
+            return false;
+        };
+        let number = std::str::from_utf8(number).ok().and_then(|text| text.split_once('.'));
+        let Some((line, number)) = number else { return false };
+        let (Ok(line), Ok(number)) = (line.parse(), number.parse::<u64>()) else { return false };
+        if self.0.len() >= LINES_MAX {
+            self.0.clear();
+        }
+        // A copy of the name: the whole answer must not stay in memory for it.
+        let last = self.0.entry((Bytes::copy_from_slice(uid), line)).or_default();
+        let repeats = number <= *last;
+        *last = number.max(*last);
+        repeats
+    }
 }
 
 /// One of the streams, and how far it is read.
@@ -148,6 +179,29 @@ mod tests {
 
     fn text(text: &'static str) -> Value {
         Value::Text(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn what_is_said_again_is_known() {
+        let mut numbers = Numbers::default();
+        let mut repeats = |uid: &'static str, number: &'static str| {
+            let fields = [("uid", uid), (NUMBER, number)];
+            let fields = fields.map(|(name, value)| (Bytes::from(name), Bytes::from(value)));
+            numbers.repeats(&Entry { id: Bytes::from("1-0"), fields: fields.to_vec() })
+        };
+        for (uid, number, repeated) in [
+            ("a", "0.1", false),
+            ("a", "0.2", false),
+            ("a", "0.1", true),
+            ("a", "0.2", true),
+            ("a", "1.1", false),
+            ("b", "0.1", false),
+            ("a", "0.4", false),
+            ("a", "x", false),
+            ("a", "0.-1", false),
+        ] {
+            assert_eq!(repeats(uid, number), repeated, "{uid} {number}");
+        }
     }
 
     #[test]

@@ -8,13 +8,15 @@ use std::collections::HashMap;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Notify;
 
 use crate::drain::Drain;
 
-use super::wire::{Audience, Broadcast, Flags, Matter, Payload};
-use super::{Change, Cluster, Report};
+use super::reading::NUMBER;
+use super::wire::{Audience, Broadcast, Flags, Matter, Parcel, Payload};
+use super::{Change, Cluster, Report, bytes_of};
 
 /// Reports that may wait before sessions are not read any more.
 const WAITING_MAX: usize = 4096;
@@ -24,13 +26,18 @@ pub struct Uplink {
     waiting: RefCell<Vec<Report>>,
     filled: Notify,
     congested: Cell<bool>,
+    /// This uplink among those of the process, and what it has said last of what is kept.
+    line: usize,
+    numbers: Cell<u64>,
 }
 
 impl Uplink {
     /// `relieved` is called when there is room again.
     pub fn start(cluster: Arc<Cluster>, drain: &Drain, relieved: impl Fn() + 'static) -> Rc<Self> {
         let (waiting, filled) = (RefCell::default(), Notify::new());
-        let uplink = Rc::new(Self { cluster, waiting, filled, congested: Cell::new(false) });
+        let line = cluster.lines.fetch_add(1, Ordering::Relaxed);
+        let (congested, numbers) = (Cell::new(false), Cell::new(0));
+        let uplink = Rc::new(Self { cluster, waiting, filled, congested, line, numbers });
         drain.spawn_background(Rc::clone(&uplink).carry(relieved));
         uplink
     }
@@ -50,14 +57,22 @@ impl Uplink {
     pub fn emit(&self, namespace: &str, audience: Audience, packet: Payload, is_volatile: bool) {
         let flags = Flags { volatile: is_volatile, ..Flags::default() };
         let broadcast = Broadcast { audience, flags, request: None, packet };
-        let report = self.cluster.report(namespace, &Matter::Broadcast(broadcast), is_volatile);
-        report.into_iter().for_each(|report| self.put(report));
+        self.report(namespace, &Matter::Broadcast(broadcast), is_volatile);
     }
 
     /// Moves sockets of other nodes, or sends them away.
     pub fn change(&self, namespace: &str, audience: Audience, change: &Change<'_>) {
-        let report = self.cluster.report(namespace, &change.matter(audience), false);
-        report.into_iter().for_each(|report| self.put(report));
+        self.report(namespace, &change.matter(audience), false);
+    }
+
+    fn report(&self, namespace: &str, matter: &Matter<Payload>, is_volatile: bool) {
+        let Some(mut parcel) = self.cluster.wire.write(namespace, matter) else { return };
+        let is_kept = matches!(parcel, Parcel::Append { .. });
+        if let Parcel::Append { fields, .. } = &mut parcel {
+            self.numbers.set(self.numbers.get() + 1);
+            fields.push((NUMBER, format!("{}.{}", self.line, self.numbers.get()).into_bytes()));
+        }
+        self.put(Report::Say { bytes: bytes_of(&parcel), is_volatile, is_kept });
     }
 
     async fn carry(self: Rc<Self>, relieved: impl Fn()) {

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use http::header;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
@@ -77,6 +78,10 @@ pub enum Ask {
 pub const MAILBOX: usize = 4096;
 
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
+
+/// Between the 101 and the open packet of Engine.IO 3. Its clients may begin to listen only once
+/// their WebSocket has opened, and lose what came together with the 101.
+const OLD_CLIENTS_LISTEN: Duration = Duration::from_millis(20);
 
 /// A response, and why it is a refusal if it is one.
 pub type Answered = (Response, Option<&'static str>);
@@ -164,6 +169,9 @@ impl Engine {
         self.drain.spawn("upgrade", async move {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
             let Ok(Ok((stream, early))) = taken else { return };
+            if arrival.version == Version::V3 {
+                sleep(OLD_CLIENTS_LISTEN).await;
+            }
             let websocket = WebSocket::new(Socket::from(stream), &early, deflate);
             let session = engine.open(arrival, Transport::WebSocket(websocket));
             engine.send_open(&session);

@@ -176,9 +176,12 @@ impl Close {
         }
     }
 
-    /// True if the client has done nothing wrong and is to hear of it.
-    fn is_ours(self) -> bool {
-        matches!(self, Self::Forced | Self::Unsettled | Self::TooSlow | Self::ShuttingDown)
+    /// True if a polling client still asks and is to hear of it: it has done nothing wrong, or has
+    /// closed the session while its GET was on the way, over another connection.
+    fn is_told(self) -> bool {
+        let ours =
+            matches!(self, Self::Forced | Self::Unsettled | Self::TooSlow | Self::ShuttingDown);
+        ours || self == Self::TransportClose
     }
 }
 
@@ -214,7 +217,7 @@ impl Table {
 
 /// How long a closed WebSocket may take to go, and a closed polling session to be heard.
 const LINGER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
-/// How long a GET is held while an upgrade may come.
+/// How long a GET is held while an upgrade may come, and may come after the client's own close.
 const NOOP_AFTER: Duration = Duration::from_millis(90);
 /// Sessions whose queues are written before others have their turn.
 const FLUSHES_PER_TURN: usize = 256;
@@ -386,7 +389,7 @@ impl Engine {
         debug!(peer = %session.address, reason = why.word(), "session ended");
         session.seat.leave();
         self.table.borrow_mut().by_id.remove(&session.id);
-        if why.is_ours() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
+        if why.is_told() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
             // Its client is told when it asks next.
             self.table.borrow_mut().by_id.insert(session.id, session.key.index);
         }
@@ -522,6 +525,7 @@ impl Engine {
         match kind {
             Kind::Ping if holds && session.is_open() => session.ping(deadline.due),
             Kind::Pong | Kind::Silence if holds => session.close(Close::PingTimeout),
+            Kind::Noop if !session.is_open() => session.lose(Close::TransportClose),
             Kind::Noop if session.is_probed() => session.release_poll(),
             Kind::Settle if session.is_open() => self.above.settle(&session),
             Kind::Reminder if session.is_open() => self.above.remind(&session),

@@ -29,6 +29,8 @@ pub(super) struct Polling {
     post: Option<u64>,
     /// A WebSocket was probed and may take over any moment.
     probed: bool,
+    /// What the last answer of a session that has ended closes with.
+    goodbye: u8,
 }
 
 struct Waiting {
@@ -40,18 +42,20 @@ struct Waiting {
 impl Session {
     /// Answers a GET now or when there is something to say.
     pub(super) fn poll(self: &Rc<Self>, ticket: u64, reply: oneshot::Sender<Answer>) {
-        if self.phase.get() == Phase::Closing {
-            let queue = self.queue.take();
-            // The client asks once more to hear that it is over.
-            let _sent = reply.send(self.payload(&queue, b'1'));
-            return self.engine.forget(self);
-        }
         let mut transport = self.transport.borrow_mut();
         let Transport::Polling(polling) = &mut *transport else {
             drop(transport);
             let _sent = reply.send(Answer::Refused(Refusal::BadRequest));
             return;
         };
+        if self.phase.get() == Phase::Closing {
+            let goodbye = polling.goodbye;
+            drop(transport);
+            let queue = self.queue.take();
+            // The client asks once more to hear that it is over.
+            let _sent = reply.send(self.payload(&queue, goodbye));
+            return self.engine.forget(self);
+        }
         if polling.get.is_some() {
             drop(transport);
             let _sent = reply.send(Answer::Refused(Refusal::Broken));
@@ -179,13 +183,17 @@ impl Session {
     }
 
     pub(super) fn close_polling(self: &Rc<Self>, why: Close) {
+        let goodbye = if why == Close::TransportClose { b'6' } else { b'1' };
         if let Some(get) = self.take_get() {
-            let last = if why == Close::TransportClose { b'6' } else { b'1' };
             let queue = self.queue.take();
-            let _sent = get.send(self.payload(&queue, last));
-        } else if why.is_ours() {
+            let _sent = get.send(self.payload(&queue, goodbye));
+        } else if why.is_told() {
             // The next GET hears of it.
-            return self.engine.arm(self, Kind::Linger);
+            if let Transport::Polling(polling) = &mut *self.transport.borrow_mut() {
+                polling.goodbye = goodbye;
+            }
+            let ours = why != Close::TransportClose;
+            return self.engine.arm(self, if ours { Kind::Linger } else { Kind::Noop });
         }
         self.engine.forget(self);
     }
