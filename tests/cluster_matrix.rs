@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::harness::cluster::{Cluster, Origin, event};
-use crate::harness::eventually;
-use crate::harness::socketio::{Heard, Line as _};
+use crate::cluster::{node, post};
+use crate::harness::cluster::{Cluster, Origin, Peer, event, wait_for_readers};
+use crate::harness::redis::Redis;
+use crate::harness::socketio::{Heard, Line as _, Web};
+use crate::harness::{Client, eventually};
 
 const ADAPTERS: [&str; 3] = ["classic", "sharded", "streams"];
 const ALL: [usize; 4] = [0, 1, 2, 3];
@@ -396,4 +398,49 @@ fn who_has_gone_is_not_waited_for() {
         // Nobody's deadline of five seconds has passed in it.
         assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     });
+}
+
+#[test]
+fn a_client_of_node_gets_what_this_program_said_meanwhile() {
+    let redis = Redis::start();
+    let edge = node(&redis, "streams");
+    let mut peer = Peer::with(&redis, &[("ADAPTER", "streams"), ("RECOVERY", "1")]);
+    eventually("two servers", || {
+        let counted = peer.told(&json!({ "do": "count", "namespace": "/chat" }));
+        (counted["count"] == 2).then_some(())
+    });
+    wait_for_readers(&redis, 2);
+    let address = peer.address.expect("an address");
+    let open = |words: &str| {
+        let mut web = Web::over(Client::connect(address), "EIO=4");
+        web.say(&format!("40/chat,{words}"));
+        web
+    };
+    let mut web = open("");
+    let words = web.text();
+    let words: Value = serde_json::from_str(&words["40/chat,".len()..]).expect("JSON");
+    let pid = words["pid"].as_str().expect("a secret");
+    post(&edge, "emit", &json!({ "namespace": "/chat", "event": "one" }));
+    let one: Value = serde_json::from_str(&web.text()["42/chat,".len()..]).expect("JSON");
+    let offset = one[1].as_str().expect("where it stands in the stream");
+    drop(web);
+    let key = format!("sio:session:{pid}");
+    eventually("the session", || (redis.ask(&["exists", &key]) == "1").then_some(()));
+    let emit = |more: Value| {
+        let mut body = json!({ "namespace": "/chat" });
+        body.as_object_mut().expect("fields").extend(more.as_object().expect("fields").clone());
+        post(&edge, "emit", &body);
+    };
+    emit(json!({ "event": "two", "args": ["é"] }));
+    emit(json!({ "event": "not", "to": "elsewhere" }));
+    emit(json!({ "event": "three", "sid": words["sid"], "args": [{ "$binary": "AQI=" }] }));
+    let mut web = open(&json!({ "pid": pid, "offset": offset }).to_string());
+    let two = web.text();
+    assert!(two.starts_with(r#"42/chat,["two","é",""#), "{two}");
+    let three = web.text();
+    assert!(three.starts_with(r#"451-/chat,["three",{"_placeholder":true,"num":0},""#), "{three}");
+    assert_eq!(web.hear(), Heard::Binary(vec![1, 2]));
+    let again = web.text();
+    let again: Value = serde_json::from_str(&again["40/chat,".len()..]).expect("JSON");
+    assert_eq!(again, words);
 }

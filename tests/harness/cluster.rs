@@ -12,14 +12,19 @@ use super::{Client, Edge, eventually};
 /// A server of Node, or an emitter.
 pub struct Peer {
     script: Script,
-    address: Option<SocketAddr>,
+    /// An emitter has none.
+    pub address: Option<SocketAddr>,
 }
 
 impl Peer {
     fn start(redis: &Redis, adapter: &str, rooms: &str, library: &str) -> Self {
+        Self::with(redis, &[("ADAPTER", adapter), ("MODE", rooms), ("LIBRARY", library)])
+    }
+
+    /// `words` are what `peer.mjs` takes.
+    pub fn with(redis: &Redis, words: &[(&str, &str)]) -> Self {
         let port = redis.port.to_string();
-        let words =
-            [("REDIS", &*port), ("ADAPTER", adapter), ("MODE", rooms), ("LIBRARY", library)];
+        let words = [words, &[("REDIS", &*port)]].concat();
         let mut script = Script::start("peer.mjs", &words);
         let ready: Value = serde_json::from_str(&script.wait_for("ready")).expect("JSON");
         let port = u16::try_from(ready["port"].as_u64().expect("a port")).expect("a port");
@@ -138,11 +143,7 @@ impl Cluster {
             }
         }
         if self.adapter == "streams" {
-            let readers =
-                |redis: &Redis| redis.ask(&["client", "list"]).matches("cmd=xread").count();
-            eventually("four readers", || (readers(&self.redis) == 4).then_some(()));
-            // From here on each of them knows its place, and misses nothing between two reads.
-            self.redis.ask(&["xadd", "socket.io", "*", "nsp", "/nobody", "type", "2", "uid", "x"]);
+            wait_for_readers(&self.redis, 4);
         }
     }
 
@@ -202,6 +203,15 @@ impl Cluster {
             assert_eq!(heard, wanted, "{origin:?} to {index}, over {}", self.adapter);
         }
     }
+}
+
+/// Until that many read the stream, and know their place in it.
+///
+/// Until Node has read a first entry it may miss one between two reads.
+pub fn wait_for_readers(redis: &Redis, count: usize) {
+    let readers = || redis.ask(&["client", "list"]).matches("cmd=xread").count();
+    eventually("readers", || (readers() == count).then_some(()));
+    redis.ask(&["xadd", "socket.io", "*", "nsp", "/nobody", "type", "2", "uid", "x"]);
 }
 
 /// The same by the hub API.

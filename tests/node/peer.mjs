@@ -1,6 +1,7 @@
 // A server of Node in a cluster, with one of its Redis adapters; it does what it is told on stdin.
 //
-// REDIS (port), ADAPTER (classic, sharded, streams), LIBRARY (ioredis, redis), MODE (of `sharded`).
+// REDIS (port), ADAPTER (classic, sharded, streams), LIBRARY (ioredis, redis), MODE (of `sharded`),
+// RECOVERY (its clients may come back).
 // Each line on stdin is {"do": WORD, …}; each is answered by one line, {"event":"done", …}. Values
 // may be {"$binary": base64} or {"$date": milliseconds}. Ends with stdin.
 
@@ -27,7 +28,8 @@ const ADAPTERS = {
 };
 
 const http = createServer();
-const io = new Server(http, { adapter: ADAPTERS[option("ADAPTER")]() });
+const recovery = process.env.RECOVERY ? { connectionStateRecovery: {} } : {};
+const io = new Server(http, { adapter: ADAPTERS[option("ADAPTER")](), ...recovery });
 
 /** Server-side emits that came and nobody has asked for yet. */
 const told = [];
