@@ -15,7 +15,7 @@ pub use crate::config::fuzzing::{patterns, proxy_yaml};
 pub use crate::exchange::fuzzing::{forwarded, host};
 pub use crate::hub::fuzzing::{
     binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
-    private_paths, query, reply, rules,
+    private_paths, query, reply, resp, rules, wire,
 };
 pub use crate::proxy::fuzzing::{locations, proxied};
 pub use crate::router::fuzzing::sites;
@@ -25,7 +25,7 @@ pub use crate::upstream::fuzzing::{chunked, response};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 28] = [
+pub const TARGETS: [(&str, Target); 30] = [
     ("binary", binary),
     ("chunked", chunked),
     ("cookies", cookies),
@@ -50,10 +50,12 @@ pub const TARGETS: [(&str, Target); 28] = [
     ("query", query),
     ("redirects", redirects),
     ("reply", reply),
+    ("resp", resp),
     ("response", response),
     ("rules", rules),
     ("sessions", sessions),
     ("sites", sites),
+    ("wire", wire),
 ];
 
 /// A query on its way to Next.js.

@@ -19,6 +19,12 @@ mod auth;
 mod auth_stores;
 /// The command line and what it says of a configuration.
 mod cli;
+/// Several nodes over one Redis: whatever happens on one reaches all.
+mod cluster;
+/// Nodes and servers of Node with the packages of npm, as one.
+mod cluster_matrix;
+/// Several nodes, and a Redis that fails.
+mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.
 mod config;
 /// SIGTERM: requests finish, transports close, nothing hangs.

@@ -16,6 +16,7 @@ if [ "${1:-}" != demo ]; then
     # Debian keeps PostgreSQL's server out of the path.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
     need redis-server redis-server
+    need redis-sentinel redis-sentinel
     need systemd-analyze systemd
     # The shell has a kill of its own; the tests run the program.
     env kill -l >/dev/null 2>&1 || missing="$missing procps"

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::exchange::{Body, BodyError, Response};
-use crate::hub::{Hub, Listed, Operation, Outcome, Policy, Seen, Silent};
+use crate::hub::{Hub, Listed, Operation, Outcome, Policy, Seen, Unanswered};
 
 use super::fields::{Fields, Wrong};
 use super::json;
@@ -33,7 +33,7 @@ enum Refusal {
     NotRead,
     BadJson(serde_json::Error),
     Wrong(Wrong),
-    Silent(Silent),
+    Unanswered(Unanswered),
 }
 
 const BODY_MAX: usize = 1 << 20;
@@ -83,12 +83,12 @@ async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response
 }
 
 async fn one(operation: Operation, hub: &Hub) -> Result<Response, Refusal> {
-    let outcomes = hub.operate(vec![operation]).await?;
+    let outcomes = hub.operate_everywhere(vec![operation]).await?;
     Ok(json(StatusCode::OK, &outcomes.into_iter().map(Shown::new).next()))
 }
 
 async fn many(operations: Vec<Operation>, hub: &Hub) -> Result<Response, Refusal> {
-    let outcomes = hub.operate(operations).await?;
+    let outcomes = hub.operate_everywhere(operations).await?;
     Ok(json(StatusCode::OK, &outcomes.into_iter().map(Shown::new).collect::<Vec<_>>()))
 }
 
@@ -107,8 +107,8 @@ struct ShownSocket {
     rooms: Vec<String>,
     /// Nobody is identified where everybody may connect.
     user: Option<()>,
-    address: IpAddr,
-    transport: &'static str,
+    address: Option<IpAddr>,
+    transport: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -130,6 +130,8 @@ impl Shown {
                 });
                 Self::Sockets { sockets: sockets.collect(), more }
             }
+            // For other nodes.
+            Outcome::Described(remotes) => Self::Done { sockets: remotes.len() },
             Outcome::Rooms(Listed { items, more }) => {
                 let room = |(room, sockets)| ShownRoom { room, sockets, users: None };
                 Self::Rooms { rooms: items.into_iter().map(room).collect(), more }
@@ -168,8 +170,8 @@ impl Refusal {
             Self::Wrong(Wrong { field, message }) => {
                 refuse(StatusCode::BAD_REQUEST, "bad_request", Some(&field), &message)
             }
-            Self::Silent(silent) => {
-                let message = silent.to_string();
+            Self::Unanswered(unanswered) => {
+                let message = unanswered.to_string();
                 refuse(StatusCode::GATEWAY_TIMEOUT, "timeout", None, &message)
             }
         }
@@ -188,9 +190,9 @@ impl From<Wrong> for Refusal {
     }
 }
 
-impl From<Silent> for Refusal {
-    fn from(silent: Silent) -> Self {
-        Self::Silent(silent)
+impl From<Unanswered> for Refusal {
+    fn from(unanswered: Unanswered) -> Self {
+        Self::Unanswered(unanswered)
     }
 }
 

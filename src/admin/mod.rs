@@ -41,6 +41,9 @@ pub struct Verdict {
 pub struct Readiness {
     pub ready: bool,
     pub reasons: Vec<String>,
+    /// What does not work as it should; traffic is served all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub complaints: Vec<String>,
 }
 
 /// What the admin listener can tell and do; the service knows how.

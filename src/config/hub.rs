@@ -2,6 +2,7 @@
 
 use super::admin_ui;
 use super::field::{Field, Named};
+use super::redis;
 use super::section::Section;
 use super::sites;
 use super::units::{deadline, duration, rate, size};
@@ -27,6 +28,7 @@ pub fn read(section: &Section<'_>, providers: &[&str]) -> Hub {
         admin_ui: section
             .written("admin_ui")
             .map(|_| admin_ui::read(&section.section("admin_ui"), &section.names("namespaces"))),
+        redis: section.written("redis").map(|_| redis::read(&section.section("redis"))),
         namespaces: namespaces(section, providers),
     }
 }

@@ -3,6 +3,7 @@
 //! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
 
 use super::auth::keys::PROVIDER;
+use super::redis_keys::REDIS;
 
 /// One key of a mapping.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub const fn key(
     Key { name, kind, default, about }
 }
 
-const fn later(name: &'static str) -> Key {
+pub const fn later(name: &'static str) -> Key {
     Key { name, kind: Kind::Later, default: None, about: "" }
 }
 
@@ -338,7 +339,12 @@ static HUB: &[Key] = &[
         None,
         "Lets the page of Socket.IO's Admin UI in; left out, there is none.",
     ),
-    later("redis"),
+    key(
+        "redis",
+        Kind::Short("url", REDIS),
+        None,
+        "Shares the audience with other nodes, Node's too; left out, this process is alone.",
+    ),
 ];
 
 static HOOKS: &[Key] = &[

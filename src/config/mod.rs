@@ -16,6 +16,8 @@ mod load;
 mod manual;
 mod pattern;
 mod problem;
+mod redis;
+mod redis_keys;
 mod room;
 mod schema;
 mod section;
@@ -229,7 +231,96 @@ pub struct Hub {
     pub drain_over: Duration,
     pub hooks: Hooks,
     pub admin_ui: Option<AdminUi>,
+    /// `None`: this process is alone.
+    pub redis: Option<Redis>,
     pub namespaces: Vec<Namespace>,
+}
+
+/// What several nodes share an audience through.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    pub urls: Vec<RedisUrl>,
+    pub servers: RedisServers,
+    /// Instead of those in the urls.
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// Certificates that a server's must come from, with `rediss://`.
+    pub ca: Option<PathBuf>,
+    pub protocol: Protocol,
+    /// For connecting, and for each command.
+    pub timeout: Duration,
+    pub wire: Wire,
+    /// Bytes that wait while Redis is away.
+    pub buffer: usize,
+    /// How long other nodes may take to answer.
+    pub answer: Duration,
+    /// Clients are moved to recover over this time after a gap; zero: they are not.
+    pub resume: Duration,
+}
+
+/// One server's address, or a first one of several.
+#[derive(Debug, Clone)]
+pub struct RedisUrl {
+    pub tls: bool,
+    /// IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    pub database: u32,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    /// The whole of it, which may have a password in it.
+    pub written: Secret,
+}
+
+/// What the urls are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisServers {
+    One,
+    /// Sentinels, which know where the master of this name is.
+    Sentinel(String),
+    /// Some nodes of a cluster, which know the others.
+    Cluster,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// 3 if the server speaks it.
+    #[default]
+    Auto,
+    Resp2,
+    Resp3,
+}
+
+/// What is written into Redis.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wire {
+    pub adapter: Adapter,
+    /// What the names of channels and streams begin with.
+    pub key: String,
+    pub rooms: RoomChannels,
+    /// Entries that one stream keeps, roughly.
+    pub length: usize,
+    /// Streams that namespaces are spread over.
+    pub count: usize,
+}
+
+/// As which of Node's adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Adapter {
+    #[default]
+    Classic,
+    Sharded,
+    Streams,
+}
+
+/// The rooms that have channels of their own, where shards carry them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RoomChannels {
+    /// But for those of single sockets.
+    #[default]
+    Dynamic,
+    DynamicPrivate,
+    Static,
 }
 
 /// Where the page of Socket.IO's Admin UI connects.

@@ -5,9 +5,10 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, AdminAddress, AdminUi, Audience, Balance, Config, EventKind, EventRule,
-    Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Recovery, Relay,
-    Route, Rule, Site, Target, TlsVersion, Upstream,
+    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, EventKind,
+    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Protocol,
+    Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site, Target, TlsVersion,
+    Upstream,
 };
 
 impl Config {
@@ -217,6 +218,58 @@ impl Hub {
         .with("compress", compress)
         .with("recovery", recovery)
         .with("admin_ui", self.admin_ui.as_ref().map(AdminUi::yaml))
+        .with("redis", self.redis.as_ref().map(Redis::yaml))
+    }
+}
+
+impl Redis {
+    fn yaml(&self) -> Yaml {
+        let time = |duration| Yaml::text(show_duration(duration));
+        let urls = self.urls.iter().map(|url| match url.password {
+            Some(_) => Yaml::raw(url.written.written()),
+            None => Yaml::text(url.written.expose()),
+        });
+        let adapter = match self.wire.adapter {
+            Adapter::Classic => "classic",
+            Adapter::Sharded => "sharded",
+            Adapter::Streams => "streams",
+        };
+        let rooms = match self.wire.rooms {
+            RoomChannels::Dynamic => "dynamic",
+            RoomChannels::DynamicPrivate => "dynamic-private",
+            RoomChannels::Static => "static",
+        };
+        let protocol = match self.protocol {
+            Protocol::Auto => "auto",
+            Protocol::Resp2 => "2",
+            Protocol::Resp3 => "3",
+        };
+        let stream = Yaml::map([
+            ("length", Yaml::word(self.wire.length)),
+            ("count", Yaml::word(self.wire.count)),
+        ]);
+        let sentinel = match &self.servers {
+            RedisServers::Sentinel(name) => Some(Yaml::text(name)),
+            _ => None,
+        };
+        let password = self.password.as_ref().map(|secret| Yaml::raw(secret.written()));
+        Yaml::map([
+            ("url", Yaml::List(urls.collect())),
+            ("adapter", Yaml::text(adapter)),
+            ("key", Yaml::text(&self.wire.key)),
+            ("rooms", Yaml::text(rooms)),
+            ("stream", stream),
+            ("cluster", Yaml::word(self.servers == RedisServers::Cluster)),
+            ("protocol", Yaml::text(protocol)),
+            ("timeout", time(self.timeout)),
+            ("buffer", Yaml::text(bytes(self.buffer))),
+            ("answer", time(self.answer)),
+            ("resume", time(self.resume)),
+        ])
+        .with("sentinel", sentinel)
+        .with("username", self.username.as_ref().map(Yaml::text))
+        .with("password", password)
+        .with("ca", self.ca.as_ref().map(|path| Yaml::text(absolute(path))))
     }
 }
 

@@ -24,7 +24,7 @@ impl Target {
                 None => format!("{text:?} is no target; write http://HOST:PORT or unix:PATH"),
             });
         };
-        let authority = authority(rest.strip_suffix('/').unwrap_or(rest));
+        let authority = authority(rest.strip_suffix('/').unwrap_or(rest), 80);
         let (host, port) = authority.ok_or_else(|| {
             format!("{text:?} is no target; write http://HOST:PORT, without a path")
         })?;
@@ -32,8 +32,8 @@ impl Target {
     }
 }
 
-/// Host, an IPv6 address without its brackets, and port.
-fn authority(text: &str) -> Option<(&str, u16)> {
+/// Host, an IPv6 address without its brackets, and port; `usual` if none is written.
+pub fn authority(text: &str, usual: u16) -> Option<(&str, u16)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']')?;
@@ -47,7 +47,7 @@ fn authority(text: &str) -> Option<(&str, u16)> {
         }
     };
     if port.is_empty() {
-        return Some((host, 80));
+        return Some((host, usual));
     }
     let port = port.strip_prefix(':')?;
     let is_number = port.bytes().all(|byte| byte.is_ascii_digit());

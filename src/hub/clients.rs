@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
+use super::asked::Asked;
+use super::cluster::Payload;
 use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
@@ -44,6 +46,8 @@ pub struct Clients {
     pub(super) porter: Arc<Porter>,
     pub(super) users: Rc<Users>,
     pub(super) drain: Drain,
+    /// By other nodes.
+    pub(super) asked: Asked,
     /// Itself, for tasks that outlive a call.
     pub(super) me: Weak<Self>,
     events_in: Arc<Series>,
@@ -108,6 +112,7 @@ impl Clients {
             porter,
             users,
             drain: drain.clone(),
+            asked: Asked::default(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
             started: Instant::now(),
@@ -140,7 +145,10 @@ impl Clients {
                     kept.change(Arc::clone(rules));
                     kept
                 }
-                None => Namespace::new(name, Arc::clone(rules), &self.presence),
+                None => {
+                    let uplink = self.outbox.uplink.as_ref();
+                    Namespace::new(name, Arc::clone(rules), &self.presence, uplink)
+                }
             };
             namespaces.insert(name.clone(), namespace);
         }
@@ -179,6 +187,7 @@ impl Clients {
                 }
             }
             Notice::Operation(task) => self.follow(&task),
+            Notice::Question(question) => self.question(*question),
             Notice::Command(operation) => self.command(operation),
             Notice::Moved(moved) => self.presence.hear(&moved),
             Notice::Inquiry(inquiry) => self.answer(&inquiry),
@@ -229,8 +238,25 @@ impl Clients {
         self.recovery.note(&namespace.log, stamp, target, &message, delivery);
     }
 
-    /// An event to everybody meant; `data` is an array that begins with its name.
+    /// An event to everybody meant, on all nodes; `data` is an array that begins with its name.
     pub(super) fn emit(
+        &self,
+        namespace: &Namespace,
+        target: Target,
+        data: &str,
+        parts: Vec<Bytes>,
+        delivery: Delivery,
+    ) {
+        if let Some(uplink) = &self.outbox.uplink {
+            let packet = Payload { data: data.into(), parts: parts.clone() };
+            let is_volatile = delivery == Delivery::Volatile;
+            uplink.emit(&namespace.name, target.audience(), packet, is_volatile);
+        }
+        self.emit_here(namespace, target, data, parts, delivery);
+    }
+
+    /// The same to those of this node.
+    pub(super) fn emit_here(
         &self,
         namespace: &Namespace,
         target: Target,
@@ -355,8 +381,11 @@ impl Clients {
                 }
                 self.take_event(&socket, head, parts)
             }
-            // Nobody here asks clients for acknowledgements.
-            Kind::Ack => packet::check_data(head),
+            Kind::Ack => {
+                packet::check_data(head)?;
+                self.take_ack(&socket, head, &parts);
+                Ok(())
+            }
             Kind::Disconnect => {
                 packet::check_data(head)?;
                 client.remove(&socket);

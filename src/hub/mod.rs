@@ -1,11 +1,15 @@
 //! The Socket.IO hub; the only face of it to the rest of the edge.
 
 mod admin_ui;
+mod asked;
 mod binary;
 mod clients;
+mod cluster;
 mod connecting;
 mod crowds;
+mod describe;
 mod engine;
+mod everywhere;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -45,6 +49,7 @@ use crate::limits::Counters;
 use crate::upstream::Pools;
 
 use clients::Clients;
+use cluster::Cluster;
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Notice, Order, Outbox};
@@ -54,9 +59,11 @@ use recovery::Recovery;
 use users::Users;
 
 pub use binary::{check_parts, detach};
+pub use cluster::{Central, Cluster as Nodes, TrustError};
 pub use engine::{Answered, echo};
+pub use everywhere::Unanswered;
 pub use namespace::Target;
-pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};
+pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen};
 pub use packet::is_reserved;
 pub use policy::Policy;
 
@@ -73,6 +80,8 @@ pub struct Hub {
     admission: Arc<Admission>,
     porter: Arc<Porter>,
     connections: Arc<Counters>,
+    /// `None`: this process is alone.
+    cluster: Option<Arc<Cluster>>,
 }
 
 /// A worker's ends of what `Hub` sends.
@@ -82,7 +91,7 @@ pub struct Inbox {
 }
 
 impl Hub {
-    pub fn new(workers: usize) -> (Arc<Self>, Vec<Inbox>) {
+    pub fn new(workers: usize, cluster: Option<Arc<Cluster>>) -> (Arc<Self>, Vec<Inbox>) {
         let (mut letters, mut mailboxes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..workers {
             let (to_letters, from_letters) = mpsc::channel(LETTERS);
@@ -92,22 +101,28 @@ impl Hub {
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
         let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
-        (
-            Arc::new(Self {
-                node,
-                letters,
-                mailboxes,
-                admission,
-                porter: Arc::default(),
-                connections: Arc::default(),
-            }),
-            inboxes,
-        )
+        let (porter, connections) = (Arc::default(), Arc::default());
+        let hub = Self { node, letters, mailboxes, admission, porter, connections, cluster };
+        (Arc::new(hub), inboxes)
     }
 
     /// Applies a new snapshot's rules to every socket; returns when all workers have.
     pub async fn install(&self, policy: Option<Arc<Policy>>) {
         self.order(|done| Order::Install(policy.clone(), done)).await;
+        self.tell_cluster(policy.as_deref()).await;
+    }
+
+    /// Has the other nodes' messages come for the namespaces that there are.
+    pub async fn tell_cluster(&self, policy: Option<&Policy>) {
+        let Some(cluster) = &self.cluster else { return };
+        let names = policy.into_iter().flat_map(Policy::names).map(str::to_owned).collect();
+        cluster.change(names, policy.is_some_and(|policy| policy.recovery.is_some())).await;
+    }
+
+    /// What does not work as it should, though clients are served.
+    pub fn complaint(&self) -> Option<&'static str> {
+        let is_down = self.cluster.as_ref().is_some_and(|cluster| !cluster.is_up());
+        is_down.then_some("hub.redis: no link; clients are served by this node alone")
     }
 
     /// While it is so, nobody new comes in.
@@ -154,7 +169,7 @@ impl Shard {
     ) -> Rc<Self> {
         let others = hub.letters.iter().enumerate().filter(|(index, _)| *index != worker);
         let others = others.map(|(other, letters)| (other, letters.clone())).collect();
-        let outbox = Outbox::start(others, drain);
+        let outbox = Outbox::start(others, hub.cluster.as_ref(), drain);
         let workers = hub.letters.len();
         let presence = Presence::new(worker, workers, Rc::clone(&outbox));
         let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));

@@ -10,6 +10,7 @@ use slab::Slab;
 use crate::auth::Known;
 use crate::observe::metrics::{self, Series};
 
+use super::cluster::{Audience, Uplink, Watch};
 use super::engine::{Delivery, Id, Outgoing, Session};
 use super::meter::Meters;
 use super::policy::NamespacePolicy;
@@ -30,6 +31,15 @@ pub struct Target {
     pub but: Option<Id>,
 }
 
+impl Target {
+    /// The same as other nodes say it: a socket that is left out is a room of its own.
+    pub fn audience(&self) -> Audience {
+        let mut except = self.except.clone();
+        except.extend(self.but.map(|id| id.as_str().to_owned()));
+        Audience { rooms: self.rooms.clone().unwrap_or_default(), except }
+    }
+}
+
 pub struct Namespace {
     pub name: Arc<str>,
     policy: RefCell<Arc<NamespacePolicy>>,
@@ -39,21 +49,30 @@ pub struct Namespace {
     pub(super) presence: Rc<Presence>,
     /// For those who come back.
     pub log: Log,
+    /// Tells whose messages are wanted of other nodes.
+    watch: Option<Watch>,
     count: Arc<Series>,
     events_out: Arc<Series>,
 }
 
 impl Namespace {
-    pub fn new(name: &str, policy: Arc<NamespacePolicy>, presence: &Rc<Presence>) -> Rc<Self> {
+    pub fn new(
+        name: &str,
+        policy: Arc<NamespacePolicy>,
+        presence: &Rc<Presence>,
+        uplink: Option<&Rc<Uplink>>,
+    ) -> Rc<Self> {
+        let name: Arc<str> = name.into();
         Rc::new(Self {
-            name: name.into(),
+            watch: uplink.map(|uplink| Watch::new(uplink, &name)),
+            count: metrics::series(&metrics::HUB_SOCKETS, &[&name]),
+            name,
             policy: RefCell::new(policy),
             sockets: RefCell::default(),
             by_id: RefCell::default(),
             rooms: RefCell::default(),
             presence: Rc::clone(presence),
             log: Log::default(),
-            count: metrics::series(&metrics::HUB_SOCKETS, &[name]),
             events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
         })
     }
@@ -94,6 +113,7 @@ impl Namespace {
         });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);
+        self.watch.as_ref().inspect(|watch| watch.entered(socket.id.as_str()));
         socket
     }
 
@@ -102,8 +122,12 @@ impl Namespace {
         self.count.decrement();
         socket.gone.set(true);
         let rooms = self.rooms.borrow();
-        rooms.of(socket.key).for_each(|room| self.note(socket.id, room, false));
+        rooms.of(socket.key).for_each(|room| {
+            self.note(socket.id, room, false);
+            self.watch.as_ref().inspect(|watch| watch.moved(room, false));
+        });
         drop(rooms);
+        self.watch.as_ref().inspect(|watch| watch.left(socket.id.as_str()));
         self.rooms.borrow_mut().leave_all(socket.key);
         self.by_id.borrow_mut().remove(&socket.id);
         let mut sockets = self.sockets.borrow_mut();
@@ -156,6 +180,7 @@ impl Namespace {
             return;
         }
         self.note(socket.id, room, joined);
+        self.watch.as_ref().inspect(|watch| watch.moved(room, joined));
         if let Some(ticket) = socket.ticket.get() {
             ticket.note_move(&self.log, room, joined);
         }

@@ -16,6 +16,8 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::clients::Clients;
+use super::cluster::{Change, Remote, Uplink};
+use super::describe::remote;
 use super::engine::{Close, Delivery};
 use super::namespace::{Namespace, Target};
 use super::outbox::{Letter, Notice, Order};
@@ -57,6 +59,10 @@ pub enum Deed {
     Count {
         room: Option<String>,
     },
+    /// As other nodes want to know it.
+    Describe {
+        target: Target,
+    },
 }
 
 /// A part of a list that has an order: what comes after `after`, `most` of it.
@@ -75,6 +81,7 @@ pub enum Outcome {
     Sockets(Listed<Seen>),
     /// How many are in each.
     Rooms(Listed<usize>),
+    Described(Vec<Remote>),
 }
 
 /// A page of a list, by name.
@@ -95,8 +102,9 @@ impl<T> Default for Listed<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
     pub rooms: Vec<String>,
-    pub address: IpAddr,
-    pub transport: &'static str,
+    /// Unknown of some sockets of other nodes, as all transports there.
+    pub address: Option<IpAddr>,
+    pub transport: Option<&'static str>,
 }
 
 /// Workers that did not answer in time; what was asked may still happen there.
@@ -178,14 +186,16 @@ impl Operation {
         match &self.deed {
             Deed::Sockets { .. } => Outcome::Sockets(Listed::default()),
             Deed::Rooms { .. } => Outcome::Rooms(Listed::default()),
+            Deed::Describe { .. } => Outcome::Described(Vec::new()),
             _ => Outcome::Count(0),
         }
     }
 }
 
 impl Outcome {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         match (self, other) {
+            (Self::Described(all), Self::Described(one)) => all.extend(one),
             (Self::Count(all), Self::Count(one)) => *all += one,
             (Self::Sockets(all), Self::Sockets(one)) => {
                 all.more |= one.more;
@@ -220,7 +230,7 @@ impl Page {
         }
     }
 
-    fn add<T>(&self, listed: &mut Listed<T>, name: &str, value: impl FnOnce() -> T) {
+    pub(super) fn add<T>(&self, listed: &mut Listed<T>, name: &str, value: impl FnOnce() -> T) {
         if name <= self.after.as_str() {
             return;
         }
@@ -243,6 +253,13 @@ pub struct Task {
     answers: Option<Answers>,
 }
 
+impl Task {
+    /// One operation that came alone.
+    pub fn alone(operation: Operation, answers: Option<Answers>) -> Self {
+        Self { operations: [operation].into(), index: 0, answers }
+    }
+}
+
 /// Where the workers' answers go. Never full: it has room for all of them.
 pub type Answers = mpsc::Sender<Done>;
 
@@ -251,6 +268,12 @@ pub struct Done {
     worker: usize,
     index: usize,
     outcome: Outcome,
+}
+
+impl Done {
+    pub fn into_outcome(self) -> Outcome {
+        self.outcome
+    }
 }
 
 /// The worker that leads.
@@ -271,6 +294,9 @@ impl Clients {
         self.outbox.tell_all(&Notice::Operation(task.clone()));
         self.follow(task);
         let Some(Operation { namespace, deed }) = task.operations.get(task.index) else { return };
+        if let Some(uplink) = &self.outbox.uplink {
+            tell_nodes(uplink, namespace, deed);
+        }
         if let (Deed::Emit { target, data, parts, delivery }, Some(namespace)) =
             (deed, self.namespace(namespace))
         {
@@ -327,6 +353,10 @@ impl Clients {
                 return Outcome::Rooms(listed);
             }
             Deed::Count { room } => namespace.count(room.as_deref()),
+            Deed::Describe { target } => {
+                let those = namespace.those(target);
+                return Outcome::Described(those.iter().map(|socket| remote(socket)).collect());
+            }
         })
     }
 
@@ -342,6 +372,17 @@ impl Clients {
     }
 }
 
+/// What sockets of other nodes are to do, too.
+fn tell_nodes(uplink: &Uplink, namespace: &str, deed: &Deed) {
+    let (target, change) = match deed {
+        Deed::Join { target, rooms } => (target, Change::Join(rooms)),
+        Deed::Leave { target, rooms } => (target, Change::Leave(rooms)),
+        Deed::Disconnect { target, close } => (target, Change::Disconnect { close: *close }),
+        _ => return,
+    };
+    uplink.change(namespace, target.audience(), &change);
+}
+
 fn for_each(namespace: &Namespace, target: &Target, does: impl Fn(&Rc<Socket>)) -> usize {
     let those = namespace.those(target);
     those.iter().for_each(does);
@@ -353,8 +394,8 @@ fn list(namespace: &Namespace, target: &Target, page: &Page) -> Listed<Seen> {
     for socket in namespace.those(target) {
         page.add(&mut listed, socket.id.as_str(), || Seen {
             rooms: socket.rooms(),
-            address: socket.session.address,
-            transport: socket.session.transport(),
+            address: Some(socket.session.address),
+            transport: Some(socket.session.transport()),
         });
     }
     listed
@@ -392,7 +433,7 @@ mod tests {
     #[test]
     fn a_worker_that_does_not_answer_is_named() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let (hub, mut inboxes) = Hub::new(3);
+        let (hub, mut inboxes) = Hub::new(3, None);
         let mut first = inboxes.remove(0);
         let answering = async {
             let letter = first.letters.recv().await;
@@ -417,7 +458,7 @@ mod tests {
     #[test]
     fn workers_that_have_ended_have_nobody() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let (hub, inboxes) = Hub::new(2);
+        let (hub, inboxes) = Hub::new(2, None);
         drop(inboxes);
         let count = Operation::new("/", Deed::Count { room: None });
         let outcomes = runtime.expect("a runtime").block_on(hub.operate(vec![count]));

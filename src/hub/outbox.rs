@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::mem;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -16,6 +16,8 @@ use crate::auth::Suspicion;
 use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
+use super::asked::Question;
+use super::cluster::{Cluster, Uplink};
 use super::engine::{Delivery, Id, Message};
 use super::namespace::Target;
 use super::operation::{Answers, Operation, Task};
@@ -35,6 +37,8 @@ pub enum Notice {
     },
     /// To all but the worker that leads.
     Operation(Task),
+    /// Of another node, which waits for clients' acknowledgements.
+    Question(Box<Question>),
     /// To the one that leads: what a page of the Admin UI asks.
     Command(Arc<Operation>),
     /// To the worker that keeps the room.
@@ -75,6 +79,8 @@ const WAITING_MAX: usize = 4096;
 pub struct Outbox {
     boxes: Vec<Pigeonhole>,
     readers: RefCell<Vec<Waker>>,
+    /// To other nodes, if there may be any.
+    pub uplink: Option<Rc<Uplink>>,
     lag: Arc<Series>,
 }
 
@@ -97,7 +103,11 @@ impl Pigeonhole {
 
 impl Outbox {
     /// To all of `others`, with one task each.
-    pub fn start(others: Vec<(usize, mpsc::Sender<Letter>)>, drain: &Drain) -> Rc<Self> {
+    pub fn start(
+        others: Vec<(usize, mpsc::Sender<Letter>)>,
+        cluster: Option<&Arc<Cluster>>,
+        drain: &Drain,
+    ) -> Rc<Self> {
         let boxes = others.into_iter().map(|(worker, to)| Pigeonhole {
             worker,
             to,
@@ -105,8 +115,13 @@ impl Outbox {
             filled: Notify::new(),
             congested: Cell::new(false),
         });
-        let lag = metrics::series(&metrics::HUB_LAG, &[]);
-        let outbox = Rc::new(Self { boxes: boxes.collect(), readers: RefCell::default(), lag });
+        let outbox = Rc::new_cyclic(|me: &Weak<Self>| {
+            let me = Weak::clone(me);
+            let relieved = move || me.upgrade().into_iter().for_each(|outbox| outbox.relieve());
+            let uplink = cluster.map(|cluster| Uplink::start(Arc::clone(cluster), drain, relieved));
+            let lag = metrics::series(&metrics::HUB_LAG, &[]);
+            Self { boxes: boxes.collect(), readers: RefCell::default(), uplink, lag }
+        });
         for index in 0..outbox.boxes.len() {
             drain.spawn_background(Rc::clone(&outbox).carry(index));
         }
@@ -136,7 +151,8 @@ impl Outbox {
 
     /// True if nothing more may be added now; the waker is called when that changes.
     pub fn is_congested(&self, waker: &Waker) -> bool {
-        let congested = self.boxes.iter().any(|pigeonhole| pigeonhole.congested.get());
+        let congested = self.boxes.iter().any(|pigeonhole| pigeonhole.congested.get())
+            || self.uplink.as_ref().is_some_and(|uplink| uplink.is_congested());
         if congested {
             self.readers.borrow_mut().push(waker.clone());
         }
@@ -154,8 +170,13 @@ impl Outbox {
                 place.send(Letter::Notices(notices));
             }
             if pigeonhole.congested.replace(false) {
-                self.readers.take().into_iter().for_each(Waker::wake);
+                self.relieve();
             }
         }
+    }
+
+    /// Sessions are read again.
+    fn relieve(&self) {
+        self.readers.take().into_iter().for_each(Waker::wake);
     }
 }

@@ -203,6 +203,14 @@ pub fn event(namespace: &str, data: &str, attachments: usize) -> String {
     }
 }
 
+/// The same for clients that are to acknowledge it.
+pub fn question(namespace: &str, id: u64, data: &str, attachments: usize) -> String {
+    match attachments {
+        0 => packet("2", namespace, Some(id), data),
+        count => packet(&format!("5{count}-"), namespace, Some(id), data),
+    }
+}
+
 /// An answer to a client's event; `data` is an array.
 pub fn ack(namespace: &str, id: u64, data: &str, attachments: usize) -> String {
     match attachments {

@@ -133,7 +133,7 @@ impl Clients {
                 let rooms = Some(vec![change.room.to_string()]);
                 let target = Target { rooms, ..Target::default() };
                 if let Some(namespace) = self.namespace(&change.namespace) {
-                    self.emit(&namespace, target, &change.data, Vec::new(), Delivery::Kept);
+                    self.emit_here(&namespace, target, &change.data, Vec::new(), Delivery::Kept);
                 }
                 told += 1;
                 if told % ROOMS_PER_TURN == 0 {

@@ -265,6 +265,12 @@ metrics! {
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
     AUTH_LOOKUPS: Counter "vestibule_auth_lookups_total" ["outcome"] "Sessions looked up: valid, refused, temporary, misconfigured.";
     HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts, farewells lost.";
+    REDIS_UP: Gauge "vestibule_hub_redis_up" [] "1 while other nodes are told and heard over Redis.";
+    REDIS_GAPS: Counter "vestibule_hub_redis_gaps_total" [] "Times without a link to Redis that have ended; with pub/sub, messages of other nodes were missed.";
+    REDIS_SAID: Counter "vestibule_hub_redis_said_total" [] "Commands that Redis has done.";
+    REDIS_DROPPED: Counter "vestibule_hub_redis_dropped_total" ["reason"] "Messages that other nodes do not hear: overflow of what waits, unsure when a link broke, volatile without a link, refused.";
+    REDIS_HEARD: Counter "vestibule_hub_redis_heard_total" ["fate"] "Messages that came over Redis: taken, own, repeated after a break, for_nobody here, malformed.";
+    REDIS_WAITING: Gauge "vestibule_hub_redis_waiting_bytes" [] "Bytes that wait for Redis.";
     HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Lines of access and of events dropped because the log could not take them.";
     RELOADS: Counter "vestibule_reloads_total" ["verdict"] "Reloads, installed or refused.";

@@ -27,7 +27,7 @@ use crate::admin::{self, Admin, Readiness, Verdict};
 use crate::auth;
 use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
-use crate::hub::Hub;
+use crate::hub::{Central, Hub, Nodes, TrustError};
 use crate::listener::Open;
 use crate::observe::{access, events, lines, log, metrics};
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
@@ -52,6 +52,8 @@ pub enum Stop {
     Listen(#[from] ListenError),
     #[error("vestibule: {0}")]
     Tls(#[from] TlsError),
+    #[error("vestibule: {0}")]
+    Redis(#[from] TrustError),
     #[error("vestibule: {what}: {error}")]
     Io { what: &'static str, error: io::Error },
     #[error("vestibule: {0}")]
@@ -92,8 +94,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
 }
 
 /// What is kept for the life of the process.
-fn resident(workers: usize) -> Result<(Resident, Vec<crate::hub::Inbox>), TlsError> {
-    let (hub, inboxes) = Hub::new(workers);
+fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop> {
+    let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
+    let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?);
     Ok((Resident { hub, registry: Registry::new(), tickets: Tickets::new()? }, inboxes))
 }
 
@@ -110,7 +113,7 @@ fn compile(
 fn start(file: &Path) -> Result<(), Stop> {
     let config = config::load(file)?;
     log::init(level(config.log.level), config.log.format == config::LogFormat::Json);
-    let (resident, inboxes) = resident(config.workers)?;
+    let (resident, inboxes) = resident(&config)?;
     let listeners = Listeners::open(&config.listen, config.workers)?;
     let snapshot = compile(config, 1, &resident, file)?;
     let runtime = Builder::new_current_thread()
@@ -156,6 +159,8 @@ impl Service {
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
         self.drain.spawn_background(memory::give_back());
         let hub = Arc::clone(&self.resident.hub);
+        Central::start(&hub, &self.drain);
+        hub.tell_cluster(self.current.load().hub().map(|policy| &**policy)).await;
         self.drain.spawn_background(strain::watch(self.current.clone(), hub));
         let status = self.status();
         systemd::ready(&status);
@@ -214,9 +219,10 @@ impl Service {
         let Some(words) = &snapshot.config().listen.admin else { return Ok(()) };
         let listener = listeners::open_admin(&words.address)?;
         let (current, drain) = (self.current.clone(), self.drain.clone());
+        let hub = Arc::clone(&self.resident.hub);
         let rules = self.current.clone();
         let admin = Admin {
-            readiness: Box::new(move || readiness(&current, &drain)),
+            readiness: Box::new(move || readiness(&current, &drain, &hub)),
             reload,
             metrics: snapshot.config().metrics,
             hub: admin::hub::Door {
@@ -263,7 +269,7 @@ impl Service {
 /// A worker that takes longer than this is stuck.
 const WORKER_ANSWER: Duration = Duration::from_secs(2);
 
-fn readiness(current: &Current, drain: &Drain) -> Readiness {
+fn readiness(current: &Current, drain: &Drain, hub: &Hub) -> Readiness {
     let snapshot = current.load();
     let down = snapshot.router().upstreams().filter(|upstream| !upstream.is_up());
     let mut reasons: Vec<String> = down.map(ToString::to_string).collect();
@@ -272,7 +278,8 @@ fn readiness(current: &Current, drain: &Drain) -> Readiness {
     if drain.is_leaving() {
         reasons.push("draining".to_owned());
     }
-    Readiness { ready: reasons.is_empty(), reasons }
+    let complaints = hub.complaint().map(str::to_owned).into_iter().collect();
+    Readiness { ready: reasons.is_empty(), reasons, complaints }
 }
 
 fn level(words: config::Level) -> LevelFilter {

@@ -93,6 +93,11 @@ fn restart_notes(before: &config::Config, after: &config::Config) -> Vec<String>
         |config: &config::Config| config.listen.admin.as_ref().map(|admin| admin.address.clone());
     note(address(before) != address(after), "listen.admin");
     note(before.metrics != after.metrics, "metrics.prometheus");
+    let redis = |config: &config::Config| {
+        let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
+        redis.map(config::Redis::identity)
+    };
+    note(redis(before) != redis(after), "hub.redis");
     note(before.log.format != after.log.format, "log.format");
     notes
 }

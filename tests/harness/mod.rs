@@ -1,8 +1,10 @@
 //! Starts the real binary on free ports and speaks to it from outside.
 
 pub mod client;
+pub mod cluster;
 pub mod node;
 pub mod origin;
+pub mod redis;
 pub mod socketio;
 pub mod sqlite;
 pub mod stores;

@@ -51,7 +51,7 @@ pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
 pub use session::{Delivery, Session};
-pub use sid::{ALPHABET, Id, Node};
+pub use sid::{ALPHABET, Id, Node, random};
 
 use http::heed;
 use session::{Arrival, Transport};

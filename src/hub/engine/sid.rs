@@ -107,6 +107,14 @@ pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
     context.finish().as_ref().try_into().unwrap_or_default()
 }
 
+/// Random bytes.
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // As below.
+    rand::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
 /// Six random bits a character.
 fn fill(characters: &mut [u8]) {
     // The generator is seeded by the kernel at start; there is nothing sensible to do without it.

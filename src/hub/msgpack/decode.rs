@@ -1,4 +1,4 @@
-//! msgpack → JSON and attachments, as notepack.io 2.2 means it; pure.
+//! msgpack → JSON and attachments, as notepack.io means it: 2.2 from clients, 3 from servers; pure.
 
 use bytes::Bytes;
 
@@ -9,6 +9,10 @@ use super::packet::ATTACHMENTS_MAX;
 /// What is left of a packet. Takes nothing that is not there, however long it is said to be.
 pub struct Reader<'a> {
     rest: &'a [u8],
+    /// Servers know msgpack's own timestamps; the stock client does not.
+    has_timestamps: bool,
+    /// What `rest` is a part of: attachments share its memory, where they are copied otherwise.
+    whole: Option<&'a Bytes>,
 }
 
 /// How a value begins; texts, data and elements follow.
@@ -30,7 +34,12 @@ enum Head {
 
 impl<'a> Reader<'a> {
     pub fn new(rest: &'a [u8]) -> Self {
-        Self { rest }
+        Self { rest, has_timestamps: false, whole: None }
+    }
+
+    /// Of what Node's servers write to each other.
+    pub fn of_servers(rest: &'a [u8], whole: Option<&'a Bytes>) -> Self {
+        Self { rest, has_timestamps: true, whole }
     }
 
     /// Nothing may follow.
@@ -41,6 +50,11 @@ impl<'a> Reader<'a> {
     /// The number of entries of a map, which follow.
     pub fn map(&mut self) -> Result<u64, Malformed> {
         if let Head::Map(count) = self.head()? { Ok(count) } else { Err(Malformed) }
+    }
+
+    /// The number of elements of an array, which follow.
+    pub fn list(&mut self) -> Result<u64, Malformed> {
+        if let Head::Array(count) = self.head()? { Ok(count) } else { Err(Malformed) }
     }
 
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
@@ -58,6 +72,25 @@ impl<'a> Reader<'a> {
         let after = self.rest.strip_prefix(&[0xd4, 0]).and_then(<[u8]>::split_first);
         self.rest = after.map_or(self.rest, |(_, after)| after);
         after.is_some()
+    }
+
+    /// The next value's bytes, whatever it is.
+    pub fn skip(&mut self) -> Result<&'a [u8], Malformed> {
+        let (start, mut values) = (self.rest, 1u64);
+        while values > 0 {
+            values -= 1;
+            match self.head()? {
+                Head::Text(length) | Head::Binary(length) => drop(self.take(length)?),
+                Head::Fixed(length) | Head::Extension(length) => {
+                    let [_kind] = self.array()?;
+                    self.take(length)?;
+                }
+                Head::Array(count) => values = values.saturating_add(count),
+                Head::Map(count) => values = values.saturating_add(count.saturating_mul(2)),
+                _ => (),
+            }
+        }
+        start.get(..start.len() - self.rest.len()).ok_or(Malformed)
     }
 
     /// The next value as JSON, and the binary data in it.
@@ -141,14 +174,14 @@ impl Writer {
             Head::Signed(number) => self.word(itoa::Buffer::new().format(number)),
             Head::Float(number) => self.float(number)?,
             Head::Text(length) => self.text(from.take(length)?)?,
-            Head::Binary(length) => self.part(from.take(length)?)?,
+            Head::Binary(length) => self.part(from, length)?,
             Head::Array(count) => self.list(from, count, deeper(depth)?)?,
             Head::Map(count) => self.map(from, count, deeper(depth)?)?,
             Head::Fixed(length) => self.fixed(from, length)?,
             Head::Extension(length) => match from.array()? {
                 // An ArrayBuffer, or a view of one.
-                [0] => self.part(from.take(length)?)?,
-                [kind] => self.extension(kind, from.take(length)?)?,
+                [0] => self.part(from, length)?,
+                [kind] => self.extension(from, kind, length)?,
             },
         }
         Ok(())
@@ -171,14 +204,17 @@ impl Writer {
         self.quote(std::str::from_utf8(text).map_err(|_error| Malformed)?)
     }
 
-    fn part(&mut self, data: &[u8]) -> Result<(), Malformed> {
+    fn part(&mut self, from: &mut Reader<'_>, length: u64) -> Result<(), Malformed> {
+        let data = from.take(length)?;
         if self.parts.len() == ATTACHMENTS_MAX {
             return Err(Malformed);
         }
         self.word(r#"{"_placeholder":true,"num":"#);
         self.word(itoa::Buffer::new().format(self.parts.len()));
         self.word("}");
-        self.parts.push(Bytes::copy_from_slice(data));
+        let part =
+            from.whole.map_or_else(|| Bytes::copy_from_slice(data), |whole| whole.slice_ref(data));
+        self.parts.push(part);
         Ok(())
     }
 
@@ -190,23 +226,31 @@ impl Writer {
                 self.word("null");
                 Ok(())
             }
-            ([0], 8) => match date::iso(i64::from_be_bytes(from.array()?)) {
-                Some(text) => self.quote(&text),
-                None => {
-                    self.word("null");
-                    Ok(())
-                }
-            },
-            ([kind], length) => self.extension(kind, from.take(length)?),
+            ([0], 8) => self.moment(date::iso(i64::from_be_bytes(from.array()?))),
+            ([kind], length) => self.extension(from, kind, length),
+        }
+    }
+
+    /// What is no date is null, as in JSON.
+    fn moment(&mut self, text: Option<String>) -> Result<(), Malformed> {
+        match text {
+            Some(text) => self.quote(&text),
+            None => {
+                self.word("null");
+                Ok(())
+            }
         }
     }
 
     /// What notepack does not know becomes its number and its data.
-    fn extension(&mut self, kind: u8, data: &[u8]) -> Result<(), Malformed> {
+    fn extension(&mut self, from: &mut Reader<'_>, kind: u8, length: u64) -> Result<(), Malformed> {
+        if from.has_timestamps && kind == 0xff && matches!(length, 4 | 8 | 12) {
+            return self.moment(timestamp(from, length)?);
+        }
         self.word("[");
         self.word(itoa::Buffer::new().format(kind.cast_signed()));
         self.word(",");
-        self.part(data)?;
+        self.part(from, length)?;
         self.word("]");
         Ok(())
     }
@@ -246,6 +290,25 @@ impl Writer {
         self.word("}");
         Ok(())
     }
+}
+
+/// A moment in one of msgpack's three forms; parts of a millisecond are dropped, as Node does.
+fn timestamp(from: &mut Reader<'_>, length: u64) -> Result<Option<String>, Malformed> {
+    let (seconds, nanoseconds) = match length {
+        4 => (i64::from(u32::from_be_bytes(from.array()?)), 0),
+        8 => {
+            let both = u64::from_be_bytes(from.array()?);
+            ((both & 0x3_ffff_ffff).cast_signed(), both >> 34)
+        }
+        _ => {
+            let nanoseconds = u64::from(u32::from_be_bytes(from.array()?));
+            (i64::from_be_bytes(from.array()?), nanoseconds)
+        }
+    };
+    let milliseconds = seconds.checked_mul(1000);
+    let milliseconds =
+        milliseconds.and_then(|whole| whole.checked_add_unsigned(nanoseconds / 1_000_000));
+    Ok(milliseconds.and_then(date::iso))
 }
 
 fn deeper(depth: usize) -> Result<usize, Malformed> {

@@ -7,7 +7,7 @@
 
 mod date;
 mod decode;
-mod encode;
+pub mod encode;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
@@ -15,10 +15,10 @@ use bytes::Bytes;
 
 use super::packet::{self, Head, Kind, Malformed};
 
-use decode::Reader;
+pub use decode::Reader;
 
 /// Levels of arrays and maps in one packet.
-const DEPTH_MAX: usize = 128;
+pub const DEPTH_MAX: usize = 128;
 
 /// Whether a client's first message is this parser's: a map, where JSON's is a text.
 pub fn is_packet(data: &[u8]) -> bool {

@@ -284,6 +284,11 @@ impl Recovery {
     }
 }
 
+/// The event's array with the offset of what did not begin on a worker.
+pub fn stamped(node: Node, stamp: Stamp, data: &str) -> String {
+    Offset { node, stamp }.append(data)
+}
+
 /// Not who was sent away, broke the rules, or was closed by a process that ends.
 fn may_return(why: Close) -> bool {
     matches!(

@@ -9,7 +9,7 @@ use super::say;
 
 pub fn run(file: &Path, show: bool) -> Result<(), Stop> {
     let config = config::load(file)?;
-    let (resident, _inboxes) = resident(config.workers)?;
+    let (resident, _inboxes) = resident(&config)?;
     let snapshot = compile(config, 1, &resident, file)?;
     if show { say(&snapshot.config().show()) } else { Ok(()) }
 }

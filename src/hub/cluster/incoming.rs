@@ -1,0 +1,319 @@
+//! What other nodes say: dropped before it is read if it concerns nobody here, told to the workers,
+//! or answered.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::hub::engine::{Delivery, Message};
+use crate::hub::namespace::Target;
+use crate::hub::operation::{Deed, Operation, Outcome, Task};
+use crate::hub::outbox::Notice;
+use crate::hub::packet::{self, ATTACHMENTS_MAX};
+use crate::hub::recovery::{Stamp, stamped};
+use crate::observe::metrics;
+
+use super::Cluster;
+use super::central::Central;
+use super::link::Heard;
+use super::origin;
+use super::questions::Asked;
+use super::reading::Entry;
+use super::wire::{Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram};
+
+/// What becomes of a message; the word is the metric's label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Taken,
+    /// This node's own.
+    Own,
+    /// Said again after a break.
+    Repeated,
+    /// Nobody here is meant.
+    ForNobody,
+    Malformed,
+}
+
+impl Fate {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::Own => "own",
+            Self::Repeated => "repeated",
+            Self::ForNobody => "for_nobody",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+/// A worker that takes longer is stuck; whoever asked gets what the others said.
+const WORKERS_ANSWER: Duration = Duration::from_secs(2);
+
+impl Central {
+    /// Takes a message; what workers must hear of it is added to `notices`.
+    pub(super) fn take(self: &Rc<Self>, heard: &Heard, notices: &mut Vec<Notice>) {
+        let fate = self.take_one(heard, notices);
+        metrics::count(&metrics::REDIS_HEARD, fate.word());
+    }
+
+    fn take_one(self: &Rc<Self>, heard: &Heard, notices: &mut Vec<Notice>) -> Fate {
+        let wire = &self.cluster.wire;
+        let place = std::str::from_utf8(&heard.channel).ok().and_then(|name| wire.place(name));
+        let Some(place) = place else { return Fate::Malformed };
+        match place {
+            Place::Room(namespace, room) if !self.is_wanted(namespace, &[room]) => {
+                return Fate::ForNobody;
+            }
+            // Requests are for everybody, also where nobody is.
+            Place::Namespace(namespace)
+                if wire.dialect == Dialect::Classic && !self.is_wanted::<&str>(namespace, &[]) =>
+            {
+                return Fate::ForNobody;
+            }
+            _ => {}
+        }
+        match wire.read(place, &heard.payload) {
+            Ok(telegram) => self.take_telegram(telegram, None, notices),
+            Err(_malformed) => Fate::Malformed,
+        }
+    }
+
+    /// The same for what stands in a stream.
+    pub(super) fn take_entry(self: &Rc<Self>, entry: &Entry, notices: &mut Vec<Notice>) {
+        let fate = match self.cluster.wire.read_entry(&entry.fields) {
+            _ if self.read.borrow_mut().repeats(entry) => Fate::Repeated,
+            Ok(telegram) => {
+                let offset = std::str::from_utf8(&entry.id).ok();
+                self.take_telegram(telegram, offset, notices)
+            }
+            Err(_malformed) => Fate::Malformed,
+        };
+        metrics::count(&metrics::REDIS_HEARD, fate.word());
+    }
+
+    /// False if certainly none of the rooms has a member, or, without rooms, the namespace.
+    fn is_wanted<R: AsRef<str>>(&self, namespace: &str, rooms: &[R]) -> bool {
+        let cluster = &self.cluster;
+        // Who is away may come back for it.
+        if cluster.recovers.load(std::sync::atomic::Ordering::Relaxed) {
+            return true;
+        }
+        let interest = &cluster.interest;
+        if rooms.is_empty() {
+            return interest.is_any(namespace, None);
+        }
+        rooms.iter().any(|room| interest.is_any(namespace, Some(room.as_ref())))
+    }
+
+    /// `offset` is where it stands in its stream.
+    fn take_telegram(
+        self: &Rc<Self>,
+        telegram: Telegram,
+        offset: Option<&str>,
+        notices: &mut Vec<Notice>,
+    ) -> Fate {
+        let Telegram { from, namespace, matter } = telegram;
+        if from.as_deref() == Some(self.cluster.wire.uid.as_str()) {
+            return Fate::Own;
+        }
+        let to = from.unwrap_or_default();
+        match matter {
+            Matter::Broadcast(broadcast) => {
+                return self.take_broadcast(&namespace, &to, broadcast, offset, notices);
+            }
+            Matter::Join { audience, rooms, request } => {
+                let deed = Deed::Join { target: target(audience), rooms };
+                self.change(&namespace, &to, deed, request, notices);
+            }
+            Matter::Leave { audience, rooms, request } => {
+                let deed = Deed::Leave { target: target(audience), rooms };
+                self.change(&namespace, &to, deed, request, notices);
+            }
+            Matter::Disconnect { audience, close, request } => {
+                let deed = Deed::Disconnect { target: target(audience), close };
+                self.change(&namespace, &to, deed, request, notices);
+            }
+            Matter::Fetch { audience, request } => {
+                self.describe(&namespace, &to, request, audience, notices, Answer::Sockets);
+            }
+            Matter::Ids { audience, request } => {
+                let ids = |remotes: Vec<Remote>| {
+                    Answer::Ids(remotes.into_iter().map(|remote| remote.id.into()).collect())
+                };
+                self.describe(&namespace, &to, request, audience, notices, ids);
+            }
+            Matter::Rooms { request } => {
+                let everyone = Audience::default();
+                self.describe(&namespace, &to, request, everyone, notices, rooms_of);
+            }
+            Matter::ServerSideEmit { request, .. } => {
+                // No handlers are here, but whoever asked waits for all nodes.
+                if let Some(request) = request {
+                    self.answer(&namespace, &to, request, Answer::Value(None));
+                }
+            }
+            Matter::Answer { request, answer, .. } => self.asking.take(&request, answer),
+            Matter::Nothing => {}
+        }
+        Fate::Taken
+    }
+
+    pub(super) fn answer(&self, namespace: &str, to: &str, request: Box<str>, answer: Answer) {
+        self.say(namespace, &Matter::Answer { to: to.into(), request, answer });
+    }
+
+    fn take_broadcast(
+        self: &Rc<Self>,
+        namespace: &str,
+        to: &str,
+        broadcast: Broadcast<Sealed>,
+        _offset: Option<&str>,
+        notices: &mut Vec<Notice>,
+    ) -> Fate {
+        let Broadcast { audience, flags, request, packet } = broadcast;
+        let is_wanted = self.is_wanted(namespace, &audience.rooms);
+        if !is_wanted {
+            if let Some(request) = request {
+                self.answer(namespace, to, request, Answer::Clients(0));
+            }
+            return Fate::ForNobody;
+        }
+        let Ok(packet) = packet.open(namespace) else { return Fate::Malformed };
+        let Some(packet) = packet else { return Fate::ForNobody };
+        if packet.parts.len() > ATTACHMENTS_MAX {
+            // Clients would hang up.
+            return Fate::Malformed;
+        }
+        if let Some(request) = request {
+            let asked = Asked { namespace, to, request, audience, within: flags.timeout };
+            notices.push(self.question(asked, &packet));
+            return Fate::Taken;
+        }
+        let delivery = if flags.volatile { Delivery::Volatile } else { Delivery::Kept };
+        let (data, stamp) = self.stamp(packet.data.into());
+        let text = packet::event(namespace, &data, packet.parts.len());
+        notices.push(Notice::Emit {
+            namespace: namespace.into(),
+            target: Arc::new(target(audience)),
+            message: Arc::new(Message::with_parts(text, packet.parts)),
+            delivery,
+            stamp,
+        });
+        Fate::Taken
+    }
+
+    /// The event's array with its offset, if clients may come back.
+    fn stamp(&self, data: String) -> (String, Option<Stamp>) {
+        let recovers = self.cluster.recovers.load(std::sync::atomic::Ordering::Relaxed);
+        let (true, Some(origin)) = (recovers, origin(self.hub.letters.len())) else {
+            return (data, None);
+        };
+        self.numbers.set(self.numbers.get() + 1);
+        let stamp = Stamp { origin, number: self.numbers.get() };
+        (stamped(self.hub.node, stamp, &data), Some(stamp))
+    }
+
+    /// Has every worker do it.
+    fn change(
+        self: &Rc<Self>,
+        namespace: &str,
+        to: &str,
+        deed: Deed,
+        request: Option<Box<str>>,
+        notices: &mut Vec<Notice>,
+    ) {
+        // What is said to the rooms right behind it may be here before the workers have joined.
+        let expected = match &deed {
+            Deed::Join { rooms, .. } => Some(Expected::new(&self.cluster, namespace, rooms)),
+            _ => None,
+        };
+        let operation = Operation::new(namespace, deed);
+        if expected.is_none() && request.is_none() {
+            notices.push(Notice::Operation(Task::alone(operation, None)));
+            return;
+        }
+        let (answers, answered) = mpsc::channel(self.hub.letters.len().max(1));
+        notices.push(Notice::Operation(Task::alone(operation, Some(answers))));
+        let (central, namespace, to) = (Rc::clone(self), namespace.to_owned(), to.to_owned());
+        self.drain.spawn_background(async move {
+            let outcome = gather(answered, Outcome::Count(0)).await;
+            drop(expected);
+            // Of a server of long ago: who has the socket says so.
+            if let (Some(request), Outcome::Count(1..)) = (request, outcome) {
+                central.answer(&namespace, &to, request, Answer::Done);
+            }
+        });
+    }
+
+    /// Asks every worker about its sockets, and answers what `say` makes of them all.
+    fn describe(
+        self: &Rc<Self>,
+        namespace: &str,
+        to: &str,
+        request: Box<str>,
+        audience: Audience,
+        notices: &mut Vec<Notice>,
+        say: impl FnOnce(Vec<Remote>) -> Answer + 'static,
+    ) {
+        let (answers, answered) = mpsc::channel(self.hub.letters.len().max(1));
+        let operation = Operation::new(namespace, Deed::Describe { target: target(audience) });
+        notices.push(Notice::Operation(Task::alone(operation, Some(answers))));
+        let (central, namespace, to) = (Rc::clone(self), namespace.to_owned(), to.to_owned());
+        self.drain.spawn_background(async move {
+            let outcome = gather(answered, Outcome::Described(Vec::new())).await;
+            let Outcome::Described(remotes) = outcome else { return };
+            central.answer(&namespace, &to, request, say(remotes));
+        });
+    }
+}
+
+/// Rooms that sockets of this node are about to be in.
+struct Expected {
+    cluster: Arc<Cluster>,
+    namespace: String,
+    rooms: Vec<String>,
+}
+
+impl Expected {
+    fn new(cluster: &Arc<Cluster>, namespace: &str, rooms: &[String]) -> Self {
+        rooms.iter().for_each(|room| cluster.interest.begin(namespace, Some(room)));
+        let (cluster, namespace) = (Arc::clone(cluster), namespace.to_owned());
+        Self { cluster, namespace, rooms: rooms.to_vec() }
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        let Self { cluster, namespace, rooms } = self;
+        rooms.iter().for_each(|room| cluster.interest.end(namespace, Some(room)));
+    }
+}
+
+/// Adds up what all workers answer.
+async fn gather(
+    mut answered: mpsc::Receiver<crate::hub::operation::Done>,
+    mut all: Outcome,
+) -> Outcome {
+    let gathering = async {
+        while let Some(done) = answered.recv().await {
+            all.add(done.into_outcome());
+        }
+    };
+    // Whoever is late is left out.
+    let _in_time = timeout(WORKERS_ANSWER, gathering).await;
+    all
+}
+
+pub(super) fn target(audience: Audience) -> Target {
+    let Audience { rooms, except } = audience;
+    Target { rooms: (!rooms.is_empty()).then_some(rooms), except, but: None }
+}
+
+fn rooms_of(remotes: Vec<Remote>) -> Answer {
+    let all: std::collections::BTreeSet<String> =
+        remotes.into_iter().flat_map(|remote| remote.rooms).collect();
+    Answer::Rooms(all.into_iter().collect())
+}

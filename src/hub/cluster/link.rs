@@ -1,0 +1,301 @@
+//! The link to Redis: spoken over one connection, listened to on another, both opened again when
+//! they break, and proved: what is said must come back over a subscribed channel.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, info, warn};
+
+use crate::drain::Drain;
+use crate::observe::metrics::{self, Series};
+
+use super::line::{Line, LineError, Reader, Writer};
+use super::resp::{Value, command};
+use super::servers::Servers;
+use super::speaker::{Kind, Speaker};
+use super::wire::Subscription;
+
+/// What came over a channel.
+pub struct Heard {
+    pub channel: Bytes,
+    pub payload: Bytes,
+}
+
+/// Messages that are not looked at yet. Full: Redis is not read, which keeps them.
+pub const HEARD: usize = 1024;
+
+pub struct Link {
+    pub speaker: Rc<Speaker>,
+    pub servers: Rc<Servers>,
+    pub timeout: Duration,
+    /// Streams of which it is not known yet where reading begins.
+    unread: Cell<usize>,
+    wanted: RefCell<HashSet<Subscription>>,
+    changed: Notify,
+    probe: Subscription,
+    /// The last number that came back.
+    echoed: Cell<u64>,
+    echo: Notify,
+    to: mpsc::Sender<Heard>,
+    hears: Cell<bool>,
+    /// Has been up, so that what was missed since is a gap.
+    was_up: Cell<bool>,
+    /// Said once for each change.
+    complained: Cell<bool>,
+    up: Arc<AtomicBool>,
+    gauge: Arc<Series>,
+    pub gap: Notify,
+}
+
+/// Between two proofs.
+const PROVE_EVERY: Duration = Duration::from_secs(1);
+/// Between two attempts to connect: the first, and the longest.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+impl Link {
+    /// `probe` is subscribed to by nobody else; `up` says to other threads how it is.
+    pub fn new(
+        servers: Servers,
+        speaker: Rc<Speaker>,
+        limit: Duration,
+        probe: Subscription,
+        up: Arc<AtomicBool>,
+    ) -> (Rc<Self>, mpsc::Receiver<Heard>) {
+        let (to, heard) = mpsc::channel(HEARD);
+        let link = Self {
+            speaker,
+            servers: Rc::new(servers),
+            timeout: limit,
+            unread: Cell::new(0),
+            wanted: RefCell::new(HashSet::from([probe.clone()])),
+            changed: Notify::new(),
+            probe,
+            echoed: Cell::new(0),
+            echo: Notify::new(),
+            to,
+            hears: Cell::new(false),
+            was_up: Cell::new(false),
+            complained: Cell::new(false),
+            up,
+            gauge: metrics::series(&metrics::REDIS_UP, &[]),
+            gap: Notify::new(),
+        };
+        (Rc::new(link), heard)
+    }
+
+    pub fn start(self: &Rc<Self>, drain: &Drain) {
+        drain.spawn_background(Rc::clone(self).keep_speaking());
+        drain.spawn_background(Rc::clone(self).keep_listening());
+    }
+
+    /// It is not up before so many streams are read.
+    pub fn wait_for(&self, streams: usize) {
+        self.unread.set(streams);
+    }
+
+    pub fn is_waited_for_no_more(&self) {
+        self.unread.set(self.unread.get().saturating_sub(1));
+        self.mark(self.hears.get(), None);
+    }
+
+    /// Listens to it from now on.
+    pub fn add(&self, subscription: Subscription) {
+        self.wanted.borrow_mut().insert(subscription);
+        self.changed.notify_one();
+    }
+
+    pub fn remove(&self, subscription: &Subscription) {
+        self.wanted.borrow_mut().remove(subscription);
+        self.changed.notify_one();
+    }
+
+    async fn keep_speaking(self: Rc<Self>) {
+        let mut pause = PAUSE;
+        loop {
+            let error = match self.servers.open().await {
+                Ok(line) => {
+                    pause = PAUSE;
+                    self.speaker.speak(line).await
+                }
+                Err(error) => error,
+            };
+            self.mark(self.hears.get(), Some(&error));
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn keep_listening(self: Rc<Self>) {
+        let mut pause = PAUSE;
+        loop {
+            let error = match self.servers.open().await {
+                Ok(line) => {
+                    let error = self.listen(line).await;
+                    if self.hears.get() {
+                        pause = PAUSE;
+                    }
+                    error
+                }
+                Err(error) => error,
+            };
+            self.mark(false, Some(&error));
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn listen(&self, line: Line) -> LineError {
+        let Line { mut reader, mut writer } = line;
+        tokio::select! {
+            // Nothing is lost when an arm is dropped that the break does not lose anyway.
+            error = self.hear(&mut reader) => error,
+            error = self.subscribe(&mut writer) => error,
+            error = self.prove() => error,
+        }
+    }
+
+    /// Keeps what is subscribed to as it is wanted.
+    async fn subscribe(&self, writer: &mut Writer) -> LineError {
+        let mut told: HashSet<Subscription> = HashSet::new();
+        loop {
+            let mut bytes = Vec::new();
+            {
+                let wanted = self.wanted.borrow();
+                for gone in told.extract_if(|known| !wanted.contains(known)) {
+                    bytes.extend(words(&gone, false));
+                }
+                let new: Vec<_> = wanted.iter().filter(|new| !told.contains(*new)).collect();
+                // The probe is the last: once it is heard, the others are.
+                for new in new.iter().filter(|new| ***new != self.probe) {
+                    bytes.extend(words(new, true));
+                }
+                if new.contains(&&self.probe) {
+                    bytes.extend(words(&self.probe, true));
+                }
+                told.extend(new.into_iter().cloned());
+            }
+            if let Err(error) = writer.send(&bytes).await {
+                return error;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    async fn hear(&self, reader: &mut Reader) -> LineError {
+        loop {
+            let value = match reader.next().await {
+                Ok(Value::Error(words)) => {
+                    let words = String::from_utf8_lossy(&words).into_owned();
+                    return LineError::Refused(words);
+                }
+                Ok(value) => value,
+                Err(error) => return error,
+            };
+            let Some((channel, payload)) = message(value) else { continue };
+            if channel == self.probe.name().as_bytes() {
+                let number = std::str::from_utf8(&payload).ok();
+                self.echoed.set(number.and_then(|number| number.parse().ok()).unwrap_or_default());
+                self.echo.notify_one();
+                continue;
+            }
+            if self.to.send(Heard { channel, payload }).await.is_err() {
+                return LineError::Closed;
+            }
+        }
+    }
+
+    /// Says something again and again, and waits for it to come back.
+    async fn prove(&self) -> LineError {
+        let mut number = self.echoed.get();
+        loop {
+            let Some(epoch) = self.speaker.epoch() else {
+                sleep(PAUSE).await;
+                continue;
+            };
+            number += 1;
+            let verb: &[u8] = match self.probe {
+                Subscription::Shard(_) => b"SPUBLISH",
+                _ => b"PUBLISH",
+            };
+            let words = [verb, self.probe.name().as_bytes(), number.to_string().as_bytes()]
+                .map(<[u8]>::to_vec);
+            let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+            self.speaker.say(command(&words), Kind::Once);
+            let echoed = async {
+                while self.echoed.get() < number {
+                    self.echo.notified().await;
+                }
+            };
+            // Its way there and back, each of which has a deadline.
+            let in_time = timeout(self.timeout * 2, echoed).await.is_ok();
+            if in_time {
+                self.mark(true, None);
+                sleep(PROVE_EVERY).await;
+            } else if self.speaker.epoch() == Some(epoch) {
+                return LineError::Deaf(self.timeout * 2);
+            }
+        }
+    }
+
+    /// Notes how it is now; says so if that has changed.
+    fn mark(&self, hears: bool, why: Option<&LineError>) {
+        self.hears.set(hears);
+        let is_up = hears && self.unread.get() == 0 && self.speaker.epoch().is_some();
+        let before = self.up.swap(is_up, Ordering::Relaxed);
+        self.gauge.add(i64::from(is_up) - i64::from(before));
+        if is_up && !before {
+            self.complained.set(false);
+            info!("other nodes are reached over Redis");
+            if self.was_up.replace(true) {
+                metrics::series(&metrics::REDIS_GAPS, &[]).increment();
+                self.gap.notify_one();
+            }
+        }
+        let Some(error) = why else { return };
+        if self.complained.replace(true) {
+            debug!(reason = %error, "no link to Redis yet");
+        } else {
+            warn!(reason = %error, "no link to Redis; clients are served by this node alone");
+        }
+    }
+}
+
+fn words(subscription: &Subscription, begins: bool) -> Vec<u8> {
+    let verb: &[u8] = match (subscription, begins) {
+        (Subscription::Channel(_), true) => b"SUBSCRIBE",
+        (Subscription::Channel(_), false) => b"UNSUBSCRIBE",
+        (Subscription::Pattern(_), true) => b"PSUBSCRIBE",
+        (Subscription::Pattern(_), false) => b"PUNSUBSCRIBE",
+        (Subscription::Shard(_), true) => b"SSUBSCRIBE",
+        (Subscription::Shard(_), false) => b"SUNSUBSCRIBE",
+    };
+    command(&[verb, subscription.name().as_bytes()])
+}
+
+impl Subscription {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Channel(name) | Self::Pattern(name) | Self::Shard(name) => name,
+        }
+    }
+}
+
+/// A message's channel and its payload; `None` for what only confirms.
+fn message(value: Value) -> Option<(Bytes, Bytes)> {
+    let (Value::List(items) | Value::Push(items)) = value else { return None };
+    match (items.first()?.text()?, items.as_slice()) {
+        ("message" | "smessage", [_, Value::Text(channel), Value::Text(payload)])
+        | ("pmessage", [_, _, Value::Text(channel), Value::Text(payload)]) => {
+            Some((channel.clone(), payload.clone()))
+        }
+        _ => None,
+    }
+}

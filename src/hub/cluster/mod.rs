@@ -1,0 +1,187 @@
+//! Many nodes, Node's servers among them, as one.
+//!
+//! Workers say what others must hear, already in the wire's words, and never wait for Redis; the
+//! main thread carries it there (`link`), and what comes back to them (`central`).
+
+mod asking;
+mod central;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod incoming;
+mod interest;
+mod line;
+mod link;
+mod questions;
+mod reading;
+mod resp;
+mod servers;
+mod speaker;
+mod tls;
+mod uplink;
+mod wire;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{self, Adapter};
+
+use super::engine::random;
+
+use interest::Interest;
+use resp::command;
+use servers::Servers;
+use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_name};
+
+pub use asking::Absent;
+use asking::Ask;
+pub use central::Central;
+pub use tls::TrustError;
+pub use uplink::{Uplink, Watch};
+pub use wire::{Audience, Payload, Remote};
+
+/// What all threads know of the other nodes.
+pub struct Cluster {
+    wire: wire::Wire,
+    interest: Interest,
+    /// Other nodes are told and heard now.
+    up: Arc<AtomicBool>,
+    /// Messages get a place in the order of what clients were sent.
+    recovers: AtomicBool,
+    reports: mpsc::Sender<Vec<Report>>,
+    /// Uplinks that there were.
+    lines: AtomicUsize,
+    asks: mpsc::Sender<Ask>,
+    /// Kept until `Central` begins.
+    ends: Mutex<Option<Ends>>,
+}
+
+struct Ends {
+    servers: Servers,
+    words: config::Redis,
+    reports: mpsc::Receiver<Vec<Report>>,
+    asks: mpsc::Receiver<Ask>,
+}
+
+/// What a worker has for the main thread.
+enum Report {
+    Say {
+        bytes: Vec<u8>,
+        is_volatile: bool,
+        /// Said again after a break; readers know it by its number.
+        is_kept: bool,
+    },
+    /// Somebody of this worker is in the room now, or nobody any more.
+    Room { subscription: Subscription, is_here: bool },
+}
+
+/// Lists of reports that wait for the main thread, which only queues them.
+const REPORTS: usize = 64;
+/// Questions that wait. Full: whoever asks waits.
+const ASKS: usize = 64;
+
+impl Cluster {
+    pub fn new(words: &config::Redis) -> Result<Arc<Self>, TrustError> {
+        let (to_reports, reports) = mpsc::channel(REPORTS);
+        let (to_asks, asks) = mpsc::channel(ASKS);
+        let dialect = dialect(&words.wire);
+        let uid = fresh_name(&dialect, random());
+        let servers = Servers::new(words)?;
+        let ends = Ends { servers, words: words.clone(), reports, asks };
+        Ok(Arc::new(Self {
+            wire: wire::Wire { dialect, prefix: words.wire.key.clone(), uid },
+            interest: Interest::default(),
+            up: Arc::default(),
+            recovers: AtomicBool::new(false),
+            reports: to_reports,
+            lines: AtomicUsize::new(0),
+            asks: to_asks,
+            ends: Mutex::new(Some(ends)),
+        }))
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    fn take_ends(&self) -> Option<Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// New rules hold: which namespaces there are, and whether clients may come back.
+    pub async fn change(&self, names: Vec<String>, recovers: bool) {
+        self.recovers.store(recovers, Ordering::Relaxed);
+        // The main thread ends last.
+        let _told = self.asks.send(Ask::Serve(names)).await;
+    }
+
+    /// Asks the other nodes who is meant; those of this node are not among them.
+    pub async fn ask(&self, namespace: &str, audience: Audience) -> Result<Vec<Remote>, Absent> {
+        let (answer, answered) = oneshot::channel();
+        let ask = Ask::Remotes { namespace: namespace.into(), audience, answer };
+        // The main thread ends last.
+        if self.asks.send(ask).await.is_err() {
+            return Ok(Vec::new());
+        }
+        answered.await.unwrap_or(Ok(Vec::new()))
+    }
+}
+
+fn dialect(words: &config::Wire) -> Dialect {
+    match words.adapter {
+        Adapter::Classic => Dialect::Classic,
+        Adapter::Sharded => Dialect::Sharded(match words.rooms {
+            config::RoomChannels::Dynamic => RoomChannels::Public,
+            config::RoomChannels::DynamicPrivate => RoomChannels::All,
+            config::RoomChannels::Static => RoomChannels::None,
+        }),
+        Adapter::Streams => Dialect::Streams(Streams {
+            name: words.key.clone(),
+            count: u32::try_from(words.count).unwrap_or(1),
+            length: words.length as u64,
+            sharded: false,
+        }),
+    }
+}
+
+fn bytes_of(parcel: &Parcel) -> Vec<u8> {
+    match parcel {
+        Parcel::Publish { channel, payload } => command(&[b"PUBLISH", channel.as_bytes(), payload]),
+        Parcel::ShardPublish { channel, payload } => {
+            command(&[b"SPUBLISH", channel.as_bytes(), payload])
+        }
+        Parcel::Append { stream, length, fields } => {
+            let length = length.to_string();
+            let mut words: Vec<&[u8]> =
+                vec![b"XADD", stream.as_bytes(), b"MAXLEN", b"~", length.as_bytes(), b"*"];
+            for (name, value) in fields {
+                words.extend([name.as_bytes(), value.as_slice()]);
+            }
+            command(&words)
+        }
+    }
+}
+
+/// What a node tells the others besides events.
+pub enum Change<'a> {
+    Join(&'a [String]),
+    Leave(&'a [String]),
+    Disconnect { close: bool },
+}
+
+impl Change<'_> {
+    fn matter(&self, audience: Audience) -> Matter<Payload> {
+        match *self {
+            Self::Join(rooms) => Matter::Join { audience, rooms: rooms.to_vec(), request: None },
+            Self::Leave(rooms) => Matter::Leave { audience, rooms: rooms.to_vec(), request: None },
+            Self::Disconnect { close } => Matter::Disconnect { audience, close, request: None },
+        }
+    }
+}
+
+/// A name for offsets of what came from other nodes.
+pub fn origin(workers: usize) -> Option<u8> {
+    // One more than there are workers: the numbers of this one are the main thread's.
+    u8::try_from(workers).ok().filter(|origin| *origin < 64)
+}

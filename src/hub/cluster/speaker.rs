@@ -1,0 +1,286 @@
+//! What this node says to Redis: in order, many at once, each answered within a deadline.
+//!
+//! While nobody listens it waits in a bounded queue. Full: the oldest is dropped, and counted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::observe::metrics::{self, Series};
+
+use super::line::{Line, LineError, Reader, Writer};
+use super::resp::{Value, command};
+
+/// What becomes of a command that cannot be said, or may not have been heard.
+pub enum Kind {
+    /// Lost: twice would be worse.
+    Once,
+    /// Dropped at once while nobody listens.
+    Volatile,
+    /// Said again: whoever reads it knows it by its number.
+    Again,
+    /// Whoever asked is told that there is no answer.
+    Ask(oneshot::Sender<Result<Value, LineError>>),
+}
+
+struct Command {
+    bytes: Vec<u8>,
+    kind: Kind,
+}
+
+struct Flight {
+    command: Command,
+    due: Instant,
+}
+
+pub struct Speaker {
+    timeout: Duration,
+    /// Bytes that may wait.
+    bytes_max: usize,
+    waiting: RefCell<Waiting>,
+    filled: Notify,
+    /// Said and not answered yet.
+    flights: RefCell<VecDeque<Flight>>,
+    landed: Notify,
+    /// Increases with each connection; odd while there is one.
+    epoch: Cell<u64>,
+    waiting_bytes: Arc<Series>,
+    said: Arc<Series>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    commands: VecDeque<Command>,
+    bytes: usize,
+}
+
+/// Commands that are said before the first of them is answered: the rest waits where it is bounded.
+const FLIGHTS_MAX: usize = 1024;
+/// Bytes of them in one write.
+const WRITE_MAX: usize = 64 << 10;
+
+impl Speaker {
+    pub fn new(timeout: Duration, bytes_max: usize) -> Rc<Self> {
+        Rc::new(Self {
+            timeout,
+            bytes_max,
+            waiting: RefCell::default(),
+            filled: Notify::new(),
+            flights: RefCell::default(),
+            landed: Notify::new(),
+            epoch: Cell::new(0),
+            waiting_bytes: metrics::series(&metrics::REDIS_WAITING, &[]),
+            said: metrics::series(&metrics::REDIS_SAID, &[]),
+        })
+    }
+
+    /// Which connection is spoken over; `None` while there is none.
+    pub fn epoch(&self) -> Option<u64> {
+        Some(self.epoch.get()).filter(|epoch| epoch % 2 == 1)
+    }
+
+    pub fn say(&self, bytes: Vec<u8>, kind: Kind) {
+        match kind {
+            Kind::Volatile if self.epoch().is_none() => return dropped("volatile", 1),
+            // Dropping the sender is the answer.
+            Kind::Ask(_) if self.epoch().is_none() => return,
+            _ => {}
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push_back(Command { bytes, kind });
+        let overflown = waiting.bound(self.bytes_max);
+        self.waiting_bytes.add(waiting.bytes as i64 - self.waiting_bytes.value());
+        drop(waiting);
+        dropped("overflow", overflown);
+        self.filled.notify_one();
+    }
+
+    /// Asks Redis itself; an error if there is no answer in time.
+    pub async fn ask(&self, words: &[&[u8]]) -> Result<Value, LineError> {
+        let (answer, heard) = oneshot::channel();
+        self.say(command(words), Kind::Ask(answer));
+        heard.await.unwrap_or(Err(LineError::Closed))
+    }
+
+    /// Speaks over `line` until it breaks.
+    pub async fn speak(&self, line: Line) -> LineError {
+        let Line { mut reader, mut writer } = line;
+        self.epoch.set(self.epoch.get() + 1);
+        let broken = tokio::select! {
+            // Lost with a drop: nothing that `land_all` does not see to.
+            error = self.write(&mut writer) => error,
+            error = self.read(&mut reader) => error,
+            error = self.watch() => error,
+        };
+        self.epoch.set(self.epoch.get() + 1);
+        self.land_all();
+        broken
+    }
+
+    async fn write(&self, writer: &mut Writer) -> LineError {
+        loop {
+            let batch = self.take_batch();
+            if batch.is_empty() {
+                let full = self.flights.borrow().len() >= FLIGHTS_MAX;
+                if full {
+                    self.landed.notified().await;
+                } else {
+                    self.filled.notified().await;
+                }
+                continue;
+            }
+            if let Err(error) = writer.send(&batch).await {
+                return error;
+            }
+        }
+    }
+
+    /// The bytes of what is said next, which is in flight from now on.
+    fn take_batch(&self) -> Vec<u8> {
+        let (mut waiting, mut flights) = (self.waiting.borrow_mut(), self.flights.borrow_mut());
+        let due = Instant::now() + self.timeout;
+        let mut batch = Vec::new();
+        while flights.len() < FLIGHTS_MAX && batch.len() < WRITE_MAX {
+            let Some(command) = waiting.pop_front() else { break };
+            if batch.is_empty() {
+                batch.reserve(command.bytes.len());
+            }
+            batch.extend_from_slice(&command.bytes);
+            flights.push_back(Flight { command, due });
+        }
+        self.waiting_bytes.add(waiting.bytes as i64 - self.waiting_bytes.value());
+        batch
+    }
+
+    async fn read(&self, reader: &mut Reader) -> LineError {
+        loop {
+            let answer = match reader.next().await {
+                Ok(Value::Push(_)) => continue,
+                Ok(answer) => answer,
+                Err(error) => return error,
+            };
+            let Some(flight) = self.flights.borrow_mut().pop_front() else {
+                return LineError::Malformed;
+            };
+            if let Some(error) = self.land(flight, answer) {
+                return error;
+            }
+            self.landed.notify_one();
+        }
+    }
+
+    /// Takes an answer; an error if this server is not the one to speak to.
+    fn land(&self, flight: Flight, answer: Value) -> Option<LineError> {
+        let wrong = match answer.right() {
+            Ok(answer) => {
+                self.said.increment();
+                if let Kind::Ask(asked) = flight.command.kind {
+                    // Whoever asked may have stopped waiting.
+                    let _told = asked.send(Ok(answer));
+                }
+                return None;
+            }
+            Err(wrong) => wrong,
+        };
+        let elsewhere = ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "NOAUTH"];
+        let is_elsewhere = elsewhere.iter().any(|word| wrong.starts_with(word));
+        match flight.command.kind {
+            Kind::Ask(asked) => {
+                let _told = asked.send(Err(LineError::Refused(wrong.clone())));
+            }
+            // Refused before it was done.
+            Kind::Once | Kind::Again if is_elsewhere => {
+                self.waiting.borrow_mut().push_front(flight.command);
+            }
+            _ => {
+                dropped("refused", 1);
+                tracing::debug!(reason = %wrong, "refused by the Redis");
+            }
+        }
+        is_elsewhere.then_some(LineError::Refused(wrong))
+    }
+
+    /// Looks whether answers come in time; asks for one if nothing else does.
+    async fn watch(&self) -> LineError {
+        loop {
+            let due = self.flights.borrow().front().map(|flight| flight.due);
+            let Some(due) = due else {
+                sleep(self.timeout).await;
+                if self.flights.borrow().is_empty() {
+                    let (answer, _nobody) = oneshot::channel();
+                    self.say(command(&[b"PING"]), Kind::Ask(answer));
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            };
+            sleep_until(due).await;
+            let is_late = |flight: &Flight| flight.due <= Instant::now();
+            if self.flights.borrow().front().is_some_and(is_late) {
+                return LineError::Late(self.timeout);
+            }
+        }
+    }
+
+    /// What was said and not answered, when the connection is gone.
+    fn land_all(&self) {
+        let mut unsure = 0;
+        let mut waiting = self.waiting.borrow_mut();
+        // In their order, so from the back.
+        for flight in self.flights.take().into_iter().rev() {
+            match flight.command.kind {
+                Kind::Again => waiting.push_front(flight.command),
+                Kind::Ask(_) => {}
+                Kind::Once | Kind::Volatile => unsure += 1,
+            }
+        }
+        waiting.commands.retain(|command| matches!(command.kind, Kind::Once | Kind::Again));
+        waiting.bytes = waiting.commands.iter().map(|command| command.bytes.len()).sum();
+        let overflown = waiting.bound(self.bytes_max);
+        dropped("unsure", unsure);
+        dropped("overflow", overflown);
+    }
+}
+
+impl Waiting {
+    fn push_back(&mut self, command: Command) {
+        self.bytes += command.bytes.len();
+        self.commands.push_back(command);
+    }
+
+    fn push_front(&mut self, command: Command) {
+        self.bytes += command.bytes.len();
+        self.commands.push_front(command);
+    }
+
+    fn pop_front(&mut self) -> Option<Command> {
+        let command = self.commands.pop_front();
+        self.bytes -= command.as_ref().map_or(0, |command| command.bytes.len());
+        if self.commands.is_empty() {
+            // What an outage needed goes with it.
+            self.commands.shrink_to(FLIGHTS_MAX);
+        }
+        command
+    }
+
+    /// Drops the oldest until there is room; how many.
+    fn bound(&mut self, bytes_max: usize) -> usize {
+        let mut dropped = 0;
+        while self.bytes > bytes_max && self.commands.len() > 1 {
+            drop(self.pop_front());
+            dropped += 1;
+        }
+        dropped
+    }
+}
+
+/// Counts what other nodes will not hear.
+pub fn dropped(reason: &'static str, count: usize) {
+    if count > 0 {
+        metrics::series(&metrics::REDIS_DROPPED, &[reason]).add(count as i64);
+    }
+}

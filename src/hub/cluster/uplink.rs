@@ -1,0 +1,162 @@
+//! A worker's end: what it says to other nodes leaves at the end of its turn, as one list.
+//!
+//! It does not wait for Redis, only for the main thread, which queues what it gets at once; while
+//! that lags, sessions are not read, as in `Outbox`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::mem;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::Notify;
+
+use crate::drain::Drain;
+
+use super::reading::NUMBER;
+use super::wire::{Audience, Broadcast, Flags, Matter, Parcel, Payload};
+use super::{Change, Cluster, Report, bytes_of};
+
+/// Reports that may wait before sessions are not read any more.
+const WAITING_MAX: usize = 4096;
+
+pub struct Uplink {
+    cluster: Arc<Cluster>,
+    waiting: RefCell<Vec<Report>>,
+    filled: Notify,
+    congested: Cell<bool>,
+    /// This uplink among those of the process, and what it has said last of what is kept.
+    line: usize,
+    numbers: Cell<u64>,
+}
+
+impl Uplink {
+    /// `relieved` is called when there is room again.
+    pub fn start(cluster: Arc<Cluster>, drain: &Drain, relieved: impl Fn() + 'static) -> Rc<Self> {
+        let (waiting, filled) = (RefCell::default(), Notify::new());
+        let line = cluster.lines.fetch_add(1, Ordering::Relaxed);
+        let (congested, numbers) = (Cell::new(false), Cell::new(0));
+        let uplink = Rc::new(Self { cluster, waiting, filled, congested, line, numbers });
+        drain.spawn_background(Rc::clone(&uplink).carry(relieved));
+        uplink
+    }
+
+    fn put(&self, report: Report) {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push(report);
+        self.congested.set(waiting.len() > WAITING_MAX);
+        self.filled.notify_one();
+    }
+
+    pub fn is_congested(&self) -> bool {
+        self.congested.get()
+    }
+
+    /// An event, for the members of other nodes.
+    pub fn emit(&self, namespace: &str, audience: Audience, packet: Payload, is_volatile: bool) {
+        let flags = Flags { volatile: is_volatile, ..Flags::default() };
+        let broadcast = Broadcast { audience, flags, request: None, packet };
+        self.report(namespace, &Matter::Broadcast(broadcast), is_volatile);
+    }
+
+    /// Moves sockets of other nodes, or sends them away.
+    pub fn change(&self, namespace: &str, audience: Audience, change: &Change<'_>) {
+        self.report(namespace, &change.matter(audience), false);
+    }
+
+    fn report(&self, namespace: &str, matter: &Matter<Payload>, is_volatile: bool) {
+        let Some(mut parcel) = self.cluster.wire.write(namespace, matter) else { return };
+        let is_kept = matches!(parcel, Parcel::Append { .. });
+        if let Parcel::Append { fields, .. } = &mut parcel {
+            self.numbers.set(self.numbers.get() + 1);
+            fields.push((NUMBER, format!("{}.{}", self.line, self.numbers.get()).into_bytes()));
+        }
+        self.put(Report::Say { bytes: bytes_of(&parcel), is_volatile, is_kept });
+    }
+
+    async fn carry(self: Rc<Self>, relieved: impl Fn()) {
+        loop {
+            self.filled.notified().await;
+            // An error says that the process ends.
+            let Ok(place) = self.cluster.reports.reserve().await else { return };
+            let reports = mem::take(&mut *self.waiting.borrow_mut());
+            if !reports.is_empty() {
+                place.send(reports);
+            }
+            if self.congested.replace(false) {
+                relieved();
+            }
+        }
+    }
+}
+
+/// Keeps the others' messages coming for one namespace's rooms on this worker.
+pub struct Watch {
+    uplink: Rc<Uplink>,
+    namespace: Arc<str>,
+    /// Members by room, where each room is subscribed to for itself.
+    rooms: RefCell<HashMap<Box<str>, usize>>,
+    by_room: bool,
+}
+
+impl Watch {
+    pub fn new(uplink: &Rc<Uplink>, namespace: &Arc<str>) -> Self {
+        let by_room = uplink.cluster.wire.room(namespace, "room").is_some();
+        let (uplink, namespace) = (Rc::clone(uplink), Arc::clone(namespace));
+        Self { uplink, namespace, rooms: RefCell::default(), by_room }
+    }
+
+    /// A socket is here now, in its own room.
+    pub fn entered(&self, id: &str) {
+        let interest = &self.uplink.cluster.interest;
+        interest.begin(&self.namespace, None);
+        self.moved(id, true);
+    }
+
+    pub fn left(&self, id: &str) {
+        let interest = &self.uplink.cluster.interest;
+        interest.end(&self.namespace, None);
+        self.moved(id, false);
+    }
+
+    /// A socket has come into a room, or left it.
+    pub fn moved(&self, room: &str, is_here: bool) {
+        let interest = &self.uplink.cluster.interest;
+        if is_here {
+            interest.begin(&self.namespace, Some(room));
+        } else {
+            interest.end(&self.namespace, Some(room));
+        }
+        if !self.by_room {
+            return;
+        }
+        // Not every room has a channel of its own.
+        let Some(subscription) = self.uplink.cluster.wire.room(&self.namespace, room) else {
+            return;
+        };
+        if self.has_changed(room, is_here) {
+            self.uplink.put(Report::Room { subscription, is_here });
+        }
+    }
+
+    /// Whether it is the first who comes or the last who goes.
+    fn has_changed(&self, room: &str, is_here: bool) -> bool {
+        let mut rooms = self.rooms.borrow_mut();
+        if is_here {
+            if let Some(members) = rooms.get_mut(room) {
+                *members += 1;
+                return false;
+            }
+            rooms.insert(room.into(), 1);
+            return true;
+        }
+        let Some(members) = rooms.get_mut(room) else { return false };
+        *members -= 1;
+        let is_last = *members == 0;
+        if is_last {
+            rooms.remove(room);
+        }
+        is_last
+    }
+}

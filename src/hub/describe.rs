@@ -1,0 +1,60 @@
+//! A socket as other nodes see it: what Node's `fetchSockets` gives of it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use crate::exchange::Scheme;
+use crate::exchange::query::decode;
+
+use super::cluster::Remote;
+use super::socket::Socket;
+
+/// What other nodes are told of the socket.
+pub fn remote(socket: &Socket) -> Remote {
+    Remote {
+        id: socket.id.as_str().into(),
+        rooms: std::iter::once(socket.id.as_str().to_owned()).chain(socket.rooms()).collect(),
+        handshake: handshake(socket).to_string().into(),
+        data: data(socket).to_string().into(),
+    }
+}
+
+/// An object, as in Node.
+fn data(socket: &Socket) -> Value {
+    match socket.data() {
+        Value::Null => json!({}),
+        data => data,
+    }
+}
+
+/// With what is remembered of it; headers are those that hooks may see.
+fn handshake(socket: &Socket) -> Value {
+    let session = &socket.session;
+    let (mut headers, mut fields, mut secure, mut url) =
+        (Map::new(), Map::new(), false, "/socket.io/".to_owned());
+    if let Some(known) = &session.handshake {
+        for (name, value) in &known.headers {
+            headers
+                .insert(name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into());
+        }
+        for pair in known.query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            fields.insert(decode(name).into_owned(), decode(value).into());
+        }
+        secure = known.client.scheme == Scheme::Https;
+        url = format!("{url}?{}", known.query);
+    }
+    let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    json!({
+        "headers": headers,
+        "time": humantime::format_rfc3339_millis(UNIX_EPOCH + issued).to_string(),
+        "address": session.address.to_string(),
+        "xdomain": false,
+        "secure": secure,
+        "issued": u64::try_from(issued.as_millis()).unwrap_or_default(),
+        "url": url,
+        "query": fields,
+        "auth": {},
+    })
+}

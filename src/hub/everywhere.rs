@@ -1,0 +1,107 @@
+//! The operator's questions, answered for all nodes: this one's outcomes and what the others say.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use super::Hub;
+use super::cluster::{Absent, Audience, Cluster, Remote};
+use super::operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};
+
+/// Who did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error(transparent)]
+    Workers(#[from] Silent),
+    #[error(transparent)]
+    Nodes(#[from] Absent),
+}
+
+/// What the other nodes are asked, too.
+enum Query {
+    Sockets(Audience, Page),
+    Rooms(Page),
+    Count(Audience),
+}
+
+impl Hub {
+    /// Does all of it on all nodes, in order. What is listed or counted is of all of them; how many
+    /// sockets an event was for is counted on this node alone, since nobody answers an event.
+    pub async fn operate_everywhere(
+        &self,
+        operations: Vec<Operation>,
+    ) -> Result<Vec<Outcome>, Unanswered> {
+        let queries: Vec<_> = match &self.cluster {
+            Some(_) => operations.iter().map(query).collect(),
+            None => Vec::new(),
+        };
+        let mut outcomes = self.operate(operations).await?;
+        let Some(cluster) = &self.cluster else { return Ok(outcomes) };
+        for (outcome, query) in outcomes.iter_mut().zip(queries) {
+            if let Some((namespace, query)) = query {
+                query.ask(cluster, &namespace, outcome).await?;
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+fn query(operation: &Operation) -> Option<(String, Query)> {
+    let query = match &operation.deed {
+        Deed::Sockets { target, page } => Query::Sockets(target.audience(), page.clone()),
+        Deed::Rooms { page } => Query::Rooms(page.clone()),
+        Deed::Count { room } => {
+            let rooms = room.iter().cloned().collect();
+            Query::Count(Audience { rooms, ..Audience::default() })
+        }
+        _ => return None,
+    };
+    Some((operation.namespace.to_string(), query))
+}
+
+impl Query {
+    async fn ask(
+        self,
+        cluster: &Cluster,
+        namespace: &str,
+        outcome: &mut Outcome,
+    ) -> Result<(), Absent> {
+        let audience = match &self {
+            Self::Sockets(audience, _) | Self::Count(audience) => audience.clone(),
+            Self::Rooms(_) => Audience::default(),
+        };
+        let remotes = cluster.ask(namespace, audience).await?;
+        match (self, outcome) {
+            (Self::Count(_), Outcome::Count(count)) => *count += remotes.len(),
+            (Self::Sockets(_, page), Outcome::Sockets(listed)) => {
+                remotes.iter().for_each(|remote| page.add(listed, &remote.id, || seen(remote)));
+            }
+            (Self::Rooms(page), Outcome::Rooms(listed)) => add_rooms(listed, &page, &remotes),
+            // It was asked what the outcome is of.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Rooms are added up before the page is cut, or one at its end would be counted in part.
+fn add_rooms(listed: &mut Listed<usize>, page: &Page, remotes: &[Remote]) {
+    for remote in remotes {
+        for room in remote.rooms.iter().filter(|room| **room != *remote.id) {
+            match listed.items.get_mut(room.as_str()) {
+                Some(size) => *size += 1,
+                None => page.add(listed, room, || 1),
+            }
+        }
+    }
+}
+
+fn seen(remote: &Remote) -> Seen {
+    let handshake: Value = serde_json::from_str(&remote.handshake).unwrap_or_default();
+    let address = handshake.get("address").and_then(Value::as_str);
+    // Node writes IPv4 as it comes over an IPv6 socket.
+    let address = address.map(|text| text.strip_prefix("::ffff:").unwrap_or(text));
+    let address: Option<IpAddr> = address.and_then(|text| text.parse().ok());
+    let rooms = remote.rooms.iter().filter(|room| **room != *remote.id).cloned().collect();
+    Seen { rooms, address, transport: None }
+}

@@ -1,0 +1,324 @@
+//! Several nodes over one Redis: whatever happens on one reaches all.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::harness::redis::Redis;
+use crate::harness::socketio::{
+    Heard, Line, Poller, Web, hub_only, metric, wait_for_metric, web_on,
+};
+use crate::harness::{Answer, Edge, eventually};
+
+pub const UP: &str = "vestibule_hub_redis_up";
+
+/// A node that is reached by the others.
+pub fn node(redis: &Redis, adapter: &str) -> Edge {
+    let edge = lone(redis, adapter, "");
+    wait_for_metric(&edge, UP, 1);
+    edge
+}
+
+/// One that may not have found its Redis yet.
+pub fn lone(redis: &Redis, adapter: &str, more: &str) -> Edge {
+    let settings = format!("redis: {{ url: '{}', adapter: {adapter}{more} }}", redis.url());
+    Edge::start(&hub_only(&settings))
+}
+
+const ADAPTERS: [&str; 3] = ["classic", "sharded", "streams"];
+
+/// The same on each wire.
+fn on_each(check: impl Fn(&Edge, &Edge)) {
+    for adapter in ADAPTERS {
+        let redis = Redis::start();
+        let (one, two) = (node(&redis, adapter), node(&redis, adapter));
+        eprintln!("over {adapter}");
+        check(&one, &two);
+    }
+}
+
+pub fn post(edge: &Edge, operation: &str, body: &Value) -> Answer {
+    let answer = edge.admin_with("POST", &format!("/hub/{operation}"), body.to_string().as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer
+}
+
+pub fn asked(edge: &Edge, path: &str) -> Value {
+    let answer = edge.admin("GET", &format!("/hub/{path}"));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()
+}
+
+/// Nothing but this is on its way to the client from its own node.
+#[track_caller]
+fn expect_silence(line: &mut impl Line) {
+    line.say("42/chat,7[\"unknown\"]");
+    line.expect("43/chat,7[{\"error\":{\"code\":\"unknown_event\"}}]");
+}
+
+/// What was sent to other nodes before has come when this has.
+#[track_caller]
+fn settle(from: &Edge, lines: &mut [&mut Web]) {
+    post(from, "emit", &json!({"namespace": "/chat", "event": "settled"}));
+    lines.iter_mut().for_each(|line| line.expect("42/chat,[\"settled\"]"));
+}
+
+#[test]
+fn clients_of_all_nodes_hear_each_other() {
+    on_each(|one, two| {
+        let (mut alice, mut bob, mut carol) = (Web::open(one), web_on(two, '0'), web_on(two, '1'));
+        for line in [&mut alice, &mut bob, &mut carol] {
+            line.enter("/");
+        }
+        let mut dave = Poller::open(two);
+        dave.enter("/");
+        alice.say("420[\"tell\",{\"a\":\"é\",\"n\":1.5},[null,true],\"x\"]");
+        alice.expect("430[{\"ok\":true}]");
+        for line in [&mut bob as &mut dyn Line, &mut carol, &mut dave] {
+            assert_eq!(
+                line.hear(),
+                Heard::Text("42[\"tell\",{\"a\":\"é\",\"n\":1.5},[null,true],\"x\"]".to_owned())
+            );
+        }
+        bob.say("42[\"all\",1]");
+        for line in [&mut alice as &mut dyn Line, &mut bob, &mut carol, &mut dave] {
+            assert_eq!(line.hear(), Heard::Text("42[\"all\",1]".to_owned()));
+        }
+        // Binary, and to rooms that only one of the nodes knows.
+        carol.say(
+            "452-[\"tell\",{\"_placeholder\":true,\"num\":1},{\"_placeholder\":true,\"num\":0}]",
+        );
+        carol.say_bytes(&[1]);
+        carol.say_bytes(&[2, 3]);
+        for line in [&mut alice as &mut dyn Line, &mut bob, &mut dave] {
+            let Heard::Text(text) = line.hear() else { panic!("a text first") };
+            assert!(text.starts_with("452-[\"tell\",{\"_placeholder\":true"), "{text}");
+            let parts: BTreeSet<_> = [line.hear(), line.hear()]
+                .into_iter()
+                .map(|part| match part {
+                    Heard::Binary(data) => data,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            assert_eq!(parts, BTreeSet::from([vec![1], vec![2, 3]]));
+        }
+    });
+}
+
+#[test]
+fn rooms_are_of_all_nodes() {
+    on_each(|one, two| {
+        let (mut alice, mut bob, mut carol) = (Web::open(one), Web::open(two), Web::open(two));
+        for line in [&mut alice, &mut bob, &mut carol] {
+            line.enter("/chat");
+        }
+        for line in [&mut alice, &mut bob] {
+            line.say("42/chat,1[\"join\",\"r\"]");
+            line.expect("43/chat,1[{\"ok\":true}]");
+        }
+        settle(one, &mut [&mut alice, &mut bob, &mut carol]);
+        alice.say("42/chat,[\"message\",{\"room\":\"r\"}]");
+        let heard = bob.text();
+        assert!(heard.starts_with("42/chat,[\"message\",{\"room\":\"r\",\"from\":"), "{heard}");
+        expect_silence(&mut alice);
+        expect_silence(&mut carol);
+        // Nobody there is in the room any more.
+        bob.say("42/chat,1[\"leave\",\"r\"]");
+        bob.expect("43/chat,1[{\"ok\":true}]");
+        alice.say("42/chat,[\"typing\",{\"room\":\"r\"}]");
+        settle(one, &mut [&mut alice, &mut bob, &mut carol]);
+    });
+}
+
+#[test]
+fn the_operator_reaches_all_nodes() {
+    on_each(|one, two| {
+        let (mut alice, mut bob, mut carol) = (Web::open(one), web_on(two, '0'), web_on(two, '1'));
+        let mut ids = Vec::new();
+        for line in [&mut alice, &mut bob, &mut carol] {
+            ids.push(line.enter("/chat"));
+        }
+        assert_eq!(asked(one, "count?namespace=/chat")["sockets"], 3);
+        assert_eq!(asked(two, "count?namespace=/chat")["sockets"], 3);
+        assert_eq!(asked(two, "count?namespace=/")["sockets"], 0);
+        // To a room, but for one; to a socket by its id.
+        post(one, "join", &json!({"namespace": "/chat", "to": "*", "rooms": ["a", "b"]}));
+        post(one, "leave", &json!({"namespace": "/chat", "sid": ids[2], "rooms": "b"}));
+        let count = |room: &str| asked(two, &format!("count?namespace=/chat&room={room}"));
+        eventually("everybody moved", || (count("b")["sockets"] == 2).then_some(()));
+        assert_eq!(count("a")["sockets"], 3);
+        let rooms = asked(one, "rooms?namespace=/chat");
+        let wanted = json!([
+            {"room": "a", "sockets": 3, "users": null},
+            {"room": "b", "sockets": 2, "users": null},
+        ]);
+        assert_eq!((&rooms["rooms"], &rooms["more"]), (&wanted, &json!(false)));
+        let listed = asked(one, "sockets?namespace=/chat&room=b");
+        let listed: BTreeSet<&str> = listed["sockets"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|socket| socket["id"].as_str())
+            .collect();
+        assert_eq!(listed, BTreeSet::from([&*ids[0], &*ids[1]]));
+        let emit = |to: Value| {
+            let mut body = json!({"namespace": "/chat", "event": "x"});
+            body.as_object_mut().expect("fields").extend(to.as_object().expect("fields").clone());
+            post(one, "emit", &body);
+        };
+        emit(json!({"to": "a", "except": ["b"]}));
+        carol.expect("42/chat,[\"x\"]");
+        emit(json!({"sid": ids[1]}));
+        bob.expect("42/chat,[\"x\"]");
+        settle(one, &mut [&mut alice, &mut bob, &mut carol]);
+        // Away with one, and with another's connection.
+        post(one, "disconnect", &json!({"namespace": "/chat", "sid": ids[1]}));
+        bob.expect("41/chat,");
+        post(one, "disconnect", &json!({"namespace": "/chat", "sid": ids[2], "close": true}));
+        carol.expect("41/chat,");
+        assert!(matches!(carol.hear(), Heard::Closed(_)));
+        eventually("two are gone", || {
+            (asked(one, "count?namespace=/chat")["sockets"] == 1).then_some(())
+        });
+    });
+}
+
+#[test]
+fn what_concerns_nobody_is_not_read() {
+    let redis = Redis::start();
+    let (one, two) = (node(&redis, "classic"), node(&redis, "classic"));
+    let (mut alice, mut bob) = (Web::open(&one), Web::open(&two));
+    alice.enter("/chat");
+    bob.enter("/");
+    alice.say("42/chat,1[\"join\",\"r\"]");
+    alice.expect("43/chat,1[{\"ok\":true}]");
+    let fate =
+        |fate: &str| metric(&two, &format!("vestibule_hub_redis_heard_total{{fate=\"{fate}\"}}"));
+    let taken = fate("taken");
+    for _ in 0..10 {
+        alice.say("42/chat,1[\"message\",{\"room\":\"r\"}]");
+        alice.expect("43/chat,1[{\"ok\":true}]");
+    }
+    eventually("all of it", || (fate("for_nobody") >= 10).then_some(()));
+    assert_eq!(fate("taken"), taken);
+    assert_eq!(fate("malformed"), 0);
+}
+
+#[test]
+fn nobody_hears_anything_twice() {
+    on_each(|one, two| {
+        let (mut alice, mut bob) = (Web::open(one), Web::open(two));
+        alice.enter("/");
+        bob.enter("/");
+        for number in 0..200 {
+            alice.say(&format!("42[\"all\",{number}]"));
+        }
+        for number in 0..200 {
+            alice.expect(&format!("42[\"all\",{number}]"));
+            bob.expect(&format!("42[\"all\",{number}]"));
+        }
+        bob.say("42[\"all\",\"end\"]");
+        alice.expect("42[\"all\",\"end\"]");
+        bob.expect("42[\"all\",\"end\"]");
+    });
+}
+
+/// What another node says on the channel of `/chat`.
+fn say(redis: &Redis, kind: u8, data: &Value) {
+    let words = json!({"type": kind, "data": data, "uid": "peer", "nsp": "/chat"}).to_string();
+    assert_ne!(redis.ask(&["SPUBLISH", "socket.io#/chat#", &words]), "0", "somebody listens");
+}
+
+#[test]
+fn what_other_nodes_ask_is_answered() {
+    let redis = Redis::start();
+    let edge = node(&redis, "sharded");
+    let mut peer = redis.listen("socket.io#/chat#peer#");
+    let everyone = json!({"rooms": [], "except": [], "flags": {"timeout": 5000}});
+    let question = |request: &str, rooms: &[&str]| {
+        json!({
+            "packet": {"type": 2, "data": ["q", 1]},
+            "opts": {"rooms": rooms, "except": [], "flags": {"timeout": 5000}},
+            "requestId": request,
+        })
+    };
+    // Also while nobody is here.
+    say(&redis, 7, &json!({"opts": everyone, "requestId": "a"}));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "a", "sockets": []}));
+    say(&redis, 3, &question("b", &[]));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "b", "clientCount": 0}));
+    say(&redis, 9, &json!({"packet": ["hello"], "requestId": "c"}));
+    assert_eq!(peer.hear()["data"]["requestId"], "c");
+
+    let (mut alice, mut bob) = (web_on(&edge, '0'), web_on(&edge, '1'));
+    let ids = [alice.enter("/chat"), bob.enter("/chat")];
+    bob.say("42/chat,1[\"join\",\"r\"]");
+    bob.expect("43/chat,1[{\"ok\":true}]");
+    say(&redis, 7, &json!({"opts": {"rooms": ["room:r"], "except": []}, "requestId": "d"}));
+    let heard = peer.hear();
+    let socket = &heard["data"]["sockets"][0];
+    assert_eq!((&heard["type"], &heard["data"]["requestId"]), (&json!(8), &json!("d")));
+    assert_eq!((&socket["id"], &socket["data"]), (&json!(ids[1]), &json!({})), "{heard}");
+    assert_eq!(socket["rooms"], json!([ids[1], "room:r"]));
+    assert_eq!(socket["handshake"]["address"], "127.0.0.1");
+
+    // Each client's acknowledgement is passed on, once.
+    say(&redis, 3, &question("e", &[]));
+    let count = peer.hear();
+    assert_eq!((&count["type"], &count["data"]["clientCount"]), (&json!(11), &json!(2)));
+    for (line, answer) in [(&mut alice, "\"a\""), (&mut bob, "{\"b\":1}")] {
+        let asked = line.text();
+        let ack = asked.strip_prefix("42/chat,").and_then(|rest| rest.strip_suffix("[\"q\",1]"));
+        let ack = ack.unwrap_or_else(|| panic!("{asked}"));
+        for _ in 0..2 {
+            line.say(&format!("43/chat,{ack}[{answer},2]"));
+        }
+        let heard = peer.hear();
+        let wanted: Value = serde_json::from_str(answer).expect("JSON");
+        assert_eq!((&heard["type"], &heard["data"]["packet"]), (&json!(12), &wanted));
+    }
+    // Nothing came twice, or this would not be the next.
+    say(&redis, 3, &question("f", &["room:nobody"]));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "f", "clientCount": 0}));
+}
+
+#[test]
+fn who_comes_back_has_missed_nothing_of_other_nodes() {
+    for adapter in ADAPTERS {
+        let redis = Redis::start();
+        let start = || {
+            let settings =
+                format!("redis: {{ url: '{}', adapter: {adapter} }}\nrecovery: 1m", redis.url());
+            let edge = Edge::start(&hub_only(&settings));
+            wait_for_metric(&edge, UP, 1);
+            edge
+        };
+        let (one, two) = (start(), start());
+        let tell = |number: u32| {
+            post(&one, "emit", &json!({"namespace": "/", "event": "n", "args": [number]}));
+        };
+        let mut bob = Web::open(&two);
+        bob.say("40");
+        let words: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        tell(0);
+        let first: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        assert_eq!(first[1], 0);
+        drop(bob);
+        wait_for_metric(&two, "vestibule_hub_away", 1);
+        (1..4).for_each(tell);
+        // On whichever worker: all of them have heard it.
+        let taken = "vestibule_hub_redis_heard_total{fate=\"taken\"}";
+        wait_for_metric(&two, taken, 4);
+        let mut bob = Web::open(&two);
+        bob.say(&format!("40{}", json!({"pid": words["pid"], "offset": first[2]})));
+        for number in 1..4 {
+            let missed: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+            assert_eq!((&missed[0], &missed[1]), (&json!("n"), &json!(number)));
+        }
+        let again: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        assert_eq!(again, words, "the same as before");
+        tell(4);
+        let next: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
+        assert_eq!(next[1], 4);
+    }
+}
