@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::config::AdminDoor;
 
-use super::clients::{Client, Clients};
+use super::client::Client;
+use super::clients::Clients;
 use super::connecting::refuse_with;
 use super::engine::{Id, Session};
 use super::namespace::{Namespace, Target};

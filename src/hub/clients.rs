@@ -14,13 +14,14 @@ use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
+use super::client::Client;
 use super::cluster::Payload;
 use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
-use super::meter::{Allowance, Meter, Verdict};
+use super::meter::{Allowance, Verdict};
 use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
@@ -32,7 +33,7 @@ use super::presence::Presence;
 use super::recovery::{Recovery, Stamp};
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
-use super::users::{Here, Users};
+use super::users::Users;
 
 /// What the engine tells, and what the rules make of it.
 pub struct Clients {
@@ -72,24 +73,6 @@ impl Limits {
         let (allowance, message_max) = (policy.allowance, settings.message_max);
         Self { allowance, message_max, patience }
     }
-}
-
-/// One session's sockets.
-#[derive(Default)]
-pub struct Client {
-    /// With the application, which decides.
-    pub(super) connecting: RefCell<Vec<Arc<str>>>,
-    pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
-    /// Who it is, in the namespaces that want to know.
-    pub(super) here: RefCell<Vec<Here>>,
-    /// Left by the server's will: what the client still sends there is ignored.
-    pub(super) left: RefCell<Vec<Arc<str>>>,
-    partial: RefCell<Option<Box<Partial>>>,
-    /// Whether the engine will remind of the partial packet.
-    watched: Cell<bool>,
-    /// Has said something, which showed how it writes.
-    spoke: Cell<bool>,
-    meter: Meter,
 }
 
 impl Clients {
@@ -493,26 +476,6 @@ impl Clients {
                 Ok(())
             }
         }
-    }
-}
-
-impl Client {
-    /// Whether the client writes msgpack, which its first message shows for good.
-    fn is_packed(&self, session: &Session, shown: bool) -> bool {
-        // Old clients are spoken to before they have shown anything.
-        if !self.spoke.replace(true) && shown && session.version == Version::V4 {
-            session.translate();
-        }
-        session.is_translated()
-    }
-
-    pub(super) fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
-        let sockets = self.sockets.borrow();
-        sockets.iter().find(|socket| socket.namespace.name.as_ref() == namespace).cloned()
-    }
-
-    fn remove(&self, socket: &Socket) {
-        self.sockets.borrow_mut().retain(|known| known.id != socket.id);
     }
 }
 

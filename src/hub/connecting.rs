@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::clients::{Client, Clients};
+use super::client::Client;
+use super::clients::Clients;
 use super::engine::{Id, Session};
 use super::journal;
 use super::namespace::Namespace;

@@ -15,7 +15,8 @@ use crate::auth::{Identity, Known};
 use crate::exchange::query::decode;
 
 use super::binary;
-use super::clients::{Client, Clients};
+use super::client::Client;
+use super::clients::Clients;
 use super::engine::{Delivery, Handshake, Id, Session};
 use super::hooks::{Emit, Outcome, Question, Reply, uuid};
 use super::journal;

@@ -3,6 +3,7 @@
 mod admin_ui;
 mod asked;
 mod binary;
+mod client;
 mod clients;
 mod cluster;
 mod connecting;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::clients::{Client, Clients};
+use super::client::Client;
+use super::clients::Clients;
 use super::engine::{Close, Delivery, Id, Session, Version};
 use super::namespace::Namespace;
 use super::packet;

@@ -14,7 +14,8 @@ use tracing::debug;
 use crate::auth::{self, Credentials, Denial, Digest, Identity, Known, Suspicion};
 use crate::limits::Counters;
 
-use super::clients::{Client, Clients};
+use super::client::Client;
+use super::clients::Clients;
 use super::connecting::refuse;
 use super::engine::{Close, Session};
 use super::journal;

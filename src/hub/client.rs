@@ -1,0 +1,49 @@
+//! What the hub knows of one session: its sockets, and what is on its way.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::engine::{Session, Version};
+use super::meter::Meter;
+use super::partial::Partial;
+use super::socket::Socket;
+use super::users::Here;
+
+/// One session's sockets.
+#[derive(Default)]
+pub struct Client {
+    /// With the application, which decides.
+    pub(super) connecting: RefCell<Vec<Arc<str>>>,
+    pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
+    /// Who it is, in the namespaces that want to know.
+    pub(super) here: RefCell<Vec<Here>>,
+    /// Left by the server's will: what the client still sends there is ignored.
+    pub(super) left: RefCell<Vec<Arc<str>>>,
+    pub(super) partial: RefCell<Option<Box<Partial>>>,
+    /// Whether the engine will remind of the partial packet.
+    pub(super) watched: Cell<bool>,
+    /// Has said something, which showed how it writes.
+    pub(super) spoke: Cell<bool>,
+    pub(super) meter: Meter,
+}
+
+impl Client {
+    /// Whether the client writes msgpack, which its first message shows for good.
+    pub(super) fn is_packed(&self, session: &Session, shown: bool) -> bool {
+        // Old clients are spoken to before they have shown anything.
+        if !self.spoke.replace(true) && shown && session.version == Version::V4 {
+            session.translate();
+        }
+        session.is_translated()
+    }
+
+    pub(super) fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
+        let sockets = self.sockets.borrow();
+        sockets.iter().find(|socket| socket.namespace.name.as_ref() == namespace).cloned()
+    }
+
+    pub(super) fn remove(&self, socket: &Socket) {
+        self.sockets.borrow_mut().retain(|known| known.id != socket.id);
+    }
+}
