@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
 use crate::harness::origin::{Seen, reply};
-use crate::harness::socketio::{Heard, Line as _, Poller, Web, hub};
+use crate::harness::socketio::{Heard, Line as _, Poller, Web, hub, wait_for_metric};
 use crate::harness::{Edge, Origin, PLAIN, eventually};
 
 const NAMESPACES: &str = r#"
@@ -392,4 +392,179 @@ fn too_many_behind_a_slow_answer_are_refused_as_busy() {
     for number in 1..=1024 {
         web.expect(&format!("43/chat,{number}[{{\"ok\":true}}]"));
     }
+}
+
+/// An application that keeps the events whose first argument is "slow" until it is told.
+fn patient(
+    script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static,
+) -> (Sender<()>, Origin) {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = application(move |question| {
+        if question["args"][0] == "slow" {
+            let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
+        }
+        script(question)
+    });
+    (go, origin)
+}
+
+fn without_hooks(origin: &Origin) -> String {
+    let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
+    format!(
+        "{PLAIN}{site}hub:\n  namespaces:\n    /bell: {{ auth: none, events: {{ ring: {{ relay: '*' }} }} }}\n"
+    )
+}
+
+#[test]
+fn hooks_that_are_taken_away_leave_nobody_waiting() {
+    let origin = application(|question| match question["type"].as_str() {
+        Some("disconnect") => (503, Value::Null),
+        _ => (204, Value::Null),
+    });
+    let mut edge = edge(&origin, "retry: 100ms");
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    drop(web);
+    eventually("a farewell", || asked(&origin, "disconnect").pop());
+    edge.reload_with(&without_hooks(&origin));
+    let all_workers: Vec<_> = (0..4).map(|_| Web::open(&edge)).collect();
+    for mut web in all_workers {
+        web.enter("/bell");
+        web.say("42/bell,1[\"ring\"]");
+        web.expect("43/bell,1[{\"ok\":true}]");
+    }
+}
+
+#[test]
+fn who_is_sent_away_does_nothing_more() {
+    let (go, origin) = patient(|question| match question["type"].as_str() {
+        Some("event") => (200, json!({ "disconnect": true })),
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "");
+    let (mut web, mut other) = (Web::open(&edge), Web::open(&edge));
+    web.enter("/chat");
+    web.say("42/chat,1[\"message\",\"slow\"]");
+    web.say("42/chat,2[\"message\",\"second\"]");
+    web.say("42/chat,3[\"join\",\"a\"]");
+    web.enter("/bell");
+    go.send(()).expect("the application waits");
+    web.expect("43/chat,1[]");
+    web.expect("41/chat,");
+    web.say("42/bell,4[\"ring\"]");
+    web.expect("43/bell,4[]");
+    other.enter("/chat");
+    other.say("42/chat,5[\"say\",\"a\"]");
+    other.expect("43/chat,5[{\"error\":{\"code\":\"not_member\"}}]");
+    assert!(asked(&origin, "event").iter().all(|question| question["args"][0] != "second"));
+}
+
+#[test]
+fn what_somebody_said_before_leaving_is_heard() {
+    let (go, origin) = patient(|question| match question["type"].as_str() {
+        Some("event") => {
+            (200, json!({ "join": ["x"], "emit": [{ "event": "said", "args": question["args"] }] }))
+        }
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "");
+    let (mut web, mut other) = (Web::open(&edge), Web::open(&edge));
+    other.enter("/chat");
+    web.enter("/chat");
+    web.say("42/chat,1[\"message\",\"slow\"]");
+    web.say("42/chat,2[\"message\",\"second\"]");
+    eventually("the question", || asked(&origin, "event").pop());
+    web.say("41/chat,");
+    eventually("the farewell", || asked(&origin, "disconnect").pop());
+    go.send(()).expect("the application waits");
+    other.expect("42/chat,[\"said\",\"slow\"]");
+    other.expect("42/chat,[\"said\",\"second\"]");
+}
+
+#[test]
+fn who_was_let_in_but_is_gone_is_told_about() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = application(move |question| {
+        if question["type"] == "connect" {
+            let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
+        }
+        (204, Value::Null)
+    });
+    let edge = edge(&origin, "");
+    let mut web = Web::open(&edge);
+    web.say("40/chat,");
+    let connect = eventually("the question", || asked(&origin, "connect").pop());
+    drop(web);
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 0);
+    go.send(()).expect("the application waits");
+    let told = eventually("the farewell", || asked(&origin, "disconnect").pop());
+    assert_eq!(told["sid"], connect["sid"]);
+}
+
+#[test]
+fn who_came_before_there_were_hooks_is_answered() {
+    let origin = application(nothing);
+    let mut edge = Edge::start(&without_hooks(&origin));
+    let mut web = Web::open(&edge);
+    web.enter("/bell");
+    let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
+    edge.reload_with(&format!("{PLAIN}{site}hub:\n{NAMESPACES}"));
+    for ack in 1..3 {
+        web.say(&format!("42/bell,{ack}[\"ring\"]"));
+        let error = r#"{"error":{"code":"unavailable","temporary":true}}"#;
+        web.expect(&format!("43/bell,{ack}[{error}]"));
+    }
+    web.say("40/chat,");
+    assert!(matches!(web.hear(), Heard::Closed(_)));
+}
+
+#[test]
+fn large_events_behind_a_slow_answer_are_refused_as_busy() {
+    let (go, origin) = patient(nothing);
+    let edge = edge(&origin, "");
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    web.say("42/chat,0[\"message\",\"slow\"]");
+    let large = "x".repeat(600_000);
+    web.say(&format!("42/chat,1[\"join\",\"a\",\"{large}\"]"));
+    web.say(&format!("42/chat,2[\"join\",\"b\",\"{large}\"]"));
+    web.expect("43/chat,2[{\"error\":{\"code\":\"busy\"}}]");
+    go.send(()).expect("the application waits");
+    web.expect("43/chat,0[]");
+    web.expect("43/chat,1[{\"ok\":true}]");
+}
+
+#[test]
+fn a_namespace_that_is_taken_away_is_entered_by_nobody() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = application(move |question| {
+        if question["type"] == "connect" {
+            let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
+        }
+        (204, Value::Null)
+    });
+    let mut edge = edge(&origin, "retry: 9s, timeout: 9s");
+    let mut web = Web::open(&edge);
+    web.say("40/chat,");
+    eventually("the question", || asked(&origin, "connect").pop());
+    edge.reload_with(&without_hooks(&origin));
+    go.send(()).expect("the application waits");
+    web.expect("44/chat,{\"message\":\"denied\",\"data\":{\"code\":\"denied\"}}");
+}
+
+#[test]
+fn an_application_does_not_say_what_only_clients_say() {
+    let origin = application(|question| match question["type"].as_str() {
+        Some("event") => (200, json!({ "emit": [{ "event": "connect" }, { "event": "fine" }] })),
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "");
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    web.say("42/chat,1[\"message\"]");
+    web.expect("42/chat,[\"fine\"]");
+    web.expect("43/chat,1[]");
 }

@@ -145,6 +145,8 @@ impl Clients {
 
     /// The server's own disconnect of one socket; its client does not come back by itself.
     pub(super) fn expel(&self, socket: &Rc<Socket>) {
+        // What it has sent and nobody has looked at yet comes to nothing.
+        socket.backlog.take();
         say(&socket.session, packet::disconnect(&socket.namespace.name));
         if let Some(client) = self.client(&socket.session) {
             client.left.borrow_mut().push(Arc::clone(&socket.namespace.name));

@@ -97,6 +97,10 @@ impl Clients {
         more: &[String],
         returned: Option<&Returned>,
     ) -> Result<Rc<Socket>, Denial> {
+        // A reload may have taken it away while somebody else decided.
+        if !self.namespace(&namespace.name).is_some_and(|now| Rc::ptr_eq(&now, namespace)) {
+            return Err(Denial::Denied);
+        }
         let policy = namespace.policy();
         let back = returned.and_then(|back| Some((back, self.missed(namespace, back)?)));
         let user = client.user_in(&namespace.name);

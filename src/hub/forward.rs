@@ -13,6 +13,7 @@ use tracing::debug;
 
 use crate::auth::{Identity, Known};
 use crate::exchange::query::decode;
+use crate::observe::metrics;
 
 use super::binary;
 use super::client::Client;
@@ -30,12 +31,20 @@ use super::socket::{Socket, say};
 /// Events that wait behind one that is with the application. Full: the next are refused as busy,
 /// and their acknowledgements say so.
 const BACKLOG: usize = 1024;
+/// Their bytes; one event may be larger.
+const BACKLOG_BYTES: usize = 1 << 20;
 
 /// An event that waits its turn.
 pub struct Waiting {
     pub data: String,
     pub ack: Option<u64>,
     pub parts: Vec<Bytes>,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.data.len() + self.parts.iter().map(Bytes::len).sum::<usize>()
+    }
 }
 
 /// An event on its way to the application.
@@ -60,14 +69,40 @@ impl Clients {
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
-            let Some(handshake) = session.handshake.clone() else { return };
+            let Some(handshake) = session.handshake.clone() else {
+                // It came before there were hooks; when it comes again, its handshake is kept.
+                client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+                return session.close(super::engine::Close::Forced);
+            };
             let user = client.user_in(&namespace.name);
             let body = about_arrival(returned.as_deref(), user.as_deref());
             let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
             let outcome = clients.hooks.ask(&question, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
-            if session.is_open() && clients.may_enter(&session, returned.as_ref()) {
-                clients.connected(&session, &client, &namespace, id, outcome, returned.as_deref());
+            let welcome = matches!(outcome, Outcome::Answered(_));
+            // Who has come back on another connection is here, and not to be taken for gone.
+            let replaced = returned.as_ref().is_some_and(|back| !clients.recovery.keeps(back));
+            let entered = session.is_open()
+                && clients.may_enter(&session, returned.as_ref())
+                && clients.connected(
+                    &session,
+                    &client,
+                    &namespace,
+                    id,
+                    outcome,
+                    returned.as_deref(),
+                );
+            if welcome && !entered && !replaced {
+                let user = user.map(|user| user.identity.to_json());
+                let reason = if session.is_open() {
+                    "server namespace disconnect"
+                } else {
+                    "transport close"
+                };
+                let body = json!({
+                    "type": "disconnect", "reason": reason, "rooms": [], "data": null, "user": user,
+                });
+                clients.part_with(&namespace, id, &handshake, body);
             }
         });
     }
@@ -80,18 +115,24 @@ impl Clients {
         id: Id,
         outcome: Outcome,
         back: Option<&Returned>,
-    ) {
+    ) -> bool {
         let refusal = match outcome {
             Outcome::Answered(reply) => {
                 match self.enter(session, client, namespace, id, &reply.join, back) {
-                    Ok(socket) => return self.apply(&socket, *reply, None),
+                    Ok(socket) => {
+                        self.apply(&socket, *reply, None);
+                        return true;
+                    }
                     Err(denial) => json!({ "code": denial.code() }),
                 }
             }
             Outcome::Denied(Value::Null) => json!({ "code": Denial::Denied.code() }),
             Outcome::Denied(error) | Outcome::Failed(error) => error,
             // Not a refusal, after which the client would stay away: it is to come back.
-            Outcome::Unavailable => return session.close(super::engine::Close::Forced),
+            Outcome::Unavailable => {
+                session.close(super::engine::Close::Forced);
+                return false;
+            }
         };
         if let Some(back) = back {
             self.recovery.drop_secret(back.pid);
@@ -102,21 +143,22 @@ impl Clients {
             other => other.to_string(),
         };
         say(session, packet::connect_error(&namespace.name, &message, Some(&refusal)));
+        false
     }
 
     /// Asks about an event, and goes on with the socket's next ones when it is answered.
     pub(super) fn forward(self: &Rc<Self>, socket: &Rc<Socket>, path: Arc<str>, event: &Waiting) {
+        let first = forward_of(socket, path, event);
         *socket.backlog.borrow_mut() = Some(Box::default());
         let (clients, socket) = (Rc::clone(self), Rc::clone(socket));
-        let first = forward_of(&socket, path, event);
         self.drain.spawn("hook", async move {
             let mut next = Some(first);
             while let Some(forward) = next.take() {
-                let Some(handshake) = socket.session.handshake.clone() else { return };
-                let outcome = clients.hooks.ask(&forward.question, &handshake).await;
-                if !socket.is_here() {
-                    return;
-                }
+                let outcome = match socket.session.handshake.clone() {
+                    Some(handshake) => clients.hooks.ask(&forward.question, &handshake).await,
+                    // It came before there were hooks.
+                    None => Outcome::Unavailable,
+                };
                 clients.answered(&socket, outcome, forward.ack);
                 next = clients.work_off(&socket);
             }
@@ -124,19 +166,32 @@ impl Clients {
     }
 
     fn answered(&self, socket: &Rc<Socket>, outcome: Outcome, ack: Option<u64>) {
+        // Who has left is not answered.
+        let ack = ack.filter(|_| socket.is_here());
         let error = match outcome {
             Outcome::Answered(reply) => return self.apply(socket, *reply, ack),
             Outcome::Denied(_) => return socket.deny(None, ack, Denial::Denied),
-            Outcome::Failed(error) => error,
-            Outcome::Unavailable => json!({ "code": "unavailable", "temporary": true }),
+            Outcome::Failed(error) => {
+                metrics::count(&metrics::HUB_DENIED, "hook_failed");
+                error
+            }
+            Outcome::Unavailable => {
+                metrics::count(&metrics::HUB_DENIED, "unavailable");
+                json!({ "code": "unavailable", "temporary": true })
+            }
         };
         socket.acknowledge(ack, &json!([{ "error": error }]).to_string());
     }
 
-    /// Does what the application said. Rooms come before emits: who joins must hear them.
+    /// Does what the application said. Rooms come before emits: who joins must hear them. What it
+    /// says to others is said even if the sender has left meanwhile, whose place may be another's.
     fn apply(&self, socket: &Rc<Socket>, reply: Reply, ack: Option<u64>) {
         let namespace = &socket.namespace;
+        if !socket.is_here() {
+            return reply.emit.into_iter().for_each(|emit| self.emit_for(namespace, emit));
+        }
         if let Err(denial) = namespace.join(socket, &reply.join, namespace.policy().rooms_max) {
+            journal::denied(socket, None, denial);
             debug!(reason = denial.code(), "rooms of a hook's reply were not joined");
         }
         namespace.leave(socket, &reply.leave);
@@ -161,6 +216,9 @@ impl Clients {
 
     fn emit_for(&self, namespace: &Namespace, emit: Emit) {
         let Emit { to, except, event, args, volatile } = emit;
+        if packet::is_reserved(&event) {
+            return debug!(event, "a hook's reply names an event that clients keep to themselves");
+        }
         let values: Vec<_> = std::iter::once(Value::String(event)).chain(args).collect();
         let (data, parts) = match binary::extract(&values) {
             Ok(fit) => fit,
@@ -171,11 +229,11 @@ impl Clients {
         self.emit(namespace, target, &data, parts, delivery);
     }
 
-    /// Takes what waited behind an answered event, up to the next that must be asked about.
+    /// Takes what waited behind an answered event, up to the next that must be asked about. What
+    /// was received of somebody who has left since is still forwarded, or relayed to everyone.
     fn work_off(self: &Rc<Self>, socket: &Rc<Socket>) -> Option<Forward> {
         loop {
-            let waiting =
-                socket.backlog.borrow_mut().as_mut().and_then(|backlog| backlog.pop_front());
+            let waiting = socket.backlog.borrow_mut().as_mut().and_then(|backlog| backlog.pop());
             let Some(waiting) = waiting else {
                 *socket.backlog.borrow_mut() = None;
                 return None;
@@ -185,10 +243,15 @@ impl Clients {
             let policy = socket.namespace.policy();
             match policy.rules.decide(&event, socket.id.as_str(), socket.identity()) {
                 Ok(Action::Forward(path)) => return Some(forward_of(socket, path, &waiting)),
+                // Rooms are not asked about or joined in the place of somebody who has left.
+                Ok(Action::Relay { rooms: Some(_), member: true, .. }) if !socket.is_here() => {}
+                Ok(Action::Join(_) | Action::Leave(_) | Action::Presence(_)) | Err(_)
+                    if !socket.is_here() => {}
                 decided => {
                     let decided = decided.map(Action::into_owned);
                     let name = event.name.into_owned();
                     let Waiting { ack, parts, .. } = waiting;
+                    let ack = ack.filter(|_| socket.is_here());
                     self.settle_event(socket, &name, decided, ack, parts, policy.rooms_max);
                 }
             }
@@ -203,31 +266,54 @@ impl Clients {
     ) -> Option<Result<(), Denial>> {
         let mut backlog = socket.backlog.borrow_mut();
         let backlog = backlog.as_mut()?;
-        if backlog.len() >= BACKLOG {
-            return Some(Err(Denial::Busy));
-        }
-        backlog.push_back(event);
-        Some(Ok(()))
+        Some(backlog.push(event))
     }
 
     /// The application hears that the socket has left, if it wants to.
     pub(super) fn farewell(&self, socket: &Socket, reason: &str) {
-        let policy = socket.namespace.policy();
-        let (Some(path), Some(handshake)) = (&policy.disconnect, &socket.session.handshake) else {
+        if socket.namespace.policy().disconnect.is_none() {
             return;
-        };
+        }
+        let Some(handshake) = &socket.session.handshake else { return };
         let body = json!({
             "type": "disconnect", "reason": reason, "rooms": socket.rooms(),
             "data": socket.data(), "user": socket.identity().map(Identity::to_json),
         });
-        let name = &socket.namespace.name;
-        let question = question(Arc::clone(path), body, name, socket.id, handshake, None);
+        self.part_with(&socket.namespace, socket.id, handshake, body);
+    }
+
+    fn part_with(&self, namespace: &Namespace, id: Id, handshake: &Rc<Handshake>, body: Value) {
+        let Some(path) = namespace.policy().disconnect.clone() else { return };
+        let question = question(path, body, &namespace.name, id, handshake, None);
         self.hooks.tell(question, Rc::clone(handshake));
     }
 }
 
 /// Events in the order in which they came.
-pub type Backlog = VecDeque<Waiting>;
+#[derive(Default)]
+pub struct Backlog {
+    events: VecDeque<Waiting>,
+    bytes: usize,
+}
+
+impl Backlog {
+    fn push(&mut self, event: Waiting) -> Result<(), Denial> {
+        let bytes = self.bytes + event.len();
+        let full = self.events.len() >= BACKLOG || bytes > BACKLOG_BYTES;
+        if full && !self.events.is_empty() {
+            return Err(Denial::Busy);
+        }
+        self.bytes = bytes;
+        self.events.push_back(event);
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Option<Waiting> {
+        let event = self.events.pop_front()?;
+        self.bytes -= event.len();
+        Some(event)
+    }
+}
 
 fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
     let (mut name, mut args) = (Value::Null, "[]".to_owned());
@@ -237,9 +323,11 @@ fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
         args = binary::arguments(&event, &waiting.parts);
         name = Value::from(event.name);
     }
+    // The place of who has left may be another's.
+    let rooms = if socket.is_here() { socket.rooms() } else { Vec::new() };
     let body = json!({
         "type": "event", "event": name, "ack": waiting.ack.is_some(),
-        "rooms": socket.rooms(), "data": socket.data(),
+        "rooms": rooms, "data": socket.data(),
         "user": socket.identity().map(Identity::to_json),
     });
     let mut question = match &socket.session.handshake {

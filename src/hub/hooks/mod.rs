@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::drain::Drain;
@@ -31,6 +31,8 @@ pub use sign::uuid;
 
 /// Questions under way at once, of one worker. More wait; each waits in its own socket's line.
 const UNDER_WAY: usize = 256;
+/// The same for farewells, for which nobody waits: they take no place from those who do.
+const PARTING: usize = 32;
 /// Farewells that wait to be told, of one worker. Full: the newest is dropped and counted.
 const FAREWELLS: usize = 4096;
 /// Bytes of an answer.
@@ -48,6 +50,7 @@ pub struct Hooks {
     pools: Rc<Pools>,
     drain: Drain,
     under_way: Semaphore,
+    parting: Semaphore,
     farewells: Cell<usize>,
     breaker: RefCell<Breaker>,
     asked: Arc<Series>,
@@ -68,6 +71,7 @@ impl Hooks {
             pools,
             drain: drain.clone(),
             under_way: Semaphore::new(UNDER_WAY),
+            parting: Semaphore::new(PARTING),
             farewells: Cell::new(0),
             breaker: RefCell::default(),
             asked: metrics::series(&metrics::HOOKS, &["answered"]),
@@ -82,15 +86,28 @@ impl Hooks {
 
     /// Asks until there is an answer or the time for it is over.
     pub async fn ask(&self, question: &Question, handshake: &Handshake) -> Outcome {
+        self.ask_among(&self.under_way, question, handshake).await
+    }
+
+    /// The same, in one of `places` while it is being asked; waiting for one takes of the time.
+    async fn ask_among(
+        &self,
+        places: &Semaphore,
+        question: &Question,
+        handshake: &Handshake,
+    ) -> Outcome {
         let Some(policy) = self.policy.borrow().clone() else { return Outcome::Unavailable };
-        // Never closed.
-        let _place = self.under_way.acquire().await;
         let until = Instant::now() + policy.retry;
         let mut pause = PAUSE;
         loop {
+            // Never closed.
+            let Ok(place) = timeout_at(until, places.acquire()).await else {
+                return Outcome::Unavailable;
+            };
             if let Some(outcome) = self.try_once(&policy, question, handshake).await {
                 return outcome;
             }
+            drop(place);
             if Instant::now() + pause > until {
                 return Outcome::Unavailable;
             }
@@ -109,11 +126,16 @@ impl Hooks {
         let hooks = Rc::clone(self);
         self.drain.spawn("farewell", async move {
             // The application may be away for longer than clients would wait.
-            while hooks.ask(&question, &handshake).await == Outcome::Unavailable {
-                if hooks.drain.is_leaving() {
+            while hooks.ask_among(&hooks.parting, &question, &handshake).await
+                == Outcome::Unavailable
+            {
+                let forgotten = hooks.policy.borrow().is_none();
+                if forgotten || hooks.drain.is_leaving() {
                     hooks.lost.increment();
                     break;
                 }
+                // It may have come back without having waited for anything.
+                sleep(PAUSE).await;
             }
             hooks.farewells.set(hooks.farewells.get() - 1);
         });
