@@ -235,3 +235,11 @@ fn a_client_may_begin_to_listen_after_its_websocket_has_opened() {
     // It did not come together with the 101.
     assert!(begun.elapsed() >= Duration::from_millis(20), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn pings_alone_make_no_queue() {
+    let edge = Edge::start(&hub_only(""));
+    let mut poller = polling(&edge, "");
+    assert_eq!(poller.send("1:2".repeat(1000)).text(), "ok");
+    assert_eq!(poller.poll().text(), "1:3");
+}

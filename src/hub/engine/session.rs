@@ -63,6 +63,8 @@ struct Heart {
     serial: u32,
     awaiting: bool,
     extended: bool,
+    /// When the last ping that counted came (protocol 3).
+    pinged: Option<Instant>,
 }
 
 /// What waits for the transport. Past `queue_max` bytes the session is closed as too slow.
@@ -201,7 +203,13 @@ impl Session {
 
     /// Heartbeats stay out of the count: a full queue must not look like a dead client.
     pub(super) fn send_control(self: &Rc<Self>, control: Control) {
-        self.queue.borrow_mut().items.push_back(Item::Control(control));
+        {
+            let mut queue = self.queue.borrow_mut();
+            // One pong answers all pings before it, so pings alone make no queue.
+            if !matches!(queue.items.back(), Some(Item::Control(last)) if *last == control) {
+                queue.items.push_back(Item::Control(control));
+            }
+        }
         self.engine.touch(self);
     }
 
@@ -263,14 +271,15 @@ impl Session {
                 self.engine.count_in(data.len());
                 self.engine.above.binary(self, &data);
             }
-            (Packet::Pong(_), Version::V4) => {
+            (Packet::Pong(_), Version::V4) if self.is_awaited() => {
                 self.beat();
                 self.engine.arm(self, Kind::Ping);
             }
+            // Nobody asked, or its ping was given up for an upgrade.
+            (Packet::Pong(_), Version::V4) => (),
             (Packet::Ping(_), Version::V3) => {
-                self.beat();
                 self.send_control(Control::Pong);
-                self.engine.arm(self, Kind::Silence);
+                self.take_ping();
             }
             (Packet::Ping(_) | Packet::Pong(_), _) => self.close(Close::TransportError),
             (Packet::Close, _) => self.close(Close::TransportClose),
@@ -287,7 +296,19 @@ impl Session {
     /// Begins the heartbeat anew: earlier deadlines hold no more.
     pub(super) fn beat(&self) {
         let serial = self.heart.get().serial.wrapping_add(1);
-        self.heart.set(Heart { serial, awaiting: false, extended: false });
+        self.heart.set(Heart { serial, awaiting: false, extended: false, ..self.heart.get() });
+    }
+
+    /// The client pings (protocol 3). Each ping that counts adds a deadline, so those that come
+    /// far too soon after one do not.
+    fn take_ping(self: &Rc<Self>) {
+        let now = Instant::now();
+        let soon = self.engine.settings.borrow().ping_interval / 2;
+        if self.heart.get().pinged.is_none_or(|last| now.duration_since(last) >= soon) {
+            self.beat();
+            self.heart.set(Heart { pinged: Some(now), ..self.heart.get() });
+            self.engine.arm(self, Kind::Silence);
+        }
     }
 
     /// The server pings (protocol 4), and waits for the pong.
@@ -307,7 +328,7 @@ impl Session {
         let heart = self.heart.get();
         if heart.awaiting && !heart.extended {
             let serial = heart.serial.wrapping_add(1);
-            self.heart.set(Heart { serial, awaiting: true, extended: true });
+            self.heart.set(Heart { serial, extended: true, ..heart });
             self.engine.arm(self, Kind::Pong);
         }
     }
