@@ -4,12 +4,14 @@
 # make check   what needs no browser and no app: format, architecture, lints, docs
 # make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
+# make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
 # make clean   away with everything that was built or installed here
 
 APP := examples/next-chat
 NODE_TESTS := tests/node
 BENCH_NODE := tests/bench/node
 BENCH :=
+SOAK :=
 SECONDS := 30
 FUZZ :=
 CARGO := cargo
@@ -66,6 +68,10 @@ fuzz: rust
 bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target
 	@tests/bench/hub.sh $(BENCH)
+
+soak: build
+	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin soak
+	@ulimit -n "$$(ulimit -Hn)" && target/release/soak $(SOAK)
 
 %/node_modules/.package-lock.json: %/package.json %/package-lock.json | node
 	cd $* && npm ci --no-audit --no-fund

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::client::{Way, find};
 use crate::crowd::{Crowd, Pace, in_time, is_granted};
 use crate::figure::Figure;
-use crate::server::{Kind, Memory, Server};
+use vestibule_bench::server::{Kind, Memory, Server};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 pub type Sample = Vec<(Figure, f64)>;

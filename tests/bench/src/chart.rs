@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::figure::Figure;
 use crate::report::{Report, three_digits};
-use crate::server::Kind;
+use vestibule_bench::server::Kind;
 
 const WIDTH: f64 = 760.0;
 const LABEL: f64 = 104.0;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use mio::{Registry, Token};
 use rustls::ClientConfig;
 
-use crate::frame;
-use crate::socket::{Got, Socket};
+use vestibule_bench::frame;
+use vestibule_bench::socket::{Got, Socket};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

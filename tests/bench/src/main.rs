@@ -7,10 +7,7 @@ mod chart;
 mod client;
 mod crowd;
 mod figure;
-mod frame;
 mod report;
-mod server;
-mod socket;
 
 use std::env;
 use std::error::Error;
@@ -22,9 +19,12 @@ use std::time::{Duration, Instant};
 
 use cases::{Case, Plan};
 use report::{Report, three_digits};
-use server::{Kind, Programs, Server};
+use vestibule_bench::server::{Kind, Programs, Server};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Of the servers. The load generator has the other one.
+const CORE: &str = "0";
 
 const USAGE: &str = "\
 usage: bench-hub [--quick] [--only CASE[,CASE]] [--servers NAME[,NAME]]
@@ -94,6 +94,7 @@ fn run(options: &Options) -> Outcome<()> {
         vestibule: built.join("vestibule"),
         configuration: package.join("proxy.yaml"),
         folder: folder.clone(),
+        cores: CORE,
     };
     let plan = if options.quick { Plan::QUICK } else { Plan::WHOLE };
 

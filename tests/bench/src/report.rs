@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::chart;
 use crate::figure::{Figure, Goal, Words};
-use crate::server::Kind;
+use vestibule_bench::server::Kind;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

@@ -15,8 +15,6 @@ use rustls::{ClientConfig, RootCertStore};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// The load generator has the other one.
-const CORE: &str = "0";
 const START: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -47,6 +45,8 @@ pub struct Programs {
     /// Of Vestibule.
     pub configuration: PathBuf,
     pub folder: PathBuf,
+    /// As `taskset` takes them.
+    pub cores: &'static str,
 }
 
 pub struct Server {
@@ -68,7 +68,7 @@ pub struct Memory {
 impl Server {
     pub fn start(kind: Kind, ping: Duration, programs: &Programs) -> Outcome<Self> {
         let mut command = Command::new("taskset");
-        command.args(["-c", CORE]).stdin(Stdio::null()).current_dir(&programs.folder);
+        command.args(["-c", programs.cores]).stdin(Stdio::null()).current_dir(&programs.folder);
         command.env("PING_INTERVAL_MS", ping.as_millis().to_string());
         command.env("PING_TIMEOUT_MS", ping.min(PING_TIMEOUT).as_millis().to_string());
         match kind {

@@ -63,6 +63,11 @@ impl Socket {
         self.flush()
     }
 
+    /// Its events are not told any more; the server sees nothing of that.
+    pub fn silence(&mut self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(&mut self.stream)
+    }
+
     /// Hands to the kernel what it takes; the rest waits for the next event.
     pub fn flush(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
