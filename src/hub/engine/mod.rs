@@ -540,7 +540,12 @@ impl Engine {
         let holds = session.serial() == deadline.serial;
         match kind {
             Kind::Ping if holds && session.is_open() => session.ping(deadline.due),
-            Kind::Pong | Kind::Silence if holds => session.close(Close::PingTimeout),
+            Kind::Pong if holds => session.close(Close::PingTimeout),
+            Kind::Silence if holds => {
+                let settings = self.settings();
+                let patience = settings.ping_interval + settings.ping_timeout;
+                session.judge_silence(deadline.due, patience);
+            }
             Kind::Noop if !session.is_open() => session.lose(Close::TransportClose),
             Kind::Noop if session.is_probed() => session.release_poll(),
             Kind::Settle if session.is_open() => self.above.settle(&session),

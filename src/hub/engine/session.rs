@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -63,7 +64,7 @@ struct Heart {
     serial: u32,
     awaiting: bool,
     extended: bool,
-    /// When the last ping that counted came (protocol 3).
+    /// When the last ping came (protocol 3).
     pinged: Option<Instant>,
 }
 
@@ -279,7 +280,8 @@ impl Session {
             (Packet::Pong(_), Version::V4) => (),
             (Packet::Ping(_), Version::V3) => {
                 self.send_control(Control::Pong);
-                self.take_ping();
+                // No deadline of its own: pings would fill the line of them.
+                self.heart.set(Heart { pinged: Some(Instant::now()), ..self.heart.get() });
             }
             (Packet::Ping(_) | Packet::Pong(_), _) => self.close(Close::TransportError),
             (Packet::Close, _) => self.close(Close::TransportClose),
@@ -299,15 +301,13 @@ impl Session {
         self.heart.set(Heart { serial, awaiting: false, extended: false, ..self.heart.get() });
     }
 
-    /// The client pings (protocol 3). Each ping that counts adds a deadline, so those that come
-    /// far too soon after one do not.
-    fn take_ping(self: &Rc<Self>) {
-        let now = Instant::now();
-        let soon = self.engine.settings.borrow().ping_interval / 2;
-        if self.heart.get().pinged.is_none_or(|last| now.duration_since(last) >= soon) {
-            self.beat();
-            self.heart.set(Heart { pinged: Some(now), ..self.heart.get() });
-            self.engine.arm(self, Kind::Silence);
+    /// The client's silence (protocol 3) would be too long at `due`, had it not pinged since.
+    pub(super) fn judge_silence(self: &Rc<Self>, due: Instant, patience: Duration) {
+        match self.heart.get().pinged {
+            Some(last) if last + patience > due => {
+                self.engine.arm_from(self, Kind::Silence, last);
+            }
+            _ => self.close(Close::PingTimeout),
         }
     }
 
