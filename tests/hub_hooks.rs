@@ -398,10 +398,18 @@ fn too_many_behind_a_slow_answer_are_refused_as_busy() {
 fn patient(
     script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static,
 ) -> (Sender<()>, Origin) {
+    keeping(|question| question["args"][0] == "slow", script)
+}
+
+/// An application that keeps some questions until it is told.
+fn keeping(
+    these: fn(&Value) -> bool,
+    script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static,
+) -> (Sender<()>, Origin) {
     let (go, wait) = channel::<()>();
     let wait = Mutex::new(wait);
     let origin = application(move |question| {
-        if question["args"][0] == "slow" {
+        if these(question) {
             let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
         }
         script(question)
@@ -431,8 +439,8 @@ fn hooks_that_are_taken_away_leave_nobody_waiting() {
     let all_workers: Vec<_> = (0..4).map(|_| Web::open(&edge)).collect();
     for mut web in all_workers {
         web.enter("/bell");
-        web.say("42/bell,1[\"ring\"]");
-        web.expect("43/bell,1[{\"ok\":true}]");
+        web.say("42/bell,1[\"hush\"]");
+        web.expect("43/bell,1[{\"error\":{\"code\":\"unknown_event\"}}]");
     }
 }
 
@@ -484,14 +492,7 @@ fn what_somebody_said_before_leaving_is_heard() {
 
 #[test]
 fn who_was_let_in_but_is_gone_is_told_about() {
-    let (go, wait) = channel::<()>();
-    let wait = Mutex::new(wait);
-    let origin = application(move |question| {
-        if question["type"] == "connect" {
-            let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
-        }
-        (204, Value::Null)
-    });
+    let (go, origin) = keeping(|question| question["type"] == "connect", nothing);
     let edge = edge(&origin, "");
     let mut web = Web::open(&edge);
     web.say("40/chat,");
@@ -538,14 +539,7 @@ fn large_events_behind_a_slow_answer_are_refused_as_busy() {
 
 #[test]
 fn a_namespace_that_is_taken_away_is_entered_by_nobody() {
-    let (go, wait) = channel::<()>();
-    let wait = Mutex::new(wait);
-    let origin = application(move |question| {
-        if question["type"] == "connect" {
-            let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
-        }
-        (204, Value::Null)
-    });
+    let (go, origin) = keeping(|question| question["type"] == "connect", nothing);
     let mut edge = edge(&origin, "retry: 9s, timeout: 9s");
     let mut web = Web::open(&edge);
     web.say("40/chat,");
