@@ -8,9 +8,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::drain::Drain;
+use crate::exchange::query;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
@@ -332,10 +334,13 @@ impl Clients {
         head: &Head<'_>,
         parts: Vec<Bytes>,
     ) -> Result<(), Malformed> {
-        let name = match session.version {
-            Version::V4 => head.namespace,
-            // Old clients write their query into the name.
-            Version::V3 => head.namespace.split('?').next().unwrap_or_default(),
+        let (name, query) = match session.version {
+            Version::V4 => (head.namespace, None),
+            // Old clients write into the name what others send as `auth`.
+            Version::V3 => match head.namespace.split_once('?') {
+                Some((name, query)) => (name, Some(query)),
+                None => (head.namespace, None),
+            },
         };
         let verdict = self.count(client, head.kind);
         if verdict == Verdict::Flood {
@@ -349,7 +354,11 @@ impl Clients {
                 refuse(session, name, Denial::RateLimited.code());
                 return Ok(());
             }
-            return self.connect(session, client, name, head.data);
+            let auth = match query {
+                Some(query) => auth_of(query),
+                None => serde_json::from_str(head.data).unwrap_or_default(),
+            };
+            return self.connect(session, client, name, auth);
         }
         let Some(socket) = client.find(name) else {
             // What was on its way when the server closed the namespace is no offence.
@@ -481,6 +490,23 @@ impl Clients {
     }
 }
 
+/// The query of an old client's CONNECT: a name that comes twice has a list, as Node reads it.
+fn auth_of(text: &str) -> Map<String, Value> {
+    let mut auth = Map::new();
+    for (name, value) in query::fields(text).take(QUERY_FIELDS_MAX) {
+        let value = Value::from(value);
+        match auth.get_mut(name.as_ref()) {
+            None => _ = auth.insert(name.into_owned(), value),
+            Some(Value::Array(values)) => values.push(value),
+            Some(known) => *known = Value::Array(vec![known.take(), value]),
+        }
+    }
+    auth
+}
+
+/// As many fields as Node's `querystring` reads; the rest is left out.
+const QUERY_FIELDS_MAX: usize = 1000;
+
 impl Above for Clients {
     fn opened(&self, session: &Rc<Session>) {
         let index = session.key.index as usize;
@@ -494,7 +520,9 @@ impl Above for Clients {
                 *place = Some(Rc::clone(&client));
             }
         }
-        if session.version == Version::V3 && self.connect(session, &client, "/", "").is_err() {
+        // Old clients are in `/` without asking, and were told nothing if there is none.
+        let entered = session.version == Version::V3 && self.namespace("/").is_some();
+        if entered && self.connect(session, &client, "/", Map::new()).is_err() {
             session.close_later(Close::ParseError);
         }
     }

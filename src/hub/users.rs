@@ -16,7 +16,7 @@ use crate::limits::Counters;
 
 use super::client::Client;
 use super::clients::Clients;
-use super::connecting::refuse;
+use super::connecting::{refuse, say_refused};
 use super::engine::{Close, Session};
 use super::journal;
 use super::namespace::Namespace;
@@ -359,5 +359,5 @@ impl Client {
 /// One word for whatever was wrong; which it was is for the log.
 fn unauthorized(session: &Rc<Session>, namespace: &str, reason: &'static str) {
     journal::refused(session, namespace, reason);
-    say(session, packet::connect_error(namespace, "unauthorized", None));
+    say_refused(session, namespace, "unauthorized", None);
 }
