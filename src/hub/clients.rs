@@ -496,7 +496,7 @@ fn auth_of(text: &str) -> Map<String, Value> {
     for (name, value) in query::fields(text).take(QUERY_FIELDS_MAX) {
         let value = Value::from(value);
         match auth.get_mut(name.as_ref()) {
-            None => _ = auth.insert(name.into_owned(), value),
+            None => drop(auth.insert(name.into_owned(), value)),
             Some(Value::Array(values)) => values.push(value),
             Some(known) => *known = Value::Array(vec![known.take(), value]),
         }

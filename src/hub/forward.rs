@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::auth::{Identity, Known};
@@ -27,7 +27,7 @@ use super::packet::{self, Event};
 use super::recovery::Returned;
 use super::returning::id_of;
 use super::rules::{Action, Denial};
-use super::socket::{Socket, say};
+use super::socket::Socket;
 
 /// Events that wait behind one that is with the application. Full: the next are refused as busy,
 /// and their acknowledgements say so.

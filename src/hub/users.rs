@@ -20,8 +20,6 @@ use super::connecting::{refuse, say_refused};
 use super::engine::{Close, Session};
 use super::journal;
 use super::namespace::Namespace;
-use super::packet;
-use super::socket::say;
 
 /// What one worker knows of its users.
 pub struct Users {
