@@ -143,8 +143,7 @@ fn scripts_across_origins() {
         serde_json::from_str(json.unwrap_or_else(|| panic!("{text}"))).expect("a string")
     };
     let words = inside(&open.text());
-    let words: serde_json::Value =
-        serde_json::from_str(words.split_once(":0").expect("open").1).expect("JSON");
+    let words: Value = serde_json::from_str(words.split_once(":0").expect("open").1).expect("JSON");
     let path = format!("{path}&sid={}", words["sid"].as_str().expect("an id"));
     let mut client = edge.connect();
     assert_eq!(inside(&client.get(&path).text()), "2:40");
