@@ -149,8 +149,7 @@ fn iron_session() {
 fn express_session_on_redis() {
     let server = Server::redis();
     let url = format!("redis://:test-redis-password@127.0.0.1:{}", server.port);
-    let auth = format!(
-        "{{ redis: {{ url: \"{url}\", user: passport.user, signed: {SECRET} }}, {SOON} }}"
-    );
+    let auth =
+        format!("{{ redis: {{ url: \"{url}\", user: passport.user, signed: {SECRET} }}, {SOON} }}");
     check(&auth, "express.mjs", &[("DATABASE", &url)]);
 }
