@@ -8,17 +8,16 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::Map;
 use tokio::time::Instant;
 
 use crate::drain::Drain;
-use crate::exchange::query;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
 use super::client::Client;
 use super::cluster::Payload;
-use super::connecting::refuse;
+use super::connecting::{auth_of, refuse};
 use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
@@ -489,23 +488,6 @@ impl Clients {
         }
     }
 }
-
-/// The query of an old client's CONNECT: a name that comes twice has a list, as Node reads it.
-fn auth_of(text: &str) -> Map<String, Value> {
-    let mut auth = Map::new();
-    for (name, value) in query::fields(text).take(QUERY_FIELDS_MAX) {
-        let value = Value::from(value);
-        match auth.get_mut(name.as_ref()) {
-            None => drop(auth.insert(name.into_owned(), value)),
-            Some(Value::Array(values)) => values.push(value),
-            Some(known) => *known = Value::Array(vec![known.take(), value]),
-        }
-    }
-    auth
-}
-
-/// As many fields as Node's `querystring` reads; the rest is left out.
-const QUERY_FIELDS_MAX: usize = 1000;
 
 impl Above for Clients {
     fn opened(&self, session: &Rc<Session>) {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::exchange::query;
+
 use super::client::Client;
 use super::clients::Clients;
 use super::engine::{Id, Session, Version};
@@ -126,6 +128,23 @@ impl Clients {
         Ok(socket)
     }
 }
+
+/// The query of an old client's CONNECT: a name that comes twice has a list, as Node reads it.
+pub fn auth_of(text: &str) -> Map<String, Value> {
+    let mut auth = Map::new();
+    for (name, value) in query::fields(text).take(QUERY_FIELDS_MAX) {
+        let value = Value::from(value);
+        match auth.get_mut(name.as_ref()) {
+            None => drop(auth.insert(name.into_owned(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            Some(known) => *known = Value::Array(vec![known.take(), value]),
+        }
+    }
+    auth
+}
+
+/// As many fields as Node's `querystring` reads; the rest is left out.
+const QUERY_FIELDS_MAX: usize = 1000;
 
 /// Answers a CONNECT that comes to nothing.
 pub fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
