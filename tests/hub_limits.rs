@@ -11,7 +11,7 @@ use crate::harness::socketio::{
     Heard, Line as _, NAMESPACES, Poller, UPGRADE, Web, connection_on, hub, hub_only, metric,
     wait_for_metric,
 };
-use crate::harness::{Answer, Edge, Origin, PATIENCE, PLAIN, eventually};
+use crate::harness::{Answer, Edge, Origin, PATIENCE, PLAIN, StopOnDrop, eventually};
 
 const RATE_LIMITED: &str = "[{\"error\":{\"code\":\"rate_limited\"}}]";
 const TOO_LARGE: &str = "[{\"error\":{\"code\":\"too_large\"}}]";
@@ -505,6 +505,7 @@ fn who_means_well_is_not_harmed_by_a_flood() {
     answered(1);
     let stop = AtomicBool::new(false);
     let (worst, before) = thread::scope(|scope| {
+        let guard = StopOnDrop(&stop);
         let floods: Vec<_> = (0..4).map(|_| scope.spawn(|| flood(&edge, &stop))).collect();
         let begun = Instant::now();
         while closes(&edge, "flood") < 4 {
@@ -521,7 +522,7 @@ fn who_means_well_is_not_harmed_by_a_flood() {
             // Well below what it may: fifty in a second.
             thread::sleep(Duration::from_millis(25));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(guard);
         let closed: usize = floods.into_iter().map(|flood| flood.join().expect("a flood")).sum();
         assert!(closed > 4, "{closed} sessions of the flood ended");
         (worst, before)

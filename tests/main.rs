@@ -39,6 +39,8 @@ mod hub_api;
 mod hub_bad_input;
 /// Compressed messages, on WebSockets and in answers to polls.
 mod hub_deflate;
+/// What is asked about one client, and whom a slow application harms: order, places, what is lost.
+mod hub_farewells;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
 /// What the application decides about clients, and what happens while it is away.

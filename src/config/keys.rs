@@ -353,7 +353,7 @@ static HOOKS: &[Key] = &[
         "retry",
         Kind::Duration,
         Some("15s"),
-        "How long an application that fails or restarts is asked again; the same id each time.",
+        "How long an application that fails or restarts is asked again about a connect or an event.",
     ),
     key("secret", Kind::Secret, None, "Signs every request: x-vestibule-signature."),
     key(
@@ -473,7 +473,7 @@ static NAMESPACE: &[Key] = &[
         "disconnect",
         Kind::Text,
         None,
-        "A path of the application that is told who has left, at least once.",
+        "A path of the application that is told who has left; at least once, in bounded memory.",
     ),
 ];
 

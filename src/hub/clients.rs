@@ -160,6 +160,7 @@ impl Clients {
     /// The socket has left its namespace.
     fn part(&self, socket: &Socket, reason: &str) {
         self.recovery.forget(socket);
+        self.keep_backlog(socket);
         self.farewell(socket, reason);
         socket.namespace.remove(socket);
     }

@@ -42,9 +42,18 @@ pub struct HookPolicy {
     pub retry: Duration,
     pub secret: Option<Secret>,
     /// By the host that a client came for; the first that fits.
-    upstreams: Vec<(Option<HostPattern>, Upstream)>,
+    upstreams: Vec<Asked>,
     /// Asked by the hub alone.
     paths: HashSet<String>,
+}
+
+/// Who is asked about clients that came for some host.
+#[derive(Debug)]
+struct Asked {
+    host: Option<HostPattern>,
+    /// The same for all who ask the same servers, over reloads too.
+    id: Arc<[u64]>,
+    upstream: Upstream,
 }
 
 /// What holds in one namespace.
@@ -211,11 +220,14 @@ impl HookPolicy {
     fn compile(hub: &config::Hub, config: &Config, registry: &Arc<Registry>) -> Option<Arc<Self>> {
         let paths: HashSet<_> =
             hub.namespaces.iter().flat_map(config::Namespace::hooks).map(plain).collect();
-        let upstream = |words| Upstream::compile(words, &config.timeouts, None, registry);
-        let everywhere = hub.hooks.to.iter().map(|words| (None, upstream(words)));
+        let asked = |host, words| {
+            let upstream = Upstream::compile(words, &config.timeouts, None, registry);
+            Asked { host, id: upstream.id().into(), upstream }
+        };
+        let everywhere = hub.hooks.to.iter().map(|words| asked(None, words));
         let sites = config.sites.iter().filter_map(|site| {
             let next = site.next.as_ref()?;
-            Some((Some(site.host.clone()), upstream(next)))
+            Some(asked(Some(site.host.clone()), next))
         });
         let hooks = &hub.hooks;
         (!paths.is_empty()).then(|| {
@@ -229,12 +241,15 @@ impl HookPolicy {
         })
     }
 
-    /// The application of the site at `host`; of the first site, for whom none is meant.
-    pub fn upstream(&self, host: &str) -> Option<&Upstream> {
-        let fits = |pattern: &Option<HostPattern>| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(host))
-        };
-        let found = self.upstreams.iter().find(|(pattern, _)| fits(pattern));
-        found.or(self.upstreams.first()).map(|(_, upstream)| upstream)
+    /// The application of the site at `host`, with its id; of the first site, for whom none is meant.
+    pub fn upstream(&self, host: &str) -> Option<(&Arc<[u64]>, &Upstream)> {
+        let fits = |asked: &&Asked| asked.host.as_ref().is_none_or(|pattern| pattern.matches(host));
+        let found = self.upstreams.iter().find(fits);
+        found.or(self.upstreams.first()).map(|Asked { id, upstream, .. }| (id, upstream))
+    }
+
+    /// Whether the application of this id may be asked.
+    pub fn asks(&self, id: &[u64]) -> bool {
+        self.upstreams.iter().any(|asked| *asked.id == *id)
     }
 }

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client};
@@ -252,6 +252,16 @@ impl Drop for Edge {
             let access = fs::read_to_string(self.folder.path("access")).unwrap_or_default();
             eprintln!("--- its access lines\n{access}---");
         }
+    }
+}
+
+/// Tells threads to stop when it is dropped: a scope waits for its threads, also if an assertion in
+/// it fails.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::config;
 
 use super::engine::{Close, Delivery, Id, Node, Outgoing, Version};
+use super::hooks::Lines;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::socket::Socket;
@@ -109,6 +110,7 @@ pub struct Recovery {
     numbers: Cell<u64>,
     table: RefCell<Table>,
     outbox: Rc<Outbox>,
+    lines: Rc<Lines>,
     asking: RefCell<Asking>,
     asked: Cell<u64>,
     /// Somebody waits for this worker to hear what another has.
@@ -117,7 +119,11 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    pub fn new(node: Node, worker: usize, workers: usize, outbox: Rc<Outbox>) -> Rc<Self> {
+    pub fn new(
+        (node, worker, workers): (Node, usize, usize),
+        outbox: Rc<Outbox>,
+        lines: Rc<Lines>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             node,
             worker,
@@ -127,6 +133,7 @@ impl Recovery {
             numbers: Cell::new(0),
             table: RefCell::default(),
             outbox,
+            lines,
             asking: RefCell::default(),
             asked: Cell::new(0),
             behind: Cell::new(0),
