@@ -68,6 +68,12 @@ pub const fn later(name: &'static str) -> Key {
 pub static FILE: &[Key] = &[
     key("listen", Kind::Object(LISTEN), None, "Where connections are accepted."),
     key(
+        "state",
+        Kind::Path,
+        Some("state"),
+        "The folder where this program keeps what the next process needs.",
+    ),
+    key(
         "workers",
         Kind::Or("auto", &Kind::Count),
         Some("auto"),
@@ -197,6 +203,12 @@ static SITE: &[Key] = &[
         Kind::List(&Kind::Object(ROUTE)),
         Some("[]"),
         "Paths that are answered otherwise; the first match wins.",
+    ),
+    key(
+        "client_ca",
+        Kind::Path,
+        None,
+        "Certificates that each client's must come from; left out, clients need none.",
     ),
     key(
         "dev",
