@@ -69,7 +69,7 @@ impl Snapshot {
         let tls = if certificates.is_empty() {
             None
         } else {
-            Some(Acceptor::compile(&config, Arc::clone(&certificates), &resident.tickets)?)
+            Some(Acceptor::compile(&config, &certificates, &resident.tickets)?)
         };
         Ok(Self { config, generation, router, tls, certificates, hub, auth })
     }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
 use rustls::{
     HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
@@ -90,7 +92,7 @@ impl Acceptor {
     /// With these certificates; the first of them answers a client that names no host.
     pub fn compile(
         config: &Config,
-        certificates: Arc<Certificates>,
+        certificates: &Arc<Certificates>,
         tickets: &Tickets,
     ) -> Result<Self, TlsError> {
         let versions = versions(config.tls.min);
@@ -99,7 +101,8 @@ impl Acceptor {
             ServerConfig::builder_with_provider(Arc::clone(&provider))
                 .with_protocol_versions(versions)
         };
-        let mut usual = builder()?.with_no_client_auth().with_cert_resolver(certificates.clone());
+        let resolver: Arc<dyn ResolvesServerCert> = certificates.clone();
+        let mut usual = builder()?.with_no_client_auth().with_cert_resolver(Arc::clone(&resolver));
         usual.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         usual.session_storage = Arc::new(NoServerSessionStorage {});
         usual.ticketer = tickets.producer();
@@ -117,7 +120,7 @@ impl Acceptor {
                         .build()?;
                 let mut server = builder()?
                     .with_client_cert_verifier(verifier)
-                    .with_cert_resolver(certificates.clone());
+                    .with_cert_resolver(Arc::clone(&resolver));
                 server.alpn_protocols.clone_from(&usual.alpn_protocols);
                 // No tickets: each connection shows its certificate, and one that is no longer
                 // believed is refused at once.
