@@ -4,6 +4,7 @@
 
 use super::auth::keys::PROVIDER;
 use super::redis_keys::REDIS;
+use super::tls_keys::TLS;
 
 /// One key of a mapping.
 #[derive(Debug)]
@@ -136,22 +137,6 @@ static ADMIN: &[Key] = &[
         "unix:PATH or an address and port; never a public one.",
     ),
     key("token", Kind::Secret, None, "Asked of every request that changes something over TCP."),
-];
-
-static TLS: &[Key] = &[
-    key(
-        "certs",
-        Kind::Path,
-        Some("certs"),
-        "A folder of NAME.pem + NAME.key, or NAME/fullchain.pem + NAME/privkey.pem.",
-    ),
-    key(
-        "min",
-        Kind::Choice(&["1.2", "1.3"]),
-        Some("1.2"),
-        "The oldest version of TLS that is spoken.",
-    ),
-    later("acme"),
 ];
 
 static LIMITS: &[Key] = &[

@@ -25,6 +25,7 @@ mod show;
 mod sites;
 mod target;
 mod template;
+mod tls_keys;
 mod units;
 mod validate;
 mod yaml;
