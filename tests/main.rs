@@ -17,6 +17,8 @@ mod app;
 mod auth;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
+/// Certificates that change, come in two kinds, and are asked of clients; sessions that go on.
+mod certificates;
 /// The command line and what it says of a configuration.
 mod cli;
 /// Several nodes over one Redis: whatever happens on one reaches all.

@@ -25,6 +25,7 @@ mod show;
 mod sites;
 mod target;
 mod template;
+mod tls_keys;
 mod units;
 mod validate;
 mod yaml;
@@ -49,6 +50,8 @@ pub use units::{Cidr, Rate, Secret};
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Listen,
+    /// Where this program keeps what the next process needs.
+    pub state: PathBuf,
     /// Threads, one per core by default.
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
@@ -135,6 +138,8 @@ pub struct Site {
     pub aliases: Vec<HostPattern>,
     pub next: Option<Upstream>,
     pub routes: Vec<Route>,
+    /// Clients must show a certificate that comes from one of this file's.
+    pub client_ca: Option<PathBuf>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
 }

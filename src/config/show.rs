@@ -18,6 +18,7 @@ impl Config {
     pub fn show(&self) -> String {
         let file = Yaml::map([
             ("listen", self.listen.yaml()),
+            ("state", Yaml::text(absolute(&self.state))),
             ("workers", Yaml::word(self.workers)),
             ("trust", Yaml::texts(&self.trust)),
             ("tls", self.tls()),
@@ -117,6 +118,7 @@ impl Site {
         Yaml::map([("aliases", Yaml::texts(aliases))])
             .with("next", self.next.as_ref().map(Upstream::yaml))
             .with("routes", Some(Yaml::List(routes)))
+            .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
             .with("dev", Some(Yaml::word(self.dev)))
     }
 }
