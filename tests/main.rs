@@ -71,6 +71,8 @@ mod hub_upgrade;
 mod hub_websocket;
 /// The hub on two workers.
 mod hub_workers;
+/// The guides that lead here from nginx and Node.
+mod migration;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.
