@@ -124,6 +124,7 @@ impl Relay {
     ) -> Option<Response> {
         let websocket = headers::upgrade(request.headers()).filter(|word| word == "websocket");
         self.dress(request.headers_mut(), neighbour, client);
+        metrics::count(&metrics::HUB_RELAYED, "begun");
         let bringing = async {
             match websocket {
                 Some(protocol) => self.bring_upgrade(request, &protocol, neighbour).await,
