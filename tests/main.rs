@@ -25,6 +25,8 @@ mod cli;
 mod cluster;
 /// Nodes and servers of Node with the packages of npm, as one.
 mod cluster_matrix;
+/// Nodes behind a balancer without sticky sessions: requests find their session's node.
+mod cluster_nodes;
 /// Several nodes, and a Redis that fails.
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.

@@ -261,6 +261,19 @@ pub struct Redis {
     pub answer: Duration,
     /// Clients are moved to recover over this time after a gap; zero: they are not.
     pub resume: Duration,
+    /// A node that is silent for so long is gone.
+    pub lease: Duration,
+    /// How other nodes bring requests here; `None`: they do not.
+    pub node: Option<RedisNode>,
+}
+
+/// This node among those that bring each other the requests of their sessions.
+#[derive(Debug, Clone)]
+pub struct RedisNode {
+    pub listen: SocketAddr,
+    /// By which the others reach it, if not by `listen`.
+    pub address: Option<Target>,
+    pub secret: Secret,
 }
 
 /// One server's address, or a first one of several.

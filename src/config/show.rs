@@ -268,10 +268,24 @@ impl Redis {
             ("answer", time(self.answer)),
             ("resume", time(self.resume)),
         ])
+        .with("node", Some(self.node(time(self.lease))))
         .with("sentinel", sentinel)
         .with("username", self.username.as_ref().map(Yaml::text))
         .with("password", password)
         .with("ca", self.ca.as_ref().map(|path| Yaml::text(absolute(path))))
+    }
+
+    fn node(&self, lease: Yaml) -> Yaml {
+        let shown = Yaml::map([("lease", lease)]);
+        let Some(node) = &self.node else { return shown };
+        let address = node
+            .address
+            .as_ref()
+            .map(|address| Yaml::text(address.to_string().trim_start_matches("http://")));
+        shown
+            .with("listen", Some(Yaml::text(node.listen)))
+            .with("address", address)
+            .with("secret", Some(Yaml::raw(node.secret.written())))
     }
 }
 

@@ -298,6 +298,8 @@ metrics! {
     REDIS_SAID: Counter "vestibule_hub_redis_said_total" [] "Commands that Redis has done.";
     REDIS_DROPPED: Counter "vestibule_hub_redis_dropped_total" ["reason"] "Messages that other nodes do not hear: overflow of what waits, unsure when a link broke, volatile without a link, refused.";
     REDIS_HEARD: Counter "vestibule_hub_redis_heard_total" ["fate"] "Messages that came over Redis: taken, own, repeated after a break, for_nobody here, malformed.";
+    HUB_NODES: Gauge "vestibule_hub_nodes" [] "Nodes that hold a lease in Redis, this one among them; 0 before it has one.";
+    HUB_RELAYED: Counter "vestibule_hub_relayed_total" ["outcome"] "Requests brought to the node that their session lives on: begun, answered, or lost with it.";
     REDIS_WAITING: Gauge "vestibule_hub_redis_waiting_bytes" [] "Bytes that wait for Redis.";
     HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Lines of access and of events dropped because the log could not take them.";

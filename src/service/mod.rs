@@ -97,8 +97,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
 /// What is kept for the life of the process.
 fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop> {
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
-    let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?);
-    Ok((Resident { hub, registry: Registry::new(), tickets: Tickets::new()? }, inboxes))
+    let registry = Registry::new();
+    let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
+    Ok((Resident { hub, registry, tickets: Tickets::new()? }, inboxes))
 }
 
 fn compile(
@@ -171,7 +172,8 @@ impl Service {
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
         self.drain.spawn_background(memory::give_back());
         let hub = Arc::clone(&self.resident.hub);
-        Central::start(&hub, &self.drain);
+        let address = self.open_to_nodes().await?;
+        Central::start(&hub, address, &self.drain);
         hub.tell_cluster(self.current.load().hub().map(|policy| &**policy)).await;
         self.drain.spawn_background(strain::watch(self.current.clone(), hub));
         self.drain.spawn_background(tend(self.resident.tickets.clone()));
@@ -222,6 +224,23 @@ impl Service {
             warn!(certs, "no certificate: HTTPS connections are closed until there is one");
         }
         Ok(())
+    }
+
+    /// Has every worker take what other nodes bring; returns where they do.
+    async fn open_to_nodes(&self) -> Result<Option<String>, Stop> {
+        let snapshot = self.current.load();
+        let redis = snapshot.config().hub.as_ref().and_then(|hub| hub.redis.as_ref());
+        let Some(words) = redis.and_then(|redis| redis.node.as_ref()) else { return Ok(None) };
+        let opened = listeners::bind_all(words.listen, self.workers.len())?;
+        for (worker, socket) in self.workers.iter().zip(opened.sockets) {
+            worker.tell(Command::Neighbours(socket)).await;
+        }
+        let address = words.address.as_ref().map(|address| match address {
+            config::Target::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            config::Target::Tcp(host, port) => format!("{host}:{port}"),
+            config::Target::Unix(path) => path.display().to_string(),
+        });
+        Ok(Some(address.unwrap_or_else(|| opened.address.to_string())))
     }
 
     /// Gives every worker its socket of each new listener.

@@ -1,5 +1,6 @@
 //! Starts the real binary on free ports and speaks to it from outside.
 
+pub mod balancer;
 pub mod client;
 pub mod cluster;
 pub mod node;
