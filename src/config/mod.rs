@@ -26,6 +26,8 @@ mod sites;
 mod target;
 mod template;
 mod units;
+mod upstream;
+mod upstream_keys;
 mod validate;
 mod yaml;
 
@@ -44,6 +46,7 @@ pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
+pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
@@ -137,47 +140,6 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
-}
-
-/// A named group of servers that are each as good as the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    pub targets: Vec<Target>,
-    pub balance: Balance,
-    pub health: Health,
-    pub keep: Keep,
-}
-
-/// One server of the application, spoken to in plain HTTP/1.1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Host (name or address, IPv6 without brackets) and port.
-    Tcp(String, u16),
-    Unix(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Fewest requests in flight.
-    Least,
-    /// In turn.
-    Round,
-}
-
-/// How a target shows that it is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// Asked by GET, any status below 500 is healthy; without it a connection is enough.
-    pub path: Option<String>,
-    pub every: Duration,
-    pub timeout: Duration,
-}
-
-/// Idle connections kept per target and worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
-    pub idle: usize,
-    pub lasts: Duration,
 }
 
 #[derive(Debug, Clone)]
