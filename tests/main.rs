@@ -91,3 +91,9 @@ mod tls;
 mod upgrade;
 /// The wire between the edge and the application.
 mod upstream;
+/// Which of several targets is asked, and for how long one that fails is not.
+mod upstream_balance;
+/// What goes wrong while a load runs, and who notices.
+mod upstream_faults;
+/// Requests that wait until a target can take them.
+mod upstream_hold;

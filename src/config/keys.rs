@@ -5,6 +5,7 @@
 use super::auth::keys::PROVIDER;
 use super::redis_keys::REDIS;
 use super::tls_keys::TLS;
+use super::upstream_keys::UPSTREAM;
 
 /// One key of a mapping.
 #[derive(Debug)]
@@ -205,46 +206,6 @@ static SITE: &[Key] = &[
     later("compress"),
     later("headers"),
     later("errors"),
-];
-
-pub static UPSTREAM: &[Key] = &[
-    key(
-        "targets",
-        Kind::List(&Kind::Target),
-        None,
-        "Servers that are each as good as the other: http://HOST:PORT or unix:PATH.",
-    ),
-    key(
-        "balance",
-        Kind::Choice(&["least", "round"]),
-        Some("least"),
-        "Which target is asked: the one with the fewest requests in flight, or each in turn.",
-    ),
-    key("health", Kind::Object(HEALTH), None, "How a target shows that it is there."),
-    key("keep", Kind::Object(KEEP), None, "Idle connections that are kept for the next request."),
-    later("build"),
-    later("hold"),
-];
-
-static HEALTH: &[Key] = &[
-    key(
-        "path",
-        Kind::Text,
-        None,
-        "Asked by GET; any status below 500 is healthy. Left out, a connection is enough.",
-    ),
-    key("every", Kind::Duration, Some("2s"), "Between two checks of a target."),
-    key("timeout", Kind::Duration, Some("1s"), "How long one check may take."),
-];
-
-static KEEP: &[Key] = &[
-    key("idle", Kind::Count, Some("256"), "Idle connections per target and worker."),
-    key(
-        "for",
-        Kind::Duration,
-        Some("4s"),
-        "How long one may be idle; below the application's own keep-alive.",
-    ),
 ];
 
 static ROUTE: &[Key] = &[

@@ -27,6 +27,8 @@ mod target;
 mod template;
 mod tls_keys;
 mod units;
+mod upstream;
+mod upstream_keys;
 mod validate;
 mod yaml;
 
@@ -45,6 +47,7 @@ pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
+pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
@@ -144,47 +147,6 @@ pub struct Site {
     pub dev: bool,
 }
 
-/// A named group of servers that are each as good as the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    pub targets: Vec<Target>,
-    pub balance: Balance,
-    pub health: Health,
-    pub keep: Keep,
-}
-
-/// One server of the application, spoken to in plain HTTP/1.1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Host (name or address, IPv6 without brackets) and port.
-    Tcp(String, u16),
-    Unix(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Fewest requests in flight.
-    Least,
-    /// In turn.
-    Round,
-}
-
-/// How a target shows that it is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// Asked by GET, any status below 500 is healthy; without it a connection is enough.
-    pub path: Option<String>,
-    pub every: Duration,
-    pub timeout: Duration,
-}
-
-/// Idle connections kept per target and worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
-    pub idle: usize,
-    pub lasts: Duration,
-}
-
 #[derive(Debug, Clone)]
 pub struct Route {
     pub path: PathPattern,
@@ -212,7 +174,7 @@ pub enum Action {
     /// To the site's `next`.
     Next,
     /// To another upstream; `strip` is removed from the front of the path.
-    To { upstream: Upstream, strip: Option<String> },
+    To { upstream: Box<Upstream>, strip: Option<String> },
     /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
     Redirect { location: String, status: u16 },
 }

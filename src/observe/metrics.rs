@@ -279,6 +279,10 @@ metrics! {
     FAULTS: Counter "vestibule_faults_total" ["reason"] "Answers of the edge's own, by reason.";
     TARGET_UP: Gauge "vestibule_target_up" ["target"] "1 while an upstream target is up.";
     TARGET_CONNECTS: Counter "vestibule_target_connects_total" ["target"] "Connections opened to an upstream target.";
+    TARGET_EJECTIONS: Counter "vestibule_target_ejections_total" ["target"] "Times that an upstream target failed so often that it was passed over.";
+    RESENT: Counter "vestibule_upstream_resent_total" ["reason"] "Requests sent again: stale when a kept connection was closed, closed when a new one was, unreached when a target took none.";
+    HELD: Gauge "vestibule_held_requests" ["upstream"] "Requests that wait until a target can take them.";
+    HOLDS: Counter "vestibule_holds_total" ["upstream" "outcome"] "Requests that waited for a target: released to one, expired, full when they could not wait, left by their client.";
     HUB_SESSIONS: Gauge "vestibule_hub_sessions" ["transport"] "Engine.IO sessions open now.";
     HUB_SOCKETS: Gauge "vestibule_hub_sockets" ["namespace"] "Sockets connected now.";
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";

@@ -46,7 +46,7 @@ pub struct Router {
 
 /// What answers a route.
 enum Handler {
-    Proxy(Proxy),
+    Proxy(Box<Proxy>),
     Redirect(Redirect),
 }
 
@@ -271,12 +271,8 @@ fn compile_site(
         |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
             let first_byte = route.and_then(|route| route.first_byte);
             let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-            Handler::Proxy(Proxy::compile(
-                upstream,
-                strip,
-                route.is_some_and(|route| route.upgrade),
-                site.dev,
-            ))
+            let upgrade = route.is_some_and(|route| route.upgrade);
+            Handler::Proxy(Box::new(Proxy::compile(upstream, strip, upgrade, site.dev)))
         };
     let routes = site.routes.iter().filter_map(|route| {
         let handler = match &route.action {
