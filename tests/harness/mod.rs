@@ -310,19 +310,19 @@ impl Authority {
 
     /// Writes a certificate for `names` as `certs/FILE.pem` with its key.
     pub fn issue(&self, folder: &Folder, file: &str, names: &[&str]) {
-        self.issue_with(folder, file, names, rcgen::KeyPair::generate().expect("a key"));
+        self.issue_with(folder, file, names, &rcgen::KeyPair::generate().expect("a key"));
     }
 
     /// The same for a key of RSA.
     pub fn issue_rsa(&self, folder: &Folder, file: &str, names: &[&str]) {
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
-        self.issue_with(folder, file, names, key);
+        self.issue_with(folder, file, names, &key);
     }
 
-    fn issue_with(&self, folder: &Folder, file: &str, names: &[&str], key: rcgen::KeyPair) {
+    fn issue_with(&self, folder: &Folder, file: &str, names: &[&str], key: &rcgen::KeyPair) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let words = rcgen::CertificateParams::new(names).expect("names");
-        let certificate = words.signed_by(&key, &self.issuer).expect("a certificate");
+        let certificate = words.signed_by(key, &self.issuer).expect("a certificate");
         folder.write(&format!("certs/{file}.pem"), &certificate.pem());
         folder.write(&format!("certs/{file}.key"), &key.serialize_pem());
     }
