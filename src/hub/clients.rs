@@ -532,14 +532,6 @@ impl Above for Clients {
         }
     }
 
-    /// Who has joined no namespace by now has come for nothing.
-    fn settle(&self, session: &Rc<Session>) {
-        let idle = self.client(session).is_none_or(|client| client.sockets.borrow().is_empty());
-        if idle {
-            session.close(Close::Unsettled);
-        }
-    }
-
     /// Looks whether a packet waits too long for its attachments.
     fn remind(&self, session: &Rc<Session>) {
         let Some(client) = self.client(session) else { return };

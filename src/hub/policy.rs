@@ -91,6 +91,9 @@ impl Policy {
         let hooks = HookPolicy::compile(hub, config, registry);
         let names = hub.hooks.headers.iter().filter_map(|name| HeaderName::try_from(name).ok());
         let allowed = hub.origins.iter().map(|origin| origin.to_ascii_lowercase());
+        let events = hub.limits.events;
+        let events = Rate::new(events.count, events.per, small(hub.limits.burst));
+        let allowance = Allowance::new(events);
         let settings = Settings {
             ping_interval: hub.ping_interval,
             ping_timeout: hub.ping_timeout,
@@ -98,6 +101,7 @@ impl Policy {
             settle: hub.connect_timeout,
             message_max: hub.limits.message,
             queue_max: hub.limits.queue,
+            chatter: allowance.chatter(),
             remember: hooks.as_ref().map(|_| names.collect()),
             credentials: identifies.then(|| auth.wanted().clone()),
             origins: Origins {
@@ -126,13 +130,12 @@ impl Policy {
         let admin = hub.admin_ui.iter().map(|words| {
             (words.namespace.clone(), Arc::new(NamespacePolicy::admin(words.door.clone())))
         });
-        let events = hub.limits.events;
         Self {
             path: hub.path.clone(),
             settings,
             namespaces: namespaces.chain(admin).collect(),
             hooks,
-            allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
+            allowance,
             memory: hub.limits.memory,
             per_user: hub.limits.per_user as u64,
             recovery: RecoveryPolicy::compile(hub),

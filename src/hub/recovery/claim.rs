@@ -369,6 +369,11 @@ impl Returned {
         Some((self.id, self.line.clone()?))
     }
 
+    /// Bytes of what waits for it, without the messages themselves.
+    pub(super) fn queued_size(&self) -> usize {
+        size_of_val(&*self.queued)
+    }
+
     /// It is claimed again by the same client, which may have heard some of it in between.
     pub(super) fn renew(self: Arc<Self>, offset: Option<Offset>, node: Node) -> Answer {
         let news = offset.filter(|offset| offset.node == node);

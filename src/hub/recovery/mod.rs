@@ -74,6 +74,12 @@ impl RecoveryPolicy {
         log::Bounds { messages: self.messages, bytes: self.bytes, age }
     }
 
+    /// Who was sent something at `time` and is still here then has it: a ping that was sent after it
+    /// was answered.
+    fn proved_from(&self, time: Instant) -> Instant {
+        time + self.patience * 2 + ticket::LAG
+    }
+
     /// How often what is over is looked for.
     fn pause(&self) -> Duration {
         (self.lasts / 4).clamp(Duration::from_millis(20), Duration::from_secs(5))
@@ -217,18 +223,21 @@ impl Recovery {
         socket: &Rc<Socket>,
         returned: Option<(&Returned, &[Missed])>,
     ) -> Option<Id> {
-        if !self.is_on() || socket.session.version == Version::V3 {
-            return None;
-        }
+        let policy = self.policy.get().filter(|_| socket.session.version == Version::V4)?;
         let log = &socket.namespace.log;
         let ticket = match returned {
-            Some((returned, missed)) => Ticket::renewed(returned, missed, log),
+            Some((returned, missed)) => {
+                Ticket::renewed(returned, missed, log, policy.proved_from(Instant::now()))
+            }
             None => Ticket::new(Id::of_session(self.node, self.worker), log),
         };
         let pid = ticket.pid;
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));
+        if returned.is_some() {
+            self.make_room(Instant::now(), &policy);
+        }
         Some(pid)
     }
 
