@@ -29,6 +29,8 @@ mod cluster_matrix;
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.
 mod config;
+/// Routes for whoever has a password, or whom another server lets in.
+mod doors;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.

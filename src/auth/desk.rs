@@ -22,13 +22,20 @@ use crate::upstream::Pools;
 use super::clock;
 use super::identity::{Denial, Identity};
 use super::jwks::Documents;
+use super::passwords::{Attempt, Checker};
 use super::preset::{better_auth, callback, express};
 use super::provider::{Provider, Question, Shown, Store, callback_words};
 use super::redis::Redis;
 use super::store::Rows;
 
 /// A question of a worker's.
-pub struct Ask {
+pub enum Ask {
+    Session(Box<Inquiry>),
+    Password(Box<Attempt>),
+}
+
+/// About what somebody has shown.
+pub struct Inquiry {
     pub provider: Arc<Provider>,
     pub question: Question,
     /// Whom the application is told of, where it is asked.
@@ -55,6 +62,7 @@ pub struct Desk {
     documents: Documents,
     turns: RefCell<HashMap<Arc<str>, Rc<Semaphore>>>,
     complained: RefCell<HashMap<Arc<str>, Instant>>,
+    checker: Checker,
 }
 
 impl Desk {
@@ -67,15 +75,23 @@ impl Desk {
             documents: Documents::default(),
             turns: RefCell::default(),
             complained: RefCell::default(),
+            checker: Checker::default(),
         })
     }
 
     /// Answers for as long as the process lives.
     pub async fn work(self: Rc<Self>, mut questions: mpsc::Receiver<Ask>) {
         while let Some(ask) = questions.recv().await {
+            let inquiry = match ask {
+                Ask::Session(inquiry) => inquiry,
+                Ask::Password(attempt) => {
+                    self.checker.ask(*attempt);
+                    continue;
+                }
+            };
             let desk = Rc::clone(&self);
             self.drain.spawn_background(async move {
-                let Ask { provider, question, client, reply } = ask;
+                let Inquiry { provider, question, client, reply } = *inquiry;
                 let answer = desk.answer(&provider, &question, &client).await;
                 // Its client may have gone.
                 let _told = reply.send(answer);

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::exchange::Client;
 
 use super::clock;
-use super::credentials::Credentials;
-use super::desk::{Ask, Verdict};
+use super::credentials::{self, Credentials};
+use super::desk::{Ask, Inquiry, Verdict};
 use super::identity::{Denial, Identity};
+use super::passwords::{self, Passwords};
 use super::provider::{Digest, Opened, Provider, Shown};
 use super::seal::sha256_of;
 
@@ -182,26 +183,63 @@ impl Local {
             Ok(Opened::Known(identity)) => Ok(identity),
             Err(denial) => Err(denial),
             Ok(Opened::Ask(question)) => {
-                let (reply, answer) = oneshot::channel();
-                let first = {
-                    let mut waiting = self.waiting.borrow_mut();
-                    let line = waiting.entry(digest).or_default();
-                    line.push(reply);
-                    line.len() == 1
-                };
-                if first {
-                    // If this is dropped half way, the others hear that nothing came of it.
-                    let turn = Turn { local: self, digest };
-                    let verdict = self.ask(provider, question, client).await;
-                    self.remember(provider, digest, &verdict);
-                    // Some may have gone.
-                    turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
-                }
-                return answer.await.unwrap_or(Err(Denial::Temporary("interrupted")));
+                let ask = self.ask(provider, question, client);
+                return self.once(digest, provider.words.cache, ask).await;
             }
         };
-        self.remember(provider, digest, &verdict);
+        self.remember(provider.words.cache, digest, &verdict);
         verdict
+    }
+
+    /// Who has such a name and password; the name alone is known of them.
+    pub async fn check_password(
+        &self,
+        passwords: &Passwords,
+        headers: &http::HeaderMap,
+        client: &Client,
+    ) -> Verdict {
+        let (user, password) = credentials::basic(headers).ok_or(Denial::Missing)?;
+        let digest = passwords.digest(&user, &password);
+        if let Some(verdict) = self.recall(&digest, clock::now()) {
+            return verdict;
+        }
+        let ask = async {
+            let (reply, answer) = oneshot::channel();
+            let attempt = passwords.attempt(user, password, client.address, reply);
+            if self.desk.try_send(Ask::Password(Box::new(attempt))).is_err() {
+                return Err(Denial::Temporary("busy"));
+            }
+            let answer = timeout(passwords::DEADLINE, answer).await;
+            answer.map_or(Err(Denial::Temporary("busy")), |answer| {
+                answer.unwrap_or(Err(Denial::Temporary("stopping")))
+            })
+        };
+        self.once(digest, passwords::REMEMBERED, ask).await
+    }
+
+    /// Asks once for all who want the same answer meanwhile.
+    async fn once(
+        &self,
+        digest: Digest,
+        lasts: Duration,
+        ask: impl Future<Output = Verdict>,
+    ) -> Verdict {
+        let (reply, answer) = oneshot::channel();
+        let first = {
+            let mut waiting = self.waiting.borrow_mut();
+            let line = waiting.entry(digest).or_default();
+            line.push(reply);
+            line.len() == 1
+        };
+        if first {
+            // If this is dropped half way, the others hear that nothing came of it.
+            let turn = Turn { local: self, digest };
+            let verdict = ask.await;
+            self.remember(lasts, digest, &verdict);
+            // Some may have gone.
+            turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
+        }
+        answer.await.unwrap_or(Err(Denial::Temporary("interrupted")))
     }
 
     async fn ask(
@@ -212,7 +250,8 @@ impl Local {
     ) -> Verdict {
         let (reply, answer) = oneshot::channel();
         let (provider, client) = (Arc::clone(provider), client.clone());
-        if self.desk.try_send(Ask { provider, question, client, reply }).is_err() {
+        let inquiry = Box::new(Inquiry { provider, question, client, reply });
+        if self.desk.try_send(Ask::Session(inquiry)).is_err() {
             return Err(Denial::Temporary("busy"));
         }
         answer.await.unwrap_or(Err(Denial::Temporary("stopping")))
@@ -228,9 +267,9 @@ impl Local {
         (!over).then(|| known.verdict.clone())
     }
 
-    fn remember(&self, provider: &Provider, digest: Digest, verdict: &Verdict) {
+    fn remember(&self, valid: Duration, digest: Digest, verdict: &Verdict) {
         let lasts = match verdict {
-            Ok(_) => provider.words.cache,
+            Ok(_) => valid,
             Err(denial) if denial.is_temporary() => return,
             Err(_) => REFUSED,
         };
