@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clock;
-use super::desk::Verdict;
 use super::fetch;
 use super::identity::Denial;
+use super::inquiry::Verdict;
 use super::keys::Key;
 use super::preset::jwt::Unverified;
 use super::provider::Provider;

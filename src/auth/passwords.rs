@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use crate::config::{self, Secret};
 use crate::limits::{Buckets, Rate, key_of};
 
-use super::desk::Verdict;
 use super::identity::{Denial, Identity};
+use super::inquiry::Verdict;
 use super::provider::Digest;
 use super::seal::sha256_of;
 

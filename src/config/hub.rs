@@ -367,7 +367,7 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
     });
     let reserved = match reserved {
         Some(room) => Some(room.to_string()),
-        None => clashes(USER).then(|| format!("{USER}…")),
+        None => [USER, SESSION].into_iter().find(|start| clashes(start)).map(|start| format!("{start}…")),
     };
     match reserved {
         Some(room) => Err(format!(
@@ -380,6 +380,8 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
 
 /// Rooms of one user each, by convention of this language.
 const USER: &str = "user:";
+/// Rooms of one session each, which sockets join by themselves.
+const SESSION: &str = "session:";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {

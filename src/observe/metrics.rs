@@ -264,6 +264,7 @@ metrics! {
     HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
     AUTH_LOOKUPS: Counter "vestibule_auth_lookups_total" ["outcome"] "Sessions looked up: valid, refused, temporary, misconfigured.";
+    AUTH_QUERIES: Counter "vestibule_auth_queries_total" [] "Statements and commands that stores of sessions were asked; one is for many sessions.";
     HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts, farewells lost.";
     REDIS_UP: Gauge "vestibule_hub_redis_up" [] "1 while other nodes are told and heard over Redis.";
     REDIS_GAPS: Counter "vestibule_hub_redis_gaps_total" [] "Times without a link to Redis that have ended; with pub/sub, messages of other nodes were missed.";

@@ -55,6 +55,18 @@ impl Above for Echo {
         None
     }
 
+    fn may_open(&self, _shown: &Credentials, _client: &Client) -> bool {
+        true
+    }
+
+    fn owners<'a>(&'a self, _shown: &'a Credentials, _client: &'a Client) -> Owners<'a> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn adopt(&self, _session: &Rc<Session>, _owners: &[Owner], _shown: &Credentials) -> bool {
+        false
+    }
+
     fn is_congested(&self, _waker: &Waker) -> bool {
         false
     }

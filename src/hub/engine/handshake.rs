@@ -1,5 +1,7 @@
 //! What is remembered of the request that opened a session, for those who ask about it later.
 
+use std::cell::RefCell;
+
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
@@ -13,8 +15,8 @@ pub struct Handshake {
     /// As it came, the engine's own keys too.
     pub query: Box<str>,
     pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// What may say who the client is.
-    pub credentials: Credentials,
+    /// What may say who the client is; the last that was shown and taken for the same.
+    credentials: RefCell<Credentials>,
 }
 
 impl Handshake {
@@ -31,12 +33,27 @@ impl Handshake {
         Self {
             client: client.clone(),
             query: query.into(),
-            credentials,
+            credentials: RefCell::new(credentials),
             headers: remember
                 .iter()
                 .flat_map(|name: &HeaderName| -> Vec<_> { named(name) })
                 .collect(),
         }
+    }
+}
+
+impl Handshake {
+    pub fn credentials(&self) -> Credentials {
+        self.credentials.borrow().clone()
+    }
+
+    pub fn digest(&self) -> [u8; 32] {
+        self.credentials.borrow().digest()
+    }
+
+    /// From now on these count.
+    pub fn renew(&self, credentials: &Credentials) {
+        self.credentials.borrow_mut().clone_from(credentials);
     }
 }
 
