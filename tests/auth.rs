@@ -20,9 +20,9 @@ use crate::harness::{Answer, Edge, Folder, PLAIN};
 
 const ID: &str = "bmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
 const OTHER: &str = "cmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
-const ORIGIN: (&str, &str) = ("Origin", "http://localhost");
+pub const ORIGIN: (&str, &str) = ("Origin", "http://localhost");
 
-fn seconds() -> u64 {
+pub fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
 
@@ -57,7 +57,7 @@ fn lucia(more: &str, site: &str) -> (Edge, Sqlite) {
     (Edge::start_in(folder, &config(&auth, site)), database)
 }
 
-fn knock(edge: &Edge, headers: &[(&str, &str)], query: &str) -> Result<Web, Answer> {
+pub fn knock(edge: &Edge, headers: &[(&str, &str)], query: &str) -> Result<Web, Answer> {
     let mut client = edge.connect();
     let path = hub(&format!("EIO=4&transport=websocket{query}"));
     let answer = client.ask("GET", &path, &[&UPGRADE[..], headers].concat(), b"");
@@ -90,7 +90,7 @@ pub fn session(id: &str) -> String {
 }
 
 /// Nothing that opens a session is in any log.
-fn assert_silent(edge: &Edge, secrets: &[&str]) {
+pub fn assert_silent(edge: &Edge, secrets: &[&str]) {
     let access = std::fs::read_to_string(edge.folder.path("access")).expect("a file");
     let metrics = edge.admin("GET", "/metrics").text();
     assert!(edge.log().contains("TRACE"), "a log that says little proves nothing");
@@ -381,7 +381,7 @@ fn the_application_is_asked() {
 const SIGNING: &str = "test-jwt-hs256-secret-0123456789abcdef0123456789abcdef";
 
 /// A token of HS256 with these claims.
-fn token(head: &str, claims: &Value) -> String {
+pub fn token(head: &str, claims: &Value) -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let signed = format!("{}.{}", encode(head.as_bytes()), encode(claims.to_string().as_bytes()));
     let key = hmac::Key::new(hmac::HMAC_SHA256, SIGNING.as_bytes());
@@ -390,7 +390,7 @@ fn token(head: &str, claims: &Value) -> String {
 
 const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-fn claims(user: &str) -> Value {
+pub fn claims(user: &str) -> Value {
     let (iss, now) = ("https://issuer.example.test", seconds());
     json!({ "sub": user, "iss": iss, "aud": "realtime", "iat": now, "exp": now + 300 })
 }

@@ -19,6 +19,8 @@ mod auth;
 mod auth_libraries;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
+/// Sessions when things go wrong: stores that are away, crowds, guessing, keys that change.
+mod auth_trouble;
 /// The command line and what it says of a configuration.
 mod cli;
 /// Several nodes over one Redis: whatever happens on one reaches all.

@@ -241,8 +241,8 @@ impl Desk {
 
     async fn look_up(&self, provider: &Provider, question: &Question, client: &Client) -> Verdict {
         match (question, provider.store()) {
-            (Question::Token(token), Store::Jwks(url)) => {
-                let opened = self.documents.open(provider, url, token).await;
+            (Question::Token(token, since), Store::Jwks(url)) => {
+                let opened = self.documents.open(provider, url, (token, *since)).await;
                 opened.inspect_err(|denial| {
                     if denial.is_temporary() {
                         self.complain(provider, "its keys cannot be read", &url);

@@ -33,6 +33,9 @@ impl Drop for Place {
 
 /// Statements under way at once, if the configuration does not want fewer.
 const AT_WORK: usize = 8;
+/// How many of them are enough until `MANY` wait.
+const AT_REST: usize = 2;
+const MANY: usize = 32;
 /// Questions that wait. Full: the next is answered as temporary at once.
 const WAITING: usize = 16_384;
 /// How long one waits before it is answered as temporary.
@@ -48,7 +51,9 @@ impl Line {
             return false;
         }
         waiting.push_back((inquiry, Instant::now()));
-        let more = self.at_work.get() < most;
+        // Those at work come back soon: more of them would only ask for fewer at once.
+        let many = waiting.len() >= MANY;
+        let more = self.at_work.get() < if many { most } else { most.min(AT_REST) };
         if more {
             self.at_work.set(self.at_work.get() + 1);
         }

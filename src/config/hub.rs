@@ -55,7 +55,9 @@ fn origin(text: &str) -> Result<String, String> {
     for (scheme, port) in [("https://", ":443"), ("http://", ":80")] {
         let Some(host) = origin.strip_prefix(scheme) else { continue };
         let host = host.strip_suffix(port).unwrap_or(host);
-        if !host.is_empty() && host.bytes().all(letter) {
+        // A star is one label, the first, of a name that has at least two more.
+        let named = host.strip_prefix("*.").filter(|rest| rest.contains('.')).unwrap_or(host);
+        if !named.is_empty() && named.bytes().all(letter) {
             return Ok(format!("{scheme}{host}"));
         }
     }

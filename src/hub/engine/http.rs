@@ -23,7 +23,7 @@ use super::packet::{Form, Version};
 use super::polling::{Answer, Polling};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
-use super::sid::Id;
+use super::sid::{Id, random};
 use super::websocket::WebSocket;
 use super::{Engine, Handshake, Owner, Settings};
 
@@ -175,7 +175,9 @@ impl Engine {
             return Err(Refusal::Busy);
         }
         if !self.above.may_open(&credentials, client) {
-            return Err(Refusal::AuthAway);
+            // Spread, so that not all who wait come back in the same second.
+            let [byte] = random();
+            return Err(Refusal::AuthAway(1 + byte % 3));
         }
         let arrival = self.arrival(version, query, &request, client, credentials)?;
         if transport == Asked::Polling {

@@ -110,8 +110,8 @@ pub enum Refusal {
     TooManyHandshakes,
     /// The process has no memory for more.
     Strained,
-    /// Nobody can say now who it is.
-    AuthAway,
+    /// Nobody can say now who it is; in so many seconds somebody may.
+    AuthAway(u8),
 }
 
 impl Refusal {
@@ -132,7 +132,7 @@ impl Refusal {
             Self::TooManyPending => "pending_per_address",
             Self::TooManyHandshakes => "handshake_rate",
             Self::Strained => "memory",
-            Self::AuthAway => "auth_unavailable",
+            Self::AuthAway(_) => "auth_unavailable",
         }
     }
 
@@ -152,7 +152,7 @@ impl Refusal {
         match self {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::Strained | Self::AuthAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Strained | Self::AuthAway(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManySessions | Self::TooManyPending | Self::TooManyHandshakes => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -163,8 +163,7 @@ impl Refusal {
     fn retry_after(self) -> Option<u16> {
         match self {
             Self::Busy | Self::TooManyHandshakes => Some(1),
-            // Spread, so that not all who wait come back in the same second.
-            Self::AuthAway => Some(1 + u16::from(super::sid::random::<1>()[0] % 3)),
+            Self::AuthAway(seconds) => Some(seconds.into()),
             Self::TooManySessions | Self::TooManyPending | Self::Strained => Some(10),
             _ => None,
         }
