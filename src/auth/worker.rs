@@ -195,6 +195,32 @@ impl Local {
         Err(Denial::Missing)
     }
 
+    /// The same if it is known already; `None` if somebody must be asked.
+    pub fn recognize(
+        &self,
+        shown: &Credentials,
+        client: &Client,
+        providers: &[Arc<Provider>],
+    ) -> Option<Result<Rc<Known>, Denial>> {
+        for provider in providers {
+            let shown = match provider.find(shown, client) {
+                Ok(None) => continue,
+                Ok(Some(shown)) => shown,
+                Err(denial) => return Some(Err(denial)),
+            };
+            let (digest, now) = (provider.digest(&shown), clock::now());
+            if self.revoked.borrow().get(&digest).is_some_and(|until| *until > now) {
+                return Some(Err(Denial::Refused("revoked")));
+            }
+            let (provider, client) = (Arc::clone(provider), client.clone());
+            let known = self.recall(&digest, now)?.map(|identity| {
+                Rc::new(Known { identity, provider, digest, shown: Secretly(shown), client })
+            });
+            return Some(known);
+        }
+        Some(Err(Denial::Missing))
+    }
+
     /// The same one once more, without what is remembered.
     pub async fn recheck(&self, known: &Known) -> Verdict {
         self.remembered.borrow_mut().remove(&known.digest);

@@ -31,6 +31,8 @@ pub struct Users {
     connections: Arc<Counters>,
     max: Cell<u64>,
     watched: RefCell<HashMap<Digest, Watched>>,
+    /// When somebody is looked at next; `None` while nobody is to be.
+    planned: Cell<Option<Instant>>,
     earlier: Notify,
 }
 
@@ -88,6 +90,7 @@ impl Users {
             connections,
             max: Cell::new(u64::MAX),
             watched: RefCell::default(),
+            planned: Cell::new(None),
             earlier: Notify::new(),
         })
     }
@@ -116,7 +119,10 @@ impl Users {
         if !one.sessions.iter().any(|(one, _)| Rc::ptr_eq(one, session)) {
             one.sessions.push((Rc::clone(session), now));
         }
-        self.earlier.notify_one();
+        if self.planned.get().is_none_or(|planned| one.next < planned) {
+            self.planned.set(Some(one.next));
+            self.earlier.notify_one();
+        }
     }
 
     pub fn unwatch(&self, session: &Rc<Session>, client: &Client) {
@@ -167,7 +173,9 @@ impl Users {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.watched.borrow().values().map(|one| one.next).min()
+        let next = self.watched.borrow().values().map(|one| one.next).min();
+        self.planned.set(next);
+        next
     }
 
     fn sessions_of(&self, digest: &Digest) -> Vec<(Rc<Session>, Instant)> {
@@ -231,16 +239,28 @@ impl Clients {
         namespace: &Rc<Namespace>,
         mut auth: Map<String, Value>,
     ) {
+        let policy = namespace.policy();
+        let providers = policy.users.as_deref().unwrap_or_default();
+        let reads = |provider: &Arc<auth::Provider>| provider.reads(crate::config::Source::Connect);
+        // What opens a session goes no further.
+        let token = if providers.iter().any(reads) { auth.remove("token") } else { None };
+        let found = match &session.handshake {
+            None => Some(Err(Denial::Missing)),
+            // Mostly somebody who was here a moment ago.
+            Some(handshake) if token.is_none() => handshake.with_credentials(|shown| {
+                self.users.local.recognize(shown, &handshake.client, providers)
+            }),
+            Some(_) => None,
+        };
+        if let Some(found) = found {
+            return self.identified(session, client, namespace, auth, found);
+        }
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
         self.drain.spawn("identify", async move {
             let policy = namespace.policy();
             let providers = policy.users.as_deref().unwrap_or_default();
-            let reads =
-                |provider: &Arc<auth::Provider>| provider.reads(crate::config::Source::Connect);
-            // What opens a session goes no further.
-            let token = if providers.iter().any(reads) { auth.remove("token") } else { None };
             let token = token.as_ref().and_then(Value::as_str);
             let found = match &session.handshake {
                 None => Err(Denial::Missing),

@@ -47,6 +47,10 @@ impl Handshake {
         self.credentials.borrow().clone()
     }
 
+    pub fn with_credentials<T>(&self, read: impl FnOnce(&Credentials) -> T) -> T {
+        read(&self.credentials.borrow())
+    }
+
     pub fn digest(&self) -> [u8; 32] {
         self.credentials.borrow().digest()
     }
