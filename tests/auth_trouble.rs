@@ -10,7 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::auth::{ORIGIN, answer_of, claims, config, knock, refused, seconds, session, with_cookie};
+use crate::auth::{
+    ORIGIN, answer_of, claims, config, knock, refused, seconds, session, with_cookie,
+};
 use crate::harness::origin::{Origin, reply};
 use crate::harness::redis::Redis;
 use crate::harness::socketio::{Heard, Line, hub};
@@ -121,7 +123,8 @@ fn a_crowd_is_asked_for_together() {
 fn who_shows_much_that_is_wrong_is_told_to_come_again() {
     let (edge, _database) = lucia(8, ", cache: 10m, failures: 5/m", "");
     with_cookie(&edge, &session(ID)).enter("/");
-    let wrong = |number: usize| answer_of(with_cookie(&edge, &session(&format!("wrong{number:035}"))));
+    let wrong =
+        |number: usize| answer_of(with_cookie(&edge, &session(&format!("wrong{number:035}"))));
     let answers: Vec<_> = (0..12).map(wrong).collect();
     assert!(answers[..4].iter().all(|answer| *answer == refused()), "{answers:?}");
     assert_eq!(answers[11], Heard::Closed(Some(1013)), "{answers:?}");
@@ -238,7 +241,8 @@ fn who_is_to_be_sent_away_elsewhere_may_stay_while_redis_is_away() {
          INSERT INTO session VALUES ('{ID}', 'alice', {ends});"
     ));
     let yaml = config("{ lucia: v3, database: \"sqlite:app.db\" }", "");
-    let yaml = yaml.replace("hub:\n", &format!("hub:\n  redis: redis://127.0.0.1:{}\n", redis.port));
+    let yaml =
+        yaml.replace("hub:\n", &format!("hub:\n  redis: redis://127.0.0.1:{}\n", redis.port));
     let edge = Edge::start_in(folder, &yaml);
     eventually("the link", || (metric(&edge, "vestibule_hub_redis_up") == 1).then_some(()));
     let mut alice = with_cookie(&edge, &session(ID));
@@ -286,7 +290,9 @@ fn a_cookie_that_is_renewed_keeps_its_polling_connection() {
     assert!(ask(&before, "GET", b"").text().starts_with("40"));
     database.run(&format!("UPDATE session SET secret_hash = x'{}' WHERE id = '{id}';", row(new)));
     // Another session of the same user's is another, and so is whoever guesses.
-    for stranger in [format!("session_token={other}.{new}"), format!("session_token={id}.{}", &secret[4..28])] {
+    for stranger in
+        [format!("session_token={other}.{new}"), format!("session_token={id}.{}", &secret[4..28])]
+    {
         assert_eq!(ask(&stranger, "POST", b"42[\"all\",{}]").status, 400);
         assert_eq!(ask(&stranger, "GET", b"").status, 400);
     }
@@ -370,10 +376,16 @@ fn no_vector_is_in_any_log() {
         ("nextauth-v4", "{ authjs: v4, secret: SECRET }"),
         ("better-auth-1.7", "{ better_auth: {}, secret: SECRET, database: \"sqlite:app.db\" }"),
         ("iron-session", "{ iron: { user: user.id }, secret: SECRET, cookie: app_session }"),
-        ("jwt", "{ jwt: { issuer: https://issuer.example.test, audience: realtime }, secret: SECRET }"),
+        (
+            "jwt",
+            "{ jwt: { issuer: https://issuer.example.test, audience: realtime }, secret: SECRET }",
+        ),
         ("supabase", "{ jwt: { supabase: abcdefghijklmnopqrst }, secret: SECRET }"),
         ("clerk", "{ jwt: { clerk: [\"https://app.example.test\"] }, secret: SECRET }"),
-        ("express-session", "{ redis: { url: \"unix:none.sock\", user: user.id, signed: SECRET } }"),
+        (
+            "express-session",
+            "{ redis: { url: \"unix:none.sock\", user: user.id, signed: SECRET } }",
+        ),
     ];
     let groups = all["groups"].as_array().expect("groups");
     for (id, auth) in providers {
@@ -405,8 +417,10 @@ fn no_vector_is_in_any_log() {
                 assert!(!matches!(&heard, Heard::Text(text) if text.starts_with("40")), "{case}");
             }
             edge.connect().ask("GET", "/page", &headers, b"");
-            let values = cookie.split("; ").filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
-            secrets.extend(values.chain([bearer[7..].to_owned()]).filter(|value| value.len() >= 16));
+            let values =
+                cookie.split("; ").filter_map(|pair| Some(pair.split_once('=')?.1.to_owned()));
+            secrets
+                .extend(values.chain([bearer[7..].to_owned()]).filter(|value| value.len() >= 16));
         }
         assert!(connected > 3, "{id}: hardly anybody came as far as a CONNECT");
         assert!(secrets.len() > 1, "{id} has no cookies");

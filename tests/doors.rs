@@ -22,7 +22,8 @@ fn site(routes: &str, origin: &Origin) -> String {
 fn with_passwords(origin: &Origin) -> Edge {
     let folder = Folder::new();
     folder.write("htpasswd", &HTPASSWD.replace("ANNA", ANNA).replace("BERT", BERT));
-    let routes = "      - { path: /admin/*, basic: { users: 'file:htpasswd', realm: The back room } }\n";
+    let routes =
+        "      - { path: /admin/*, basic: { users: 'file:htpasswd', realm: The back room } }\n";
     Edge::start_in(folder, &site(routes, origin))
 }
 

@@ -100,7 +100,8 @@ fn emit(namespace: &str, fields: &mut Fields<'_>) -> Result<Operation, Wrong> {
 fn somebody(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
     let named = ["to", "sid", "user", "session"].iter().any(|name| fields.has(name));
     if !named {
-        let message = "is missing; name rooms, a sid, a user or a session; \"*\" is the whole namespace";
+        let message =
+            "is missing; name rooms, a sid, a user or a session; \"*\" is the whole namespace";
         return Err(fields.wrong("to", message));
     }
     whom(fields)

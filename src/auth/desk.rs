@@ -23,10 +23,10 @@ use super::clock;
 use super::identity::Denial;
 use super::inquiry::{Ask, Inquiry, Verdict};
 use super::jwks::Documents;
+use super::line::Line;
 use super::passwords::Checker;
 use super::preset::{better_auth, callback, express};
 use super::provider::{Provider, Question, Shown, Store, callback_words};
-use super::line::Line;
 use super::redis::{Redis, RedisError};
 use super::store::{Rows, StoreError};
 
@@ -101,7 +101,9 @@ impl Desk {
     async fn work_off(&self, line: &Rc<Line>) {
         let _place = line.begin();
         while let Some(batch) = line.next() {
-            let Some(provider) = batch.first().map(|one| Arc::clone(&one.provider)) else { continue };
+            let Some(provider) = batch.first().map(|one| Arc::clone(&one.provider)) else {
+                continue;
+            };
             let verdicts = timeout(STEP, self.look_up_all(&provider, &batch)).await;
             let mut verdicts = verdicts.unwrap_or_else(|_elapsed| {
                 self.complain(&provider, "sessions cannot be looked up", &"no answer in time");
@@ -351,7 +353,10 @@ impl Desk {
             return;
         };
         let found = match self.rows(database) {
-            Ok(rows) => timeout(DEADLINE, rows.find(&statement, &["no session has this id".to_owned()])).await,
+            Ok(rows) => {
+                timeout(DEADLINE, rows.find(&statement, &["no session has this id".to_owned()]))
+                    .await
+            }
             Err(error) => Ok(Err(error)),
         };
         let name = &provider.name;

@@ -70,8 +70,7 @@ impl Identity {
             return Err(Denial::Refused("bad_user_id"));
         }
         let is_short = session.len() <= SESSION_MAX && !session.chars().any(char::is_control);
-        let session =
-            if is_short { session.to_owned() } else { hex(&sha256(session.as_bytes())) };
+        let session = if is_short { session.to_owned() } else { hex(&sha256(session.as_bytes())) };
         let user = user.to_owned();
         Ok(Self { user, session, expires_at, claims: Map::new() })
     }

@@ -90,7 +90,8 @@ impl Redis {
     }
 
     async fn ask(line: &mut Line, keys: &[String]) -> Result<Vec<Option<String>>, RedisError> {
-        let words: Vec<&str> = std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
+        let words: Vec<&str> =
+            std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
         send(line, &words).await?;
         let head = head(line).await?;
         match head.split_at_checked(1) {

@@ -121,7 +121,8 @@ impl Statement {
         statement.push_str(&format!(" WHERE {id} "));
         let mut after = String::new();
         for ((name, _), number) in rows.only.iter().zip(2..) {
-            let place = if kind == DatabaseKind::Postgres { format!("${number}") } else { "?".to_owned() };
+            let place =
+                if kind == DatabaseKind::Postgres { format!("${number}") } else { "?".to_owned() };
             after.push_str(&format!(" AND s.{} = {place}", quoted(name)));
         }
         // More than there can be, to notice a key that is none.
@@ -203,8 +204,11 @@ fn moment(kind: DatabaseKind, column: &str, unit: Option<Unit>, zone: &str) -> S
             )
         }
         _ => {
-            let column =
-                if zone == UTC { column.to_owned() } else { format!("({column} AT TIME ZONE '{}')", posix(zone)) };
+            let column = if zone == UTC {
+                column.to_owned()
+            } else {
+                format!("({column} AT TIME ZONE '{}')", posix(zone))
+            };
             format!("floor(extract(epoch from {column}) * 1000)::bigint")
         }
     }

@@ -155,8 +155,13 @@ macro_rules! finder {
                     true => sqlx::Row::try_get(row, 3)?,
                     false => None,
                 };
-                let row = moment(row, statement.unit)
-                    .map(|moment| Row { id: id.clone(), user, moment, hash, claims });
+                let row = moment(row, statement.unit).map(|moment| Row {
+                    id: id.clone(),
+                    user,
+                    moment,
+                    hash,
+                    claims,
+                });
                 Ok((id, row))
             };
             query.fetch_all(line).await?.iter().map(read).collect()

@@ -280,7 +280,12 @@ impl Local {
     }
 
     /// True if nothing can be said of who shows this, since the store is away.
-    pub fn is_away(&self, shown: &Credentials, client: &Client, providers: &[Arc<Provider>]) -> bool {
+    pub fn is_away(
+        &self,
+        shown: &Credentials,
+        client: &Client,
+        providers: &[Arc<Provider>],
+    ) -> bool {
         for provider in providers {
             match provider.find(shown, client) {
                 Ok(None) => (),

@@ -369,7 +369,10 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
     });
     let reserved = match reserved {
         Some(room) => Some(room.to_string()),
-        None => [USER, SESSION].into_iter().find(|start| clashes(start)).map(|start| format!("{start}…")),
+        None => [USER, SESSION]
+            .into_iter()
+            .find(|start| clashes(start))
+            .map(|start| format!("{start}…")),
     };
     match reserved {
         Some(room) => Err(format!(

@@ -135,7 +135,9 @@ impl Users {
     fn replace(&self, session: &Rc<Session>, client: &Client, namespace: &str, known: Rc<Known>) {
         let before = {
             let mut here = client.here.borrow_mut();
-            let Some(one) = here.iter_mut().find(|one| *one.namespace == *namespace) else { return };
+            let Some(one) = here.iter_mut().find(|one| *one.namespace == *namespace) else {
+                return;
+            };
             std::mem::replace(&mut one.known, Rc::clone(&known)).digest
         };
         let used = client.here.borrow().iter().any(|one| one.known.digest == before);
@@ -161,7 +163,8 @@ impl Users {
         // Those whose turn is soon come along, so that one statement is for many.
         let due = watched.values_mut().filter(|one| {
             let stateless = one.known.provider.is_stateless();
-            let soon = if stateless { Duration::ZERO } else { one.known.provider.words.recheck / 10 };
+            let soon =
+                if stateless { Duration::ZERO } else { one.known.provider.words.recheck / 10 };
             any && one.next <= now + soon
         });
         let take = |one: &mut Watched| {
@@ -381,8 +384,9 @@ impl Clients {
                     let sockets = self.sockets_of(&session);
                     let client = self.client(&session);
                     let theirs = |socket: &Rc<super::socket::Socket>| {
-                        let user =
-                            client.as_ref().and_then(|client| client.user_in(&socket.namespace.name));
+                        let user = client
+                            .as_ref()
+                            .and_then(|client| client.user_in(&socket.namespace.name));
                         user.is_some_and(|user| user.digest == known.digest)
                     };
                     for socket in sockets.iter().filter(|socket| theirs(socket)) {
@@ -399,7 +403,8 @@ impl Clients {
     /// False if all who want to know who it is could not be told.
     pub(super) fn may_identify(&self, shown: &Credentials, client: &exchange::Client) -> bool {
         let namespaces = self.namespaces();
-        let mut wanting = namespaces.iter().filter(|one| one.policy().admin_ui.is_none()).peekable();
+        let mut wanting =
+            namespaces.iter().filter(|one| one.policy().admin_ui.is_none()).peekable();
         let nobody = wanting.peek().is_none();
         nobody
             || wanting.any(|namespace| match namespace.policy().users.as_deref() {
@@ -428,7 +433,12 @@ impl Clients {
     }
 
     /// The session goes on with another credential of the same user's, if it is one.
-    pub(super) fn renew(&self, session: &Rc<Session>, owners: &[Owner], shown: &Credentials) -> bool {
+    pub(super) fn renew(
+        &self,
+        session: &Rc<Session>,
+        owners: &[Owner],
+        shown: &Credentials,
+    ) -> bool {
         let (Some(client), Some(handshake)) = (self.client(session), &session.handshake) else {
             return false;
         };

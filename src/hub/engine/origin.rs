@@ -55,7 +55,8 @@ impl Origins {
             Some((scheme, rest)) => {
                 let label = origin.strip_prefix(scheme).and_then(|host| host.strip_suffix(rest));
                 let label = label.and_then(|label| label.strip_suffix('.'));
-                let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+                let letter =
+                    |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
                 label.is_some_and(|label| !label.is_empty() && label.bytes().all(letter))
             }
         })
