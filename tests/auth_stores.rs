@@ -92,6 +92,35 @@ fn postgresql() {
     assert_in(&better, &format!("better-auth.session_token={}", signed(TOKEN, true)), "anna");
     assert_out(&better, &format!("better-auth.session_token={TOKEN}"));
 
+    // The application's own time, in columns that do not say so.
+    server.run(&["CREATE TABLE local_session (id TEXT, user_id TEXT, expires_at TIMESTAMP)"]);
+    for (letter, zone, minutes) in [
+        ("k", "Asia/Tokyo", 10),
+        ("l", "Asia/Tokyo", -10),
+        ("m", "+09:00", 10),
+        ("o", "+09:00", -10),
+    ] {
+        let id = letter.repeat(40);
+        server.run(&[&format!(
+            "INSERT INTO local_session VALUES ('{id}', '{zone}', (now() at time zone 'Asia/Tokyo') + interval '{minutes} minutes')"
+        )]);
+    }
+    let local = |zone: &str| {
+        edge(&format!(
+            "{{ lucia: v3, database: \"{url}\", table: local_session, time_zone: \"{zone}\" }}"
+        ))
+    };
+    for (zone, here, gone) in [("Asia/Tokyo", "k", "l"), ("+09:00", "m", "o")] {
+        let local = local(zone);
+        assert_in(&local, &session(&here.repeat(40)), zone);
+        assert_out(&local, &session(&gone.repeat(40)));
+        assert!(!local.log().contains("have no time zone"));
+    }
+    let unaware = local("UTC");
+    crate::harness::eventually("a warning", || {
+        unaware.log().contains("have no time zone").then_some(())
+    });
+
     server.stop();
     assert_eq!(answer_of(with_cookie(&lucia, &session(ID))), Heard::Closed(Some(1013)));
 }
@@ -171,6 +200,14 @@ fn mariadb() {
     // Its collation finds these rows.
     assert_out(&lucia, &session(&ID.to_uppercase()));
     assert_out(&lucia, &format!("auth_session={ID}%20"));
+
+    crate::harness::eventually("a warning", || {
+        lucia.log().contains("have no time zone").then_some(())
+    });
+    server.run(&[&format!("INSERT INTO app.user_session VALUES ('{}', 'ann', UTC_TIMESTAMP() + INTERVAL 9 HOUR + INTERVAL 10 MINUTE), ('{}', 'ann', UTC_TIMESTAMP() + INTERVAL 9 HOUR - INTERVAL 10 MINUTE)", "k".repeat(40), "l".repeat(40))]);
+    let tokyo = edge(&format!("{{ lucia: v3, database: \"{url}\", time_zone: \"+09:00\" }}"));
+    assert_in(&tokyo, &session(&"k".repeat(40)), "ann");
+    assert_out(&tokyo, &session(&"l".repeat(40)));
 
     server.run(&[&format!(
         "INSERT INTO app.old_session VALUES ('{ID}', 7, UNIX_TIMESTAMP() * 1000 + 9000000)"

@@ -352,16 +352,24 @@ impl Desk {
         else {
             return;
         };
-        let found = match self.rows(database) {
-            Ok(rows) => {
-                timeout(DEADLINE, rows.find(&statement, &["no session has this id".to_owned()]))
-                    .await
-            }
-            Err(error) => Ok(Err(error)),
+        let asking = async {
+            let rows = self.rows(database)?;
+            rows.find(&statement, &["no session has this id".to_owned()]).await?;
+            // Whoever may read the table may not be told of what it is made.
+            Ok::<_, StoreError>(rows.is_zoneless(&statement).await.unwrap_or(false))
         };
         let name = &provider.name;
-        match found {
-            Ok(Ok(_)) => info!(provider = %name, "sessions can be looked up"),
+        match timeout(DEADLINE, Box::pin(asking)).await {
+            Ok(Ok(zoneless)) => {
+                info!(provider = %name, "sessions can be looked up");
+                if zoneless {
+                    warn!(
+                        provider = %name,
+                        "its moments have no time zone and are taken as UTC; if they are the \
+                         application's local time, write time_zone"
+                    );
+                }
+            }
             Ok(Err(why)) => error!(provider = %name, reason = %why, "sessions cannot be looked up"),
             Err(_elapsed) => warn!(provider = %name, "the database does not answer"),
         }

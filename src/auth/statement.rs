@@ -29,6 +29,8 @@ pub struct Statement {
     pub claims: Vec<String>,
     /// Its fourth column is a hash.
     pub hashed: bool,
+    /// Table and column of the moments, where they may lack a time zone and none is configured.
+    pub zone_of: Option<(String, String)>,
 }
 
 impl Layout {
@@ -135,6 +137,13 @@ impl Statement {
             unit: rows.unit.unwrap_or(layout.sqlite),
             claims: rows.claims.clone(),
             hashed: layout.hash.is_some(),
+            zone_of: (unit.is_none() && kind != DatabaseKind::Sqlite && rows.time_zone == UTC)
+                .then(|| {
+                    let table = rows.table.as_deref().unwrap_or(layout.table);
+                    let table = table.rsplit('.').next().unwrap_or(table);
+                    let column = rows.expires.as_deref().unwrap_or(layout.moment);
+                    (table.to_owned(), column.to_owned())
+                }),
         }
     }
 }

@@ -121,6 +121,31 @@ impl Rows {
     }
 }
 
+impl Rows {
+    /// True if moments are kept without a time zone, so that whoever wrote them decided about it.
+    pub async fn is_zoneless(&self, statement: &Statement) -> Result<bool, StoreError> {
+        const TYPE: &str =
+            "SELECT CAST(data_type AS CHAR(40)) FROM information_schema.columns WHERE ";
+        let Some((table, column)) = &statement.zone_of else { return Ok(false) };
+        let kind: Option<String> = match self {
+            Self::Postgres(pool) => {
+                let text = format!("{TYPE} table_name = $1 AND column_name = $2 LIMIT 1");
+                let query = sqlx::query_scalar(AssertSqlSafe(text)).persistent(false);
+                let mut line = pool.begin_with(BEGIN).await?;
+                query.bind(table).bind(column).fetch_optional(&mut *line).await?
+            }
+            Self::MySql(pool) => {
+                let text = format!("{TYPE} table_name = ? AND column_name = ? LIMIT 1");
+                let query = sqlx::query_scalar(AssertSqlSafe(text));
+                query.bind(table).bind(column).fetch_optional(pool).await?
+            }
+            Self::Sqlite(_) => None,
+        };
+        let kind = kind.unwrap_or_default();
+        Ok(kind.trim() == "timestamp without time zone" || kind.trim() == "datetime")
+    }
+}
+
 /// Rows by their keys, or why one cannot be read.
 pub type Found = HashMap<String, Result<Row, StoreError>>;
 
