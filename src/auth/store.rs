@@ -149,6 +149,8 @@ impl Rows {
 /// Rows by their keys, or why one cannot be read.
 pub type Found = HashMap<String, Result<Row, StoreError>>;
 
+type OneFound = (String, Result<Row, StoreError>);
+
 /// The same words for each database's own types.
 macro_rules! finder {
     ($name:ident, $database:ty, $keys:expr, $moment:expr) => {
@@ -156,7 +158,7 @@ macro_rules! finder {
             line: &mut <$database as sqlx::Database>::Connection,
             statement: &Statement,
             ids: &[String],
-        ) -> Result<Vec<(String, Result<Row, StoreError>)>, StoreError> {
+        ) -> Result<Vec<OneFound>, StoreError> {
             type OneRow = <$database as sqlx::Database>::Row;
             let query = sqlx::query::<$database>(AssertSqlSafe(statement.text(ids.len())));
             let mut query = ($keys)(query, statement, ids);
@@ -168,7 +170,7 @@ macro_rules! finder {
                 };
             }
             let moment: fn(&OneRow, Unit) -> Result<Option<i64>, StoreError> = $moment;
-            let read = |row: &OneRow| {
+            let read = |row: &OneRow| -> Result<OneFound, StoreError> {
                 let mut claims = Map::new();
                 for (place, name) in statement.claims.iter().enumerate() {
                     let value: Option<String> = sqlx::Row::try_get(row, FIRST_CLAIM + place)?;

@@ -110,7 +110,7 @@ impl Clients {
         let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str(), identity)?;
         rooms.extend_from_slice(more);
         rooms.extend(identity.and_then(session_room));
-        let kept = back.iter().flat_map(|(back, _)| &back.rooms);
+        let kept = back.iter().flat_map(|(back, _)| back.rooms.iter());
         rooms.extend(kept.filter(|room| !room.starts_with(SESSION)).cloned());
         let socket = namespace.enter(session, id, user);
         // Who comes back had its rooms by rights.

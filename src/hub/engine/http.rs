@@ -296,15 +296,16 @@ impl Engine {
             Err(_) => return Err(Refusal::Broken),
         };
         let body = if query.jsonp.is_some() { form_field(&body)? } else { body };
-        watch.taken = true;
-        let post = async |body| {
+        let post = |body| {
             let (reply, answer) = oneshot::channel();
             self.ask(id, Ask::Post { id, shown: query.shown(), ticket, binary, body, reply })?;
-            answer.await.map_err(|_gone| Refusal::UnknownSession)
+            Ok::<_, Refusal>(answer)
         };
-        let mut answer = post(body.clone()).await?;
+        let answer = post(body.clone())?;
+        watch.taken = true;
+        let mut answer = answer.await.map_err(|_gone| Refusal::UnknownSession)?;
         if matches!(answer, Answer::Refused(Refusal::Stranger)) && self.renew(id, from).await {
-            answer = post(body).await?;
+            answer = post(body)?.await.map_err(|_gone| Refusal::UnknownSession)?;
         }
         respond(answer, None)
     }
