@@ -300,6 +300,12 @@ impl Local {
         false
     }
 
+    /// False if some provider's store is away.
+    pub fn is_well(&self) -> bool {
+        let now = Instant::now();
+        self.health.borrow().values().all(|health| health.away.is_none_or(|until| until <= now))
+    }
+
     fn is_store_away(&self, provider: &Provider) -> bool {
         let health = self.health.borrow();
         let until = health.get(&provider.name).and_then(|health| health.away);

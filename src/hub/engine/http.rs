@@ -129,8 +129,9 @@ impl Engine {
         credentials: Credentials,
     ) -> Result<Response, Refusal> {
         let mut query = Query::parse(request.uri().query().unwrap_or_default());
-        query.credentials =
-            self.settings.borrow().credentials.as_ref().map(|_| credentials.digest());
+        // Whoever opens a session has none to be told apart from.
+        let counts = query.id.is_some() && self.settings.borrow().credentials.is_some();
+        query.credentials = counts.then(|| credentials.digest());
         let transport = query.transport.ok_or(Refusal::UnknownTransport)?;
         let upgrade = is_websocket(request.headers());
         match query.id {
