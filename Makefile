@@ -59,7 +59,8 @@ tools:
 # Next.js writes its BUILD_ID before it is done, so a mark of our own says that a build is whole.
 app: $(APP)/.next/whole
 
-$(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts $(APP)/tsconfig.json \
+$(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts $(APP)/instrumentation.ts \
+		$(APP)/tsconfig.json \
 		$(shell find $(APP)/app $(APP)/lib $(APP)/public -type f 2>/dev/null)
 	cd $(APP) && node_modules/.bin/next build
 	@touch $@

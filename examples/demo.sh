@@ -53,6 +53,12 @@ echo "starting the app on port $APP_PORT (log: demo/app.log)"
 (cd examples/next-chat && exec node node_modules/next/dist/bin/next start -H 127.0.0.1 -p "$APP_PORT") \
     </dev/null >demo/app.log 2>&1 &
 app=$!
+# It makes the file of users, which Vestibule reads from its start.
+for _ in $(seq 300); do
+    if (exec 3<>"/dev/tcp/127.0.0.1/$APP_PORT") 2>/dev/null; then break; fi
+    if ! kill -0 "$app" 2>/dev/null; then cat demo/app.log >&2; exit 1; fi
+    sleep 0.1
+done
 
 echo "starting Vestibule (log: demo/vestibule.log, requests: demo/access.log)"
 "$vestibule" run -c examples/demo.yaml </dev/null >demo/access.log 2>demo/vestibule.log &

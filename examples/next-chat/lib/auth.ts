@@ -1,47 +1,18 @@
-// Who is logged in: Lucia 3 over a SQLite file, which the edge reads too.
+// Who is logged in, by Lucia 3.
 
 import { randomBytes, scrypt, timingSafeEqual } from "node:crypto";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { promisify } from "node:util";
-import { BetterSqlite3Adapter } from "@lucia-auth/adapter-sqlite";
-import Database from "libsql";
-import { Lucia, generateIdFromEntropySize, verifyRequestOrigin } from "lucia";
+import { generateIdFromEntropySize, verifyRequestOrigin } from "lucia";
 import { cookies } from "next/headers";
+import { users } from "./users";
 
 export type User = { id: string; name: string };
 type Row = { id: string; password: string };
 
-const FILE = process.env.AUTH_DB ?? join(tmpdir(), "next-chat-users.db");
 const NAME = /^[\p{L}\p{N}][\p{L}\p{N} ._-]{0,31}$/u;
 const PASSWORD_MIN = 8;
 
 const hash = promisify<string, Buffer, number, Buffer>(scrypt);
-
-/** The file and Lucia on top of it, opened when somebody first asks: a build opens nothing. */
-function open() {
-  const db = new Database(FILE);
-  // Whoever only reads is not held up by those who write.
-  db.exec("PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 1000");
-  db.exec(
-    "CREATE TABLE IF NOT EXISTS user (id TEXT NOT NULL PRIMARY KEY, " +
-      "name TEXT NOT NULL UNIQUE, password TEXT NOT NULL)",
-  );
-  db.exec(
-    "CREATE TABLE IF NOT EXISTS session (id TEXT NOT NULL PRIMARY KEY, " +
-      "expires_at INTEGER NOT NULL, user_id TEXT NOT NULL REFERENCES user(id))",
-  );
-  const adapter = new BetterSqlite3Adapter(db as never, { user: "user", session: "session" });
-  const lucia = new Lucia(adapter, {
-    getUserAttributes: (attributes: object) => attributes as { name: string },
-  });
-  return { db, lucia };
-}
-
-let opened: ReturnType<typeof open> | undefined;
-function users() {
-  return (opened ??= open());
-}
 
 /** The cookie, which is `Secure` where the page came that way. */
 function carry(request: Request, cookie: { name: string; value: string; attributes: object }) {
