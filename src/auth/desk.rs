@@ -259,10 +259,7 @@ impl Desk {
         }
     }
 
-    fn rows(
-        &self,
-        database: &crate::config::Database,
-    ) -> Result<Rc<Rows>, super::store::StoreError> {
+    fn rows(&self, database: &crate::config::Database) -> Result<Rc<Rows>, StoreError> {
         let mut known = self.rows.borrow_mut();
         if let Some(rows) = known.get(database.url.expose()) {
             return Ok(Rc::clone(rows));

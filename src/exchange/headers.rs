@@ -261,7 +261,7 @@ pub fn set_original(headers: &mut HeaderMap, client: &Client, method: &Method, u
         (ORIGINAL_METHOD, method.as_str()),
         (FORWARDED_URI, target),
         (ORIGINAL_URI, target),
-        (ORIGINAL_URL, &url),
+        (ORIGINAL_URL, url.as_str()),
     ] {
         // A client's own never stays.
         headers.remove(&name);

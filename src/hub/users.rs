@@ -119,8 +119,13 @@ impl Users {
         if !one.sessions.iter().any(|(one, _)| Rc::ptr_eq(one, session)) {
             one.sessions.push((Rc::clone(session), now));
         }
-        if self.planned.get().is_none_or(|planned| one.next < planned) {
-            self.planned.set(Some(one.next));
+        self.plan(one.next);
+    }
+
+    /// Somebody is to be looked at then, which may be before anybody else.
+    fn plan(&self, at: Instant) {
+        if self.planned.get().is_none_or(|planned| at < planned) {
+            self.planned.set(Some(at));
             self.earlier.notify_one();
         }
     }
@@ -192,7 +197,7 @@ impl Users {
         let mut watched = self.watched.borrow_mut();
         let Some(one) = watched.get_mut(&known.digest) else { return Fate::Stays };
         let words = &known.provider.words;
-        match verdict {
+        let fate = match verdict {
             Ok(identity) if identity.user == known.identity.user => {
                 let known = known.renewed(identity);
                 one.next = next(&known, now);
@@ -218,7 +223,9 @@ impl Users {
                 Fate::Stays
             }
             _ => Fate::Ended,
-        }
+        };
+        self.plan(one.next);
+        fate
     }
 }
 

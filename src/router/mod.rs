@@ -66,7 +66,7 @@ impl Router {
         });
         let table = Table::new(sites.collect());
         let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
-        let vouched = std::iter::once(&door::USER).chain(told).cloned().collect();
+        let vouched = std::iter::once(door::USER).chain(told.cloned()).collect();
         Self {
             table,
             vouched,

@@ -311,7 +311,7 @@ fn rows(section: &Section<'_>) -> Option<Rows> {
     let database = Database::parse(&field.read_secret()?, section.folder());
     let database = database.map_err(|what| field.refuse(what)).ok()?;
     let users = users.map(|table| (table, user_key));
-    Some(Rows { database, table, id, user, expires, hash, unit, only, users, claims })
+    Some(Rows { database, table, id, user, expires, hash, unit, time_zone, only, users, claims })
 }
 
 /// `user.id`: fields within fields.

@@ -19,11 +19,13 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
+use crate::auth::Credentials;
 use crate::drain::Drain;
 use crate::exchange::{Body, Client, Scheme, Stream, Watched};
 
 use super::{
-    Above, Close, Delivery, Engine, MAILBOX, Message, Node, Outgoing, Place, Session, Settings,
+    Above, Close, Delivery, Engine, MAILBOX, Message, Node, Outgoing, Owner, Owners, Place,
+    Session, Settings,
 };
 
 struct Echo;
