@@ -137,19 +137,19 @@ impl Users {
     }
 
     /// The same user, by another credential from now on.
-    fn replace(&self, session: &Rc<Session>, client: &Client, namespace: &str, known: Rc<Known>) {
+    fn replace(&self, session: &Rc<Session>, client: &Client, namespace: &str, known: &Rc<Known>) {
         let before = {
             let mut here = client.here.borrow_mut();
             let Some(one) = here.iter_mut().find(|one| *one.namespace == *namespace) else {
                 return;
             };
-            std::mem::replace(&mut one.known, Rc::clone(&known)).digest
+            std::mem::replace(&mut one.known, Rc::clone(known)).digest
         };
         let used = client.here.borrow().iter().any(|one| one.known.digest == before);
         if !used {
             self.leave(session, &before);
         }
-        self.watch(session, &known);
+        self.watch(session, known);
     }
 
     fn leave(&self, session: &Rc<Session>, digest: &Digest) {
@@ -470,7 +470,7 @@ impl Clients {
                 // What cannot be told now is looked at again later, by what was shown first.
                 let Ok(found) = found else { continue };
                 if found.identity.user == known.identity.user {
-                    me.users.replace(&session, &client, namespace, found);
+                    me.users.replace(&session, &client, namespace, &found);
                 }
             }
         });
