@@ -406,7 +406,7 @@ fn no_vector_is_in_any_log() {
             }
             let headers = [
                 ("Cookie", cookie),
-                ("Authorization", &bearer),
+                ("Authorization", bearer.as_str()),
                 ("X-Forwarded-Proto", "https"),
                 ("Origin", "https://localhost"),
             ];
