@@ -1,6 +1,8 @@
 //! Who may come to a route: users of `auth`, whoever has a password, or whom another server lets
 //! in; pure.
 
+use std::time::Duration;
+
 use super::admin_ui::check_hash;
 use super::section::Section;
 use super::units::deadline;
@@ -10,6 +12,8 @@ use super::{
     sites,
 };
 
+/// Between two looks at a server that decides, and how long one may take.
+const WATCH: Duration = Duration::from_secs(2);
 /// As `htpasswd` makes them by itself, up to those that take seconds.
 const COSTS: std::ops::RangeInclusive<u8> = 5..=14;
 
@@ -151,8 +155,13 @@ impl Forward {
         Upstream {
             targets: vec![self.target.clone()],
             balance: Balance::Least,
-            health: Health { path: None, every: self.timeout, timeout: self.timeout },
-            keep: Keep { idle: 64, lasts: std::time::Duration::from_secs(4) },
+            health: Health { path: None, every: WATCH, timeout: WATCH, rise: 1, fall: 1 },
+            // Whoever waits for a word waits no longer than for the answer.
+            hold: None,
+            eject: None,
+            slow_start: Duration::ZERO,
+            max: None,
+            keep: Keep { idle: 64, lasts: Duration::from_secs(4) },
         }
     }
 }

@@ -34,7 +34,8 @@ fn problems(root: &Node) -> Vec<Problem> {
             _ => "secret".to_owned(),
         })
     };
-    let around = Surroundings { folder: Path::new("."), contents: &contents, cores: 2 };
+    let around =
+        Surroundings { folder: Path::new("."), contents: &contents, cores: 2, state: None };
     validate(root, &around).1
 }
 

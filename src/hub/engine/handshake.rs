@@ -40,6 +40,12 @@ impl Handshake {
                 .collect(),
         }
     }
+
+    /// Bytes that it keeps in memory, roughly.
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        self.query.len() + self.client.host.len() + headers.sum::<usize>()
+    }
 }
 
 impl Handshake {
