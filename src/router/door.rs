@@ -17,7 +17,7 @@ use super::keeper::Keeper;
 pub enum Door {
     Users { providers: Vec<Arc<Provider>>, login: Option<HeaderValue> },
     Passwords(Passwords),
-    Keeper(Keeper),
+    Keeper(Box<Keeper>),
 }
 
 /// Why somebody is not let in.
@@ -47,7 +47,9 @@ impl Door {
                 Self::Users { providers: auth.named(by), login }
             }
             RouteAuth::Basic(words) => Self::Passwords(Passwords::compile(words)),
-            RouteAuth::Forward(words) => Self::Keeper(Keeper::compile(words, timeouts, registry)),
+            RouteAuth::Forward(words) => {
+                Self::Keeper(Box::new(Keeper::compile(words, timeouts, registry)))
+            }
         }
     }
 
