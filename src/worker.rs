@@ -47,7 +47,7 @@ pub struct Shared {
     pub current: Current,
     pub hub: Arc<hub::Hub>,
     pub open: Open,
-    pub desk: mpsc::Sender<auth::Ask>,
+    pub desk: auth::Way,
 }
 
 /// The main thread sends few commands and waits while the queue is full.

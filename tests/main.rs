@@ -15,8 +15,12 @@ mod admin;
 mod app;
 /// The application's own sessions: who gets in, who stays, who is sent away.
 mod auth;
+/// Lucia, Auth.js, better-auth and others at work, and stock clients with their cookies.
+mod auth_libraries;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
+/// Sessions when things go wrong: stores that are away, crowds, guessing, keys that change.
+mod auth_trouble;
 /// Certificates that change, come in two kinds, and are asked of clients; sessions that go on.
 mod certificates;
 /// The command line and what it says of a configuration.
@@ -31,6 +35,8 @@ mod cluster_nodes;
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.
 mod config;
+/// Routes for whoever has a password, or whom another server lets in.
+mod doors;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.

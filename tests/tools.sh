@@ -15,6 +15,8 @@ if [ "${1:-}" != demo ]; then
     need mariadbd mariadb-server
     # Debian keeps PostgreSQL's server out of the path.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+    # Where only root's path leads.
+    [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
     need redis-server redis-server
     need redis-sentinel redis-sentinel
     need systemd-analyze systemd

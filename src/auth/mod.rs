@@ -11,8 +11,11 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod identity;
+mod inquiry;
 mod jwks;
 mod keys;
+mod line;
+mod passwords;
 mod preset;
 mod provider;
 mod redis;
@@ -31,11 +34,12 @@ use crate::config::{Config, Source};
 use crate::upstream::{Registry, Upstream};
 
 pub use credentials::{Credentials, Wanted};
-pub use desk::{Ask, Desk, QUESTIONS};
+pub use desk::Desk;
 pub use identity::{Denial, Identity};
+pub use passwords::{Passwords, TOO_MANY};
 pub use provider::{Digest, Provider};
 pub use watch::Suspicion;
-pub use worker::{Known, Local};
+pub use worker::{Known, Local, Way};
 
 /// All providers, compiled; part of the snapshot.
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@
 
 mod admin_ui;
 mod auth;
+mod door;
 mod expand;
 mod field;
 mod file;
@@ -163,10 +164,35 @@ pub struct Route {
 
 /// Whom a route is for.
 #[derive(Debug, Clone)]
-pub struct RouteAuth {
-    pub by: Vec<String>,
-    /// Where pages are sent whose visitor is nobody.
-    pub login: Option<String>,
+pub enum RouteAuth {
+    /// Whom a provider of `auth` knows.
+    Users {
+        by: Vec<String>,
+        /// Where pages are sent whose visitor is nobody.
+        login: Option<String>,
+    },
+    Basic(Basic),
+    Forward(Forward),
+}
+
+/// Names and passwords that open a route (RFC 7617).
+#[derive(Debug, Clone)]
+pub struct Basic {
+    /// As it was written.
+    pub file: Secret,
+    /// Hashes of bcrypt by name.
+    pub users: Vec<(String, Secret)>,
+    pub realm: String,
+}
+
+/// Another server is asked about each request.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    pub target: Target,
+    pub path: String,
+    /// Headers of its answer that the application is told; nobody else may send them.
+    pub headers: Vec<String>,
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone)]

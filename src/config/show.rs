@@ -125,7 +125,7 @@ impl Site {
 impl Route {
     fn yaml(&self) -> Yaml {
         let path = Yaml::map([("path", Yaml::text(&self.path))]);
-        match &self.action {
+        let route = match &self.action {
             Action::Next => path,
             Action::To { upstream, strip } => {
                 path.with("to", Some(upstream.yaml())).with("strip", strip.as_ref().map(Yaml::text))
@@ -142,14 +142,11 @@ impl Route {
             self.first_byte
                 .map(|time| Yaml::map([("first_byte", Yaml::text(show_duration(time)))])),
         )
-        .with("upgrade", Some(Yaml::word(self.upgrade)))
-        .with(
-            "auth",
-            self.auth.as_ref().map(|auth| {
-                let by = Yaml::map([("by", Yaml::texts(&auth.by))]);
-                by.with("login", auth.login.as_ref().map(Yaml::text))
-            }),
-        )
+        .with("upgrade", Some(Yaml::word(self.upgrade)));
+        match &self.auth {
+            Some(auth) => auth.yaml(route),
+            None => route,
+        }
     }
 }
 

@@ -3,9 +3,7 @@
 use super::field::{Field, Named};
 use super::section::{Section, choose};
 use super::units::{deadline, size};
-use super::{
-    Action, HostPattern, Hub, NamespaceAuth, PathPattern, Route, RouteAuth, Site, upstream,
-};
+use super::{Action, HostPattern, Hub, PathPattern, Route, Site, upstream};
 
 /// Every site, in the order written.
 pub fn read(file: &Section<'_>, hub: Option<&Hub>) -> Vec<Site> {
@@ -132,24 +130,8 @@ fn route(section: &Section<'_>, has_next: bool, providers: &[&str]) -> Option<Ro
     let body = section.get("body", size);
     let first_byte = section.section("timeouts").get("first_byte", deadline);
     let upgrade = section.flag("upgrade");
-    let auth = section.written("auth").map(|_| auth(&section.section("auth"), providers));
+    let auth = super::door::read(section, providers);
     Some(Route { path: path?, action, body, first_byte, upgrade, auth })
-}
-
-fn auth(section: &Section<'_>, providers: &[&str]) -> RouteAuth {
-    let login = section.get("login", url_path);
-    if section.written("by").is_none() {
-        section.refuse_lack("has no by, so it would be for nobody; write a provider's name");
-    }
-    let by = match super::hub::auth(section, "by", providers) {
-        NamespaceAuth::Users(names) => names,
-        NamespaceAuth::Anyone => {
-            let open = section.written("by").filter(|field| field.is_word("none"));
-            open.inspect(|field| field.refuse("is everybody, as without auth; remove it"));
-            Vec::new()
-        }
-    };
-    RouteAuth { by, login }
 }
 
 fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> Action {
@@ -193,7 +175,7 @@ fn strip(text: &str, path: Option<&PathPattern>) -> Result<String, String> {
 }
 
 fn redirect_of(section: &Section<'_>, path: Option<&PathPattern>) -> Action {
-    for key in ["body", "timeouts", "upgrade", "auth"] {
+    for key in ["body", "timeouts", "upgrade", "auth", "basic"] {
         section.written(key).inspect(|field| field.refuse_key("has no meaning beside redirect"));
     }
     let location = section.get("redirect", |text| location(text, path));

@@ -11,14 +11,18 @@ use bytes::Bytes;
 use serde_json::Map;
 use tokio::time::Instant;
 
+use crate::auth::Credentials;
 use crate::drain::Drain;
+use crate::exchange;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
 use super::client::Client;
 use super::cluster::Payload;
 use super::connecting::{auth_of, refuse};
-use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
+use super::engine::{
+    Above, Close, Delivery, FrameError, Message, Outgoing, Owner, Owners, Session, Version,
+};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
@@ -276,7 +280,7 @@ impl Clients {
         client
     }
 
-    fn client(&self, session: &Session) -> Option<Rc<Client>> {
+    pub(super) fn client(&self, session: &Session) -> Option<Rc<Client>> {
         self.clients.borrow().get(session.key.index as usize).cloned().flatten()
     }
 
@@ -491,6 +495,18 @@ impl Clients {
 }
 
 impl Above for Clients {
+    fn may_open(&self, shown: &Credentials, client: &exchange::Client) -> bool {
+        self.may_identify(shown, client)
+    }
+
+    fn owners<'a>(&'a self, shown: &'a Credentials, client: &'a exchange::Client) -> Owners<'a> {
+        Box::pin(self.owners_of(shown, client))
+    }
+
+    fn adopt(&self, session: &Rc<Session>, owners: &[Owner], shown: &Credentials) -> bool {
+        self.renew(session, owners, shown)
+    }
+
     fn opened(&self, session: &Rc<Session>) {
         let index = session.key.index as usize;
         let client = Rc::new(Client::default());

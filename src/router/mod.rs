@@ -3,12 +3,13 @@
 mod door;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod keeper;
 mod table;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::auth::{self, Auth};
 use crate::config::{self, Cidr, Config};
@@ -38,6 +39,8 @@ pub struct Router {
     trust: Vec<Cidr>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
+    /// Headers by which the application is told who somebody is.
+    vouched: Vec<HeaderName>,
     hub_count: Arc<RouteCount>,
     edge_count: Arc<RouteCount>,
     /// Where plain HTTP is sent when the site has a certificate.
@@ -61,8 +64,12 @@ impl Router {
         let sites = config.sites.iter().map(|site| {
             compile_site(site, config, (registry, &auth), has_certificate(site.host.as_str()))
         });
+        let table = Table::new(sites.collect());
+        let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
+        let vouched = std::iter::once(door::USER).chain(told.cloned()).collect();
         Self {
-            table: Table::new(sites.collect()),
+            table,
+            vouched,
             trust: config.trust.clone(),
             hub,
             auth,
@@ -152,11 +159,16 @@ impl Router {
             }
             Handler::Proxy(proxy) => {
                 let mut request = limit(request, route.body_max)?;
-                door::strip(&mut request);
+                // A client cannot say who it is.
+                self.vouched.iter().for_each(|name| drop(request.headers_mut().remove(name)));
                 if let Some(door) = &route.door {
-                    match door.admit(&mut request, &client, &self.auth, &local.users).await {
+                    let (from, by) = ((&client, peer), (&*local.users, &local.pools));
+                    match Box::pin(door.admit(&mut request, from, &self.auth, by)).await {
                         Ok(()) => (),
-                        Err(Shut::Login(login)) => return Ok(door::to_login(login)),
+                        Err(Shut::Answer(response, reason)) => {
+                            access.reason = Some(reason);
+                            return Ok(*response);
+                        }
                         Err(Shut::Fault(fault)) => return Err(fault),
                     }
                 }
@@ -285,7 +297,10 @@ fn compile_site(
         Some(Route {
             path: Some(route.path.clone()),
             handler,
-            door: route.auth.as_ref().map(|words| Door::compile(words, auth)),
+            door: route
+                .auth
+                .as_ref()
+                .map(|words| Door::compile(words, auth, &config.timeouts, registry)),
             body_max: route.body.unwrap_or(config.limits.body),
             count: RouteCount::new(&route.path.to_string()),
         })

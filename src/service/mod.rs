@@ -203,7 +203,7 @@ impl Service {
     }
 
     async fn start_workers(&mut self, inboxes: Vec<crate::hub::Inbox>) -> Result<(), Stop> {
-        let (desk, questions) = mpsc::channel(auth::QUESTIONS);
+        let (desk, questions) = auth::Way::open();
         let shared = Shared {
             current: self.current.clone(),
             hub: Arc::clone(&self.resident.hub),

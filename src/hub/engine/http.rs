@@ -23,9 +23,9 @@ use super::packet::{Form, Version};
 use super::polling::{Answer, Polling};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
-use super::sid::Id;
+use super::sid::{Id, random};
 use super::websocket::WebSocket;
-use super::{Engine, Handshake, Settings};
+use super::{Engine, Handshake, Owner, Settings};
 
 /// What one worker asks of the one on which a session lives.
 pub enum Ask {
@@ -65,6 +65,13 @@ pub enum Ask {
         id: Id,
         shown: Shown,
         reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// Is the session of one of these? Then it goes on with what was shown.
+    Renew {
+        id: Id,
+        owners: Vec<Owner>,
+        credentials: Box<Credentials>,
+        reply: oneshot::Sender<bool>,
     },
     /// It came; both sides have changed protocols.
     Upgrade {
@@ -133,8 +140,9 @@ impl Engine {
         credentials: Credentials,
     ) -> Result<Response, Refusal> {
         let mut query = Query::parse(request.uri().query().unwrap_or_default());
-        query.credentials =
-            self.settings.borrow().credentials.as_ref().map(|_| credentials.digest());
+        // Whoever opens a session has none to be told apart from.
+        let counts = query.id.is_some() && self.settings.borrow().credentials.is_some();
+        query.credentials = counts.then(|| credentials.digest());
         let transport = query.transport.ok_or(Refusal::UnknownTransport)?;
         let upgrade = is_websocket(request.headers());
         match query.id {
@@ -145,15 +153,16 @@ impl Engine {
                 }
                 match (request.method(), transport, upgrade) {
                     (&Method::GET, Asked::WebSocket, true) => {
-                        self.begin_upgrade(id, &query, request).await
+                        let from = (client, &credentials);
+                        self.begin_upgrade(id, &query, request, from).await
                     }
                     (&Method::GET, Asked::Polling, false) => {
                         let gzip = self.settings.borrow().deflate;
                         let gzip = gzip.filter(|_| deflate::takes_gzip(request.headers()));
-                        self.get(id, &query, gzip).await
+                        self.get(id, &query, gzip, (client, &credentials)).await
                     }
                     (&Method::POST, Asked::Polling, false) => {
-                        self.take_post(id, &query, request).await
+                        self.take_post(id, &query, request, (client, &credentials)).await
                     }
                     (&Method::GET | &Method::POST, ..) => Err(Refusal::BadRequest),
                     _ => Err(Refusal::Broken),
@@ -176,6 +185,11 @@ impl Engine {
         let version = query.version.ok_or(Refusal::UnsupportedProtocol)?;
         if self.drain.is_leaving() {
             return Err(Refusal::Busy);
+        }
+        if !self.above.may_open(&credentials, client) {
+            // Spread, so that not all who wait come back in the same second.
+            let [byte] = random();
+            return Err(Refusal::AuthAway(1 + byte % 3));
         }
         let arrival = self.arrival(version, query, &request, client, credentials)?;
         if transport == Asked::Polling {
@@ -229,15 +243,12 @@ impl Engine {
         id: Id,
         query: &Query,
         gzip: Option<Deflate>,
+        from: (&Client, &Credentials),
     ) -> Result<Response, Refusal> {
-        let ticket = self.ticket();
-        let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::Poll { id, shown: query.shown(), ticket, reply })?;
-        let mut watch = PollWatch { engine: self, id, ticket, answered: false };
-        // Answered at the latest by the next ping.
-        let answer = answer.await;
-        watch.answered = true;
-        let answer = answer.map_err(|_gone| Refusal::UnknownSession)?;
+        let mut answer = self.poll(id, query).await?;
+        if matches!(answer, Answer::Refused(Refusal::Stranger)) && self.renew(id, from).await {
+            answer = self.poll(id, query).await?;
+        }
         let packed = match &answer {
             Answer::Payload(payload, _) if query.jsonp.is_none() => {
                 gzip.and_then(|gzip| gzip.gzip(payload))
@@ -253,11 +264,35 @@ impl Engine {
         Ok(response)
     }
 
+    async fn poll(self: &Rc<Self>, id: Id, query: &Query) -> Result<Answer, Refusal> {
+        let ticket = self.ticket();
+        let (reply, answer) = oneshot::channel();
+        self.ask(id, Ask::Poll { id, shown: query.shown(), ticket, reply })?;
+        let mut watch = PollWatch { engine: self, id, ticket, answered: false };
+        // Answered at the latest by the next ping.
+        let answer = answer.await;
+        watch.answered = true;
+        answer.map_err(|_gone| Refusal::UnknownSession)
+    }
+
+    /// The cookie may have been renewed meanwhile: then whoever shows it is who it was.
+    async fn renew(self: &Rc<Self>, id: Id, (client, shown): (&Client, &Credentials)) -> bool {
+        let owners = self.above.owners(shown, client).await;
+        if owners.is_empty() {
+            return false;
+        }
+        let (reply, renewed) = oneshot::channel();
+        let credentials = Box::new(shown.clone());
+        let asked = self.ask(id, Ask::Renew { id, owners, credentials, reply });
+        asked.is_ok() && renewed.await.unwrap_or(false)
+    }
+
     async fn take_post(
         self: &Rc<Self>,
         id: Id,
         query: &Query,
         request: Request,
+        from: (&Client, &Credentials),
     ) -> Result<Response, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
@@ -273,10 +308,18 @@ impl Engine {
             Err(_) => return Err(Refusal::Broken),
         };
         let body = if query.jsonp.is_some() { form_field(&body)? } else { body };
-        let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::Post { id, shown: query.shown(), ticket, binary, body, reply })?;
+        let post = |body| {
+            let (reply, answer) = oneshot::channel();
+            self.ask(id, Ask::Post { id, shown: query.shown(), ticket, binary, body, reply })?;
+            Ok::<_, Refusal>(answer)
+        };
+        let answer = post(body.clone())?;
         watch.taken = true;
-        respond(answer.await.map_err(|_gone| Refusal::UnknownSession)?, None)
+        let mut answer = answer.await.map_err(|_gone| Refusal::UnknownSession)?;
+        if matches!(answer, Answer::Refused(Refusal::Stranger)) && self.renew(id, from).await {
+            answer = post(body)?.await.map_err(|_gone| Refusal::UnknownSession)?;
+        }
+        respond(answer, None)
     }
 
     async fn begin_upgrade(
@@ -284,11 +327,18 @@ impl Engine {
         id: Id,
         query: &Query,
         mut request: Request,
+        from: (&Client, &Credentials),
     ) -> Result<Response, Refusal> {
         let (response, deflate) = self.switch(request.headers())?;
-        let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::MayUpgrade { id, shown: query.shown(), reply })?;
-        answer.await.map_err(|_gone| Refusal::UnknownSession)??;
+        let may = async || {
+            let (reply, answer) = oneshot::channel();
+            self.ask(id, Ask::MayUpgrade { id, shown: query.shown(), reply })?;
+            answer.await.map_err(|_gone| Refusal::UnknownSession)?
+        };
+        match may().await {
+            Err(Refusal::Stranger) if self.renew(id, from).await => may().await?,
+            verdict => verdict?,
+        }
         let taken = hyper::upgrade::on(&mut request);
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
         self.drain.spawn("upgrade", async move {
@@ -356,6 +406,11 @@ impl Engine {
                 // Its client may have gone.
                 let _sent = reply.send(self.known(&id, shown).map(drop));
             }
+            Ask::Renew { id, owners, credentials, reply } => {
+                let session = self.find(&id);
+                let adopts = |session| self.above.adopt(&session, &owners, &credentials);
+                let _sent = reply.send(session.is_some_and(adopts));
+            }
             Ask::Upgrade { id, socket, early, deflate } => match socket.attach() {
                 Ok(socket) => self.take_upgrade(&id, WebSocket::new(socket, &early, deflate)),
                 Err(error) => debug!(%error, "a socket could not change its thread"),
@@ -392,8 +447,8 @@ impl Engine {
         let session = self.find(id).ok_or(Refusal::UnknownSession)?;
         let handshake = session.handshake.as_ref().filter(|_| shown.credentials.is_some());
         // Who knows the id of another's session is not the other.
-        if handshake.is_some_and(|one| Some(one.credentials.digest()) != shown.credentials) {
-            return Err(Refusal::UnknownSession);
+        if handshake.is_some_and(|one| Some(one.digest()) != shown.credentials) {
+            return Err(Refusal::Stranger);
         }
         if shown.version == Some(session.version) { Ok(session) } else { Err(Refusal::BadRequest) }
     }
