@@ -19,7 +19,7 @@ use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
-use crate::upstream::{Pools, Registry, Upstream};
+use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
 use door::{Door, Shut};
 use table::{Route, Site, Table};
@@ -57,19 +57,20 @@ impl Router {
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
         registry: &Arc<Registry>,
         has_certificate: &dyn Fn(&str) -> bool,
-    ) -> Self {
+    ) -> Result<Self, CompileError> {
         let sites = config.sites.iter().map(|site| {
             compile_site(site, config, (registry, &auth), has_certificate(site.host.as_str()))
         });
-        Self {
-            table: Table::new(sites.collect()),
+        let sites: Result<Vec<_>, _> = sites.collect();
+        Ok(Self {
+            table: Table::new(sites?),
             trust: config.trust.clone(),
             hub,
             auth,
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
-        }
+        })
     }
 
     /// The upstreams that requests may go to, for readiness.
@@ -237,45 +238,51 @@ fn compile_site(
     config: &Config,
     (registry, auth): (&Arc<Registry>, &Auth),
     has_certificate: bool,
-) -> Site {
+) -> Result<Site, CompileError> {
     let proxy =
         |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
             let first_byte = route.and_then(|route| route.first_byte);
-            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-            Handler::Proxy(Proxy::compile(
+            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry)?;
+            Ok(Handler::Proxy(Proxy::compile(
                 upstream,
                 strip,
                 route.is_some_and(|route| route.upgrade),
                 site.dev,
-            ))
+            )))
         };
-    let routes = site.routes.iter().filter_map(|route| {
-        let handler = match &route.action {
-            config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
-            config::Action::To { upstream, strip } => proxy(upstream, strip.clone(), Some(route)),
-            config::Action::Redirect { location, status } => {
+    let mut routes = Vec::new();
+    for route in &site.routes {
+        let handler = match (&route.action, &site.next) {
+            (config::Action::Next, Some(next)) => proxy(next, None, Some(route))?,
+            (config::Action::Next, None) => continue,
+            (config::Action::To { upstream, strip }, _) => {
+                proxy(upstream, strip.clone(), Some(route))?
+            }
+            (config::Action::Redirect { location, status }, _) => {
                 Handler::Redirect(Redirect::compile(location, *status))
             }
         };
-        Some(Route {
+        routes.push(Route {
             path: Some(route.path.clone()),
             handler,
             door: route.auth.as_ref().map(|words| Door::compile(words, auth)),
             body_max: route.body.unwrap_or(config.limits.body),
             count: RouteCount::new(&route.path.to_string()),
-        })
-    });
-    let rest = site.next.as_ref().map(|next| Route {
-        path: None,
-        handler: proxy(next, None, None),
-        door: None,
-        body_max: config.limits.body,
-        count: RouteCount::new("next"),
-    });
-    Site {
+        });
+    }
+    if let Some(next) = &site.next {
+        routes.push(Route {
+            path: None,
+            handler: proxy(next, None, None)?,
+            door: None,
+            body_max: config.limits.body,
+            count: RouteCount::new("next"),
+        });
+    }
+    Ok(Site {
         host: site.host.clone(),
         aliases: site.aliases.clone(),
         secure: has_certificate && !config.listen.https.is_empty(),
-        routes: routes.chain(rest).collect(),
-    }
+        routes,
+    })
 }
