@@ -46,7 +46,7 @@ pub struct Router {
 
 /// What answers a route.
 enum Handler {
-    Proxy(Proxy),
+    Proxy(Box<Proxy>),
     Redirect(Redirect),
 }
 
@@ -243,12 +243,8 @@ fn compile_site(
         |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
             let first_byte = route.and_then(|route| route.first_byte);
             let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry)?;
-            Ok(Handler::Proxy(Proxy::compile(
-                upstream,
-                strip,
-                route.is_some_and(|route| route.upgrade),
-                site.dev,
-            )))
+            let upgrade = route.is_some_and(|route| route.upgrade);
+            Ok(Handler::Proxy(Box::new(Proxy::compile(upstream, strip, upgrade, site.dev))))
         };
     let mut routes = Vec::new();
     for route in &site.routes {
