@@ -14,16 +14,19 @@ impl Target {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket(path, folder).map(Self::Unix);
         }
-        let (rest, scheme, usual) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
-            (Some(rest), _) => (rest, "http", 80),
-            (None, Some(rest)) => (rest, "https", 443),
-            (None, None) if text.starts_with(['/', '.']) => {
-                return Err(format!("{text:?} has no scheme; write unix:{text}"));
-            }
-            (None, None) => {
-                return Err(format!("{text:?} is no target; write http://HOST:PORT or unix:PATH"));
-            }
-        };
+        let (rest, scheme, usual) =
+            match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+                (Some(rest), _) => (rest, "http", 80),
+                (None, Some(rest)) => (rest, "https", 443),
+                (None, None) if text.starts_with(['/', '.']) => {
+                    return Err(format!("{text:?} has no scheme; write unix:{text}"));
+                }
+                (None, None) => {
+                    return Err(format!(
+                        "{text:?} is no target; write http://HOST:PORT or unix:PATH"
+                    ));
+                }
+            };
         let authority = authority(rest.strip_suffix('/').unwrap_or(rest), usual);
         let (host, port) = authority.ok_or_else(|| {
             format!("{text:?} is no target; write {scheme}://HOST:PORT, without a path")
