@@ -131,7 +131,11 @@ fn a_target_that_a_reload_removes_ends_no_request() {
     let both = site(&format!("['{}', '{}']", one.url(), two.url()));
     let mut edge = Edge::start(&both);
     let ask = |client: &mut Client, number: usize| {
-        if number % 2 == 0 { client.get("/") } else { client.ask("POST", "/", &[], b"once") }
+        if number.is_multiple_of(2) {
+            client.get("/")
+        } else {
+            client.ask("POST", "/", &[], b"once")
+        }
     };
     let load = Load::begin(edge.http(), 8, ask, |answer| answer.status == 200);
     for _ in 0..3 {

@@ -169,7 +169,7 @@ pub enum Action {
     /// To the site's `next`.
     Next,
     /// To another upstream; `strip` is removed from the front of the path.
-    To { upstream: Upstream, strip: Option<String> },
+    To { upstream: Box<Upstream>, strip: Option<String> },
     /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
     Redirect { location: String, status: u16 },
 }

@@ -165,7 +165,7 @@ fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> 
             Action::Next
         }
         (Some(_), None) => {
-            let upstream = upstream::read(&section.section("to"));
+            let upstream = Box::new(upstream::read(&section.section("to")));
             Action::To { upstream, strip: section.get("strip", |text| strip(text, path)) }
         }
         (None, Some(_)) => redirect_of(section, path),
