@@ -4,7 +4,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
@@ -113,9 +112,7 @@ fn client_config(
             }
             None => usual_roots(),
         };
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()));
-        builder.with_webpki_verifier(verifier?)
+        builder.with_root_certificates(roots)
     } else {
         warn!("certificates of targets are not verified (tls.verify: false)");
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
