@@ -4,6 +4,7 @@
 
 use super::auth::keys::PROVIDER;
 use super::redis_keys::REDIS;
+use super::tls_keys::TLS;
 use super::upstream_keys::UPSTREAM;
 
 /// One key of a mapping.
@@ -69,6 +70,12 @@ pub const fn later(name: &'static str) -> Key {
 pub static FILE: &[Key] = &[
     key("listen", Kind::Object(LISTEN), None, "Where connections are accepted."),
     key(
+        "state",
+        Kind::Path,
+        Some("state"),
+        "The folder where this program keeps what the next process needs.",
+    ),
+    key(
         "workers",
         Kind::Or("auto", &Kind::Count),
         Some("auto"),
@@ -133,22 +140,6 @@ static ADMIN: &[Key] = &[
     key("token", Kind::Secret, None, "Asked of every request that changes something over TCP."),
 ];
 
-static TLS: &[Key] = &[
-    key(
-        "certs",
-        Kind::Path,
-        Some("certs"),
-        "A folder of NAME.pem + NAME.key, or NAME/fullchain.pem + NAME/privkey.pem.",
-    ),
-    key(
-        "min",
-        Kind::Choice(&["1.2", "1.3"]),
-        Some("1.2"),
-        "The oldest version of TLS that is spoken.",
-    ),
-    later("acme"),
-];
-
 static LIMITS: &[Key] = &[
     key(
         "connections",
@@ -198,6 +189,12 @@ static SITE: &[Key] = &[
         Kind::List(&Kind::Object(ROUTE)),
         Some("[]"),
         "Paths that are answered otherwise; the first match wins.",
+    ),
+    key(
+        "client_ca",
+        Kind::Path,
+        None,
+        "Certificates that each client's must come from; left out, clients need none.",
     ),
     key(
         "dev",
@@ -314,7 +311,7 @@ static HOOKS: &[Key] = &[
         "retry",
         Kind::Duration,
         Some("15s"),
-        "How long an application that fails or restarts is asked again; the same id each time.",
+        "How long an application that fails or restarts is asked again about a connect or an event.",
     ),
     key("secret", Kind::Secret, None, "Signs every request: x-vestibule-signature."),
     key(
@@ -434,7 +431,7 @@ static NAMESPACE: &[Key] = &[
         "disconnect",
         Kind::Text,
         None,
-        "A path of the application that is told who has left, at least once.",
+        "A path of the application that is told who has left; at least once, in bounded memory.",
     ),
 ];
 

@@ -25,6 +25,7 @@ mod show;
 mod sites;
 mod target;
 mod template;
+mod tls_keys;
 mod units;
 mod upstream;
 mod upstream_keys;
@@ -52,6 +53,8 @@ pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream, Upstrea
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Listen,
+    /// Where this program keeps what the next process needs.
+    pub state: PathBuf,
     /// Threads, one per core by default.
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
@@ -138,6 +141,8 @@ pub struct Site {
     pub aliases: Vec<HostPattern>,
     pub next: Option<Upstream>,
     pub routes: Vec<Route>,
+    /// Clients must show a certificate that comes from one of this file's.
+    pub client_ca: Option<PathBuf>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
 }
@@ -218,6 +223,19 @@ pub struct Redis {
     pub answer: Duration,
     /// Clients are moved to recover over this time after a gap; zero: they are not.
     pub resume: Duration,
+    /// A node that is silent for so long is gone.
+    pub lease: Duration,
+    /// How other nodes bring requests here; `None`: they do not.
+    pub node: Option<RedisNode>,
+}
+
+/// This node among those that bring each other the requests of their sessions.
+#[derive(Debug, Clone)]
+pub struct RedisNode {
+    pub listen: SocketAddr,
+    /// By which the others reach it, if not by `listen`.
+    pub address: Option<Target>,
+    pub secret: Secret,
 }
 
 /// One server's address, or a first one of several.

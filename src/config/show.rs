@@ -17,6 +17,7 @@ impl Config {
     pub fn show(&self) -> String {
         let file = Yaml::map([
             ("listen", self.listen.yaml()),
+            ("state", Yaml::text(absolute(&self.state))),
             ("workers", Yaml::word(self.workers)),
             ("trust", Yaml::texts(&self.trust)),
             ("tls", self.tls()),
@@ -116,6 +117,7 @@ impl Site {
         Yaml::map([("aliases", Yaml::texts(aliases))])
             .with("next", self.next.as_ref().map(Upstream::yaml))
             .with("routes", Some(Yaml::List(routes)))
+            .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
             .with("dev", Some(Yaml::word(self.dev)))
     }
 }
@@ -238,10 +240,24 @@ impl Redis {
             ("answer", time(self.answer)),
             ("resume", time(self.resume)),
         ])
+        .with("node", Some(self.node(time(self.lease))))
         .with("sentinel", sentinel)
         .with("username", self.username.as_ref().map(Yaml::text))
         .with("password", password)
         .with("ca", self.ca.as_ref().map(|path| Yaml::text(absolute(path))))
+    }
+
+    fn node(&self, lease: Yaml) -> Yaml {
+        let shown = Yaml::map([("lease", lease)]);
+        let Some(node) = &self.node else { return shown };
+        let address = node
+            .address
+            .as_ref()
+            .map(|address| Yaml::text(address.to_string().trim_start_matches("http://")));
+        shown
+            .with("listen", Some(Yaml::text(node.listen)))
+            .with("address", address)
+            .with("secret", Some(Yaml::raw(node.secret.written())))
     }
 }
 

@@ -58,10 +58,11 @@ fn site(
     }
     let routes = routes(section, next.is_some(), hub, providers);
     let dev = section.flag("dev");
+    let client_ca = section.field("client_ca", |field| field.read_path()).flatten();
     let host = host?;
     claims.claim(&host, &host, &named.field);
     let aliases = aliases(section, &host, claims);
-    Some(Site { host, aliases, next, routes, dev })
+    Some(Site { host, aliases, next, routes, client_ca, dev })
 }
 
 fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Vec<HostPattern> {

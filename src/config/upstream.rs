@@ -45,6 +45,12 @@ pub struct UpstreamTls {
     pub key: Option<PathBuf>,
 }
 
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self { ca: None, server_name: None, verify: true, cert: None, key: None }
+    }
+}
+
 /// One server of the application, spoken to in HTTP/1.1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {

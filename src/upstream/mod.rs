@@ -119,6 +119,13 @@ impl Upstream {
         })
     }
 
+    /// The same for upstreams of the same targets, also over reloads.
+    pub fn id(&self) -> Vec<u64> {
+        let mut id: Vec<_> = self.targets.iter().map(|target| target.id).collect();
+        id.sort_unstable();
+        id
+    }
+
     pub fn is_up(&self) -> bool {
         self.targets.iter().any(|target| target.is_up())
     }
