@@ -9,7 +9,7 @@ use crate::config::{Config, Timeouts};
 use crate::hub;
 use crate::router::Router;
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
-use crate::upstream::Registry;
+use crate::upstream::{self, Registry};
 
 /// What a reload replaces. Never changes after `compile`.
 pub struct Snapshot {
@@ -36,6 +36,8 @@ pub enum CompileError {
     Certificates(#[from] CertificateError),
     #[error("{0}")]
     Auth(String),
+    #[error("{0}")]
+    Upstream(#[from] upstream::CompileError),
     #[error("tls: {0}")]
     Tls(#[from] crate::tls::TlsError),
 }
@@ -58,14 +60,15 @@ impl Snapshot {
         let hub = config
             .hub
             .as_ref()
-            .map(|hub| Arc::new(hub::Policy::compile(hub, &config, &resident.registry, &auth)));
+            .map(|hub| hub::Policy::compile(hub, &config, &resident.registry, &auth).map(Arc::new))
+            .transpose()?;
         let has_certificate = |host: &str| certificates.covers(host);
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
             &resident.registry,
             &has_certificate,
-        );
+        )?;
         let tls = if certificates.is_empty() {
             None
         } else {

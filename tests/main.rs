@@ -103,3 +103,5 @@ mod upstream_balance;
 mod upstream_faults;
 /// Requests that wait until a target can take them.
 mod upstream_hold;
+/// Targets that are spoken to over TLS.
+mod upstream_tls;

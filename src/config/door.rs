@@ -162,6 +162,7 @@ impl Forward {
             slow_start: Duration::ZERO,
             max: None,
             keep: Keep { idle: 64, lasts: Duration::from_secs(4) },
+            tls: UpstreamTls::default(),
         }
     }
 }

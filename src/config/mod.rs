@@ -48,7 +48,7 @@ pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
-pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream};
+pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream, UpstreamTls};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]

@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use crate::auth::{self, Auth, Denial, Identity, Passwords, Provider};
 use crate::config::{RouteAuth, Timeouts};
 use crate::exchange::{Body, Client, Fault, Peer, Request, Response, Side};
-use crate::upstream::{Pools, Registry};
+use crate::upstream::{CompileError, Pools, Registry};
 
 use super::keeper::Keeper;
 
@@ -40,17 +40,17 @@ impl Door {
         auth: &Auth,
         timeouts: &Timeouts,
         registry: &Arc<Registry>,
-    ) -> Self {
-        match words {
+    ) -> Result<Self, CompileError> {
+        Ok(match words {
             RouteAuth::Users { by, login } => {
                 let login = login.as_ref().and_then(|path| HeaderValue::from_str(path).ok());
                 Self::Users { providers: auth.named(by), login }
             }
             RouteAuth::Basic(words) => Self::Passwords(Passwords::compile(words)),
             RouteAuth::Forward(words) => {
-                Self::Keeper(Box::new(Keeper::compile(words, timeouts, registry)))
+                Self::Keeper(Box::new(Keeper::compile(words, timeouts, registry)?))
             }
-        }
+        })
     }
 
     /// Headers that only who decides here may write.

@@ -12,7 +12,7 @@ use tracing::debug;
 use crate::config;
 use crate::exchange::{Body, Client, Fault, Peer, Request, Response, Side, headers};
 use crate::next;
-use crate::upstream::{Pools, Registry, SendError, Upstream};
+use crate::upstream::{CompileError, Pools, Registry, SendError, Upstream};
 
 /// Whom to ask, and what of the answer the application is told.
 pub struct Keeper {
@@ -52,16 +52,18 @@ impl Keeper {
         words: &config::Forward,
         timeouts: &config::Timeouts,
         registry: &Arc<Registry>,
-    ) -> Self {
+    ) -> Result<Self, CompileError> {
         let authority = words.target.to_string();
         let authority = authority.split_once("://").map(|(_, authority)| authority);
-        Self {
-            upstream: Upstream::compile(&words.upstream(), timeouts, Some(words.timeout), registry),
+        let upstream =
+            Upstream::compile(&words.upstream(), timeouts, Some(words.timeout), registry)?;
+        Ok(Self {
+            upstream,
             uri: words.path.parse().unwrap_or_default(),
             host: authority.and_then(|authority| HeaderValue::from_str(authority).ok()),
             told: words.headers.iter().flat_map(|name| name.parse()).collect(),
             timeout: words.timeout,
-        }
+        })
     }
 
     /// Headers that are its own to write.

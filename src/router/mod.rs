@@ -20,7 +20,7 @@ use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
-use crate::upstream::{Pools, Registry, Upstream};
+use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
 use door::{Door, Shut};
 use table::{Route, Site, Table};
@@ -60,14 +60,15 @@ impl Router {
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
         registry: &Arc<Registry>,
         has_certificate: &dyn Fn(&str) -> bool,
-    ) -> Self {
+    ) -> Result<Self, CompileError> {
         let sites = config.sites.iter().map(|site| {
             compile_site(site, config, (registry, &auth), has_certificate(site.host.as_str()))
         });
-        let table = Table::new(sites.collect());
+        let sites: Result<Vec<_>, _> = sites.collect();
+        let table = Table::new(sites?);
         let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
         let vouched = std::iter::once(door::USER).chain(told.cloned()).collect();
-        Self {
+        Ok(Self {
             table,
             vouched,
             trust: config.trust.clone(),
@@ -76,7 +77,7 @@ impl Router {
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
-        }
+        })
     }
 
     /// The upstreams that requests may go to, for readiness.
@@ -278,45 +279,52 @@ fn compile_site(
     config: &Config,
     (registry, auth): (&Arc<Registry>, &Auth),
     has_certificate: bool,
-) -> Site {
+) -> Result<Site, CompileError> {
     let proxy =
         |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
             let first_byte = route.and_then(|route| route.first_byte);
-            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
+            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry)?;
             let upgrade = route.is_some_and(|route| route.upgrade);
-            Handler::Proxy(Box::new(Proxy::compile(upstream, strip, upgrade, site.dev)))
+            Ok(Handler::Proxy(Box::new(Proxy::compile(upstream, strip, upgrade, site.dev))))
         };
-    let routes = site.routes.iter().filter_map(|route| {
-        let handler = match &route.action {
-            config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
-            config::Action::To { upstream, strip } => proxy(upstream, strip.clone(), Some(route)),
-            config::Action::Redirect { location, status } => {
+    let mut routes = Vec::new();
+    for route in &site.routes {
+        let handler = match (&route.action, &site.next) {
+            (config::Action::Next, Some(next)) => proxy(next, None, Some(route))?,
+            (config::Action::Next, None) => continue,
+            (config::Action::To { upstream, strip }, _) => {
+                proxy(upstream, strip.clone(), Some(route))?
+            }
+            (config::Action::Redirect { location, status }, _) => {
                 Handler::Redirect(Redirect::compile(location, *status))
             }
         };
-        Some(Route {
+        routes.push(Route {
             path: Some(route.path.clone()),
             handler,
             door: route
                 .auth
                 .as_ref()
-                .map(|words| Door::compile(words, auth, &config.timeouts, registry)),
+                .map(|words| Door::compile(words, auth, &config.timeouts, registry))
+                .transpose()?,
             body_max: route.body.unwrap_or(config.limits.body),
             count: RouteCount::new(&route.path.to_string()),
-        })
-    });
-    let rest = site.next.as_ref().map(|next| Route {
-        path: None,
-        handler: proxy(next, None, None),
-        door: None,
-        body_max: config.limits.body,
-        count: RouteCount::new("next"),
-    });
-    Site {
+        });
+    }
+    if let Some(next) = &site.next {
+        routes.push(Route {
+            path: None,
+            handler: proxy(next, None, None)?,
+            door: None,
+            body_max: config.limits.body,
+            count: RouteCount::new("next"),
+        });
+    }
+    Ok(Site {
         host: site.host.clone(),
         aliases: site.aliases.clone(),
         secure: has_certificate && !config.listen.https.is_empty(),
         verified: site.client_ca.is_some(),
-        routes: routes.chain(rest).collect(),
-    }
+        routes,
+    })
 }

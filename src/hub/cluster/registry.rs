@@ -227,6 +227,7 @@ impl Registry {
             slow_start: Duration::ZERO,
             max: None,
             keep: KEEP,
+            tls: config::UpstreamTls::default(),
         };
         let timeouts = config::Timeouts {
             handshake: CONNECT,
@@ -236,7 +237,7 @@ impl Registry {
             connect: CONNECT,
             first_byte: ANSWER,
         };
-        let upstream = Upstream::compile(&words, &timeouts, None, &self.targets);
+        let upstream = Upstream::compile(&words, &timeouts, None, &self.targets).ok()?;
         let badge = HeaderValue::try_from(seal.badge(name)).ok()?;
         Some(Neighbour { upstream, badge })
     }
