@@ -25,12 +25,14 @@ use super::meter::{Allowance, Verdict};
 use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
+use super::owed::Owed;
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
 use super::porter::Porter;
 use super::presence::Presence;
 use super::recovery::{Recovery, Stamp};
+use super::returning::Entering;
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
 use super::users::Users;
@@ -49,6 +51,10 @@ pub struct Clients {
     pub(super) drain: Drain,
     /// By other nodes.
     pub(super) asked: Asked,
+    /// Acknowledgements that wait for what they are of.
+    pub(super) owed: Owed,
+    /// Clients that go on when it is known what they missed.
+    pub(super) entering: Entering,
     /// Itself, for tasks that outlive a call.
     pub(super) me: Weak<Self>,
     events_in: Arc<Series>,
@@ -96,6 +102,8 @@ impl Clients {
             users,
             drain: drain.clone(),
             asked: Asked::default(),
+            owed: Owed::default(),
+            entering: Entering::default(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
             started: Instant::now(),
@@ -183,6 +191,16 @@ impl Clients {
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }
+            Notice::Placed { namespace, stamp } => {
+                self.namespace(&namespace).inspect(|known| known.place.set(Some(stamp)));
+            }
+            Notice::Settled { said, lost } => self.owed.settle(&said, &lost),
+            Notice::Taken(pid) => self.recovery.taken(pid),
+            Notice::Entered { worker, number, missed } => {
+                if worker == self.worker() {
+                    self.entered(number, missed);
+                }
+            }
         }
     }
 
@@ -219,6 +237,12 @@ impl Clients {
         stamp: Option<Stamp>,
     ) {
         let message = Outgoing::new(message);
+        if self.recovery.is_ordered() {
+            // What has a place is kept by the main thread, for all workers.
+            stamp.inspect(|_| namespace.place.set(stamp));
+            namespace.deliver(&target, &message, delivery, None);
+            return;
+        }
         namespace.deliver(&target, &message, delivery, stamp);
         self.recovery.note(&namespace.log, stamp, target, &message, delivery);
     }
@@ -235,7 +259,10 @@ impl Clients {
         if let Some(uplink) = &self.outbox.uplink {
             let packet = Payload { data: data.into(), parts: parts.clone() };
             let is_volatile = delivery == Delivery::Volatile;
-            uplink.emit(&namespace.name, target.audience(), packet, is_volatile);
+            if uplink.emit(&namespace.name, target.audience(), packet, is_volatile) {
+                // It comes back in its place, to this worker too.
+                return;
+            }
         }
         self.emit_here(namespace, target, data, parts, delivery);
     }
@@ -249,7 +276,7 @@ impl Clients {
         parts: Vec<Bytes>,
         delivery: Delivery,
     ) {
-        let (data, stamp) = self.recovery.stamp(data, delivery);
+        let (data, stamp) = self.recovery.stamp(namespace, data, delivery);
         let text = packet::event(&namespace.name, &data, parts.len());
         let (message, target) = (Arc::new(Message::with_parts(text, parts)), Arc::new(target));
         self.deliver(namespace, Arc::clone(&target), Arc::clone(&message), delivery, stamp);
@@ -425,7 +452,7 @@ impl Clients {
     /// Does what the rules say, and acknowledges.
     pub(super) fn settle_event(
         &self,
-        socket: &Socket,
+        socket: &Rc<Socket>,
         event: &str,
         decided: Result<Action<'_>, Denial>,
         ack: Option<u64>,
@@ -438,11 +465,12 @@ impl Clients {
             }
             return;
         }
+        let before = self.ordered();
         let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
         match done {
             Ok(()) => {
                 journal::taken(socket, event);
-                socket.acknowledge(ack, r#"[{"ok":true}]"#);
+                self.answer_when_said(before, socket, ack, r#"[{"ok":true}]"#, Vec::new());
             }
             Err(denial) => socket.deny(Some(event), ack, denial),
         }
@@ -457,9 +485,14 @@ impl Clients {
     ) -> Result<(), Denial> {
         let namespace = &socket.namespace;
         match action {
-            Action::Join(rooms) => namespace.join(socket, &rooms, rooms_max),
+            Action::Join(rooms) => {
+                namespace.join(socket, &rooms, rooms_max)?;
+                self.recovery.keep_afar(socket);
+                Ok(())
+            }
             Action::Leave(rooms) => {
                 namespace.leave(socket, &rooms);
+                self.recovery.keep_afar(socket);
                 Ok(())
             }
             // Asked about before it comes here.

@@ -22,6 +22,7 @@ mod namespace;
 mod operation;
 mod opinions;
 mod outbox;
+mod owed;
 mod packet;
 mod partial;
 mod paths;
@@ -126,7 +127,9 @@ impl Hub {
     pub async fn tell_cluster(&self, policy: Option<&Policy>) {
         let Some(cluster) = &self.cluster else { return };
         let names = policy.into_iter().flat_map(Policy::names).map(str::to_owned).collect();
-        cluster.change(names, policy.is_some_and(|policy| policy.recovery.is_some())).await;
+        cluster
+            .change(names, policy.and_then(|policy| policy.recovery).map(|policy| policy.keeps()))
+            .await;
     }
 
     /// What does not work as it should, though clients are served.

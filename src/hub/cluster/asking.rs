@@ -3,13 +3,17 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
+use crate::hub::engine::Id;
+
+use super::order::{Entering, Keeps};
 use super::speaker::Speaker;
-use super::wire::{Answer, Audience, Census, Remote};
+use super::wire::{Answer, Audience, Census, Remote, Session};
 
 /// What other threads want of the main thread.
 pub enum Ask {
@@ -19,8 +23,17 @@ pub enum Ask {
         audience: Audience,
         answer: oneshot::Sender<Result<Vec<Remote>, Absent>>,
     },
-    /// These are the namespaces from now on.
-    Serve(Vec<String>),
+    /// These are the namespaces from now on, and so much is kept for those who come back.
+    Serve(Vec<String>, Keeps),
+    /// What is kept under a client's secret, if it is of that namespace and user.
+    Recall {
+        pid: Id,
+        namespace: Arc<str>,
+        user: Option<Arc<str>>,
+        answer: oneshot::Sender<Option<Session>>,
+    },
+    /// What a client has missed; answered by a notice, in order with all others.
+    Enter(Entering),
     /// Look again which nodes there are.
     Look(oneshot::Sender<()>),
 }

@@ -28,6 +28,9 @@ pub struct Heard {
     pub payload: Bytes,
 }
 
+/// What a node tells another one alone: the client with this secret is here now.
+pub const MOVED: &[u8] = b"moved ";
+
 /// Messages that are not looked at yet. Full: Redis is not read, which keeps them.
 pub const HEARD: usize = 1024;
 
@@ -203,7 +206,8 @@ impl Link {
                 Err(error) => return error,
             };
             let Some((channel, payload)) = message(value) else { continue };
-            if channel == self.probe.name().as_bytes() {
+            let is_own = channel == self.probe.name().as_bytes();
+            if is_own && !payload.starts_with(MOVED) {
                 let number = std::str::from_utf8(&payload).ok();
                 self.echoed.set(number.and_then(|number| number.parse().ok()).unwrap_or_default());
                 self.echo.notify_one();

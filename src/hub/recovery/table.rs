@@ -135,6 +135,15 @@ impl Table {
         }
     }
 
+    /// Who is here.
+    pub fn here(&self) -> Vec<Rc<Socket>> {
+        let here = self.standings.values().filter_map(|(_, standing)| match standing {
+            Standing::Here(socket) => Some(Rc::clone(socket)),
+            _ => None,
+        });
+        here.collect()
+    }
+
     fn count(&mut self, standing: &Standing, by: isize) {
         let Some(size) = standing.size() else { return };
         self.away = self.away.saturating_add_signed(by);

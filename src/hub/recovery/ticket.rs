@@ -30,6 +30,8 @@ pub struct Ticket {
     /// The last that was queued for it since it came.
     last: Cell<Option<Stamp>>,
     moves: RefCell<Moves>,
+    /// Where all nodes share an order: the last entry before it came, if that is known.
+    pub floor_afar: Option<u64>,
 }
 
 #[derive(Default)]
@@ -77,7 +79,7 @@ impl Ticket {
     ) -> Self {
         let (start, heard) = (log.end(), log.heard());
         let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
-        Self { pid, floor, start, heard, resent, turned_out, last, moves }
+        Self { pid, floor, start, heard, resent, turned_out, last, moves, floor_afar: None }
     }
 
     /// Also what was not sent after all: its client misses it.
