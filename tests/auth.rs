@@ -372,19 +372,19 @@ fn the_application_is_asked() {
     assert_silent(&edge, &["0123456789abcdef-edge"]);
 }
 
-const SIGNING: &str = "test-jwt-hs256-secret-0123456789abcdef0123456789abcdef";
+pub const SIGNING: &str = "test-jwt-hs256-secret-0123456789abcdef0123456789abcdef";
 
 /// A token of HS256 with these claims.
-fn token(head: &str, claims: &Value) -> String {
+pub fn token(head: &str, claims: &Value) -> String {
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let signed = format!("{}.{}", encode(head.as_bytes()), encode(claims.to_string().as_bytes()));
     let key = hmac::Key::new(hmac::HMAC_SHA256, SIGNING.as_bytes());
     format!("{signed}.{}", encode(hmac::sign(&key, signed.as_bytes()).as_ref()))
 }
 
-const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+pub const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
-fn claims(user: &str) -> Value {
+pub fn claims(user: &str) -> Value {
     let (iss, now) = ("https://issuer.example.test", seconds());
     json!({ "sub": user, "iss": iss, "aud": "realtime", "iat": now, "exp": now + 300 })
 }

@@ -27,6 +27,8 @@ mod cluster_chaos;
 mod cluster_matrix;
 /// Nodes behind a balancer without sticky sessions: requests find their session's node.
 mod cluster_nodes;
+/// Who is in a room, whose connections there are, and who is sent away, on all nodes.
+mod cluster_presence;
 /// Clients that are cut from one node and go on at another, with what they missed.
 mod cluster_recovery;
 /// Several nodes, and a Redis that fails.

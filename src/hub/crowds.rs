@@ -1,7 +1,7 @@
 //! Who is in the watched rooms that one worker keeps, and what of it their members do not know yet;
 //! pure.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::engine::Id;
@@ -14,10 +14,18 @@ pub struct Crowds {
     changed: VecDeque<(Arc<str>, Arc<str>)>,
 }
 
-/// Everybody in one room, on whatever worker.
+/// Where somebody is: one that has moved is on both sides for a moment.
+#[derive(Debug, Clone, Copy)]
+pub enum Side {
+    Here = 1,
+    /// On another node.
+    Far = 2,
+}
+
+/// Everybody in one room, on whatever worker or node.
 #[derive(Default)]
 struct Crowd {
-    members: BTreeSet<Id>,
+    members: BTreeMap<Id, u8>,
     /// Since the members were told. Who came and went meanwhile is in neither.
     joined: BTreeSet<Id>,
     left: BTreeSet<Id>,
@@ -41,10 +49,17 @@ const LISTED: usize = 100;
 
 impl Crowds {
     /// Somebody came or went. True if there was nothing to tell before.
-    pub fn take(&mut self, namespace: &Arc<str>, room: &Arc<str>, id: Id, is_here: bool) -> bool {
+    pub fn take(
+        &mut self,
+        namespace: &Arc<str>,
+        room: &Arc<str>,
+        id: Id,
+        is_here: bool,
+        side: Side,
+    ) -> bool {
         let crowds = self.by_namespace.entry(Arc::clone(namespace)).or_default();
         let crowd = crowds.entry(Arc::clone(room)).or_default();
-        crowd.take(id, is_here);
+        crowd.take(id, is_here, side);
         if crowd.is_listed {
             return false;
         }
@@ -76,10 +91,10 @@ impl Crowds {
     /// Who is in the room, as the data of an acknowledgement.
     pub fn list(&self, namespace: &str, room: &str) -> String {
         let crowd = self.by_namespace.get(namespace).and_then(|crowds| crowds.get(room));
-        let nobody = BTreeSet::new();
-        let members = crowd.map_or(&nobody, |crowd| &crowd.members);
-        let (count, more) = (members.len(), members.len() > LISTED);
-        let (room, members) = (serde_json::Value::from(room), shown(members, LISTED));
+        let count = crowd.map_or(0, |crowd| crowd.members.len());
+        let members = crowd.into_iter().flat_map(|crowd| crowd.members.keys());
+        let (more, room) = (count > LISTED, serde_json::Value::from(room));
+        let members = shown(members, LISTED);
         format!(
             r#"[{{"ok":true,"room":{room},"count":{count},"users":null,"members":{members},"more":{more}}}]"#
         )
@@ -87,12 +102,19 @@ impl Crowds {
 }
 
 impl Crowd {
-    fn take(&mut self, id: Id, is_here: bool) {
-        if is_here && self.members.insert(id) {
+    fn take(&mut self, id: Id, is_here: bool, side: Side) {
+        let sides = self.members.entry(id).or_default();
+        let before = *sides;
+        *sides = if is_here { before | side as u8 } else { before & !(side as u8) };
+        let after = *sides;
+        if after == 0 {
+            self.members.remove(&id);
+        }
+        if before == 0 && after != 0 {
             if !self.left.remove(&id) {
                 self.joined.insert(id);
             }
-        } else if !is_here && self.members.remove(&id) && !self.joined.remove(&id) {
+        } else if before != 0 && after == 0 && !self.joined.remove(&id) {
             self.left.insert(id);
         }
     }
@@ -104,7 +126,7 @@ impl Crowd {
             return None;
         }
         let (count, more) = (self.members.len(), joined.len().max(left.len()) > NAMED);
-        let (joined, left) = (shown(&joined, NAMED), shown(&left, NAMED));
+        let (joined, left) = (shown(joined.iter(), NAMED), shown(left.iter(), NAMED));
         let room = serde_json::Value::from(room);
         Some(format!(
             r#"["presence",{{"room":{room},"count":{count},"users":null,"joined":{joined},"left":{left},"more":{more}}}]"#
@@ -113,9 +135,9 @@ impl Crowd {
 }
 
 /// The first of them as JSON. Nobody is identified where everybody may connect.
-fn shown(ids: &BTreeSet<Id>, most: usize) -> String {
+fn shown<'a>(ids: impl Iterator<Item = &'a Id>, most: usize) -> String {
     let ids: Vec<String> =
-        ids.iter().take(most).map(|id| format!(r#"{{"id":"{id}","user":null}}"#)).collect();
+        ids.take(most).map(|id| format!(r#"{{"id":"{id}","user":null}}"#)).collect();
     format!("[{}]", ids.join(","))
 }
 
@@ -141,29 +163,46 @@ mod tests {
     #[test]
     fn what_happened_is_told_once_and_together() {
         let ((namespace, room), mut crowds) = (names(), Crowds::default());
-        assert!(crowds.take(&namespace, &room, id(1), true));
-        assert!(!crowds.take(&namespace, &room, id(2), true));
-        crowds.take(&namespace, &room, id(1), false);
+        assert!(crowds.take(&namespace, &room, id(1), true, Side::Here));
+        assert!(!crowds.take(&namespace, &room, id(2), true, Side::Here));
+        crowds.take(&namespace, &room, id(1), false, Side::Here);
         let told = next(&mut crowds);
         let member = json!([{ "id": id(2).as_str(), "user": null }]);
         let words = json!({ "room": "a", "count": 1, "users": null, "joined": member, "left": [], "more": false });
         assert_eq!(told, Some(json!(["presence", words])));
         assert_eq!(next(&mut crowds), None);
         // Away and back again is nothing to speak of.
-        assert!(crowds.take(&namespace, &room, id(2), false));
-        crowds.take(&namespace, &room, id(2), true);
+        assert!(crowds.take(&namespace, &room, id(2), false, Side::Here));
+        crowds.take(&namespace, &room, id(2), true, Side::Here);
         assert_eq!(next(&mut crowds), None);
         // Nobody is left to be told.
-        crowds.take(&namespace, &room, id(2), false);
+        crowds.take(&namespace, &room, id(2), false, Side::Here);
         assert_eq!(next(&mut crowds), None);
         assert!(crowds.by_namespace.is_empty());
+    }
+
+    #[test]
+    fn who_moves_to_another_node_has_not_left() {
+        let ((namespace, room), mut crowds) = (names(), Crowds::default());
+        crowds.take(&namespace, &room, id(1), true, Side::Here);
+        assert!(next(&mut crowds).is_some());
+        crowds.take(&namespace, &room, id(1), true, Side::Far);
+        crowds.take(&namespace, &room, id(1), false, Side::Here);
+        assert_eq!(next(&mut crowds), None);
+        crowds.take(&namespace, &room, id(2), true, Side::Here);
+        crowds.take(&namespace, &room, id(1), false, Side::Far);
+        let told = next(&mut crowds).expect("a change");
+        assert_eq!(
+            (&told[1]["count"], &told[1]["left"][0]["id"]),
+            (&json!(1), &json!(id(1).as_str()))
+        );
     }
 
     #[test]
     fn a_crowd_is_counted_not_named() {
         let ((namespace, room), mut crowds) = (names(), Crowds::default());
         for number in 0..1000 {
-            crowds.take(&namespace, &room, id(number), true);
+            crowds.take(&namespace, &room, id(number), true, Side::Here);
         }
         let told = next(&mut crowds).expect("a change");
         assert_eq!((&told[1]["count"], &told[1]["more"]), (&json!(1000), &json!(true)));
@@ -183,7 +222,7 @@ mod tests {
             let ((namespace, room), mut crowds) = (names(), Crowds::default());
             let (mut model, mut known) = (BTreeSet::new(), BTreeSet::new());
             for (number, is_here, look) in steps {
-                crowds.take(&namespace, &room, id(number), is_here);
+                crowds.take(&namespace, &room, id(number), is_here, Side::Here);
                 if is_here { model.insert(id(number)); } else { model.remove(&id(number)); }
                 if !look {
                     continue;

@@ -53,7 +53,7 @@ use crate::limits::Counters;
 use crate::upstream::{Pools, Registry};
 
 use clients::Clients;
-use cluster::{Cluster, Relay};
+use cluster::{Cluster, Relay, Told};
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Notice, Order, Outbox};
@@ -189,7 +189,8 @@ impl Shard {
         let presence = Presence::new(worker, workers, Rc::clone(&outbox));
         let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
-        let users = Users::new(Rc::clone(auth), Arc::clone(&hub.connections));
+        let users =
+            Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
         let doors = (Arc::clone(&hub.porter), users);
         let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
         let place = Place {
@@ -238,6 +239,7 @@ impl Shard {
     /// The application has taken a session's cookie away, or given another for it.
     pub fn suspect(&self, found: auth::Suspicion) {
         self.clients.outbox.tell_all(&Notice::Suspect(found));
+        self.clients.outbox.uplink.iter().for_each(|uplink| uplink.whisper(Told::Suspect(found)));
         self.clients.hear(Notice::Suspect(found));
     }
 

@@ -16,6 +16,7 @@ use crate::limits::Counters;
 
 use super::client::Client;
 use super::clients::Clients;
+use super::cluster::{Told, Uplink};
 use super::connecting::refuse;
 use super::engine::{Close, Session};
 use super::journal;
@@ -26,8 +27,10 @@ use super::socket::say;
 /// What one worker knows of its users.
 pub struct Users {
     pub local: Rc<auth::Local>,
-    /// How many connections each user has, in the whole process.
+    /// How many connections each user has, on all nodes.
     connections: Arc<Counters>,
+    /// To other nodes, which count them too.
+    uplink: Option<Rc<Uplink>>,
     max: Cell<u64>,
     watched: RefCell<HashMap<Digest, Watched>>,
     earlier: Notify,
@@ -53,12 +56,14 @@ pub struct Here {
 /// One of the connections that a user may have.
 struct Seat {
     connections: Arc<Counters>,
+    uplink: Option<Rc<Uplink>>,
     key: u64,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.connections.give(self.key);
+        self.uplink.iter().for_each(|uplink| uplink.whisper(Told::Seat(self.key, -1)));
     }
 }
 
@@ -81,10 +86,15 @@ enum Fate {
 }
 
 impl Users {
-    pub fn new(local: Rc<auth::Local>, connections: Arc<Counters>) -> Rc<Self> {
+    pub fn new(
+        local: Rc<auth::Local>,
+        connections: Arc<Counters>,
+        uplink: Option<Rc<Uplink>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             local,
             connections,
+            uplink,
             max: Cell::new(u64::MAX),
             watched: RefCell::default(),
             earlier: Notify::new(),
@@ -98,7 +108,12 @@ impl Users {
     fn seat(&self, known: &Known) -> Option<Seat> {
         let key = known.user_number();
         let connections = Arc::clone(&self.connections);
-        connections.take(key, self.max.get()).then(|| Seat { connections, key })
+        let uplink = self.uplink.clone();
+        if !connections.take(key, self.max.get()) {
+            return None;
+        }
+        uplink.iter().for_each(|uplink| uplink.whisper(Told::Seat(key, 1)));
+        Some(Seat { connections, uplink, key })
     }
 
     fn watch(&self, session: &Rc<Session>, known: &Rc<Known>) {

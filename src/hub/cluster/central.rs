@@ -15,6 +15,7 @@ use crate::hub::outbox::{Letter, Notice};
 use crate::observe::metrics::{self, Series};
 
 use super::asking::{Absent, Ask, Asking, others};
+use super::gossip::{self, Gossip};
 use super::link::{HEARD, Heard, Link};
 use super::order::Order;
 use super::reading::{Item, Numbers, Reading};
@@ -36,6 +37,7 @@ pub struct Central {
     /// What of the streams was taken.
     pub(super) read: RefCell<Numbers>,
     pub(super) order: Order,
+    pub(super) gossip: Gossip,
     /// What comes of the streams, and what is done in the same order.
     pub(super) items: mpsc::Sender<Item>,
     registry: Rc<Registry>,
@@ -74,6 +76,7 @@ impl Central {
             acks: Cell::new(0),
             read: RefCell::default(),
             order: Order::default(),
+            gossip: Gossip::default(),
             items,
             registry: Rc::clone(&registry),
             link: Rc::clone(&link),
@@ -83,7 +86,9 @@ impl Central {
             lag: metrics::series(&metrics::HUB_LAG, &[]),
         });
         link.start(drain);
-        drain.spawn_background(registry.keep(Rc::clone(&link)));
+        link.add(Subscription::Channel(gossip::channel(&cluster.wire)));
+        drain.spawn_background(registry.keep(Rc::clone(&central)));
+        drain.spawn_background(Rc::clone(&central).keep_telling());
         central.read_streams(ordered);
         drain.spawn_background(Rc::clone(&central).carry(reports));
         drain.spawn_background(Rc::clone(&central).hear(heard));
@@ -104,6 +109,7 @@ impl Central {
                         self.link.speaker.say(bytes, kind);
                     }
                     Report::Append { key, said } => self.say_in_order(key, said).await,
+                    Report::Whisper(told) => self.whisper(told),
                     Report::Command(bytes) => self.link.speaker.say(bytes, Kind::Again(None)),
                     Report::Room { subscription, is_here } => self.move_room(subscription, is_here),
                 }

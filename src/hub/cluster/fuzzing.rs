@@ -9,7 +9,7 @@ use crate::hub::engine::Node;
 
 use super::badge::{Seal, uid_of};
 use super::resp::Decoder;
-use super::wire::{Dialect, Matter, Place, RoomChannels, Streams, Telegram, Wire};
+use super::wire::{Dialect, Matter, Place, RoomChannels, Streams, Telegram, Whisper, Wire};
 
 /// What Redis says.
 pub fn resp(data: &[u8]) {
@@ -39,6 +39,7 @@ pub fn wire(data: &[u8]) {
     let streams = Streams { name: "s".to_owned(), count: 1, length: 9, sharded: false };
     let dialects =
         [Dialect::Classic, Dialect::Sharded(RoomChannels::All), Dialect::Streams(streams)];
+    let _whisper = Whisper::read(data);
     let data = Bytes::copy_from_slice(data);
     for dialect in dialects {
         let wire = Wire { dialect, prefix: "p".to_owned(), uid: "me".to_owned() };

@@ -18,12 +18,15 @@ use crate::observe::metrics;
 
 use super::Cluster;
 use super::central::{Central, probe_of};
+use super::gossip;
 use super::link::{Heard, MOVED};
 use super::order::{Opened, Way};
 use super::origin;
 use super::questions::Asked;
 use super::reading::Entry;
-use super::wire::{Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram};
+use super::wire::{
+    Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram, Whisper,
+};
 
 /// What becomes of a message; the word is the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,11 @@ impl Central {
                 return Fate::Malformed;
             }
             notices.push(Notice::Taken(pid));
+            return Fate::Taken;
+        }
+        if heard.channel == gossip::channel(wire).as_bytes() {
+            let Some(whisper) = Whisper::read(&heard.payload) else { return Fate::Malformed };
+            self.take_whisper(&whisper, notices);
             return Fate::Taken;
         }
         let place = std::str::from_utf8(&heard.channel).ok().and_then(|name| wire.place(name));

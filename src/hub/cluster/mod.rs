@@ -8,6 +8,7 @@ mod badge;
 mod central;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod gossip;
 mod incoming;
 mod interest;
 mod line;
@@ -45,6 +46,7 @@ use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_n
 pub use asking::Absent;
 pub use asking::Ask;
 pub use central::Central;
+pub use gossip::Told;
 pub use order::{Entering, Keeps, NOWHERE, PORTABLE, session_key, with_offset};
 pub use reading::Key as Numbered;
 pub use relay::Relay;
@@ -92,6 +94,8 @@ enum Report {
     Append { key: Key, said: Said },
     /// Done again after a break.
     Command(Vec<u8>),
+    /// For the nodes of this program.
+    Whisper(Told),
     /// Somebody of this worker is in the room now, or nobody any more.
     Room { subscription: Subscription, is_here: bool },
 }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use crate::drain::Drain;
 
 use super::asking::Ask;
+use super::gossip::Told;
 use super::reading::{Key, NUMBER};
 use super::resp::command;
 use super::wire::{Audience, Broadcast, Flags, Matter, Parcel, Payload};
@@ -99,6 +100,11 @@ impl Uplink {
     /// Has Redis do something that makes no difference when it is done twice.
     pub fn command(&self, words: &[&[u8]]) {
         self.put(Report::Command(command(words)));
+    }
+
+    /// Tells the nodes of this program.
+    pub fn whisper(&self, told: Told) {
+        self.put(Report::Whisper(told));
     }
 
     /// Asks the main thread.

@@ -6,6 +6,7 @@
 mod classic;
 mod envelope;
 mod fields;
+mod nodes;
 #[cfg(test)]
 mod properties;
 mod raw;
@@ -23,6 +24,7 @@ use crate::hub::packet::Malformed;
 use raw::Raw;
 
 #[cfg_attr(not(test), expect(unused_imports, reason = "recovery comes next"))]
+pub use nodes::Whisper;
 pub use streams::{Session, id_of, number_of};
 
 /// How this server speaks, and who it is.
