@@ -8,7 +8,9 @@ use crate::config::Secret;
 use crate::hub::engine::Node;
 
 use super::badge::{Seal, uid_of};
+use super::line::Address;
 use super::resp::Decoder;
+use super::slots::{Slots, slot_of};
 use super::wire::{Dialect, Matter, Place, RoomChannels, Streams, Telegram, Whisper, Wire};
 
 /// What Redis says.
@@ -16,6 +18,9 @@ pub fn resp(data: &[u8]) {
     let (mut decoder, mut whole) = (Decoder::default(), BytesMut::from(data));
     let mut values = Vec::new();
     while let Ok(Some(value)) = decoder.next(&mut whole) {
+        let asked = Address { host: "h".to_owned(), port: 1 };
+        let slots = Slots::read(&value, &asked);
+        let _server = slots.of(slot_of(data));
         values.push(value);
         assert!(values.len() <= data.len());
     }

@@ -20,6 +20,7 @@ mod registry;
 mod relay;
 mod resp;
 mod servers;
+mod slots;
 mod speaker;
 mod tls;
 mod uplink;
@@ -47,7 +48,7 @@ pub use asking::Absent;
 pub use asking::Ask;
 pub use central::Central;
 pub use gossip::Told;
-pub use order::{Entering, Keeps, NOWHERE, PORTABLE, session_key, with_offset};
+pub use order::{Entering, Keeps, NOWHERE, PORTABLE, with_offset};
 pub use reading::Key as Numbered;
 pub use relay::Relay;
 pub use tls::TrustError;
@@ -64,6 +65,8 @@ pub struct Cluster {
     recovers: AtomicBool,
     /// Where the reading of each stream began.
     begins: Mutex<HashMap<Arc<str>, u64>>,
+    /// Over the servers of a Redis Cluster.
+    is_spread: bool,
     reports: mpsc::Sender<Vec<Report>>,
     /// Uplinks that there were.
     lines: AtomicUsize,
@@ -125,6 +128,7 @@ impl Cluster {
             up: Arc::default(),
             recovers: AtomicBool::new(false),
             begins: Mutex::default(),
+            is_spread: words.servers == config::RedisServers::Cluster,
             reports: to_reports,
             lines: AtomicUsize::new(0),
             asks: to_asks,
@@ -147,6 +151,14 @@ impl Cluster {
     fn begin_of(&self, namespace: &str) -> Option<u64> {
         let stream = self.wire.stream(namespace)?;
         self.begins.lock().unwrap_or_else(PoisonError::into_inner).get(&*stream).copied()
+    }
+
+    /// As Node's adapter calls it; in a cluster, where all of it must be on one server, otherwise.
+    fn session_key(&self, pid: &str) -> String {
+        match self.is_spread {
+            true => format!("{{{}}}sio:session:{pid}", self.wire.prefix),
+            false => format!("sio:session:{pid}"),
+        }
     }
 
     fn take_ends(&self) -> Option<Ends> {

@@ -403,7 +403,7 @@ impl Central {
         namespace: &str,
         user: Option<&str>,
     ) -> Result<Option<Session>, LineError> {
-        let key = session_key(pid.as_str());
+        let key = self.cluster.session_key(pid.as_str());
         let fits = |session: &Session| {
             let is_here = session.namespace.as_deref().is_none_or(|known| known == namespace);
             is_here && session.user.as_deref() == user && *session.pid == *pid.as_str()
@@ -544,9 +544,4 @@ impl Central {
             start = format!("({}", id_of(end));
         }
     }
-}
-
-/// As Node's adapter calls it.
-pub fn session_key(pid: &str) -> String {
-    format!("sio:session:{pid}")
 }

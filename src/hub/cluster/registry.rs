@@ -90,8 +90,8 @@ impl Registry {
             node,
             seal,
             entry,
-            // One slot of a cluster: they are asked for together.
-            key: format!("{{{}-nodes}}", words.wire.key),
+            // One slot of a cluster, that of the stream: they are asked for together.
+            key: format!("{{{}}}-nodes", words.wire.key),
             lease: words.lease,
             targets,
             known: RefCell::default(),

@@ -113,6 +113,11 @@ impl Uplink {
         let _asked = self.cluster.asks.send(ask).await;
     }
 
+    /// Under which a socket is kept that may come back.
+    pub fn session_key(&self, pid: &str) -> String {
+        self.cluster.session_key(pid)
+    }
+
     /// The name under which this node talks over Redis.
     pub fn uid(&self) -> &str {
         &self.cluster.wire.uid

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::hub::cluster::with_offset;
 use crate::hub::cluster::{NOWHERE, PORTABLE, Session as Kept, Uplink, id_of, number_of};
-use crate::hub::cluster::{session_key, with_offset};
 use crate::hub::engine::{Close, Id, Message, Outgoing};
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
@@ -151,7 +151,7 @@ impl Recovery {
             floor: ticket.floor_afar,
         };
         let Some(kept) = kept.write() else { return };
-        let key = session_key(ticket.pid.as_str());
+        let key = uplink.session_key(ticket.pid.as_str());
         // Renewed in time, and as long as somebody may return after a crash.
         let lasts = (policy.keeps().lasts * 2).as_millis().to_string();
         uplink.command(&[b"SET", key.as_bytes(), kept.as_bytes(), b"PX", lasts.as_bytes()]);
@@ -160,14 +160,14 @@ impl Recovery {
     /// Its client may come back within the time for that.
     pub(super) fn leave_afar(&self, pid: Id) {
         let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
-        let (key, lasts) = (session_key(pid.as_str()), policy.lasts.as_millis().to_string());
+        let (key, lasts) = (uplink.session_key(pid.as_str()), policy.lasts.as_millis().to_string());
         uplink.command(&[b"PEXPIRE", key.as_bytes(), lasts.as_bytes()]);
     }
 
     /// Its client will not.
     pub(super) fn forget_afar(&self, pid: Id) {
         let Some(uplink) = self.ordered() else { return };
-        uplink.command(&[b"DEL", session_key(pid.as_str()).as_bytes()]);
+        uplink.command(&[b"DEL", uplink.session_key(pid.as_str()).as_bytes()]);
     }
 
     /// Those who are here stay known.
