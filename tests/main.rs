@@ -31,6 +31,8 @@ mod cluster_nodes;
 mod cluster_presence;
 /// Clients that are cut from one node and go on at another, with what they missed.
 mod cluster_recovery;
+/// Nodes over a Redis Cluster of three servers.
+mod cluster_spread;
 /// Several nodes, and a Redis that fails.
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.

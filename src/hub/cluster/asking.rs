@@ -11,8 +11,9 @@ use tokio::time::timeout;
 
 use crate::hub::engine::Id;
 
+use super::link::Link;
 use super::order::{Entering, Keeps};
-use super::speaker::Speaker;
+use super::resp::Value;
 use super::wire::{Answer, Audience, Census, Remote, Session};
 
 /// What other threads want of the main thread.
@@ -99,12 +100,29 @@ impl Asking {
 }
 
 /// How many nodes there are besides this one; 0 if Redis does not say.
-pub async fn others(speaker: &Speaker, census: &Census) -> usize {
+pub async fn others(link: &Link, census: &Census) -> usize {
     let (verb, channel): (&[u8], _) = match census {
         Census::Numsub(channel) => (b"NUMSUB", channel),
         Census::ShardNumsub(channel) => (b"SHARDNUMSUB", channel),
     };
-    let answer = speaker.ask(&[b"PUBSUB", verb, channel.as_bytes()]).await;
-    let count = answer.ok().and_then(|answer| answer.items().get(1)?.number());
+    let words: [&[u8]; 3] = [b"PUBSUB", verb, channel.as_bytes()];
+    let number = |answer: Value| answer.items().get(1)?.number();
+    let count = match census {
+        Census::Numsub(_) if link.servers.is_cluster() => {
+            // Each server knows those that listen to it.
+            let mut count = None;
+            for server in link.servers.slots().await.unwrap_or_default().servers() {
+                let Ok(mut line) = link.servers.open_at(&server).await else { continue };
+                let answer = timeout(link.timeout, line.ask(&words)).await;
+                let heard = answer.ok().and_then(Result::ok).and_then(number);
+                count = Some(count.unwrap_or_default() + heard.unwrap_or_default());
+            }
+            count
+        }
+        _ => match link.speaker_of(channel) {
+            Some(speaker) => speaker.ask(&words).await.ok().and_then(number),
+            None => None,
+        },
+    };
     usize::try_from(count.unwrap_or_default().saturating_sub(1)).unwrap_or_default()
 }

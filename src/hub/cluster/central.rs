@@ -85,6 +85,9 @@ impl Central {
             resume: words.resume,
             lag: metrics::series(&metrics::HUB_LAG, &[]),
         });
+        if cluster.is_spread && matches!(cluster.wire.dialect, Dialect::Sharded(_)) {
+            link.spread(words.buffer, drain);
+        }
         link.start(drain);
         link.add(Subscription::Channel(gossip::channel(&cluster.wire)));
         drain.spawn_background(registry.keep(Rc::clone(&central)));
@@ -106,7 +109,7 @@ impl Central {
                             (true, _) => Kind::Again(None),
                             (false, _) => Kind::Once,
                         };
-                        self.link.speaker.say(bytes, kind);
+                        self.link.say(bytes, kind);
                     }
                     Report::Append { key, said } => self.say_in_order(key, said).await,
                     Report::Whisper(told) => self.whisper(told),
@@ -120,7 +123,7 @@ impl Central {
     /// Says something of the main thread's own.
     pub(super) fn say(&self, namespace: &str, matter: &Matter<Payload>) {
         if let Some(parcel) = self.cluster.wire.write(namespace, matter) {
-            self.link.speaker.say(bytes_of(&parcel), Kind::Once);
+            self.link.say(bytes_of(&parcel), Kind::Once);
         }
     }
 
@@ -248,7 +251,7 @@ impl Central {
             return Ok(Vec::new());
         }
         let wire = &self.cluster.wire;
-        let expected = others(&self.link.speaker, &wire.census(namespace)).await;
+        let expected = others(&self.link, &wire.census(namespace)).await;
         if expected == 0 {
             return Ok(Vec::new());
         }
@@ -279,7 +282,8 @@ fn probe(cluster: &Cluster) -> Subscription {
     let wire = &cluster.wire;
     let name = probe_of(wire, &wire.uid);
     match wire.dialect {
-        Dialect::Sharded(_) => Subscription::Shard(name),
+        // All servers of a cluster hear what is published.
+        Dialect::Sharded(_) if !cluster.is_spread => Subscription::Shard(name),
         _ => Subscription::Channel(name),
     }
 }

@@ -20,6 +20,7 @@ mod registry;
 mod relay;
 mod resp;
 mod servers;
+mod shards;
 mod slots;
 mod speaker;
 mod tls;

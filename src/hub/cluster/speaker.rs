@@ -71,6 +71,11 @@ pub struct Speaker {
     /// Since they were taken; no more than what may wait and be in flight.
     outcomes: RefCell<Outcomes>,
     pub settled: Notify,
+    /// One of several, each of which has its slots.
+    is_spread: bool,
+    /// What is to be said elsewhere; no more than what was in flight.
+    strays: RefCell<Vec<Command>>,
+    pub strayed: Notify,
     waiting_bytes: Arc<Series>,
     said: Arc<Series>,
 }
@@ -88,6 +93,15 @@ const WRITE_MAX: usize = 64 << 10;
 
 impl Speaker {
     pub fn new(timeout: Duration, bytes_max: usize) -> Rc<Self> {
+        Self::with(timeout, bytes_max, false)
+    }
+
+    /// One of several, each of which has its slots.
+    pub fn spread(timeout: Duration, bytes_max: usize) -> Rc<Self> {
+        Self::with(timeout, bytes_max, true)
+    }
+
+    fn with(timeout: Duration, bytes_max: usize, is_spread: bool) -> Rc<Self> {
         Rc::new(Self {
             timeout,
             bytes_max,
@@ -98,6 +112,9 @@ impl Speaker {
             epoch: Cell::new(0),
             outcomes: RefCell::default(),
             settled: Notify::new(),
+            is_spread,
+            strays: RefCell::default(),
+            strayed: Notify::new(),
             waiting_bytes: metrics::series(&metrics::REDIS_WAITING, &[]),
             said: metrics::series(&metrics::REDIS_SAID, &[]),
         })
@@ -212,6 +229,12 @@ impl Speaker {
             }
             Err(wrong) => wrong,
         };
+        let moved = ["MOVED", "ASK", "TRYAGAIN"].iter().any(|word| wrong.starts_with(word));
+        if self.is_spread && moved && !matches!(flight.command.kind, Kind::Ask(_)) {
+            self.strays.borrow_mut().push(flight.command);
+            self.strayed.notify_one();
+            return None;
+        }
         let elsewhere = ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "NOAUTH"];
         let is_elsewhere = elsewhere.iter().any(|word| wrong.starts_with(word));
         match flight.command.kind {
@@ -280,6 +303,12 @@ impl Speaker {
         let mut outcomes = self.outcomes.borrow_mut();
         if said { &mut outcomes.said } else { &mut outcomes.lost }.push(name);
         self.settled.notify_one();
+    }
+
+    /// What this server would not have, since its slots are another's.
+    pub fn take_strays(&self) -> Vec<(Vec<u8>, Kind)> {
+        let strays = self.strays.take();
+        strays.into_iter().map(|command| (command.bytes, command.kind)).collect()
     }
 
     pub fn take_outcomes(&self) -> Outcomes {
