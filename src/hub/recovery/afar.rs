@@ -2,6 +2,7 @@
 //! client can go on at any node, also when this one has died.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +22,7 @@ use super::ticket::Ticket;
 use super::{Miss, Recovery, RecoveryPolicy};
 
 /// What a client that comes back says, and what becomes of it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Afar {
     /// The last entry that it has.
     pub have: u64,
@@ -86,6 +87,12 @@ impl Afar {
     }
 }
 
+impl fmt::Debug for Afar {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Afar").field("have", &self.have).finish_non_exhaustive()
+    }
+}
+
 impl Recovery {
     /// To other nodes, if all of them share an order.
     pub fn ordered(&self) -> Option<&Rc<Uplink>> {
@@ -126,7 +133,7 @@ impl Recovery {
             None => self.place_of(&socket.namespace),
         };
         let pid = pid.unwrap_or_else(|| Id::of_session(self.node, self.worker));
-        let ticket = Ticket { floor_afar: floor, ..Ticket::new(pid, &socket.namespace.log) };
+        let ticket = Ticket::new(pid, &socket.namespace.log).from_afar(floor);
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));

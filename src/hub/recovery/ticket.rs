@@ -63,6 +63,11 @@ impl Ticket {
         Self::with(pid, log.heard(), log, Box::default(), None)
     }
 
+    /// Where all nodes share an order.
+    pub fn from_afar(self, floor: Option<u64>) -> Self {
+        Self { floor_afar: floor, ..self }
+    }
+
     /// For one that comes back and is sent `missed`.
     pub fn renewed(returned: &Returned, missed: &[Missed], log: &Log) -> Self {
         let resent = missed.iter().map(|(stamp, _)| *stamp).collect();
