@@ -5,6 +5,7 @@
 # make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
 # make bench-cluster   two nodes over Redis beside Node's servers with the same adapter
+# make deb    a Debian package of the release binary, in target/debian; `make deb-check` installs it in a chroot
 # make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
 # make chaos   2,000 clients on three nodes that are killed, over a Redis that fails: two minutes each
 # make clean   away with everything that was built or installed here
@@ -19,7 +20,7 @@ FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app fuzz bench-hub bench-cluster soak chaos clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub bench-cluster soak chaos deb deb-check clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -34,7 +35,8 @@ demo: rust node
 	@examples/demo.sh
 
 # What is cheap to check comes first.
-test: rust node tools check app $(NODE_TESTS)/node_modules/.package-lock.json
+test: rust node tools check app $(NODE_TESTS)/node_modules/.package-lock.json \
+		$(NODE_TESTS)/sessions/node_modules/.package-lock.json
 	$(CARGO) test --locked --profile ci
 
 check: rust
@@ -75,6 +77,13 @@ bench-cluster: build $(NODE_TESTS)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin bench-cluster
 	@tests/bench/cluster.sh $(BENCH)
 
+deb: build
+	@debian/build.sh target/release/vestibule target/debian
+
+# A Debian of its own by debootstrap; as root.
+deb-check: build
+	debian/check.sh target/release/vestibule
+
 soak: build
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin soak
 	@ulimit -n "$$(ulimit -Hn)" && target/release/soak $(SOAK)
@@ -88,4 +97,5 @@ chaos: rust node $(NODE_TESTS)/node_modules/.package-lock.json
 	@touch $@
 
 clean:
-	rm -rf target $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules $(BENCH_NODE)/node_modules demo
+	rm -rf target $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules \
+		$(NODE_TESTS)/sessions/node_modules $(BENCH_NODE)/node_modules demo

@@ -17,6 +17,7 @@ pub struct Snapshot {
     generation: u64,
     router: Router,
     tls: Option<Acceptor>,
+    certificates: Arc<Certificates>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
 }
@@ -51,7 +52,7 @@ impl Snapshot {
     ) -> Result<Self, CompileError> {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
-        let certificates = Certificates::read(&config.tls.certs, hosts)?;
+        let certificates = Arc::new(Certificates::read(&config.tls.certs, hosts)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
@@ -68,10 +69,9 @@ impl Snapshot {
         let tls = if certificates.is_empty() {
             None
         } else {
-            let deadline = config.timeouts.handshake;
-            Some(Acceptor::compile(&config.tls, deadline, certificates, &resident.tickets)?)
+            Some(Acceptor::compile(&config, &certificates, &resident.tickets)?)
         };
-        Ok(Self { config, generation, router, tls, hub, auth })
+        Ok(Self { config, generation, router, tls, certificates, hub, auth })
     }
 
     pub fn config(&self) -> &Config {
@@ -89,6 +89,10 @@ impl Snapshot {
     /// `None` while there is no certificate.
     pub fn tls(&self) -> Option<&Acceptor> {
         self.tls.as_ref()
+    }
+
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     pub fn hub(&self) -> Option<&Arc<hub::Policy>> {

@@ -14,6 +14,7 @@ use crate::harness::socketio::{
 use crate::harness::{Answer, Client, Edge, eventually};
 
 const RELAYED: &str = "vestibule_hub_relayed_total{outcome=\"answered\"}";
+const BEGUN: &str = "vestibule_hub_relayed_total{outcome=\"begun\"}";
 const SECRET: &str = "a secret of the nodes";
 
 /// One that takes the others' requests.
@@ -112,8 +113,9 @@ fn who_hangs_up_is_gone_on_the_sessions_node() {
     let (one, two) = two(&redis);
     let mut alice = across(&one, &two, "EIO=4");
     alice.enter("/");
+    let before = metric(&two, BEGUN);
     alice.begin_poll();
-    eventually("the poll is there", || (metric(&two, RELAYED) > 1).then_some(()));
+    eventually("the poll is there", || (metric(&two, BEGUN) > before).then_some(()));
     drop(alice);
     wait_for_metric(&one, "vestibule_hub_sessions{transport=\"polling\"}", 0);
 }
@@ -134,8 +136,9 @@ fn sessions_of_a_node_that_has_died_are_unknown_at_once() {
     let (one, two) = two(&redis);
     let mut alice = across(&one, &two, "EIO=4");
     alice.enter("/");
+    let before = metric(&two, BEGUN);
     alice.begin_poll();
-    eventually("the poll is there", || (metric(&two, RELAYED) > 1).then_some(()));
+    eventually("the poll is there", || (metric(&two, BEGUN) > before).then_some(()));
     one.signal("KILL");
     let begun = Instant::now();
     // The poll under way, and all that follow.

@@ -17,6 +17,8 @@ mod app;
 mod auth;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
+/// Certificates that change, come in two kinds, and are asked of clients; sessions that go on.
+mod certificates;
 /// The command line and what it says of a configuration.
 mod cli;
 /// Several nodes over one Redis: whatever happens on one reaches all.
@@ -49,6 +51,8 @@ mod hub_api;
 mod hub_bad_input;
 /// Compressed messages, on WebSockets and in answers to polls.
 mod hub_deflate;
+/// What is asked about one client, and whom a slow application harms: order, places, what is lost.
+mod hub_farewells;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
 /// What the application decides about clients, and what happens while it is away.
@@ -79,6 +83,8 @@ mod hub_upgrade;
 mod hub_websocket;
 /// The hub on two workers.
 mod hub_workers;
+/// The guides that lead here from nginx and Node.
+mod migration;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.
@@ -93,3 +99,9 @@ mod tls;
 mod upgrade;
 /// The wire between the edge and the application.
 mod upstream;
+/// Which of several targets is asked, and for how long one that fails is not.
+mod upstream_balance;
+/// What goes wrong while a load runs, and who notices.
+mod upstream_faults;
+/// Requests that wait until a target can take them.
+mod upstream_hold;

@@ -4,8 +4,8 @@ use super::admin_ui;
 use super::field::{Field, Named};
 use super::redis;
 use super::section::Section;
-use super::sites;
 use super::units::{deadline, duration, rate, size};
+use super::upstream;
 use super::validate::{at_least_one, bytes};
 use super::{
     Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Recovery,
@@ -68,7 +68,7 @@ fn hooks(section: &Section<'_>) -> Hooks {
         retry: section.value("retry", duration),
         secret: section.written("secret").and_then(Field::read_secret),
         headers: section.list("headers", header),
-        to: section.written("to").map(|_| sites::upstream(&section.section("to"))),
+        to: section.written("to").map(|_| upstream::read(&section.section("to"))),
     }
 }
 
@@ -369,13 +369,27 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
         Some(room) => Some(room.to_string()),
         None => clashes(USER).then(|| format!("{USER}…")),
     };
-    match reserved {
-        Some(room) => Err(format!(
+    if let Some(room) = reserved {
+        return Err(format!(
             "{:?} lets a client name {room} rooms, which the server chooses; begin with another word",
             template.to_string()
-        )),
-        None => Ok(()),
+        ));
     }
+    let mut literals = template.parts.iter().filter_map(|part| match part {
+        TemplatePart::Literal(text) => Some(text),
+        _ => None,
+    });
+    // Every socket is in a room of its own, which has the name of its id.
+    let in_ids =
+        |text: &String| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if literals.all(in_ids) {
+        return Err(format!(
+            "{:?} lets a client name the room of another's socket, which is its id; begin with a \
+             word and a colon: room:…",
+            template.to_string()
+        ));
+    }
+    Ok(())
 }
 
 /// Rooms of one user each, by convention of this language.

@@ -25,7 +25,10 @@ mod show;
 mod sites;
 mod target;
 mod template;
+mod tls_keys;
 mod units;
+mod upstream;
+mod upstream_keys;
 mod validate;
 mod yaml;
 
@@ -44,11 +47,14 @@ pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
+pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Listen,
+    /// Where this program keeps what the next process needs.
+    pub state: PathBuf,
     /// Threads, one per core by default.
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
@@ -135,49 +141,10 @@ pub struct Site {
     pub aliases: Vec<HostPattern>,
     pub next: Option<Upstream>,
     pub routes: Vec<Route>,
+    /// Clients must show a certificate that comes from one of this file's.
+    pub client_ca: Option<PathBuf>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
-}
-
-/// A named group of servers that are each as good as the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    pub targets: Vec<Target>,
-    pub balance: Balance,
-    pub health: Health,
-    pub keep: Keep,
-}
-
-/// One server of the application, spoken to in plain HTTP/1.1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Host (name or address, IPv6 without brackets) and port.
-    Tcp(String, u16),
-    Unix(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Fewest requests in flight.
-    Least,
-    /// In turn.
-    Round,
-}
-
-/// How a target shows that it is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// Asked by GET, any status below 500 is healthy; without it a connection is enough.
-    pub path: Option<String>,
-    pub every: Duration,
-    pub timeout: Duration,
-}
-
-/// Idle connections kept per target and worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
-    pub idle: usize,
-    pub lasts: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -207,7 +174,7 @@ pub enum Action {
     /// To the site's `next`.
     Next,
     /// To another upstream; `strip` is removed from the front of the path.
-    To { upstream: Upstream, strip: Option<String> },
+    To { upstream: Box<Upstream>, strip: Option<String> },
     /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
     Redirect { location: String, status: u16 },
 }

@@ -5,10 +5,9 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, EventKind,
-    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Protocol,
-    Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site, Target, TlsVersion,
-    Upstream,
+    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Config, EventKind, EventRule,
+    Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Protocol, Recovery,
+    Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -18,6 +17,7 @@ impl Config {
     pub fn show(&self) -> String {
         let file = Yaml::map([
             ("listen", self.listen.yaml()),
+            ("state", Yaml::text(absolute(&self.state))),
             ("workers", Yaml::word(self.workers)),
             ("trust", Yaml::texts(&self.trust)),
             ("tls", self.tls()),
@@ -81,7 +81,7 @@ impl Config {
     }
 }
 
-fn absolute(path: &Path) -> String {
+pub fn absolute(path: &Path) -> String {
     path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
@@ -117,34 +117,8 @@ impl Site {
         Yaml::map([("aliases", Yaml::texts(aliases))])
             .with("next", self.next.as_ref().map(Upstream::yaml))
             .with("routes", Some(Yaml::List(routes)))
+            .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
             .with("dev", Some(Yaml::word(self.dev)))
-    }
-}
-
-impl Upstream {
-    pub fn yaml(&self) -> Yaml {
-        let targets = self.targets.iter().map(|target| match target {
-            Target::Unix(path) => format!("unix:{}", absolute(path)),
-            Target::Tcp(..) => target.to_string(),
-        });
-        let balance = match self.balance {
-            Balance::Least => "least",
-            Balance::Round => "round",
-        };
-        let health = Yaml::map([
-            ("every", Yaml::text(show_duration(self.health.every))),
-            ("timeout", Yaml::text(show_duration(self.health.timeout))),
-        ]);
-        let keep = Yaml::map([
-            ("idle", Yaml::word(self.keep.idle)),
-            ("for", Yaml::text(show_duration(self.keep.lasts))),
-        ]);
-        Yaml::map([
-            ("targets", Yaml::texts(targets)),
-            ("balance", Yaml::text(balance)),
-            ("health", health.with("path", self.health.path.as_ref().map(Yaml::text))),
-            ("keep", keep),
-        ])
     }
 }
 

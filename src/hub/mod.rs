@@ -187,8 +187,9 @@ impl Shard {
         let outbox = Outbox::start(others, hub.cluster.as_ref(), drain);
         let workers = hub.letters.len();
         let presence = Presence::new(worker, workers, Rc::clone(&outbox));
-        let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
+        let here = (hub.node, worker, workers);
+        let recovery = Recovery::new(here, Rc::clone(&outbox), Rc::clone(&hooks.lines));
         let users =
             Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
         let doors = (Arc::clone(&hub.porter), users);

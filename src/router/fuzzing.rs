@@ -49,7 +49,7 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
     };
     let (host, aliases) = hosts.split_first().expect("a site has a host");
     let routes = paths.iter().enumerate().map(route).collect();
-    Site { host: host.clone(), aliases: aliases.to_vec(), secure: false, routes }
+    Site { host: host.clone(), aliases: aliases.to_vec(), secure: false, verified: false, routes }
 }
 
 /// A name goes before all patterns; then the first goes.

@@ -1,4 +1,4 @@
-//! What nodes know each other by: words that only who has the cluster's secret can write; pure.
+//! What nodes know each other by: words that only who has the cluster's secret can write.
 //!
 //! The secret itself never leaves a node. What opens one process's door opens no other's, and
 //! nothing once that process has ended: its name is another at each start.

@@ -223,7 +223,18 @@ impl Registry {
         let words = config::Upstream {
             targets: vec![target],
             balance: config::Balance::Least,
-            health: config::Health { path: None, every: ASK_EVERY, timeout: CONNECT },
+            health: config::Health {
+                path: None,
+                every: ASK_EVERY,
+                timeout: CONNECT,
+                rise: 1,
+                fall: 1,
+            },
+            // A session has one home: there is nothing else to try, and nothing to wait for.
+            hold: None,
+            eject: None,
+            slow_start: Duration::ZERO,
+            max: None,
             keep: KEEP,
         };
         let timeouts = config::Timeouts {

@@ -124,9 +124,10 @@ impl Relay {
     ) -> Option<Response> {
         let websocket = headers::upgrade(request.headers()).filter(|word| word == "websocket");
         self.dress(request.headers_mut(), neighbour, client);
+        metrics::count(&metrics::HUB_RELAYED, "begun");
         let bringing = async {
             match websocket {
-                Some(protocol) => self.bring_upgrade(request, &protocol, neighbour).await,
+                Some(protocol) => self.bring_upgrade(request, &protocol, neighbour, client).await,
                 None => neighbour.upstream.send(request, &self.pools).await.map(|mut response| {
                     headers::strip_hop_by_hop(response.headers_mut());
                     response
@@ -159,10 +160,11 @@ impl Relay {
         mut request: Request,
         protocol: &str,
         neighbour: &Neighbour,
+        client: &Client,
     ) -> Result<Response, crate::upstream::SendError> {
         let upgrade = on(&mut request);
         headers::set_upgrade(request.headers_mut(), protocol);
-        Ok(match neighbour.upstream.upgrade(request, &self.pools).await? {
+        Ok(match neighbour.upstream.upgrade(request, client.address, &self.pools).await? {
             Upgrade::Accepted(mut accepted, tunnel) => {
                 headers::strip_hop_by_hop(accepted.headers_mut());
                 headers::set_upgrade(accepted.headers_mut(), protocol);
