@@ -16,9 +16,8 @@ use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
 use super::client::Client;
-use super::cluster::Payload;
 use super::connecting::{auth_of, refuse};
-use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
+use super::engine::{Above, Close, Delivery, FrameError, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
@@ -32,7 +31,7 @@ use super::partial::{Filled, Partial};
 use super::policy::Policy;
 use super::porter::Porter;
 use super::presence::Presence;
-use super::recovery::{Recovery, Stamp};
+use super::recovery::Recovery;
 use super::returning::Entering;
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
@@ -228,62 +227,6 @@ impl Clients {
 
     pub(super) fn namespaces(&self) -> Vec<Rc<Namespace>> {
         self.namespaces.borrow().values().cloned().collect()
-    }
-
-    fn deliver(
-        &self,
-        namespace: &Namespace,
-        target: Arc<Target>,
-        message: Arc<Message>,
-        delivery: Delivery,
-        stamp: Option<Stamp>,
-    ) {
-        let message = Outgoing::new(message);
-        if self.recovery.is_ordered() {
-            // What has a place is kept by the main thread, for all workers.
-            stamp.inspect(|_| namespace.place.set(stamp));
-            namespace.deliver(&target, &message, delivery, None);
-            return;
-        }
-        namespace.deliver(&target, &message, delivery, stamp);
-        self.recovery.note(&namespace.log, stamp, target, &message, delivery);
-    }
-
-    /// An event to everybody meant, on all nodes; `data` is an array that begins with its name.
-    pub(super) fn emit(
-        &self,
-        namespace: &Namespace,
-        target: Target,
-        data: &str,
-        parts: Vec<Bytes>,
-        delivery: Delivery,
-    ) {
-        if let Some(uplink) = &self.outbox.uplink {
-            let packet = Payload { data: data.into(), parts: parts.clone() };
-            let is_volatile = delivery == Delivery::Volatile;
-            if uplink.emit(&namespace.name, target.audience(), packet, is_volatile) {
-                // It comes back in its place, to this worker too.
-                return;
-            }
-        }
-        self.emit_here(namespace, target, data, parts, delivery);
-    }
-
-    /// The same to those of this node.
-    pub(super) fn emit_here(
-        &self,
-        namespace: &Namespace,
-        target: Target,
-        data: &str,
-        parts: Vec<Bytes>,
-        delivery: Delivery,
-    ) {
-        let (data, stamp) = self.recovery.stamp(namespace, data, delivery);
-        let text = packet::event(&namespace.name, &data, parts.len());
-        let (message, target) = (Arc::new(Message::with_parts(text, parts)), Arc::new(target));
-        self.deliver(namespace, Arc::clone(&target), Arc::clone(&message), delivery, stamp);
-        let namespace = Arc::clone(&namespace.name);
-        self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery, stamp });
     }
 
     /// The sockets of one session, in all namespaces.

@@ -9,6 +9,7 @@ mod cluster;
 mod connecting;
 mod crowds;
 mod describe;
+mod emitting;
 mod engine;
 mod everywhere;
 mod forward;
