@@ -5,8 +5,10 @@
 # make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
 # make bench-auth  what sessions cost: known, unknown, and while their database is away
+# make bench-cluster   two nodes over Redis beside Node's servers with the same adapter
 # make deb    a Debian package of the release binary, in target/debian; `make deb-check` installs it in a chroot
 # make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
+# make chaos   2,000 clients on three nodes that are killed, over a Redis that fails: two minutes each
 # make clean   away with everything that was built or installed here
 
 APP := examples/next-chat
@@ -19,7 +21,7 @@ FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app fuzz bench-hub bench-auth deb deb-check clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub bench-auth bench-cluster soak chaos deb deb-check clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -76,6 +78,10 @@ bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
 bench-auth: build
 	@ulimit -n "$$(ulimit -Hn)" && OUT=target/bench/auth.json node tests/bench/auth.mjs
 
+bench-cluster: build $(NODE_TESTS)/node_modules/.package-lock.json
+	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin bench-cluster
+	@tests/bench/cluster.sh $(BENCH)
+
 deb: build
 	@debian/build.sh target/release/vestibule target/debian
 
@@ -86,6 +92,10 @@ deb-check: build
 soak: build
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin soak
 	@ulimit -n "$$(ulimit -Hn)" && target/release/soak $(SOAK)
+
+chaos: rust node $(NODE_TESTS)/node_modules/.package-lock.json
+	@ulimit -n "$$(ulimit -Hn)" && CHAOS_CLIENTS=2000 CHAOS_SECONDS=120 \
+		$(CARGO) test --locked --profile ci --test edge -- --test-threads 1 --nocapture cluster_chaos::
 
 %/node_modules/.package-lock.json: %/package.json %/package-lock.json | node
 	cd $* && npm ci --no-audit --no-fund

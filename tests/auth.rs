@@ -386,7 +386,7 @@ fn the_application_is_asked() {
     assert_silent(&edge, &["0123456789abcdef-edge"]);
 }
 
-const SIGNING: &str = "test-jwt-hs256-secret-0123456789abcdef0123456789abcdef";
+pub const SIGNING: &str = "test-jwt-hs256-secret-0123456789abcdef0123456789abcdef";
 
 /// A token of HS256 with these claims.
 pub fn token(head: &str, claims: &Value) -> String {
@@ -396,7 +396,7 @@ pub fn token(head: &str, claims: &Value) -> String {
     format!("{signed}.{}", encode(hmac::sign(&key, signed.as_bytes()).as_ref()))
 }
 
-const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
+pub const HS256: &str = r#"{"alg":"HS256","typ":"JWT"}"#;
 
 pub fn claims(user: &str) -> Value {
     let (iss, now) = ("https://issuer.example.test", seconds());

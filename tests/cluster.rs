@@ -304,7 +304,7 @@ fn who_comes_back_has_missed_nothing_of_other_nodes() {
         let first: Value = serde_json::from_str(&bob.text()[2..]).expect("JSON");
         assert_eq!(first[1], 0);
         drop(bob);
-        wait_for_metric(&two, "vestibule_hub_away", 1);
+        wait_for_metric(&two, "vestibule_hub_sockets{namespace=\"/\"}", 0);
         (1..4).for_each(tell);
         // On whichever worker: all of them have heard it.
         let taken = "vestibule_hub_redis_heard_total{fate=\"taken\"}";

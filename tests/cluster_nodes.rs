@@ -152,7 +152,7 @@ fn sessions_of_a_node_that_has_died_are_unknown_at_once() {
     let stranger = hub("EIO=4&transport=polling&sid=zzz0aaaaaaaaaaaaaaaa");
     unknown(&two.get(&stranger));
     // Its entry ends with its lease, and what listed it forgets it.
-    let names = || redis.ask(&["scard", "{socket.io-nodes}"]);
+    let names = || redis.ask(&["scard", "{socket.io}-nodes"]);
     eventually("one node is left", || (names() == "1").then_some(()));
     let three = node(&redis, "classic", "");
     let mut bob = across(&three, &two, "EIO=4");
@@ -163,7 +163,7 @@ fn sessions_of_a_node_that_has_died_are_unknown_at_once() {
 
 /// Where this node takes the others' requests, as Redis says.
 fn door(redis: &Redis, node: &str) -> std::net::SocketAddr {
-    let entry = redis.ask(&["get", &format!("{{socket.io-nodes}}#{node}")]);
+    let entry = redis.ask(&["get", &format!("{{socket.io}-nodes}#{node}")]);
     entry.split(' ').nth(1).expect("an address").parse().expect("an address")
 }
 
@@ -194,8 +194,8 @@ fn nobody_else_comes_in_by_the_nodes_door() {
     }
     // An entry that nobody with the secret has written leads nowhere.
     let entry = format!("uid 127.0.0.1:{} {}", door.port(), "0".repeat(64));
-    redis.ask(&["set", "{socket.io-nodes}#zzz", &entry]);
-    redis.ask(&["sadd", "{socket.io-nodes}", "zzz"]);
+    redis.ask(&["set", "{socket.io}-nodes#zzz", &entry]);
+    redis.ask(&["sadd", "{socket.io}-nodes", "zzz"]);
     unknown(&two.get(&hub("EIO=4&transport=polling&sid=zzz0aaaaaaaaaaaaaaaa")));
 }
 

@@ -27,10 +27,18 @@ mod certificates;
 mod cli;
 /// Several nodes over one Redis: whatever happens on one reaches all.
 mod cluster;
+/// A crowd on three nodes, while nodes are killed and their Redis fails.
+mod cluster_chaos;
 /// Nodes and servers of Node with the packages of npm, as one.
 mod cluster_matrix;
 /// Nodes behind a balancer without sticky sessions: requests find their session's node.
 mod cluster_nodes;
+/// Who is in a room, whose connections there are, and who is sent away, on all nodes.
+mod cluster_presence;
+/// Clients that are cut from one node and go on at another, with what they missed.
+mod cluster_recovery;
+/// Nodes over a Redis Cluster of three servers.
+mod cluster_spread;
 /// Several nodes, and a Redis that fails.
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.

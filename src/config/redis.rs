@@ -47,6 +47,12 @@ pub fn read(section: &Section<'_>) -> Redis {
     if servers == RedisServers::Cluster && numbered {
         section.refuse("names a database; a cluster has only 0");
     }
+    let wire = wire(section);
+    if servers == RedisServers::Cluster && wire.adapter == Adapter::Streams && wire.count > 1 {
+        section.refuse(
+            "has several streams and a cluster; what all nodes share is on one server: count: 1",
+        );
+    }
     Redis {
         urls,
         servers,
@@ -55,7 +61,7 @@ pub fn read(section: &Section<'_>) -> Redis {
         ca: section.written("ca").and_then(Field::read_path),
         protocol: section.choice("protocol", &PROTOCOLS).unwrap_or_default(),
         timeout: section.value("timeout", deadline),
-        wire: wire(section),
+        wire,
         buffer: section.value("buffer", |text| bytes(text, 64 << 10, BUFFER_MAX)),
         answer: section.value("answer", deadline),
         resume: section.value("resume", duration),

@@ -18,11 +18,8 @@ use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
 use super::client::Client;
-use super::cluster::Payload;
 use super::connecting::{auth_of, refuse};
-use super::engine::{
-    Above, Close, Delivery, FrameError, Message, Outgoing, Owner, Owners, Session, Version,
-};
+use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
@@ -30,12 +27,14 @@ use super::meter::{Allowance, Verdict};
 use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
+use super::owed::Owed;
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::policy::Policy;
 use super::porter::Porter;
 use super::presence::Presence;
-use super::recovery::{Recovery, Stamp};
+use super::recovery::Recovery;
+use super::returning::Entering;
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
 use super::users::Users;
@@ -54,6 +53,10 @@ pub struct Clients {
     pub(super) drain: Drain,
     /// By other nodes.
     pub(super) asked: Asked,
+    /// Acknowledgements that wait for what they are of.
+    pub(super) owed: Owed,
+    /// Clients that go on when it is known what they missed.
+    pub(super) entering: Entering,
     /// Itself, for tasks that outlive a call.
     pub(super) me: Weak<Self>,
     events_in: Arc<Series>,
@@ -101,6 +104,8 @@ impl Clients {
             users,
             drain: drain.clone(),
             asked: Asked::default(),
+            owed: Owed::default(),
+            entering: Entering::default(),
             me: Weak::clone(me),
             events_in: metrics::series(&metrics::HUB_EVENTS, &["in"]),
             started: Instant::now(),
@@ -189,6 +194,16 @@ impl Clients {
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }
+            Notice::Placed { namespace, stamp } => {
+                self.namespace(&namespace).inspect(|known| known.place.set(Some(stamp)));
+            }
+            Notice::Settled { said, lost } => self.owed.settle(&said, &lost),
+            Notice::Taken(pid) => self.recovery.taken(pid),
+            Notice::Entered { worker, number, missed } => {
+                if worker == self.worker() {
+                    self.entered(number, missed);
+                }
+            }
         }
     }
 
@@ -214,53 +229,6 @@ impl Clients {
 
     pub(super) fn namespaces(&self) -> Vec<Rc<Namespace>> {
         self.namespaces.borrow().values().cloned().collect()
-    }
-
-    fn deliver(
-        &self,
-        namespace: &Namespace,
-        target: Arc<Target>,
-        message: Arc<Message>,
-        delivery: Delivery,
-        stamp: Option<Stamp>,
-    ) {
-        let message = Outgoing::new(message);
-        namespace.deliver(&target, &message, delivery, stamp);
-        self.recovery.note(&namespace.log, stamp, target, &message, delivery);
-    }
-
-    /// An event to everybody meant, on all nodes; `data` is an array that begins with its name.
-    pub(super) fn emit(
-        &self,
-        namespace: &Namespace,
-        target: Target,
-        data: &str,
-        parts: Vec<Bytes>,
-        delivery: Delivery,
-    ) {
-        if let Some(uplink) = &self.outbox.uplink {
-            let packet = Payload { data: data.into(), parts: parts.clone() };
-            let is_volatile = delivery == Delivery::Volatile;
-            uplink.emit(&namespace.name, target.audience(), packet, is_volatile);
-        }
-        self.emit_here(namespace, target, data, parts, delivery);
-    }
-
-    /// The same to those of this node.
-    pub(super) fn emit_here(
-        &self,
-        namespace: &Namespace,
-        target: Target,
-        data: &str,
-        parts: Vec<Bytes>,
-        delivery: Delivery,
-    ) {
-        let (data, stamp) = self.recovery.stamp(data, delivery);
-        let text = packet::event(&namespace.name, &data, parts.len());
-        let (message, target) = (Arc::new(Message::with_parts(text, parts)), Arc::new(target));
-        self.deliver(namespace, Arc::clone(&target), Arc::clone(&message), delivery, stamp);
-        let namespace = Arc::clone(&namespace.name);
-        self.outbox.tell_all(&Notice::Emit { namespace, target, message, delivery, stamp });
     }
 
     /// The sockets of one session, in all namespaces.
@@ -438,7 +406,7 @@ impl Clients {
     /// Does what the rules say, and acknowledges.
     pub(super) fn settle_event(
         &self,
-        socket: &Socket,
+        socket: &Rc<Socket>,
         event: &str,
         decided: Result<Action<'_>, Denial>,
         ack: Option<u64>,
@@ -451,11 +419,12 @@ impl Clients {
             }
             return;
         }
+        let before = self.ordered();
         let done = decided.and_then(|action| self.act(socket, action, parts, rooms_max));
         match done {
             Ok(()) => {
                 journal::taken(socket, event);
-                socket.acknowledge(ack, r#"[{"ok":true}]"#);
+                self.answer_when_said(before, socket, ack, r#"[{"ok":true}]"#, Vec::new());
             }
             Err(denial) => socket.deny(Some(event), ack, denial),
         }
@@ -470,9 +439,14 @@ impl Clients {
     ) -> Result<(), Denial> {
         let namespace = &socket.namespace;
         match action {
-            Action::Join(rooms) => namespace.join(socket, &rooms, rooms_max),
+            Action::Join(rooms) => {
+                namespace.join(socket, &rooms, rooms_max)?;
+                self.recovery.keep_afar(socket);
+                Ok(())
+            }
             Action::Leave(rooms) => {
                 namespace.leave(socket, &rooms);
+                self.recovery.keep_afar(socket);
                 Ok(())
             }
             // Asked about before it comes here.

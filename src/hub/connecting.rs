@@ -60,6 +60,9 @@ impl Clients {
         mut auth: Map<String, Value>,
     ) {
         let user = client.user_in(&namespace.name).map(|user| user.user_key().into());
+        if self.welcome_back(session, client, namespace, &mut auth, user.clone()) {
+            return;
+        }
         match self.claim(session, namespace, &mut auth, user) {
             Some(claim) => self.take_back(session, client, namespace, claim, auth.into()),
             None => self.admit(session, client, namespace, auth.into(), None),
@@ -81,6 +84,33 @@ impl Clients {
         if let Some(path) = &namespace.policy().connect {
             return self.ask_to_connect(session, client, namespace, path, auth, returned);
         }
+        if let Some(back) = returned.clone().filter(|back| back.afar.is_some()) {
+            let (clients, session) = (Rc::clone(self), Rc::clone(session));
+            let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
+            self.drain.spawn("recovery", async move {
+                let (me, known) = (Rc::clone(&clients), Rc::clone(&client));
+                let there = Rc::clone(&namespace);
+                let enter = move |back: Option<Arc<Returned>>| {
+                    let is_open = session.is_open();
+                    if is_open {
+                        me.let_in(&session, &known, &there, back);
+                    }
+                    is_open
+                };
+                clients.catch_up(&client, &namespace, back, enter).await;
+            });
+            return;
+        }
+        self.let_in(session, client, namespace, returned);
+    }
+
+    fn let_in(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        returned: Option<Arc<Returned>>,
+    ) {
         if !self.may_enter(session, returned.as_ref()) {
             return;
         }

@@ -14,12 +14,33 @@ pub struct Crowds {
     changed: VecDeque<(Arc<str>, Arc<str>)>,
 }
 
-/// Everybody in one room, on whatever worker.
+/// Where somebody is: one that has moved is on both sides for a moment.
+#[derive(Debug, Clone, Copy)]
+pub enum Side {
+    Here,
+    /// On another node.
+    Far,
+}
+
+/// How often somebody is in a room.
+#[derive(Default)]
+struct Times {
+    /// How often it has come more than it has left. A socket that goes on on another worker may be
+    /// heard of there before its old one is heard to have left: then this is 2 for a moment.
+    here: u32,
+    is_far: bool,
+}
+
+impl Times {
+    fn is_there(&self) -> bool {
+        self.here > 0 || self.is_far
+    }
+}
+
+/// Everybody in one room, on whatever worker or node.
 #[derive(Default)]
 struct Crowd {
-    /// How often each has come more than it has left. A socket that goes on on another worker may be
-    /// heard of there before its old one is heard to have left: then this is 2 for a moment.
-    members: BTreeMap<Id, u32>,
+    members: BTreeMap<Id, Times>,
     /// Since the members were told. Who came and went meanwhile is in neither.
     joined: BTreeSet<Id>,
     left: BTreeSet<Id>,
@@ -43,10 +64,17 @@ const LISTED: usize = 100;
 
 impl Crowds {
     /// Somebody came or went. True if there was nothing to tell before.
-    pub fn take(&mut self, namespace: &Arc<str>, room: &Arc<str>, id: Id, is_here: bool) -> bool {
+    pub fn take(
+        &mut self,
+        namespace: &Arc<str>,
+        room: &Arc<str>,
+        id: Id,
+        is_here: bool,
+        side: Side,
+    ) -> bool {
         let crowds = self.by_namespace.entry(Arc::clone(namespace)).or_default();
         let crowd = crowds.entry(Arc::clone(room)).or_default();
-        crowd.take(id, is_here);
+        crowd.take(id, is_here, side);
         if crowd.is_listed {
             return false;
         }
@@ -91,23 +119,24 @@ impl Crowds {
 impl Crowd {
     /// Workers are heard each in its order, and in any order among each other. Each has told as often
     /// of a socket that it left as of one that it came, or once less: so the sum is right whatever
-    /// comes first.
-    fn take(&mut self, id: Id, is_here: bool) {
-        if is_here {
-            let times = self.members.entry(id).or_default();
-            *times += 1;
-            if *times == 1 && !self.left.remove(&id) {
+    /// comes first. Of other nodes it is only told whether it is on any.
+    fn take(&mut self, id: Id, is_here: bool, side: Side) {
+        let times = self.members.entry(id).or_default();
+        let before = times.is_there();
+        match (side, is_here) {
+            (Side::Here, true) => times.here += 1,
+            (Side::Here, false) => times.here = times.here.saturating_sub(1),
+            (Side::Far, _) => times.is_far = is_here,
+        }
+        let after = times.is_there();
+        if !after {
+            self.members.remove(&id);
+        }
+        if !before && after {
+            if !self.left.remove(&id) {
                 self.joined.insert(id);
             }
-            return;
-        }
-        let Some(times) = self.members.get_mut(&id) else { return };
-        *times -= 1;
-        if *times > 0 {
-            return;
-        }
-        self.members.remove(&id);
-        if !self.joined.remove(&id) {
+        } else if before && !after && !self.joined.remove(&id) {
             self.left.insert(id);
         }
     }
@@ -156,29 +185,46 @@ mod tests {
     #[test]
     fn what_happened_is_told_once_and_together() {
         let ((namespace, room), mut crowds) = (names(), Crowds::default());
-        assert!(crowds.take(&namespace, &room, id(1), true));
-        assert!(!crowds.take(&namespace, &room, id(2), true));
-        crowds.take(&namespace, &room, id(1), false);
+        assert!(crowds.take(&namespace, &room, id(1), true, Side::Here));
+        assert!(!crowds.take(&namespace, &room, id(2), true, Side::Here));
+        crowds.take(&namespace, &room, id(1), false, Side::Here);
         let told = next(&mut crowds);
         let member = json!([{ "id": id(2).as_str(), "user": null }]);
         let words = json!({ "room": "a", "count": 1, "users": null, "joined": member, "left": [], "more": false });
         assert_eq!(told, Some(json!(["presence", words])));
         assert_eq!(next(&mut crowds), None);
         // Away and back again is nothing to speak of.
-        assert!(crowds.take(&namespace, &room, id(2), false));
-        crowds.take(&namespace, &room, id(2), true);
+        assert!(crowds.take(&namespace, &room, id(2), false, Side::Here));
+        crowds.take(&namespace, &room, id(2), true, Side::Here);
         assert_eq!(next(&mut crowds), None);
         // Nobody is left to be told.
-        crowds.take(&namespace, &room, id(2), false);
+        crowds.take(&namespace, &room, id(2), false, Side::Here);
         assert_eq!(next(&mut crowds), None);
         assert!(crowds.by_namespace.is_empty());
+    }
+
+    #[test]
+    fn who_moves_to_another_node_has_not_left() {
+        let ((namespace, room), mut crowds) = (names(), Crowds::default());
+        crowds.take(&namespace, &room, id(1), true, Side::Here);
+        assert!(next(&mut crowds).is_some());
+        crowds.take(&namespace, &room, id(1), true, Side::Far);
+        crowds.take(&namespace, &room, id(1), false, Side::Here);
+        assert_eq!(next(&mut crowds), None);
+        crowds.take(&namespace, &room, id(2), true, Side::Here);
+        crowds.take(&namespace, &room, id(1), false, Side::Far);
+        let told = next(&mut crowds).expect("a change");
+        assert_eq!(
+            (&told[1]["count"], &told[1]["left"][0]["id"]),
+            (&json!(1), &json!(id(1).as_str()))
+        );
     }
 
     #[test]
     fn a_crowd_is_counted_not_named() {
         let ((namespace, room), mut crowds) = (names(), Crowds::default());
         for number in 0..1000 {
-            crowds.take(&namespace, &room, id(number), true);
+            crowds.take(&namespace, &room, id(number), true, Side::Here);
         }
         let told = next(&mut crowds).expect("a change");
         assert_eq!((&told[1]["count"], &told[1]["more"]), (&json!(1000), &json!(true)));
@@ -196,10 +242,10 @@ mod tests {
     fn who_goes_on_elsewhere_is_here_whoever_is_heard_first() {
         for old_first in [true, false] {
             let ((namespace, room), mut crowds) = (names(), Crowds::default());
-            crowds.take(&namespace, &room, id(1), true);
+            crowds.take(&namespace, &room, id(1), true, Side::Here);
             assert!(next(&mut crowds).is_some());
             for is_here in [!old_first, old_first] {
-                crowds.take(&namespace, &room, id(1), is_here);
+                crowds.take(&namespace, &room, id(1), is_here, Side::Here);
             }
             assert_eq!(next(&mut crowds), None);
             assert!(crowds.list("/", "a").contains("\"count\":1,"), "{old_first}");
@@ -245,7 +291,7 @@ mod tests {
         fn hear(&mut self, worker: usize) {
             let (namespace, room) = names();
             if let Some((id, is_here)) = self.lines[worker].pop_front() {
-                self.crowds.take(&namespace, &room, id, is_here);
+                self.crowds.take(&namespace, &room, id, is_here, Side::Here);
             }
         }
 
@@ -306,7 +352,7 @@ mod tests {
                 let moved =
                     if is_here { model.insert(id(number)) } else { model.remove(&id(number)) };
                 if moved {
-                    crowds.take(&namespace, &room, id(number), is_here);
+                    crowds.take(&namespace, &room, id(number), is_here, Side::Here);
                 }
                 if !look {
                     continue;

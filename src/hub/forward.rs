@@ -85,16 +85,27 @@ impl Clients {
             let welcome = matches!(outcome, Outcome::Answered(_));
             // Who has come back on another connection is here, and not to be taken for gone.
             let replaced = returned.as_ref().is_some_and(|back| !clients.recovery.keeps(back));
-            let entered = session.is_open()
-                && clients.may_enter(&session, returned.as_ref())
-                && clients.connected(
-                    &session,
-                    &client,
-                    &namespace,
-                    id,
-                    outcome,
-                    returned.as_deref(),
-                );
+            let afar = returned.clone().filter(|back| welcome && back.afar.is_some());
+            let enter = {
+                let (clients, session) = (Rc::clone(&clients), Rc::clone(&session));
+                let (client, namespace) = (Rc::clone(&client), Rc::clone(&namespace));
+                move |back: Option<Arc<Returned>>| {
+                    session.is_open()
+                        && clients.may_enter(&session, back.as_ref())
+                        && clients.connected(
+                            &session,
+                            &client,
+                            &namespace,
+                            id,
+                            outcome,
+                            back.as_deref(),
+                        )
+                }
+            };
+            let entered = match afar {
+                Some(back) => clients.catch_up(&client, &namespace, back, enter).await,
+                None => enter(returned),
+            };
             if welcome && !entered && !replaced {
                 let user = user.map(|user| user.identity.to_json());
                 let reason = if session.is_open() {
@@ -205,14 +216,19 @@ impl Clients {
             debug!(reason = denial.code(), "rooms of a hook's reply were not joined");
         }
         namespace.leave(socket, &reply.leave);
+        let changes = !reply.join.is_empty() || !reply.leave.is_empty() || reply.data.is_some();
         if let Some(data) = reply.data {
             *socket.data.borrow_mut() = Some(data.to_string().into());
         }
+        if changes {
+            self.recovery.keep_afar(socket);
+        }
+        let before = self.ordered();
         for emit in reply.emit {
             self.emit_for(namespace, emit);
         }
         match binary::extract(&reply.ack) {
-            Ok((data, parts)) => socket.acknowledge_with(ack, &data, parts),
+            Ok((data, parts)) => self.answer_when_said(before, socket, ack, &data, parts),
             Err(unfit) => {
                 let error =
                     json!([{ "error": { "code": "bad_reply", "message": unfit.to_string() } }]);

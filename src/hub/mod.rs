@@ -9,6 +9,7 @@ mod cluster;
 mod connecting;
 mod crowds;
 mod describe;
+mod emitting;
 mod engine;
 mod everywhere;
 mod forward;
@@ -22,6 +23,7 @@ mod namespace;
 mod operation;
 mod opinions;
 mod outbox;
+mod owed;
 mod packet;
 mod partial;
 mod paths;
@@ -52,7 +54,7 @@ use crate::limits::Counters;
 use crate::upstream::{Pools, Registry};
 
 use clients::Clients;
-use cluster::{Cluster, Relay};
+use cluster::{Cluster, Relay, Told};
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Notice, Order, Outbox};
@@ -126,7 +128,9 @@ impl Hub {
     pub async fn tell_cluster(&self, policy: Option<&Policy>) {
         let Some(cluster) = &self.cluster else { return };
         let names = policy.into_iter().flat_map(Policy::names).map(str::to_owned).collect();
-        cluster.change(names, policy.is_some_and(|policy| policy.recovery.is_some())).await;
+        cluster
+            .change(names, policy.and_then(|policy| policy.recovery).map(|policy| policy.keeps()))
+            .await;
     }
 
     /// What does not work as it should, though clients are served.
@@ -187,7 +191,8 @@ impl Shard {
         let hooks = Hooks::new(Rc::clone(pools), drain);
         let here = (hub.node, worker, workers);
         let recovery = Recovery::new(here, Rc::clone(&outbox), Rc::clone(&hooks.lines));
-        let users = Users::new(Rc::clone(auth), Arc::clone(&hub.connections));
+        let users =
+            Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
         let doors = (Arc::clone(&hub.porter), users);
         let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
         let place = Place {
@@ -236,6 +241,7 @@ impl Shard {
     /// The application has taken a session's cookie away, or given another for it.
     pub fn suspect(&self, found: auth::Suspicion) {
         self.clients.outbox.tell_all(&Notice::Suspect(found));
+        self.clients.outbox.uplink.iter().for_each(|uplink| uplink.whisper(Told::Suspect(found)));
         self.clients.hear(Notice::Suspect(found));
     }
 

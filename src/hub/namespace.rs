@@ -49,6 +49,8 @@ pub struct Namespace {
     pub(super) presence: Rc<Presence>,
     /// For those who come back.
     pub log: Log,
+    /// Where all nodes share an order: the last entry that was delivered here.
+    pub place: Cell<Option<Stamp>>,
     /// Tells whose messages are wanted of other nodes.
     watch: Option<Watch>,
     count: Arc<Series>,
@@ -73,6 +75,7 @@ impl Namespace {
             rooms: RefCell::default(),
             presence: Rc::clone(presence),
             log: Log::default(),
+            place: Cell::default(),
             events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
         })
     }

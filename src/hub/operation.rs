@@ -335,10 +335,12 @@ impl Clients {
             Deed::Join { target, rooms } => for_each(&namespace, target, |socket| {
                 // What clients may take is no limit for the operator.
                 let _joined = namespace.join(socket, rooms, usize::MAX);
+                self.recovery.keep_afar(socket);
             }),
-            Deed::Leave { target, rooms } => {
-                for_each(&namespace, target, |socket| namespace.leave(socket, rooms))
-            }
+            Deed::Leave { target, rooms } => for_each(&namespace, target, |socket| {
+                namespace.leave(socket, rooms);
+                self.recovery.keep_afar(socket);
+            }),
             Deed::Disconnect { target, close } => {
                 for_each(&namespace, target, |socket| self.send_away(socket, *close))
             }

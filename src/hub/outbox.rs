@@ -17,7 +17,7 @@ use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Question;
-use super::cluster::{Cluster, Uplink};
+use super::cluster::{Cluster, Numbered, Uplink};
 use super::engine::{Delivery, Id, Message};
 use super::namespace::Target;
 use super::operation::{Answers, Operation, Task};
@@ -54,6 +54,24 @@ pub enum Notice {
     Recovery(Box<recovery::Letter>),
     /// A session of the application's may have ended.
     Suspect(Suspicion),
+    /// Everybody in the namespace has what stands there.
+    Placed {
+        namespace: Arc<str>,
+        stamp: Stamp,
+    },
+    /// What has become of messages that wait for their place in the order.
+    Settled {
+        said: Arc<[Numbered]>,
+        lost: Arc<[Numbered]>,
+    },
+    /// The client with this secret has come elsewhere.
+    Taken(Id),
+    /// What a client of this worker has missed, all of it; `None` if it is not known any more.
+    Entered {
+        worker: usize,
+        number: u64,
+        missed: Option<Arc<[Arc<Message>]>>,
+    },
 }
 
 /// What the main thread has a worker do; answered when it is done.

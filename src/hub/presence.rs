@@ -14,7 +14,8 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::clients::Clients;
-use super::crowds::Crowds;
+use super::cluster::Told;
+use super::crowds::{Crowds, Side};
 use super::engine::{Delivery, Id};
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
@@ -42,6 +43,8 @@ pub struct Move {
     pub room: Arc<str>,
     pub id: Id,
     pub is_here: bool,
+    /// Of another node.
+    pub is_far: bool,
 }
 
 /// A client that wants to know who is in a room.
@@ -70,6 +73,9 @@ impl Presence {
 
     /// A socket of this worker has come or gone.
     pub fn note(&self, moved: Move) {
+        if let Some(uplink) = &self.outbox.uplink {
+            uplink.whisper(Told::Moved(moved.clone()));
+        }
         let keeper = self.keeper(&moved.namespace, &moved.room);
         if keeper == self.worker {
             self.hear(&moved);
@@ -79,8 +85,13 @@ impl Presence {
     }
 
     pub fn hear(&self, moved: &Move) {
-        let Move { namespace, room, id, is_here } = moved;
-        if self.crowds.borrow_mut().take(namespace, room, *id, *is_here) {
+        let Move { namespace, room, id, is_here, is_far } = moved;
+        // What other nodes tell, all workers hear.
+        if *is_far && self.keeper(namespace, room) != self.worker {
+            return;
+        }
+        let side = if *is_far { Side::Far } else { Side::Here };
+        if self.crowds.borrow_mut().take(namespace, room, *id, *is_here, side) {
             self.changed.notify_one();
         }
     }
@@ -149,7 +160,7 @@ impl Namespace {
     pub(super) fn note(&self, id: Id, room: &str, is_here: bool) {
         if self.policy().watches(room) {
             let (namespace, room) = (Arc::clone(&self.name), room.into());
-            self.presence.note(Move { namespace, room, id, is_here });
+            self.presence.note(Move { namespace, room, id, is_here, is_far: false });
         }
     }
 
@@ -161,7 +172,8 @@ impl Namespace {
                 let is_here = policy.watches(&room);
                 if is_here != watched(&room) {
                     let (namespace, room) = (Arc::clone(&self.name), room.into());
-                    self.presence.note(Move { namespace, room, id: socket.id, is_here });
+                    let id = socket.id;
+                    self.presence.note(Move { namespace, room, id, is_here, is_far: false });
                 }
             }
         }

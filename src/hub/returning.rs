@@ -1,17 +1,31 @@
 //! Clients that come back: let in as who they were, with what they missed, or as somebody new.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
 use super::client::Client;
 use super::clients::Clients;
-use super::engine::{Close, Delivery, Id, Session, Version};
+use super::cluster::{self, Ask};
+use super::engine::{Close, Delivery, Id, Message, Session, Version};
 use super::namespace::Namespace;
 use super::packet;
-use super::recovery::{Answer, Claim, Found, Miss, Missed, Returned, count_recovered};
+use super::recovery::{Answer, Claim, Found, Miss, Missed, Returned, Wish, count_recovered};
 use super::socket::{Socket, say};
+
+/// What a client missed.
+type Replay = Arc<[Arc<Message>]>;
+
+/// What is done when it is known what a client missed, by the number of the question.
+#[derive(Default)]
+pub struct Entering {
+    next: Cell<u64>,
+    waiting: RefCell<HashMap<u64, Box<dyn FnOnce(Option<Replay>)>>>,
+}
 
 impl Clients {
     /// The earlier connection that a CONNECT wants to go on with; a bad wish is none.
@@ -29,6 +43,92 @@ impl Clients {
         let mut claim = claim.inspect_err(|miss| miss.count()).ok()?;
         claim.user = user;
         Some(claim)
+    }
+
+    /// The same where all nodes share an order: asks Redis, and lets the client in as who it was or
+    /// as somebody new. False if it wishes nothing.
+    pub(super) fn welcome_back(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        auth: &mut Map<String, Value>,
+        user: Option<Arc<str>>,
+    ) -> bool {
+        let Some(uplink) = self.recovery.ordered().filter(|_| session.version != Version::V3)
+        else {
+            return false;
+        };
+        let Some(wish) = Wish::read(auth) else { return false };
+        let Ok(wish) = wish.inspect_err(|miss| miss.count()) else { return false };
+        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        let (clients, session, uplink) = (Rc::clone(self), Rc::clone(session), Rc::clone(uplink));
+        let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
+        let auth = Value::Object(auth.clone());
+        self.drain.spawn("recovery", async move {
+            let (answer, answered) = oneshot::channel();
+            let (name, user_key) = (Arc::clone(&namespace.name), user.clone());
+            uplink
+                .ask(Ask::Recall { pid: wish.pid, namespace: name, user: user_key, answer })
+                .await;
+            let kept = answered.await.ok().flatten().ok_or(Miss::Unknown);
+            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            let returned = kept.and_then(|kept| wish.returned(kept, &namespace.name, user));
+            if session.is_open() {
+                let returned = returned.inspect_err(|miss| miss.count()).ok().map(Arc::new);
+                clients.admit(&session, &client, &namespace, auth, returned);
+            }
+        });
+        true
+    }
+
+    /// Has `enter` called with what the client left, or with nothing, in the turn in which all is
+    /// delivered here that it is sent at once: nothing is lost or comes twice in between.
+    pub(super) async fn catch_up(
+        self: &Rc<Self>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        back: Arc<Returned>,
+        enter: impl FnOnce(Option<Arc<Returned>>) -> bool + 'static,
+    ) -> bool {
+        let (Some(uplink), Some(afar)) = (self.recovery.ordered().cloned(), back.afar.clone())
+        else {
+            return enter(None);
+        };
+        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        let number = self.entering.next.get() + 1;
+        self.entering.next.set(number);
+        let (done, entered) = oneshot::channel();
+        let question = cluster::Entering {
+            worker: self.worker(),
+            number,
+            namespace: Arc::clone(&namespace.name),
+            id: back.id,
+            rooms: back.rooms.clone().into(),
+            have: afar.have,
+        };
+        let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
+        let clients = Rc::clone(self);
+        let go_on = move |missed: Option<Replay>| {
+            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            let is_known = missed.is_some();
+            afar.set_missed(missed);
+            if !is_known {
+                Miss::TooMuch.count();
+                clients.recovery.drop_secret(back.pid);
+            }
+            // Nobody waits if the process ends.
+            let _told = done.send(enter(Some(back).filter(|_| is_known)));
+        };
+        self.entering.waiting.borrow_mut().insert(number, Box::new(go_on));
+        uplink.ask(Ask::Enter(question)).await;
+        entered.await.unwrap_or_default()
+    }
+
+    /// All is delivered here that came before what is `missed`.
+    pub(super) fn entered(&self, number: u64, missed: Option<Replay>) {
+        let waiting = self.entering.waiting.borrow_mut().remove(&number);
+        waiting.into_iter().for_each(|go_on| go_on(missed.clone()));
     }
 
     /// Looks for what the client left, and lets it in with it; the client waits meanwhile.

@@ -17,6 +17,7 @@ use crate::limits::Counters;
 
 use super::client::Client;
 use super::clients::Clients;
+use super::cluster::{Told, Uplink};
 use super::connecting::{refuse, say_refused};
 use super::engine::{Close, Owner, Session};
 use super::journal;
@@ -25,8 +26,10 @@ use super::namespace::Namespace;
 /// What one worker knows of its users.
 pub struct Users {
     pub local: Rc<auth::Local>,
-    /// How many connections each user has, in the whole process.
+    /// How many connections each user has, on all nodes.
     connections: Arc<Counters>,
+    /// To other nodes, which count them too.
+    uplink: Option<Rc<Uplink>>,
     max: Cell<u64>,
     watched: RefCell<HashMap<Digest, Watched>>,
     /// When somebody is looked at next; `None` while nobody is to be.
@@ -54,12 +57,14 @@ pub struct Here {
 /// One of the connections that a user may have.
 struct Seat {
     connections: Arc<Counters>,
+    uplink: Option<Rc<Uplink>>,
     key: u64,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.connections.give(self.key);
+        self.uplink.iter().for_each(|uplink| uplink.whisper(Told::Seat(self.key, -1)));
     }
 }
 
@@ -82,10 +87,15 @@ enum Fate {
 }
 
 impl Users {
-    pub fn new(local: Rc<auth::Local>, connections: Arc<Counters>) -> Rc<Self> {
+    pub fn new(
+        local: Rc<auth::Local>,
+        connections: Arc<Counters>,
+        uplink: Option<Rc<Uplink>>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             local,
             connections,
+            uplink,
             max: Cell::new(u64::MAX),
             watched: RefCell::default(),
             planned: Cell::new(None),
@@ -100,7 +110,12 @@ impl Users {
     fn seat(&self, known: &Known) -> Option<Seat> {
         let key = known.user_number();
         let connections = Arc::clone(&self.connections);
-        connections.take(key, self.max.get()).then(|| Seat { connections, key })
+        let uplink = self.uplink.clone();
+        if !connections.take(key, self.max.get()) {
+            return None;
+        }
+        uplink.iter().for_each(|uplink| uplink.whisper(Told::Seat(key, 1)));
+        Some(Seat { connections, uplink, key })
     }
 
     fn watch(&self, session: &Rc<Session>, known: &Rc<Known>) {

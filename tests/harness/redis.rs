@@ -165,3 +165,24 @@ impl Drop for Redis {
         }
     }
 }
+
+/// Three servers of one Redis Cluster, without replicas.
+pub fn redis_cluster() -> Vec<Redis> {
+    let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+    let servers: Vec<Redis> = (0..3).map(|_| Redis::with(&arguments)).collect();
+    let addresses = servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
+    let created = Command::new("redis-cli")
+        .args(["--cluster", "create"])
+        .args(addresses)
+        .args(["--cluster-replicas", "0", "--cluster-yes"])
+        .output()
+        .expect("redis-cli runs");
+    let said = String::from_utf8_lossy(&created.stdout).into_owned();
+    assert!(created.status.success(), "{said}");
+    for server in &servers {
+        eventually("a cluster", || {
+            server.ask(&["cluster", "info"]).contains("cluster_state:ok").then_some(())
+        });
+    }
+    servers
+}

@@ -3,13 +3,18 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use super::speaker::Speaker;
-use super::wire::{Answer, Audience, Census, Remote};
+use crate::hub::engine::Id;
+
+use super::link::Link;
+use super::order::{Entering, Keeps};
+use super::resp::Value;
+use super::wire::{Answer, Audience, Census, Remote, Session};
 
 /// What other threads want of the main thread.
 pub enum Ask {
@@ -19,8 +24,17 @@ pub enum Ask {
         audience: Audience,
         answer: oneshot::Sender<Result<Vec<Remote>, Absent>>,
     },
-    /// These are the namespaces from now on.
-    Serve(Vec<String>),
+    /// These are the namespaces from now on, and so much is kept for those who come back.
+    Serve(Vec<String>, Keeps),
+    /// What is kept under a client's secret, if it is of that namespace and user.
+    Recall {
+        pid: Id,
+        namespace: Arc<str>,
+        user: Option<Arc<str>>,
+        answer: oneshot::Sender<Option<Session>>,
+    },
+    /// What a client has missed; answered by a notice, in order with all others.
+    Enter(Entering),
     /// Look again which nodes there are.
     Look(oneshot::Sender<()>),
 }
@@ -86,12 +100,29 @@ impl Asking {
 }
 
 /// How many nodes there are besides this one; 0 if Redis does not say.
-pub async fn others(speaker: &Speaker, census: &Census) -> usize {
+pub async fn others(link: &Link, census: &Census) -> usize {
     let (verb, channel): (&[u8], _) = match census {
         Census::Numsub(channel) => (b"NUMSUB", channel),
         Census::ShardNumsub(channel) => (b"SHARDNUMSUB", channel),
     };
-    let answer = speaker.ask(&[b"PUBSUB", verb, channel.as_bytes()]).await;
-    let count = answer.ok().and_then(|answer| answer.items().get(1)?.number());
+    let words: [&[u8]; 3] = [b"PUBSUB", verb, channel.as_bytes()];
+    let number = |answer: Value| answer.items().get(1)?.number();
+    let count = match census {
+        Census::Numsub(_) if link.servers.is_cluster() => {
+            // Each server knows those that listen to it.
+            let mut count = None;
+            for server in link.servers.slots().await.unwrap_or_default().servers() {
+                let Ok(mut line) = link.servers.open_at(&server).await else { continue };
+                let answer = timeout(link.timeout, line.ask(&words)).await;
+                let heard = answer.ok().and_then(Result::ok).and_then(number);
+                count = Some(count.unwrap_or_default() + heard.unwrap_or_default());
+            }
+            count
+        }
+        _ => match link.speaker_of(channel) {
+            Some(speaker) => speaker.ask(&words).await.ok().and_then(number),
+            None => None,
+        },
+    };
     usize::try_from(count.unwrap_or_default().saturating_sub(1)).unwrap_or_default()
 }

@@ -15,11 +15,13 @@ use crate::hub::outbox::{Letter, Notice};
 use crate::observe::metrics::{self, Series};
 
 use super::asking::{Absent, Ask, Asking, others};
+use super::gossip::{self, Gossip};
 use super::link::{HEARD, Heard, Link};
-use super::reading::{Entry, Numbers, Reading};
+use super::order::Order;
+use super::reading::{Item, Numbers, Reading};
 use super::registry::Registry;
 use super::speaker::{Kind, Speaker};
-use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, fresh_name};
+use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, Wire, fresh_name};
 use super::{Cluster, Ends, Report, bytes_of};
 
 pub struct Central {
@@ -34,8 +36,12 @@ pub struct Central {
     pub(super) acks: Cell<u64>,
     /// What of the streams was taken.
     pub(super) read: RefCell<Numbers>,
+    pub(super) order: Order,
+    pub(super) gossip: Gossip,
+    /// What comes of the streams, and what is done in the same order.
+    pub(super) items: mpsc::Sender<Item>,
     registry: Rc<Registry>,
-    link: Rc<Link>,
+    pub(super) link: Rc<Link>,
     /// Of the namespaces that there are.
     namespaces: RefCell<HashSet<Subscription>>,
     /// Workers by room.
@@ -59,6 +65,7 @@ impl Central {
         let (uid, told) = (&cluster.wire.uid, cluster.neighbours.clone());
         let registry = Registry::new(hub.node, uid, &words, address, targets, told);
         let (link, heard) = Link::new(servers, speaker, words.timeout, probe(cluster), up);
+        let (items, ordered) = mpsc::channel(HEARD);
         let central = Rc::new(Self {
             cluster: Arc::clone(cluster),
             hub: Arc::clone(hub),
@@ -68,6 +75,9 @@ impl Central {
             numbers: Cell::new(0),
             acks: Cell::new(0),
             read: RefCell::default(),
+            order: Order::default(),
+            gossip: Gossip::default(),
+            items,
             registry: Rc::clone(&registry),
             link: Rc::clone(&link),
             namespaces: RefCell::default(),
@@ -75,9 +85,14 @@ impl Central {
             resume: words.resume,
             lag: metrics::series(&metrics::HUB_LAG, &[]),
         });
+        if cluster.is_spread && matches!(cluster.wire.dialect, Dialect::Sharded(_)) {
+            link.spread(words.buffer, drain);
+        }
         link.start(drain);
-        drain.spawn_background(registry.keep(Rc::clone(&link)));
-        central.read_streams();
+        link.add(Subscription::Channel(gossip::channel(&cluster.wire)));
+        drain.spawn_background(registry.keep(Rc::clone(&central)));
+        drain.spawn_background(Rc::clone(&central).keep_telling());
+        central.read_streams(ordered);
         drain.spawn_background(Rc::clone(&central).carry(reports));
         drain.spawn_background(Rc::clone(&central).hear(heard));
         drain.spawn_background(Rc::clone(&central).take_asks(asks));
@@ -91,11 +106,14 @@ impl Central {
                     Report::Say { bytes, is_volatile, is_kept } => {
                         let kind = match (is_kept, is_volatile) {
                             (_, true) => Kind::Volatile,
-                            (true, _) => Kind::Again,
+                            (true, _) => Kind::Again(None),
                             (false, _) => Kind::Once,
                         };
-                        self.link.speaker.say(bytes, kind);
+                        self.link.say(bytes, kind);
                     }
+                    Report::Append { key, said } => self.say_in_order(key, said).await,
+                    Report::Whisper(told) => self.whisper(told),
+                    Report::Command(bytes) => self.link.speaker.say(bytes, Kind::Again(None)),
                     Report::Room { subscription, is_here } => self.move_room(subscription, is_here),
                 }
             }
@@ -105,7 +123,7 @@ impl Central {
     /// Says something of the main thread's own.
     pub(super) fn say(&self, namespace: &str, matter: &Matter<Payload>) {
         if let Some(parcel) = self.cluster.wire.write(namespace, matter) {
-            self.link.speaker.say(bytes_of(&parcel), Kind::Once);
+            self.link.say(bytes_of(&parcel), Kind::Once);
         }
     }
 
@@ -140,30 +158,32 @@ impl Central {
     }
 
     /// Has the streams read, if this wire has any.
-    fn read_streams(self: &Rc<Self>) {
+    fn read_streams(self: &Rc<Self>, ordered: mpsc::Receiver<Item>) {
         let streams = self.cluster.wire.streams();
         if streams.is_empty() {
             return;
         }
-        let (to, entries) = mpsc::channel(HEARD);
         self.link.wait_for(streams.len());
         for stream in streams {
             let (link, servers) = (Rc::clone(&self.link), Rc::clone(&self.link.servers));
             let ready = Rc::new(move || link.is_waited_for_no_more());
-            let reading = Reading::new(servers, stream, self.link.timeout, to.clone(), ready);
+            let (limit, to) = (self.link.timeout, self.items.clone());
+            let reading = Reading::new(servers, stream.into(), limit, to, ready);
             self.drain.spawn_background(reading.work());
         }
-        self.drain.spawn_background(Rc::clone(self).hear_entries(entries));
+        self.drain.spawn_background(Rc::clone(self).hear_items(ordered));
+        self.drain.spawn_background(Rc::clone(self).watch_outcomes());
+        self.drain.spawn_background(Rc::clone(self).watch_order());
     }
 
-    async fn hear_entries(self: Rc<Self>, mut entries: mpsc::Receiver<Entry>) {
-        while let Some(first) = entries.recv().await {
+    async fn hear_items(self: Rc<Self>, mut items: mpsc::Receiver<Item>) {
+        while let Some(first) = items.recv().await {
             let mut notices = Vec::new();
-            self.take_entry(&first, &mut notices);
+            self.take_item(first, &mut notices);
             while notices.len() < LETTER
-                && let Ok(next) = entries.try_recv()
+                && let Ok(next) = items.try_recv()
             {
-                self.take_entry(&next, &mut notices);
+                self.take_item(next, &mut notices);
             }
             self.tell(notices).await;
         }
@@ -188,7 +208,22 @@ impl Central {
     async fn take_asks(self: Rc<Self>, mut asks: mpsc::Receiver<Ask>) {
         while let Some(ask) = asks.recv().await {
             match ask {
-                Ask::Serve(names) => self.serve(&names),
+                Ask::Serve(names, keeps) => {
+                    self.order.keeps.set(keeps);
+                    self.serve(&names);
+                }
+                Ask::Recall { pid, namespace, user, answer } => {
+                    let central = Rc::clone(&self);
+                    self.drain.spawn_background(async move {
+                        let found = central.recall(pid, &namespace, user.as_deref()).await;
+                        // Whoever asked may have stopped waiting.
+                        let _told = answer.send(found);
+                    });
+                }
+                Ask::Enter(entering) => {
+                    let central = Rc::clone(&self);
+                    self.drain.spawn_background(async move { central.enter(entering).await });
+                }
                 Ask::Look(looked) => self.registry.look(looked),
                 Ask::Remotes { namespace, audience, answer } => {
                     let central = Rc::clone(&self);
@@ -216,7 +251,7 @@ impl Central {
             return Ok(Vec::new());
         }
         let wire = &self.cluster.wire;
-        let expected = others(&self.link.speaker, &wire.census(namespace)).await;
+        let expected = others(&self.link, &wire.census(namespace)).await;
         if expected == 0 {
             return Ok(Vec::new());
         }
@@ -232,7 +267,8 @@ impl Central {
         loop {
             self.link.gap.notified().await;
             let keeps = matches!(self.cluster.wire.dialect, Dialect::Streams(_));
-            if !keeps && !self.resume.is_zero() {
+            let is_whole = keeps && !self.order.is_trimmed.replace(false);
+            if !is_whole && !self.resume.is_zero() {
                 tracing::info!(over = ?self.resume, "clients come back for what they missed");
                 // They begin anew: what is kept here to be sent again has the same gap.
                 self.hub.close(self.resume).await;
@@ -244,9 +280,15 @@ impl Central {
 /// A channel of this node alone.
 fn probe(cluster: &Cluster) -> Subscription {
     let wire = &cluster.wire;
-    let name = format!("{}-probe#{}", wire.prefix, wire.uid);
+    let name = probe_of(wire, &wire.uid);
     match wire.dialect {
-        Dialect::Sharded(_) => Subscription::Shard(name),
+        // All servers of a cluster hear what is published.
+        Dialect::Sharded(_) if !cluster.is_spread => Subscription::Shard(name),
         _ => Subscription::Channel(name),
     }
+}
+
+/// The channel of the node that talks under this name.
+pub(super) fn probe_of(wire: &Wire, uid: &str) -> String {
+    format!("{}-probe#{uid}", wire.prefix)
 }

@@ -8,14 +8,19 @@ use crate::config::Secret;
 use crate::hub::engine::Node;
 
 use super::badge::{Seal, uid_of};
+use super::line::Address;
 use super::resp::Decoder;
-use super::wire::{Dialect, Matter, Place, RoomChannels, Streams, Telegram, Wire};
+use super::slots::{Slots, slot_of};
+use super::wire::{Dialect, Matter, Place, RoomChannels, Streams, Telegram, Whisper, Wire};
 
 /// What Redis says.
 pub fn resp(data: &[u8]) {
     let (mut decoder, mut whole) = (Decoder::default(), BytesMut::from(data));
     let mut values = Vec::new();
     while let Ok(Some(value)) = decoder.next(&mut whole) {
+        let asked = Address { host: "h".to_owned(), port: 1 };
+        let slots = Slots::read(&value, &asked);
+        let _server = slots.of(slot_of(data));
         values.push(value);
         assert!(values.len() <= data.len());
     }
@@ -39,6 +44,7 @@ pub fn wire(data: &[u8]) {
     let streams = Streams { name: "s".to_owned(), count: 1, length: 9, sharded: false };
     let dialects =
         [Dialect::Classic, Dialect::Sharded(RoomChannels::All), Dialect::Streams(streams)];
+    let _whisper = Whisper::read(data);
     let data = Bytes::copy_from_slice(data);
     for dialect in dialects {
         let wire = Wire { dialect, prefix: "p".to_owned(), uid: "me".to_owned() };

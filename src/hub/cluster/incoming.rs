@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::hub::engine::{Delivery, Message};
+use crate::hub::engine::{Delivery, Id, Message};
 use crate::hub::namespace::Target;
 use crate::hub::operation::{Deed, Operation, Outcome, Task};
 use crate::hub::outbox::Notice;
@@ -17,12 +17,16 @@ use crate::hub::recovery::{Stamp, stamped};
 use crate::observe::metrics;
 
 use super::Cluster;
-use super::central::Central;
-use super::link::Heard;
+use super::central::{Central, probe_of};
+use super::gossip;
+use super::link::{Heard, MOVED};
+use super::order::{Opened, Way};
 use super::origin;
 use super::questions::Asked;
 use super::reading::Entry;
-use super::wire::{Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram};
+use super::wire::{
+    Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram, Whisper,
+};
 
 /// What becomes of a message; the word is the metric's label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,21 @@ impl Central {
 
     fn take_one(self: &Rc<Self>, heard: &Heard, notices: &mut Vec<Notice>) -> Fate {
         let wire = &self.cluster.wire;
+        if let Some(pid) = heard.payload.strip_prefix(MOVED) {
+            let Some(pid) = std::str::from_utf8(pid).ok().and_then(Id::parse) else {
+                return Fate::Malformed;
+            };
+            if heard.channel != probe_of(wire, &wire.uid).as_bytes() {
+                return Fate::Malformed;
+            }
+            notices.push(Notice::Taken(pid));
+            return Fate::Taken;
+        }
+        if heard.channel == gossip::channel(wire).as_bytes() {
+            let Some(whisper) = Whisper::read(&heard.payload) else { return Fate::Malformed };
+            self.take_whisper(&whisper, notices);
+            return Fate::Taken;
+        }
         let place = std::str::from_utf8(&heard.channel).ok().and_then(|name| wire.place(name));
         let Some(place) = place else { return Fate::Malformed };
         match place {
@@ -76,22 +95,88 @@ impl Central {
             _ => {}
         }
         match wire.read(place, &heard.payload) {
-            Ok(telegram) => self.take_telegram(telegram, None, notices),
+            Ok(telegram) => self.take_telegram(telegram, notices),
             Err(_malformed) => Fate::Malformed,
         }
     }
 
     /// The same for what stands in a stream.
-    pub(super) fn take_entry(self: &Rc<Self>, entry: &Entry, notices: &mut Vec<Notice>) {
+    pub(super) fn take_entry(
+        self: &Rc<Self>,
+        stream: &Arc<str>,
+        entry: &Entry,
+        notices: &mut Vec<Notice>,
+    ) {
         let fate = match self.cluster.wire.read_entry(&entry.fields) {
             _ if self.read.borrow_mut().repeats(entry) => Fate::Repeated,
-            Ok(telegram) => {
-                let offset = std::str::from_utf8(&entry.id).ok();
-                self.take_telegram(telegram, offset, notices)
+            Ok(telegram) if self.cluster.is_ordered() => {
+                self.take_in_order(stream, entry, telegram, notices)
             }
+            Ok(telegram) => self.take_telegram(telegram, notices),
             Err(_malformed) => Fate::Malformed,
         };
         metrics::count(&metrics::REDIS_HEARD, fate.word());
+    }
+
+    /// With its place in the order of its stream.
+    fn take_in_order(
+        self: &Rc<Self>,
+        stream: &Arc<str>,
+        entry: &Entry,
+        telegram: Telegram,
+        notices: &mut Vec<Notice>,
+    ) -> Fate {
+        let is_own = telegram.from.as_deref() == Some(self.cluster.wire.uid.as_str());
+        let Some(number) = entry.number() else { return Fate::Malformed };
+        self.order.told(stream, number);
+        let way = match entry.key().filter(|_| is_own).map(|key| self.order.came(key)) {
+            // What was said before there was an order, or does not need one.
+            Some(Way::Unknown) => return Fate::Own,
+            Some(way) => way,
+            None if is_own => return Fate::Own,
+            None => Way::Waited,
+        };
+        let Matter::Broadcast(broadcast) = telegram.matter else {
+            return self.take_telegram(telegram, notices);
+        };
+        let volatile = broadcast.flags.volatile;
+        let opened = self.open(&telegram.namespace, broadcast);
+        let Ok(opened) = opened else { return opened.err().unwrap_or(Fate::Malformed) };
+        self.order.deliver(stream, number, way, opened, volatile, notices);
+        if is_own { Fate::Own } else { Fate::Taken }
+    }
+
+    /// A message that is not for its place in the order: all of its own that this node has told.
+    pub(super) fn read_own(&self, fields: &[(bytes::Bytes, bytes::Bytes)]) -> Option<Opened> {
+        let telegram = self.cluster.wire.read_entry(fields).ok()?;
+        let Matter::Broadcast(broadcast) = telegram.matter else { return None };
+        self.open(&telegram.namespace, broadcast).ok()
+    }
+
+    /// Of an entry that was read long after.
+    pub(super) fn read_kept(&self, entry: &Entry, namespace: &str) -> Option<Opened> {
+        let telegram = self.cluster.wire.read_entry(&entry.fields).ok()?;
+        let Matter::Broadcast(broadcast) = telegram.matter else { return None };
+        if *telegram.namespace != *namespace || broadcast.flags.volatile {
+            return None;
+        }
+        self.open(&telegram.namespace, broadcast).ok()
+    }
+
+    fn open(&self, namespace: &str, broadcast: Broadcast<Sealed>) -> Result<Opened, Fate> {
+        let packet = broadcast.packet.open(namespace).map_err(|_malformed| Fate::Malformed)?;
+        let packet = packet.ok_or(Fate::ForNobody)?;
+        if packet.parts.len() > ATTACHMENTS_MAX {
+            // Clients would hang up.
+            return Err(Fate::Malformed);
+        }
+        let target = Arc::new(target(broadcast.audience));
+        Ok(Opened {
+            namespace: namespace.into(),
+            target,
+            data: packet.data.into(),
+            parts: packet.parts,
+        })
     }
 
     /// False if certainly none of the rooms has a member, or, without rooms, the namespace.
@@ -108,13 +193,7 @@ impl Central {
         rooms.iter().any(|room| interest.is_any(namespace, Some(room.as_ref())))
     }
 
-    /// `offset` is where it stands in its stream.
-    fn take_telegram(
-        self: &Rc<Self>,
-        telegram: Telegram,
-        offset: Option<&str>,
-        notices: &mut Vec<Notice>,
-    ) -> Fate {
+    fn take_telegram(self: &Rc<Self>, telegram: Telegram, notices: &mut Vec<Notice>) -> Fate {
         let Telegram { from, namespace, matter } = telegram;
         if from.as_deref() == Some(self.cluster.wire.uid.as_str()) {
             return Fate::Own;
@@ -122,7 +201,7 @@ impl Central {
         let to = from.unwrap_or_default();
         match matter {
             Matter::Broadcast(broadcast) => {
-                return self.take_broadcast(&namespace, &to, broadcast, offset, notices);
+                return self.take_broadcast(&namespace, &to, broadcast, notices);
             }
             Matter::Join { audience, rooms, request } => {
                 let deed = Deed::Join { target: target(audience), rooms };
@@ -170,7 +249,6 @@ impl Central {
         namespace: &str,
         to: &str,
         broadcast: Broadcast<Sealed>,
-        _offset: Option<&str>,
         notices: &mut Vec<Notice>,
     ) -> Fate {
         let Broadcast { audience, flags, request, packet } = broadcast;

@@ -38,6 +38,8 @@ pub enum LineError {
     Deaf(Duration),
     #[error("no Sentinel knows a master called {0:?}")]
     NoMaster(String),
+    #[error("the cluster has no server for some of its slots")]
+    NoSlots,
     #[error("{0} is no master")]
     NotMaster(String),
 }

@@ -1,7 +1,7 @@
 //! The link to Redis: spoken over one connection, listened to on another, both opened again when
 //! they break, and proved: what is said must come back over a subscribed channel.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::observe::metrics::{self, Series};
 use super::line::{Line, LineError, Reader, Writer};
 use super::resp::{Value, command};
 use super::servers::Servers;
+use super::shards::{Shards, channel_of};
 use super::speaker::{Kind, Speaker};
 use super::wire::Subscription;
 
@@ -27,6 +28,9 @@ pub struct Heard {
     pub channel: Bytes,
     pub payload: Bytes,
 }
+
+/// What a node tells another one alone: the client with this secret is here now.
+pub const MOVED: &[u8] = b"moved ";
 
 /// Messages that are not looked at yet. Full: Redis is not read, which keeps them.
 pub const HEARD: usize = 1024;
@@ -44,6 +48,8 @@ pub struct Link {
     echoed: Cell<u64>,
     echo: Notify,
     to: mpsc::Sender<Heard>,
+    /// Of a Redis Cluster, if its shards are used.
+    shards: OnceCell<Rc<Shards>>,
     hears: Cell<bool>,
     /// Has been up, so that what was missed since is a gap.
     was_up: Cell<bool>,
@@ -83,6 +89,7 @@ impl Link {
             echoed: Cell::new(0),
             echo: Notify::new(),
             to,
+            shards: OnceCell::new(),
             hears: Cell::new(false),
             was_up: Cell::new(false),
             complained: Cell::new(false),
@@ -99,6 +106,38 @@ impl Link {
         drain.spawn_background(Rc::clone(self).keep_listening());
     }
 
+    /// Speaks and listens to each of a cluster's servers about its own channels, from now on.
+    pub fn spread(self: &Rc<Self>, buffer: usize, drain: &Drain) {
+        let shards = Shards::start(&self.servers, (self.timeout, buffer), self.to.clone(), drain);
+        // It is said once, at the start.
+        let _set = self.shards.set(Rc::clone(&shards));
+        let link = Rc::clone(self);
+        drain.spawn_background(async move {
+            loop {
+                shards.moved.notified().await;
+                link.mark(link.hears.get(), None);
+            }
+        });
+    }
+
+    /// Says something, at the server that takes it.
+    pub fn say(&self, bytes: Vec<u8>, kind: Kind) {
+        if let Some(shards) = self.shards.get()
+            && let Some(channel) = channel_of(&bytes)
+        {
+            return shards.say(&channel, bytes, kind);
+        }
+        self.speaker.say(bytes, kind);
+    }
+
+    /// The one who is asked about a channel.
+    pub fn speaker_of(&self, channel: &str) -> Option<Rc<Speaker>> {
+        match self.shards.get() {
+            Some(shards) => shards.speaker_of(channel.as_bytes()),
+            None => Some(Rc::clone(&self.speaker)),
+        }
+    }
+
     /// It is not up before so many streams are read.
     pub fn wait_for(&self, streams: usize) {
         self.unread.set(streams);
@@ -111,11 +150,17 @@ impl Link {
 
     /// Listens to it from now on.
     pub fn add(&self, subscription: Subscription) {
+        if let (Some(shards), Subscription::Shard(channel)) = (self.shards.get(), &subscription) {
+            return shards.add(channel.clone());
+        }
         self.wanted.borrow_mut().insert(subscription);
         self.changed.notify_one();
     }
 
     pub fn remove(&self, subscription: &Subscription) {
+        if let (Some(shards), Subscription::Shard(channel)) = (self.shards.get(), subscription) {
+            return shards.remove(channel);
+        }
         self.wanted.borrow_mut().remove(subscription);
         self.changed.notify_one();
     }
@@ -203,7 +248,8 @@ impl Link {
                 Err(error) => return error,
             };
             let Some((channel, payload)) = message(value) else { continue };
-            if channel == self.probe.name().as_bytes() {
+            let is_own = channel == self.probe.name().as_bytes();
+            if is_own && !payload.starts_with(MOVED) {
                 let number = std::str::from_utf8(&payload).ok();
                 self.echoed.set(number.and_then(|number| number.parse().ok()).unwrap_or_default());
                 self.echo.notify_one();
@@ -251,7 +297,9 @@ impl Link {
     /// Notes how it is now; says so if that has changed.
     fn mark(&self, hears: bool, why: Option<&LineError>) {
         self.hears.set(hears);
-        let is_up = hears && self.unread.get() == 0 && self.speaker.epoch().is_some();
+        let is_whole = self.shards.get().is_none_or(|shards| shards.is_whole());
+        let is_spoken = self.speaker.epoch().is_some() && is_whole;
+        let is_up = hears && self.unread.get() == 0 && is_spoken;
         let before = self.up.swap(is_up, Ordering::Relaxed);
         self.gauge.add(i64::from(is_up) - i64::from(before));
         if is_up && !before {
@@ -293,7 +341,7 @@ impl Subscription {
 }
 
 /// A message's channel and its payload; `None` for what only confirms.
-fn message(value: Value) -> Option<(Bytes, Bytes)> {
+pub fn message(value: Value) -> Option<(Bytes, Bytes)> {
     let (Value::List(items) | Value::Push(items)) = value else { return None };
     match (items.first()?.text()?, items.as_slice()) {
         ("message" | "smessage", [_, Value::Text(channel), Value::Text(payload)])

@@ -8,24 +8,30 @@ mod badge;
 mod central;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod gossip;
 mod incoming;
 mod interest;
 mod line;
 mod link;
+mod order;
 mod questions;
 mod reading;
 mod registry;
 mod relay;
 mod resp;
 mod servers;
+mod shards;
+mod slots;
 mod speaker;
 mod tls;
 mod uplink;
 mod wire;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{self, Adapter, Secret};
@@ -33,18 +39,22 @@ use crate::config::{self, Adapter, Secret};
 use super::engine::random;
 
 use interest::Interest;
+use reading::Key;
 use registry::Neighbours;
 use resp::command;
 use servers::Servers;
 use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_name};
 
 pub use asking::Absent;
-use asking::Ask;
+pub use asking::Ask;
 pub use central::Central;
+pub use gossip::Told;
+pub use order::{Entering, Keeps, NOWHERE, PORTABLE, with_offset};
+pub use reading::Key as Numbered;
 pub use relay::Relay;
 pub use tls::TrustError;
 pub use uplink::{Uplink, Watch};
-pub use wire::{Audience, Payload, Remote};
+pub use wire::{Audience, Payload, Remote, Session, id_of, number_of};
 
 /// What all threads know of the other nodes.
 pub struct Cluster {
@@ -54,6 +64,10 @@ pub struct Cluster {
     up: Arc<AtomicBool>,
     /// Messages get a place in the order of what clients were sent.
     recovers: AtomicBool,
+    /// Where the reading of each stream began.
+    begins: Mutex<HashMap<Arc<str>, u64>>,
+    /// Over the servers of a Redis Cluster.
+    is_spread: bool,
     reports: mpsc::Sender<Vec<Report>>,
     /// Uplinks that there were.
     lines: AtomicUsize,
@@ -80,8 +94,20 @@ enum Report {
         /// Said again after a break; readers know it by its number.
         is_kept: bool,
     },
+    /// Said in order, to this node too.
+    Append { key: Key, said: Said },
+    /// Done again after a break.
+    Command(Vec<u8>),
+    /// For the nodes of this program.
+    Whisper(Told),
     /// Somebody of this worker is in the room now, or nobody any more.
     Room { subscription: Subscription, is_here: bool },
+}
+
+/// A message for all nodes: as it is said, and what the entry has.
+struct Said {
+    bytes: Bytes,
+    fields: Vec<(Bytes, Bytes)>,
 }
 
 /// Lists of reports that wait for the main thread, which only queues them.
@@ -102,6 +128,8 @@ impl Cluster {
             interest: Interest::default(),
             up: Arc::default(),
             recovers: AtomicBool::new(false),
+            begins: Mutex::default(),
+            is_spread: words.servers == config::RedisServers::Cluster,
             reports: to_reports,
             lines: AtomicUsize::new(0),
             asks: to_asks,
@@ -115,15 +143,34 @@ impl Cluster {
         self.up.load(Ordering::Relaxed)
     }
 
+    /// Whether all nodes hear everything in one order, so that clients can go on anywhere.
+    pub fn is_ordered(&self) -> bool {
+        matches!(self.wire.dialect, Dialect::Streams(_)) && self.recovers.load(Ordering::Relaxed)
+    }
+
+    /// The entry behind which the namespace's stream is read, if that is known.
+    fn begin_of(&self, namespace: &str) -> Option<u64> {
+        let stream = self.wire.stream(namespace)?;
+        self.begins.lock().unwrap_or_else(PoisonError::into_inner).get(&*stream).copied()
+    }
+
+    /// As Node's adapter calls it; in a cluster, where all of it must be on one server, otherwise.
+    fn session_key(&self, pid: &str) -> String {
+        match self.is_spread {
+            true => format!("{{{}}}sio:session:{pid}", self.wire.prefix),
+            false => format!("sio:session:{pid}"),
+        }
+    }
+
     fn take_ends(&self) -> Option<Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// New rules hold: which namespaces there are, and whether clients may come back.
-    pub async fn change(&self, names: Vec<String>, recovers: bool) {
-        self.recovers.store(recovers, Ordering::Relaxed);
+    pub async fn change(&self, names: Vec<String>, keeps: Option<Keeps>) {
+        self.recovers.store(keeps.is_some(), Ordering::Relaxed);
         // The main thread ends last.
-        let _told = self.asks.send(Ask::Serve(names)).await;
+        let _told = self.asks.send(Ask::Serve(names, keeps.unwrap_or_default())).await;
     }
 
     /// Asks the other nodes who is meant; those of this node are not among them.

@@ -1,7 +1,8 @@
 //! Reads streams: all entries, in order, from the newest that there was when this node began.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +11,10 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::line::{Line, LineError};
+use super::order::Enter;
 use super::resp::Value;
 use super::servers::Servers;
+use super::wire::number_of;
 
 /// What stands in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,37 +28,91 @@ pub const NUMBER: &str = "n";
 /// Lines of all nodes that are remembered. More: a node that has been silent since is forgotten.
 const LINES_MAX: usize = 4096;
 
-/// The last number of each line of each node.
+/// Numbers of one line that may still come late. More: the oldest of them count as taken.
+const LATE_MAX: usize = 1024;
+
+/// A line and a number in it: one message of one node.
+pub type Key = (usize, u64);
+
+/// What has come of each line of each node.
 #[derive(Default)]
-pub struct Numbers(HashMap<(Bytes, usize), u64>);
+pub struct Numbers(HashMap<(Bytes, usize), Taken>);
+
+struct Taken {
+    last: u64,
+    /// Those below that have not come: Redis may have lost them, and they are said again.
+    late: BTreeSet<u64>,
+}
 
 impl Numbers {
     /// True if it was taken before. What other servers write has no number.
     pub fn repeats(&mut self, entry: &Entry) -> bool {
-        let field = |name: &str| entry.fields.iter().find(|(known, _)| known == name);
-        let (Some((_, uid)), Some((_, number))) = (field("uid"), field(NUMBER)) else {
+        let (Some(uid), Some((line, number))) = (entry.field("uid"), entry.key()) else {
             return false;
         };
-        let number = std::str::from_utf8(number).ok().and_then(|text| text.split_once('.'));
-        let Some((line, number)) = number else { return false };
-        let (Ok(line), Ok(number)) = (line.parse(), number.parse::<u64>()) else { return false };
         if self.0.len() >= LINES_MAX {
             self.0.clear();
         }
         // A copy of the name: the whole answer must not stay in memory for it.
-        let last = self.0.entry((Bytes::copy_from_slice(uid), line)).or_default();
-        let repeats = number <= *last;
-        *last = number.max(*last);
-        repeats
+        let name = (Bytes::copy_from_slice(uid), line);
+        let Some(taken) = self.0.get_mut(&name) else {
+            self.0.insert(name, Taken { last: number, late: BTreeSet::new() });
+            return false;
+        };
+        if number <= taken.last {
+            return !taken.late.remove(&number);
+        }
+        let skipped = (taken.last + 1).max(number.saturating_sub(LATE_MAX as u64))..number;
+        taken.late.extend(skipped);
+        while taken.late.len() > LATE_MAX {
+            taken.late.pop_first();
+        }
+        taken.last = number;
+        false
     }
+}
+
+impl Entry {
+    fn field(&self, name: &str) -> Option<&Bytes> {
+        self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
+    /// What its node calls it.
+    pub fn key(&self) -> Option<Key> {
+        let number = std::str::from_utf8(self.field(NUMBER)?).ok()?;
+        let (line, number) = number.split_once('.')?;
+        Some((line.parse().ok()?, number.parse().ok()?))
+    }
+
+    /// Its place in its stream.
+    pub fn number(&self) -> Option<u64> {
+        number_of(std::str::from_utf8(&self.id).ok()?)
+    }
+}
+
+/// What comes of a stream, and what is done in the same order.
+pub enum Item {
+    /// Reading begins behind this entry.
+    Begins(Arc<str>, u64),
+    Entry(Arc<str>, Entry),
+    /// What stood behind the last entry that was read is there no more.
+    Trimmed(Arc<str>),
+    /// Of this node: not to wait for its place in the stream.
+    Ahead(Key),
+    /// Of this node, and all that there is.
+    AllAhead,
+    /// Of this node: never comes.
+    Lost(Key),
+    /// A client wants to go on.
+    Enter(Box<Enter>),
 }
 
 /// One of the streams, and how far it is read.
 pub struct Reading {
     servers: Rc<Servers>,
-    stream: String,
+    stream: Arc<str>,
     timeout: Duration,
-    to: mpsc::Sender<Entry>,
+    to: mpsc::Sender<Item>,
     /// The last entry that was taken; without it, what comes from now on is read.
     last: Option<Bytes>,
     ready: Option<Rc<dyn Fn()>>,
@@ -64,6 +121,8 @@ pub struct Reading {
 /// Entries that are asked for at once, and how long Redis waits for the first.
 const COUNT: &[u8] = b"100";
 const BLOCK: Duration = Duration::from_secs(2);
+/// Before all entries.
+const NOTHING: &[u8] = b"0-0";
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -71,9 +130,9 @@ impl Reading {
     /// `ready` is called when it is known where reading begins: what is written later is read.
     pub fn new(
         servers: Rc<Servers>,
-        stream: String,
+        stream: Arc<str>,
         limit: Duration,
-        to: mpsc::Sender<Entry>,
+        to: mpsc::Sender<Item>,
         ready: Rc<dyn Fn()>,
     ) -> Self {
         Self { servers, stream, timeout: limit, to, last: None, ready: Some(ready) }
@@ -93,19 +152,16 @@ impl Reading {
             if self.to.is_closed() {
                 return;
             }
-            debug!(stream = self.stream, reason = %error, "the stream is read again later");
+            debug!(stream = &*self.stream, reason = %error, "the stream is read again later");
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
     async fn read(&mut self, mut line: Line) -> LineError {
-        let mut last = match self.last.clone() {
-            Some(last) => last,
-            None => match self.newest(&mut line).await {
-                Ok(newest) => newest,
-                Err(error) => return error,
-            },
+        let mut last = match self.begin(&mut line).await {
+            Ok(last) => last,
+            Err(error) => return error,
         };
         self.last = Some(last.clone());
         self.ready.take().into_iter().for_each(|ready| ready());
@@ -131,11 +187,42 @@ impl Reading {
                 last = entry.id.clone();
                 self.last = Some(last.clone());
                 // Full: Redis keeps the rest meanwhile.
-                if self.to.send(entry).await.is_err() {
+                if self.to.send(Item::Entry(Arc::clone(&self.stream), entry)).await.is_err() {
                     return LineError::Closed;
                 }
             }
         }
+    }
+
+    /// The last entry that was taken, or the newest that there is.
+    async fn begin(&self, line: &mut Line) -> Result<Bytes, LineError> {
+        let stream = Arc::clone(&self.stream);
+        let (last, item) = match &self.last {
+            None => {
+                let newest = self.newest(line).await?;
+                let number = std::str::from_utf8(&newest).ok().and_then(number_of);
+                (newest, Some(Item::Begins(stream, number.unwrap_or_default())))
+            }
+            Some(last) => {
+                let trimmed = !self.has(line, last).await?;
+                (last.clone(), trimmed.then_some(Item::Trimmed(stream)))
+            }
+        };
+        if let Some(item) = item {
+            self.to.send(item).await.map_err(|_ended| LineError::Closed)?;
+        }
+        Ok(last)
+    }
+
+    /// Whether the entry is still there; if not, others behind it may be gone, too.
+    async fn has(&self, line: &mut Line, id: &[u8]) -> Result<bool, LineError> {
+        if id == NOTHING {
+            return Ok(true);
+        }
+        let words: [&[u8]; 4] = [b"XRANGE", self.stream.as_bytes(), id, id];
+        let late = LineError::Late(self.timeout);
+        let answer = timeout(self.timeout, line.ask(&words)).await.unwrap_or(Err(late))?;
+        Ok(!answer.items().is_empty())
     }
 
     /// The id of the newest entry: `$` would be a later one at each question, and lose what is
@@ -145,12 +232,12 @@ impl Reading {
         let late = LineError::Late(self.timeout);
         let answer = timeout(self.timeout, line.ask(&words)).await.unwrap_or(Err(late))?;
         let newest = answer.items().first().and_then(entry);
-        Ok(newest.map_or(Bytes::from_static(b"0-0"), |entry| entry.id))
+        Ok(newest.map_or(Bytes::from_static(NOTHING), |entry| entry.id))
     }
 }
 
 /// Of an answer to XREAD about one stream: a list of pairs in RESP2, a map in RESP3.
-fn entries_of(answer: &Value) -> Vec<Entry> {
+pub fn entries_of(answer: &Value) -> Vec<Entry> {
     let list = match answer.items() {
         [Value::Text(_), list] => list,
         [pair] => match pair.items() {
@@ -197,6 +284,9 @@ mod tests {
             ("a", "1.1", false),
             ("b", "0.1", false),
             ("a", "0.4", false),
+            // Lost by Redis, and said again.
+            ("a", "0.3", false),
+            ("a", "0.3", true),
             ("a", "x", false),
             ("a", "0.-1", false),
         ] {

@@ -22,8 +22,8 @@ use crate::observe::metrics::{self, Series};
 use crate::upstream::{Registry as Targets, Upstream};
 
 use super::badge::{Seal, uid_of};
+use super::central::Central;
 use super::line::LineError;
-use super::link::Link;
 use super::speaker::Speaker;
 
 /// Another node, as far as a request can be brought to it.
@@ -90,8 +90,8 @@ impl Registry {
             node,
             seal,
             entry,
-            // One slot of a cluster: they are asked for together.
-            key: format!("{{{}-nodes}}", words.wire.key),
+            // One slot of a cluster, that of the stream: they are asked for together.
+            key: format!("{{{}}}-nodes", words.wire.key),
             lease: words.lease,
             targets,
             known: RefCell::default(),
@@ -114,12 +114,17 @@ impl Registry {
     }
 
     /// Renews the lease and looks for the others, for as long as the process lives.
-    pub async fn keep(self: Rc<Self>, link: Rc<Link>) {
-        let speaker = &link.speaker;
+    pub async fn keep(self: Rc<Self>, central: Rc<Central>) {
+        let (link, speaker) = (&central.link, &central.link.speaker);
+        let mut was_away = true;
         loop {
             if speaker.epoch().is_none() {
+                was_away = true;
                 // Nothing changes meanwhile.
                 link.joined.notified().await;
+            }
+            if std::mem::take(&mut was_away) {
+                central.ask_for_all();
             }
             let begun = Instant::now();
             let waiting = self.waiting.take();
@@ -127,6 +132,10 @@ impl Registry {
                 Ok(()) => self.lease / 3,
                 Err(_away) => LOOK_EVERY,
             };
+            if link.speaker.epoch().is_some() {
+                let there = self.uids.borrow().clone();
+                central.forget_others(&there, self.lease).await;
+            }
             for looked in waiting {
                 // Whoever asked may have stopped waiting.
                 let _told = looked.send(());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::{Redis, RedisServers, RedisUrl};
 
 use super::line::{Address, Dialer, Line, LineError, Login};
+use super::slots::{Slots, slot_of};
 use super::tls::{Trust, TrustError};
 
 pub struct Servers {
@@ -30,14 +31,56 @@ impl Servers {
         let Some(url) = url else { return Err(LineError::Closed) };
         let opened = match &self.words.servers {
             RedisServers::Sentinel(name) => self.open_master(url, name).await,
-            RedisServers::One | RedisServers::Cluster => {
-                self.dialer.dial(&address(url), &self.login(url)).await
-            }
+            RedisServers::One => self.dialer.dial(&address(url), &self.login(url)).await,
+            RedisServers::Cluster => self.open_home(url).await,
         };
         if opened.is_err() {
             self.turn.set(self.turn.get().wrapping_add(1));
         }
         opened
+    }
+
+    /// Of a cluster: the server that has what all nodes share. What is published there is heard at
+    /// every server.
+    async fn open_home(&self, seed: &RedisUrl) -> Result<Line, LineError> {
+        let (line, slots) = self.survey(seed).await?;
+        let home = slots.of(slot_of(self.words.wire.key.as_bytes())).ok_or(LineError::NoSlots)?;
+        if *home == address(seed) {
+            return Ok(line);
+        }
+        self.dialer.dial(home, &self.login(seed)).await
+    }
+
+    /// Which servers there are, by one of them.
+    async fn survey(&self, seed: &RedisUrl) -> Result<(Line, Slots), LineError> {
+        let asked = address(seed);
+        let mut line = self.dialer.dial(&asked, &self.login(seed)).await?;
+        let late = LineError::Late(self.dialer.timeout);
+        let answer = tokio::time::timeout(self.dialer.timeout, line.ask(&[b"CLUSTER", b"SLOTS"]));
+        let slots = Slots::read(&answer.await.unwrap_or(Err(late))?, &asked);
+        Ok((line, slots))
+    }
+
+    /// Of a cluster: each server once, and which slots it has.
+    pub async fn slots(&self) -> Result<Slots, LineError> {
+        let mut last = LineError::Closed;
+        for url in &self.words.urls {
+            match self.survey(url).await {
+                Ok((_, slots)) => return Ok(slots),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// A connection to this server of a cluster.
+    pub async fn open_at(&self, server: &Address) -> Result<Line, LineError> {
+        let Some(url) = self.words.urls.first() else { return Err(LineError::Closed) };
+        self.dialer.dial(server, &self.login(url)).await
+    }
+
+    pub fn is_cluster(&self) -> bool {
+        self.words.servers == RedisServers::Cluster
     }
 
     async fn open_master(&self, sentinel: &RedisUrl, name: &str) -> Result<Line, LineError> {

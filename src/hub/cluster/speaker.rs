@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::observe::metrics::{self, Series};
 
 use super::line::{Line, LineError, Reader, Writer};
+use super::reading::Key;
 use super::resp::{Value, command};
 
 /// What becomes of a command that cannot be said, or may not have been heard.
@@ -22,8 +23,9 @@ pub enum Kind {
     Once,
     /// Dropped at once while nobody listens.
     Volatile,
-    /// Said again: whoever reads it knows it by its number.
-    Again,
+    /// Said again: it makes no difference, or whoever reads it knows it by its number. Who has said
+    /// it hears what has become of it, if it has a name.
+    Again(Option<Key>),
     /// Whoever asked is told that there is no answer.
     Ask(oneshot::Sender<Result<Value, LineError>>),
 }
@@ -31,6 +33,23 @@ pub enum Kind {
 struct Command {
     bytes: Vec<u8>,
     kind: Kind,
+}
+
+impl Command {
+    fn name(&self) -> Option<Key> {
+        match self.kind {
+            Kind::Again(name) => name,
+            _ => None,
+        }
+    }
+}
+
+/// What has become of what has a name.
+#[derive(Default)]
+pub struct Outcomes {
+    pub said: Vec<Key>,
+    /// Redis will not have it.
+    pub lost: Vec<Key>,
 }
 
 struct Flight {
@@ -49,6 +68,14 @@ pub struct Speaker {
     landed: Notify,
     /// Increases with each connection; odd while there is one.
     epoch: Cell<u64>,
+    /// Since they were taken; no more than what may wait and be in flight.
+    outcomes: RefCell<Outcomes>,
+    pub settled: Notify,
+    /// One of several, each of which has its slots.
+    is_spread: bool,
+    /// What is to be said elsewhere; no more than what was in flight.
+    strays: RefCell<Vec<Command>>,
+    pub strayed: Notify,
     waiting_bytes: Arc<Series>,
     said: Arc<Series>,
 }
@@ -66,6 +93,15 @@ const WRITE_MAX: usize = 64 << 10;
 
 impl Speaker {
     pub fn new(timeout: Duration, bytes_max: usize) -> Rc<Self> {
+        Self::with(timeout, bytes_max, false)
+    }
+
+    /// One of several, each of which has its slots.
+    pub fn spread(timeout: Duration, bytes_max: usize) -> Rc<Self> {
+        Self::with(timeout, bytes_max, true)
+    }
+
+    fn with(timeout: Duration, bytes_max: usize, is_spread: bool) -> Rc<Self> {
         Rc::new(Self {
             timeout,
             bytes_max,
@@ -74,6 +110,11 @@ impl Speaker {
             flights: RefCell::default(),
             landed: Notify::new(),
             epoch: Cell::new(0),
+            outcomes: RefCell::default(),
+            settled: Notify::new(),
+            is_spread,
+            strays: RefCell::default(),
+            strayed: Notify::new(),
             waiting_bytes: metrics::series(&metrics::REDIS_WAITING, &[]),
             said: metrics::series(&metrics::REDIS_SAID, &[]),
         })
@@ -96,7 +137,7 @@ impl Speaker {
         let overflown = waiting.bound(self.bytes_max);
         self.waiting_bytes.add(waiting.bytes as i64 - self.waiting_bytes.value());
         drop(waiting);
-        dropped("overflow", overflown);
+        self.lose(&overflown);
         self.filled.notify_one();
     }
 
@@ -179,6 +220,7 @@ impl Speaker {
         let wrong = match answer.right() {
             Ok(answer) => {
                 self.said.increment();
+                flight.command.name().into_iter().for_each(|name| self.settle(name, true));
                 if let Kind::Ask(asked) = flight.command.kind {
                     // Whoever asked may have stopped waiting.
                     let _told = asked.send(Ok(answer));
@@ -187,6 +229,12 @@ impl Speaker {
             }
             Err(wrong) => wrong,
         };
+        let moved = ["MOVED", "ASK", "TRYAGAIN"].iter().any(|word| wrong.starts_with(word));
+        if self.is_spread && moved && !matches!(flight.command.kind, Kind::Ask(_)) {
+            self.strays.borrow_mut().push(flight.command);
+            self.strayed.notify_one();
+            return None;
+        }
         let elsewhere = ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "NOAUTH"];
         let is_elsewhere = elsewhere.iter().any(|word| wrong.starts_with(word));
         match flight.command.kind {
@@ -194,10 +242,11 @@ impl Speaker {
                 let _told = asked.send(Err(LineError::Refused(wrong.clone())));
             }
             // Refused before it was done.
-            Kind::Once | Kind::Again if is_elsewhere => {
+            Kind::Once | Kind::Again(_) if is_elsewhere => {
                 self.waiting.borrow_mut().push_front(flight.command);
             }
             _ => {
+                flight.command.name().into_iter().for_each(|name| self.settle(name, false));
                 dropped("refused", 1);
                 tracing::debug!(reason = %wrong, "refused by the Redis");
             }
@@ -233,16 +282,37 @@ impl Speaker {
         // In their order, so from the back.
         for flight in self.flights.take().into_iter().rev() {
             match flight.command.kind {
-                Kind::Again => waiting.push_front(flight.command),
+                Kind::Again(_) => waiting.push_front(flight.command),
                 Kind::Ask(_) => {}
                 Kind::Once | Kind::Volatile => unsure += 1,
             }
         }
-        waiting.commands.retain(|command| matches!(command.kind, Kind::Once | Kind::Again));
+        waiting.commands.retain(|command| matches!(command.kind, Kind::Once | Kind::Again(_)));
         waiting.bytes = waiting.commands.iter().map(|command| command.bytes.len()).sum();
         let overflown = waiting.bound(self.bytes_max);
         dropped("unsure", unsure);
-        dropped("overflow", overflown);
+        self.lose(&overflown);
+    }
+
+    fn lose(&self, overflown: &[Command]) {
+        dropped("overflow", overflown.len());
+        overflown.iter().filter_map(Command::name).for_each(|name| self.settle(name, false));
+    }
+
+    fn settle(&self, name: Key, said: bool) {
+        let mut outcomes = self.outcomes.borrow_mut();
+        if said { &mut outcomes.said } else { &mut outcomes.lost }.push(name);
+        self.settled.notify_one();
+    }
+
+    /// What this server would not have, since its slots are another's.
+    pub fn take_strays(&self) -> Vec<(Vec<u8>, Kind)> {
+        let strays = self.strays.take();
+        strays.into_iter().map(|command| (command.bytes, command.kind)).collect()
+    }
+
+    pub fn take_outcomes(&self) -> Outcomes {
+        self.outcomes.take()
     }
 }
 
@@ -267,12 +337,11 @@ impl Waiting {
         command
     }
 
-    /// Drops the oldest until there is room; how many.
-    fn bound(&mut self, bytes_max: usize) -> usize {
-        let mut dropped = 0;
+    /// Drops the oldest until there is room; which those were.
+    fn bound(&mut self, bytes_max: usize) -> Vec<Command> {
+        let mut dropped = Vec::new();
         while self.bytes > bytes_max && self.commands.len() > 1 {
-            drop(self.pop_front());
-            dropped += 1;
+            dropped.extend(self.pop_front());
         }
         dropped
     }

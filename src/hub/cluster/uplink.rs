@@ -10,13 +10,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::drain::Drain;
 
-use super::reading::NUMBER;
+use super::asking::Ask;
+use super::gossip::Told;
+use super::reading::{Key, NUMBER};
+use super::resp::command;
 use super::wire::{Audience, Broadcast, Flags, Matter, Parcel, Payload};
-use super::{Change, Cluster, Report, bytes_of};
+use super::{Change, Cluster, Report, Said, bytes_of};
 
 /// Reports that may wait before sessions are not read any more.
 const WAITING_MAX: usize = 4096;
@@ -29,6 +33,7 @@ pub struct Uplink {
     /// This uplink among those of the process, and what it has said last of what is kept.
     line: usize,
     numbers: Cell<u64>,
+    ordered: Cell<u64>,
 }
 
 impl Uplink {
@@ -36,8 +41,8 @@ impl Uplink {
     pub fn start(cluster: Arc<Cluster>, drain: &Drain, relieved: impl Fn() + 'static) -> Rc<Self> {
         let (waiting, filled) = (RefCell::default(), Notify::new());
         let line = cluster.lines.fetch_add(1, Ordering::Relaxed);
-        let (congested, numbers) = (Cell::new(false), Cell::new(0));
-        let uplink = Rc::new(Self { cluster, waiting, filled, congested, line, numbers });
+        let (congested, numbers, ordered) = (Cell::new(false), Cell::new(0), Cell::new(0));
+        let uplink = Rc::new(Self { cluster, waiting, filled, congested, line, numbers, ordered });
         drain.spawn_background(Rc::clone(&uplink).carry(relieved));
         uplink
     }
@@ -53,11 +58,74 @@ impl Uplink {
         self.congested.get()
     }
 
-    /// An event, for the members of other nodes.
-    pub fn emit(&self, namespace: &str, audience: Audience, packet: Payload, is_volatile: bool) {
+    /// An event, for the members of other nodes. True if those of this one hear it the same way.
+    pub fn emit(
+        &self,
+        namespace: &str,
+        audience: Audience,
+        packet: Payload,
+        is_volatile: bool,
+    ) -> bool {
         let flags = Flags { volatile: is_volatile, ..Flags::default() };
         let broadcast = Broadcast { audience, flags, request: None, packet };
-        self.report(namespace, &Matter::Broadcast(broadcast), is_volatile);
+        let matter = Matter::Broadcast(broadcast);
+        if is_volatile || !self.is_ordered() {
+            self.report(namespace, &matter, is_volatile);
+            return false;
+        }
+        let Some((parcel, number)) = self.numbered(namespace, &matter) else { return false };
+        let key = (self.line, number);
+        let bytes = bytes_of(&parcel).into();
+        if let Parcel::Append { fields, .. } = parcel {
+            let fields = fields
+                .into_iter()
+                .map(|(name, value)| (Bytes::from_static(name.as_bytes()), Bytes::from(value)));
+            let said = Said { bytes, fields: fields.collect() };
+            self.ordered.set(number);
+            self.put(Report::Append { key, said });
+        }
+        true
+    }
+
+    /// Whether all nodes hear everything in one order, that of the streams.
+    pub fn is_ordered(&self) -> bool {
+        self.cluster.is_ordered()
+    }
+
+    /// The last that was said in order, which may not be said yet.
+    pub fn ordered(&self) -> Key {
+        (self.line, self.ordered.get())
+    }
+
+    /// Has Redis do something that makes no difference when it is done twice.
+    pub fn command(&self, words: &[&[u8]]) {
+        self.put(Report::Command(command(words)));
+    }
+
+    /// Tells the nodes of this program.
+    pub fn whisper(&self, told: Told) {
+        self.put(Report::Whisper(told));
+    }
+
+    /// Asks the main thread.
+    pub async fn ask(&self, ask: Ask) {
+        // The main thread ends last.
+        let _asked = self.cluster.asks.send(ask).await;
+    }
+
+    /// Under which a socket is kept that may come back.
+    pub fn session_key(&self, pid: &str) -> String {
+        self.cluster.session_key(pid)
+    }
+
+    /// The name under which this node talks over Redis.
+    pub fn uid(&self) -> &str {
+        &self.cluster.wire.uid
+    }
+
+    /// The entry behind which the namespace's stream is read, if that is known.
+    pub fn begin_of(&self, namespace: &str) -> Option<u64> {
+        self.cluster.begin_of(namespace)
     }
 
     /// Moves sockets of other nodes, or sends them away.
@@ -65,13 +133,19 @@ impl Uplink {
         self.report(namespace, &change.matter(audience), false);
     }
 
-    fn report(&self, namespace: &str, matter: &Matter<Payload>, is_volatile: bool) {
-        let Some(mut parcel) = self.cluster.wire.write(namespace, matter) else { return };
-        let is_kept = matches!(parcel, Parcel::Append { .. });
+    /// What is written into a stream has a number.
+    fn numbered(&self, namespace: &str, matter: &Matter<Payload>) -> Option<(Parcel, u64)> {
+        let mut parcel = self.cluster.wire.write(namespace, matter)?;
         if let Parcel::Append { fields, .. } = &mut parcel {
             self.numbers.set(self.numbers.get() + 1);
             fields.push((NUMBER, format!("{}.{}", self.line, self.numbers.get()).into_bytes()));
         }
+        Some((parcel, self.numbers.get()))
+    }
+
+    fn report(&self, namespace: &str, matter: &Matter<Payload>, is_volatile: bool) {
+        let Some((parcel, _)) = self.numbered(namespace, matter) else { return };
+        let is_kept = matches!(parcel, Parcel::Append { .. });
         self.put(Report::Say { bytes: bytes_of(&parcel), is_volatile, is_kept });
     }
 
@@ -93,7 +167,7 @@ impl Uplink {
 
 /// Keeps the others' messages coming for one namespace's rooms on this worker.
 pub struct Watch {
-    uplink: Rc<Uplink>,
+    pub uplink: Rc<Uplink>,
     namespace: Arc<str>,
     /// Members by room, where each room is subscribed to for itself.
     rooms: RefCell<HashMap<Box<str>, usize>>,

@@ -15,6 +15,7 @@ use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
 use crate::observe::metrics;
 
+use super::afar::Afar;
 use super::log::{self, Log, Vector, vector_of};
 use super::offset::{Offset, Stamp};
 use super::table::{Away, Standing};
@@ -49,6 +50,8 @@ pub struct Returned {
     queued: Vec<Stamp>,
     /// The last of that which it turned out to have all the same.
     pub(super) turned_out: Option<Stamp>,
+    /// What it left in Redis, where all nodes share an order.
+    pub afar: Option<Afar>,
     /// In which the application is still told about it where it comes from.
     pub(super) line: Option<Line>,
 }
@@ -281,6 +284,9 @@ impl Recovery {
 
     /// True if nobody has claimed it again in the meantime.
     pub fn keeps(&self, returned: &Arc<Returned>) -> bool {
+        if returned.afar.is_some() {
+            return true;
+        }
         let table = self.table.borrow();
         let standing = table.find(&returned.pid);
         matches!(standing, Some(Standing::Returned(kept)) if Arc::ptr_eq(kept, returned))
@@ -332,6 +338,9 @@ impl Recovery {
     /// What the client is to be sent before it goes on.
     pub fn missed(&self, log: &Log, returned: &Returned) -> Result<Vec<Missed>, Miss> {
         let policy = self.policy.get().ok_or(Miss::Unknown)?;
+        if let Some(afar) = &returned.afar {
+            return afar.missed();
+        }
         let missed = returned.missed(log)?;
         let bytes: usize = missed.iter().map(|(_, message)| message.size()).sum();
         if bytes > policy.replay_max { Err(Miss::TooMuch) } else { Ok(missed) }
@@ -358,12 +367,40 @@ impl Away {
             heard,
             queued,
             turned_out,
+            afar: None,
             line: None,
         }))
     }
 }
 
 impl Returned {
+    /// What Redis kept of it.
+    pub(super) fn from_afar(
+        (pid, id): (Id, Id),
+        namespace: Arc<str>,
+        user: Option<Arc<str>>,
+        (rooms, data): (Vec<String>, Option<Box<str>>),
+        afar: Afar,
+    ) -> Self {
+        let (now, nothing) = (Instant::now(), Vector::default());
+        Self {
+            pid,
+            id,
+            namespace,
+            user,
+            rooms,
+            data,
+            due: now,
+            have: Arc::clone(&nothing),
+            since: now,
+            heard: nothing,
+            queued: Vec::new(),
+            turned_out: None,
+            afar: Some(afar),
+            line: None,
+        }
+    }
+
     /// The line that it stands in on another worker, by its id.
     pub fn line(&self) -> Option<(Id, Line)> {
         Some((self.id, self.line.clone()?))

@@ -5,6 +5,7 @@
 //! socket is or was. There it is said what the client has, as a vector that means the same on all
 //! workers; then its new worker lets it in with what its own log has beyond that.
 
+mod afar;
 mod claim;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::config;
 
+use super::cluster::Keeps;
 use super::engine::{Close, Delivery, Id, Node, Outgoing, Version};
 use super::hooks::Lines;
 use super::namespace::{Namespace, Target};
@@ -38,10 +40,11 @@ use offset::Offset;
 use table::{Away, Room, Standing, Table};
 use ticket::Leave;
 
+pub use afar::Wish;
 pub use claim::{Answer, Claim, Found, Letter, Missed, Returned, count_recovered};
 pub use log::Log;
 pub use offset::Stamp;
-pub use ticket::Ticket;
+pub use ticket::{Ticket, is_for};
 
 /// What holds for those who are away.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +69,13 @@ impl RecoveryPolicy {
             patience: hub.ping_interval + hub.ping_timeout * 2,
             replay_max: hub.limits.queue,
         })
+    }
+
+    /// How much the node keeps, for all of its workers.
+    pub fn keeps(&self) -> Keeps {
+        let Self { messages, bytes, lasts, replay_max: replay, .. } = *self;
+        // Longer than anybody may be away: a cut is noticed late.
+        Keeps { messages, bytes, lasts: lasts + self.patience, replay }
     }
 
     fn bounds(&self) -> log::Bounds {
@@ -122,6 +132,8 @@ pub struct Recovery {
     /// Somebody waits for this worker to hear what another has.
     behind: Cell<usize>,
     heard: Notify,
+    /// When those who are here were kept in Redis last.
+    renewed: Cell<Option<Instant>>,
 }
 
 impl Recovery {
@@ -144,6 +156,7 @@ impl Recovery {
             asked: Cell::new(0),
             behind: Cell::new(0),
             heard: Notify::new(),
+            renewed: Cell::default(),
         })
     }
 
@@ -175,6 +188,7 @@ impl Recovery {
         let (now, bounds) = (Instant::now(), policy.bounds());
         namespaces.for_each(|namespace| namespace.log.prune(now, &bounds));
         self.make_room(now, &policy);
+        self.renew_afar(now, &policy);
     }
 
     fn make_room(&self, now: Instant, policy: &RecoveryPolicy) {
@@ -186,7 +200,15 @@ impl Recovery {
     }
 
     /// The event's array with its offset, if it is to have one, and where it stands then.
-    pub fn stamp<'a>(&self, data: &'a str, delivery: Delivery) -> (Cow<'a, str>, Option<Stamp>) {
+    pub fn stamp<'a>(
+        &self,
+        namespace: &Namespace,
+        data: &'a str,
+        delivery: Delivery,
+    ) -> (Cow<'a, str>, Option<Stamp>) {
+        if self.ordered().is_some() {
+            return (self.placed(namespace, data), None);
+        }
         // What may be dropped has a place only if clients would read another one out of it.
         let stamped = delivery == Delivery::Kept || offset::ends_in_text(data);
         let (true, Ok(origin)) = (stamped && self.is_on(), u8::try_from(self.worker)) else {
@@ -224,6 +246,10 @@ impl Recovery {
         returned: Option<(&Returned, &[Missed])>,
     ) -> Option<Id> {
         let policy = self.policy.get().filter(|_| socket.session.version == Version::V4)?;
+        if self.ordered().is_some() {
+            let afar = returned.and_then(|(returned, _)| returned.afar.as_ref());
+            return Some(self.admit_afar(socket, returned.map(|(returned, _)| returned.pid), afar));
+        }
         let log = &socket.namespace.log;
         let ticket = match returned {
             Some((returned, missed)) => {
@@ -245,6 +271,9 @@ impl Recovery {
     pub fn leave(&self, socket: &Rc<Socket>, why: Close) {
         let Some(ticket) = self.take_here(socket) else { return };
         let Some(policy) = self.policy.get() else { return };
+        if self.ordered().is_some() && (may_return(why) || why == Close::ShuttingDown) {
+            return self.leave_afar(ticket.pid);
+        }
         if !may_return(why) {
             return self.tell_gone(ticket.pid);
         }
@@ -290,6 +319,9 @@ impl Recovery {
 
     /// Its maker need not remember where it is.
     fn tell_gone(&self, pid: Id) {
+        if self.ordered().is_some() {
+            return self.forget_afar(pid);
+        }
         if pid.worker() != self.worker {
             self.tell(pid.worker(), Letter::Gone(pid));
         }

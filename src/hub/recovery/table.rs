@@ -150,6 +150,15 @@ impl Table {
         }
     }
 
+    /// Who is here.
+    pub fn here(&self) -> Vec<Rc<Socket>> {
+        let here = self.standings.values().filter_map(|(_, standing)| match standing {
+            Standing::Here(socket) => Some(Rc::clone(socket)),
+            _ => None,
+        });
+        here.collect()
+    }
+
     fn count(&mut self, standing: &Standing, by: isize) {
         self.bytes = self.bytes.saturating_add_signed(by * standing.size().cast_signed());
         if standing.is_away() {

@@ -29,6 +29,8 @@ pub struct Ticket {
     /// The last that was queued for it since it came.
     last: Cell<Option<Stamp>>,
     moves: RefCell<Moves>,
+    /// Where all nodes share an order: the last entry before it came, if that is known.
+    pub floor_afar: Option<u64>,
 }
 
 /// Of what was delivered before it came.
@@ -68,6 +70,11 @@ impl Ticket {
         Self::with(pid, log.heard(), log, Box::default(), None, Instant::now())
     }
 
+    /// Where all nodes share an order.
+    pub fn from_afar(self, floor: Option<u64>) -> Self {
+        Self { floor_afar: floor, ..self }
+    }
+
     /// For one that comes back and is sent `missed`, which it has at the latest at `proved_at`.
     pub fn renewed(returned: &Returned, missed: &[Missed], log: &Log, proved_at: Instant) -> Self {
         let resent = missed.iter().map(|(stamp, _)| *stamp).collect();
@@ -86,7 +93,7 @@ impl Ticket {
         let (start, heard) = (log.end(), log.heard());
         let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
         let before = RefCell::new(Before { floor, resent: Some(resent) });
-        Self { pid, before, start, heard, proved_at, turned_out, last, moves }
+        Self { pid, before, start, heard, proved_at, turned_out, last, moves, floor_afar: None }
     }
 
     /// Bytes of what it was sent at once, as long as that is kept.

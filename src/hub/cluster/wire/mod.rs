@@ -6,6 +6,7 @@
 mod classic;
 mod envelope;
 mod fields;
+mod nodes;
 #[cfg(test)]
 mod properties;
 mod raw;
@@ -23,7 +24,8 @@ use crate::hub::packet::Malformed;
 use raw::Raw;
 
 #[cfg_attr(not(test), expect(unused_imports, reason = "recovery comes next"))]
-pub use streams::Session;
+pub use nodes::Whisper;
+pub use streams::{Session, id_of, number_of};
 
 /// How this server speaks, and who it is.
 #[derive(Debug, Clone)]
@@ -281,6 +283,14 @@ impl Wire {
         match &self.dialect {
             Dialect::Streams(streams) => streams::names(streams),
             _ => Vec::new(),
+        }
+    }
+
+    /// The one that a namespace's messages go to.
+    pub fn stream(&self, namespace: &str) -> Option<String> {
+        match &self.dialect {
+            Dialect::Streams(words) => Some(streams::name(words, namespace)),
+            _ => None,
         }
     }
 

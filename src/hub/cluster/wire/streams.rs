@@ -135,36 +135,108 @@ fn opened(data: &Bytes) -> Result<Bytes, Malformed> {
 }
 
 /// A socket that may come back, as Node keeps it under `sio:session:` and its `pid`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Session {
     pub id: Box<str>,
     pub pid: Box<str>,
+    /// The one of its own id is among them.
     pub rooms: Vec<String>,
     /// JSON.
     pub data: Box<str>,
+    /// What Node does not keep: where the socket is, whose it is, ...
+    pub namespace: Option<Box<str>>,
+    pub user: Option<Box<str>>,
+    /// ... the name under which its node talks over Redis ...
+    pub node: Option<Box<str>>,
+    /// ... and the last entry that was delivered before it came.
+    pub floor: Option<u64>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "recovery comes next"))]
 impl Session {
     pub fn write(&self) -> Option<String> {
         let session = Object::new().text("sid", &self.id).text("pid", &self.pid);
-        let session = session.names("rooms", &self.rooms).raw("data", &self.data).end();
-        Some(STANDARD.encode(text::pack(&session, &[])?))
+        let mut session = session.names("rooms", &self.rooms).raw("data", &self.data);
+        let own = [("nsp", &self.namespace), ("user", &self.user), ("node", &self.node)];
+        for (name, value) in own {
+            if let Some(value) = value {
+                session = session.text(name, value);
+            }
+        }
+        if let Some(floor) = self.floor {
+            session = session.text("floor", &id_of(floor));
+        }
+        Some(STANDARD.encode(text::pack(&session.end(), &[])?))
     }
 
     pub fn read(stored: &[u8]) -> Result<Self, Malformed> {
         let packed = STANDARD.decode(stored).map_err(|_error| Malformed)?;
-        let (mut id, mut pid, mut rooms, mut data) = (None, None, Vec::new(), "{}".into());
+        let (mut read, mut id, mut pid) = (Self::default(), None, None);
+        read.data = "{}".into();
         Raw::Packed(&packed).fields(|name, value| {
             match name {
                 "sid" => id = Some(value.text()?.into()),
                 "pid" => pid = Some(value.text()?.into()),
-                "rooms" => rooms = value.names()?,
-                "data" => data = value.json()?.into(),
+                "rooms" => read.rooms = value.names()?,
+                "data" => read.data = value.json()?.into(),
+                "nsp" => read.namespace = Some(value.text()?.into()),
+                "user" => read.user = Some(value.text()?.into()),
+                "node" => read.node = Some(value.text()?.into()),
+                "floor" => read.floor = number_of(&value.text()?),
                 _ => (),
             }
             Ok(())
         })?;
-        Ok(Self { id: id.ok_or(Malformed)?, pid: pid.ok_or(Malformed)?, rooms, data })
+        Ok(Self { id: id.ok_or(Malformed)?, pid: pid.ok_or(Malformed)?, ..read })
+    }
+}
+
+/// Bits of an entry's number that count within a millisecond.
+const COUNTED: u32 = 20;
+
+/// An entry's id as one number, which rises with it; `None` if it is none, or does not fit.
+pub fn number_of(id: &str) -> Option<u64> {
+    let (time, count) = id.split_once('-')?;
+    let digits = |text: &str| -> Option<u64> {
+        let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        plain.then(|| text.parse().ok())?
+    };
+    let (time, count) = (digits(time)?, digits(count)?);
+    let fits = time < 1 << (64 - COUNTED) && count < 1 << COUNTED;
+    fits.then_some(time << COUNTED | count)
+}
+
+pub fn id_of(number: u64) -> String {
+    format!("{}-{}", number >> COUNTED, number & ((1 << COUNTED) - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_for_ids_and_rise_with_them() {
+        let ids = ["0-0", "0-1", "1-0", "1700000000000-0", "1700000000000-1048575"];
+        let numbers = ids.map(|id| number_of(id).expect(id));
+        assert!(numbers.is_sorted(), "{numbers:?}");
+        assert_eq!(numbers.map(id_of), ids);
+        for text in ["", "-", "1", "1-", "-1", "1-1048576", "17592186044416-0", "~1-0", "+1-0"] {
+            assert_eq!(number_of(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_session_is_read_again() {
+        let session = Session {
+            id: "id".into(),
+            pid: "pid".into(),
+            rooms: vec!["id".to_owned(), "a".to_owned()],
+            data: r#"{"a":1}"#.into(),
+            namespace: Some("/chat".into()),
+            user: Some("app:1".into()),
+            node: Some("me".into()),
+            floor: number_of("1700000000000-3"),
+        };
+        let stored = session.write().expect("written");
+        assert_eq!(Session::read(stored.as_bytes()), Ok(session));
     }
 }

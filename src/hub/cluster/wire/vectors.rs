@@ -231,6 +231,7 @@ fn sessions_are_kept_as_node_keeps_them() {
         pid: text(&matter["pid"]).into(),
         rooms: names(&matter["rooms"]),
         data: text(&matter["data"]).into(),
+        ..Session::default()
     };
     assert_eq!(session, wanted);
     assert_eq!(session.write(), Some(stored));

@@ -1,0 +1,201 @@
+//! Where all nodes share an order: what a socket leaves is kept in Redis while it is here, so that its
+//! client can go on at any node, also when this one has died.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::hub::cluster::with_offset;
+use crate::hub::cluster::{NOWHERE, PORTABLE, Session as Kept, Uplink, id_of, number_of};
+use crate::hub::engine::{Close, Id, Message, Outgoing};
+use crate::hub::namespace::Namespace;
+use crate::hub::socket::Socket;
+
+use super::claim::{Missed, Returned};
+use super::offset::{self, Stamp};
+use super::table::Standing;
+use super::ticket::Ticket;
+use super::{Miss, Recovery, RecoveryPolicy};
+
+/// What a client that comes back says, and what becomes of it.
+#[derive(Clone)]
+pub struct Afar {
+    /// The last entry that it has.
+    pub have: u64,
+    /// Before it came for the first time.
+    pub floor: Option<u64>,
+    /// Known when its worker has delivered all that came before.
+    missed: Arc<OnceLock<Option<Replay>>>,
+}
+
+type Replay = Arc<[Arc<Message>]>;
+
+/// A client wants to go on.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    pub pid: Id,
+    /// `None`: it has heard nothing yet.
+    offset: Option<u64>,
+}
+
+impl Wish {
+    /// What the client's CONNECT says of an earlier connection, taken out of `auth`. An error if it
+    /// says what cannot be.
+    pub fn read(auth: &mut Map<String, Value>) -> Option<Result<Self, Miss>> {
+        let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
+        let pid = pid.as_str().and_then(Id::parse);
+        let offset = match offset {
+            None => Some(None),
+            Some(offset) => offset.as_str().and_then(number_of).map(Some),
+        };
+        let wish = pid.zip(offset).map(|(pid, offset)| Self { pid, offset });
+        Some(wish.ok_or(Miss::Unknown))
+    }
+
+    /// Together with what Redis kept.
+    pub fn returned(
+        self,
+        kept: Kept,
+        namespace: &Arc<str>,
+        user: Option<Arc<str>>,
+    ) -> Result<Returned, Miss> {
+        let id = Id::parse(&kept.id).ok_or(Miss::Unknown)?;
+        // What it had before it came says nothing of what it was sent since.
+        let have = self.offset.max(kept.floor).ok_or(Miss::Unknown)?;
+        let afar = Afar { have, floor: kept.floor, missed: Arc::default() };
+        let rooms = kept.rooms.into_iter().filter(|room| *room != *kept.id).collect();
+        let data = Some(kept.data).filter(|data| &**data != "{}");
+        Ok(Returned::from_afar((self.pid, id), Arc::clone(namespace), user, (rooms, data), afar))
+    }
+}
+
+impl Afar {
+    /// Notes what it missed; `None` if that is not known any more.
+    pub fn set_missed(&self, missed: Option<Replay>) {
+        // It is asked about once.
+        let _set = self.missed.set(missed);
+    }
+
+    pub(super) fn missed(&self) -> Result<Vec<Missed>, Miss> {
+        let missed = self.missed.get().and_then(Option::as_ref).ok_or(Miss::TooMuch)?;
+        let stamp = Stamp { origin: PORTABLE, number: self.have };
+        Ok(missed.iter().map(|message| (stamp, Outgoing::new(Arc::clone(message)))).collect())
+    }
+}
+
+impl fmt::Debug for Afar {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Afar").field("have", &self.have).finish_non_exhaustive()
+    }
+}
+
+impl Recovery {
+    /// To other nodes, if all of them share an order.
+    pub fn ordered(&self) -> Option<&Rc<Uplink>> {
+        let uplink = self.outbox.uplink.as_ref()?;
+        (self.is_on() && uplink.is_ordered()).then_some(uplink)
+    }
+
+    pub fn is_ordered(&self) -> bool {
+        self.ordered().is_some()
+    }
+
+    /// The array of an event that has no place in the order, but that clients would read one out of.
+    pub(super) fn placed<'a>(&self, namespace: &Namespace, data: &'a str) -> Cow<'a, str> {
+        if !offset::ends_in_text(data) {
+            return Cow::Borrowed(data);
+        }
+        let place = self.place_of(namespace).map(id_of);
+        Cow::Owned(with_offset(data, place.as_deref().unwrap_or(NOWHERE)))
+    }
+
+    /// The last entry that was delivered here, if it says what clients have.
+    fn place_of(&self, namespace: &Namespace) -> Option<u64> {
+        match namespace.place.get() {
+            Some(Stamp { origin: PORTABLE, number }) => Some(number),
+            Some(_) => None,
+            None => self.ordered()?.begin_of(&namespace.name),
+        }
+    }
+
+    pub(super) fn admit_afar(
+        &self,
+        socket: &Rc<Socket>,
+        pid: Option<Id>,
+        afar: Option<&Afar>,
+    ) -> Id {
+        let floor = match afar {
+            Some(afar) => afar.floor,
+            None => self.place_of(&socket.namespace),
+        };
+        let pid = pid.unwrap_or_else(|| Id::of_session(self.node, self.worker));
+        let ticket = Ticket::new(pid, &socket.namespace.log).from_afar(floor);
+        // It was made a moment ago.
+        let _set = socket.ticket.set(Rc::new(ticket));
+        self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));
+        self.keep_afar(socket);
+        pid
+    }
+
+    /// Keeps what the socket would leave, as it is now.
+    pub fn keep_afar(&self, socket: &Socket) {
+        let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
+        let Some(ticket) = socket.ticket.get() else { return };
+        let mut rooms = socket.rooms();
+        rooms.push(socket.id.as_str().to_owned());
+        let kept = Kept {
+            id: socket.id.as_str().into(),
+            pid: ticket.pid.as_str().into(),
+            rooms,
+            data: socket.data.borrow().clone().unwrap_or_else(|| "{}".into()),
+            namespace: Some((*socket.namespace.name).into()),
+            user: socket.user_key().map(|user| (*user).into()),
+            node: Some(uplink.uid().into()),
+            floor: ticket.floor_afar,
+        };
+        let Some(kept) = kept.write() else { return };
+        let key = uplink.session_key(ticket.pid.as_str());
+        // Renewed in time, and as long as somebody may return after a crash.
+        let lasts = (policy.keeps().lasts * 2).as_millis().to_string();
+        uplink.command(&[b"SET", key.as_bytes(), kept.as_bytes(), b"PX", lasts.as_bytes()]);
+    }
+
+    /// Its client may come back within the time for that.
+    pub(super) fn leave_afar(&self, pid: Id) {
+        let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
+        let (key, lasts) = (uplink.session_key(pid.as_str()), policy.lasts.as_millis().to_string());
+        uplink.command(&[b"PEXPIRE", key.as_bytes(), lasts.as_bytes()]);
+    }
+
+    /// Its client will not.
+    pub(super) fn forget_afar(&self, pid: Id) {
+        let Some(uplink) = self.ordered() else { return };
+        uplink.command(&[b"DEL", uplink.session_key(pid.as_str()).as_bytes()]);
+    }
+
+    /// Those who are here stay known.
+    pub(super) fn renew_afar(&self, now: Instant, policy: &RecoveryPolicy) {
+        if self.ordered().is_none() {
+            return;
+        }
+        let renewed = self.renewed.get().unwrap_or(now);
+        if self.renewed.get().is_some() && now.duration_since(renewed) < policy.keeps().lasts / 2 {
+            return;
+        }
+        self.renewed.set(Some(now));
+        let here = self.table.borrow().here();
+        here.iter().for_each(|socket| self.keep_afar(socket));
+    }
+
+    /// The client has come elsewhere: what is here of it is not its any more.
+    pub fn taken(&self, pid: Id) {
+        let standing = self.table.borrow_mut().take(&pid);
+        if let Some(Standing::Here(socket)) = standing {
+            socket.session.close(Close::Replaced);
+        }
+    }
+}

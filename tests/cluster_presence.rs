@@ -1,0 +1,155 @@
+//! Who is in a room, whose connections there are, and who is sent away, on all nodes.
+
+use serde_json::{Value, json};
+
+use crate::auth::{HS256, SIGNING, claims, token};
+use crate::cluster::{UP, asked};
+use crate::harness::redis::Redis;
+use crate::harness::socketio::{GENEROUS, Heard, Line as _, Web, metric, wait_for_metric};
+use crate::harness::{Edge, PLAIN, eventually};
+
+fn node(redis: &Redis, more: &str, namespace: &str) -> Edge {
+    let edge = Edge::start(&format!(
+        r#"{PLAIN}{more}hub:
+  redis: {{ url: '{}', node: {{ lease: 2s }} }}
+  limits: {{ {GENEROUS} per_user: 2 }}
+  namespaces:
+    /:
+{namespace}
+"#,
+        redis.url()
+    ));
+    wait_for_metric(&edge, UP, 1);
+    edge
+}
+
+const WATCHED: &str = r#"      auth: none
+      presence: ["room:*"]
+      events:
+        join: { join: "room:{0}" }
+        leave: { leave: "room:{0}" }
+        who: { presence: "room:{0}" }"#;
+
+fn join(edge: &Edge) -> (Web, String) {
+    let mut web = Web::open(edge);
+    let id = web.enter("/");
+    web.say("421[\"join\",\"a\"]");
+    web.expect("431[{\"ok\":true}]");
+    (web, id)
+}
+
+/// Hears of comings and goings until so many are there.
+fn hear_until(web: &mut Web, count: usize) {
+    loop {
+        let text = web.text();
+        let told: Value = serde_json::from_str(&text[2..]).expect("JSON");
+        assert_eq!(told[0], "presence", "{text}");
+        if told[1]["count"] == count {
+            return;
+        }
+    }
+}
+
+fn who(web: &mut Web) -> Value {
+    web.say("422[\"who\",\"a\"]");
+    loop {
+        let text = web.text();
+        if let Some(answer) = text.strip_prefix("432") {
+            return serde_json::from_str::<Value>(answer).expect("JSON")[0].clone();
+        }
+    }
+}
+
+#[test]
+fn members_of_all_nodes_are_there() {
+    let mut redis = Redis::start();
+    let (one, two) = (node(&redis, "", WATCHED), node(&redis, "", WATCHED));
+    let (mut alice, a) = join(&one);
+    let (mut bob, b) = join(&two);
+    hear_until(&mut alice, 2);
+    eventually("both", || (who(&mut bob)["count"] == 2).then_some(()));
+    let mut ids: Vec<String> = who(&mut bob)["members"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|member| member["id"].as_str().expect("an id").to_owned())
+        .collect();
+    ids.sort();
+    let mut wanted = [a, b];
+    wanted.sort();
+    assert_eq!(ids, wanted);
+    // One that comes later knows who is there.
+    let three = node(&redis, "", WATCHED);
+    let (mut carol, _) = join(&three);
+    eventually("all three", || (who(&mut carol)["count"] == 3).then_some(()));
+    hear_until(&mut alice, 3);
+    bob.say("421[\"leave\",\"a\"]");
+    bob.expect("431[{\"ok\":true}]");
+    hear_until(&mut alice, 2);
+    // What happens while Redis is away is known afterwards.
+    redis.kill();
+    wait_for_metric(&one, UP, 0);
+    let (_dave, _) = join(&two);
+    drop(carol);
+    redis.begin();
+    eventually("who has come and who has gone", || (who(&mut alice)["count"] == 2).then_some(()));
+    eventually("the same figures", || {
+        (asked(&one, "count?namespace=/&room=room:a")["sockets"] == 2).then_some(())
+    });
+}
+
+#[test]
+fn who_was_on_a_node_that_died_goes_with_its_lease() {
+    let redis = Redis::start();
+    let (one, two) = (node(&redis, "", WATCHED), node(&redis, "", WATCHED));
+    let (mut alice, _) = join(&one);
+    let crowd: Vec<_> = (0..5).map(|_| join(&two)).collect();
+    eventually("all", || (who(&mut alice)["count"] == 6).then_some(()));
+    assert_eq!(asked(&one, "count?namespace=/")["sockets"], 6);
+    two.signal("KILL");
+    eventually("one", || (who(&mut alice)["count"] == 1).then_some(()));
+    assert_eq!(asked(&one, "count?namespace=/")["sockets"], 1);
+    drop(crowd);
+}
+
+/// Whether this user gets in.
+fn knock(edge: &Edge, user: &str) -> Result<Web, String> {
+    let mut web = Web::open(edge);
+    let token = token(HS256, &claims(user));
+    web.say(&format!("40{{\"token\":\"{token}\"}}"));
+    let answer = web.text();
+    if answer.starts_with("40") { Ok(web) } else { Err(answer) }
+}
+
+#[test]
+fn a_user_has_so_many_connections_on_all_nodes() {
+    let redis = Redis::start();
+    let auth = format!(
+        "auth:\n  app: {{ jwt: {{ issuer: https://issuer.example.test, audience: realtime }}, \
+         secret: {SIGNING} }}\n"
+    );
+    let namespace = "      auth: app\n      events: deny";
+    let (one, two) = (node(&redis, &auth, namespace), node(&redis, &auth, namespace));
+    let first = knock(&one, "anna").expect("the first");
+    let _second = knock(&two, "anna").expect("the second");
+    let refused = |edge: &Edge| {
+        eventually("a refusal", || {
+            let answer = knock(edge, "anna").err()?;
+            assert!(answer.contains("too_many_connections"), "{answer}");
+            Some(())
+        });
+    };
+    refused(&one);
+    refused(&two);
+    let _another = knock(&one, "bert").expect("somebody else");
+    // Who leaves makes room everywhere.
+    drop(first);
+    let mut third = eventually("room on the other node", || knock(&two, "anna").ok());
+    refused(&one);
+    // And so does a node that dies.
+    two.signal("KILL");
+    let _fourth = eventually("room when its lease is over", || knock(&one, "anna").ok());
+    assert!(matches!(third.hear(), Heard::Closed(_)));
+    assert!(metric(&one, "vestibule_hub_redis_heard_total{fate=\"malformed\"}") == 0);
+    assert_eq!(asked(&one, "count?namespace=/")["sockets"], json!(2));
+}

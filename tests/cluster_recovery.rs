@@ -1,0 +1,330 @@
+//! Clients that are cut from one node and go on at another, with what they missed.
+
+use serde_json::{Value, json};
+
+use crate::cluster::{UP, post};
+use crate::cluster_nodes::node;
+use crate::harness::cluster::{Peer, wait_for_readers};
+use crate::harness::redis::Redis;
+use crate::harness::socketio::{Heard, Line, Poller, Web, metric, wait_for_metric};
+use crate::harness::{Client, Edge, eventually};
+
+/// What a client must know to come back, and who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Who {
+    sid: String,
+    pid: String,
+}
+
+fn start(redis: &Redis) -> Edge {
+    node(redis, "streams", "recovery: 1m")
+}
+
+fn who(answer: &str) -> Who {
+    let words: Value =
+        serde_json::from_str(answer.strip_prefix("40/chat,").expect("in")).expect("JSON");
+    let word = |name: &str| words[name].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+    Who { sid: word("sid"), pid: word("pid") }
+}
+
+fn enter(line: &mut impl Line) -> Who {
+    line.say("40/chat,");
+    who(&line.text())
+}
+
+fn join(line: &mut impl Line, room: &str) {
+    line.say(&format!("42/chat,9[\"join\",\"{room}\"]"));
+    line.expect("43/chat,9[{\"ok\":true}]");
+}
+
+/// Comes back; what was missed, and who the client is now.
+fn come_back(line: &mut impl Line, pid: &str, offset: Option<&str>) -> (Vec<i64>, Who) {
+    let mut auth = json!({ "pid": pid });
+    if let Some(offset) = offset {
+        auth["offset"] = json!(offset);
+    }
+    line.say(&format!("40/chat,{auth}"));
+    let mut missed = Vec::new();
+    loop {
+        let text = line.text();
+        if text.starts_with("40") {
+            return (missed, who(&text));
+        }
+        missed.push(number(&text).0);
+    }
+}
+
+/// What was said, and its offset.
+fn number(text: &str) -> (i64, String) {
+    let words: Value =
+        serde_json::from_str(text.strip_prefix("42/chat,").unwrap_or_else(|| panic!("{text}")))
+            .expect("JSON");
+    let said = words[1]["n"].as_i64().or(words[1].as_i64());
+    let offset = words.as_array().and_then(|words| words.last()?.as_str()).expect("an offset");
+    (said.expect("a number"), offset.to_owned())
+}
+
+fn hear(line: &mut impl Line) -> (i64, String) {
+    number(&line.text())
+}
+
+/// To everybody in the namespace.
+fn tell(edge: &Edge, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        post(edge, "emit", &json!({"namespace": "/chat", "event": "n", "args": [number]}));
+    }
+}
+
+/// To a room that the speaker is in; each is acknowledged.
+fn say(line: &mut impl Line, room: &str, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        line.say(&format!("42/chat,7[\"message\",{{\"room\":\"{room}\",\"n\":{number}}}]"));
+        line.expect("43/chat,7[{\"ok\":true}]");
+    }
+}
+
+fn is_place(offset: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    offset.split_once('-').is_some_and(|(time, count)| digits(time) && digits(count))
+}
+
+fn recovered(edge: &Edge) -> i64 {
+    metric(edge, "vestibule_hub_recoveries_total{outcome=\"recovered\"}")
+}
+
+#[test]
+fn who_is_cut_from_one_node_goes_on_at_another() {
+    let redis = Redis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let (mut alice, mut bob) = (Web::open(&one), Web::open(&two));
+    let (_, before) = (enter(&mut alice), enter(&mut bob));
+    join(&mut alice, "r");
+    join(&mut bob, "r");
+    say(&mut alice, "r", 0..3);
+    let mut last = String::new();
+    for number in 0..3 {
+        let (heard, offset) = hear(&mut bob);
+        assert_eq!(heard, number);
+        assert!(is_place(&offset), "{offset}");
+        last = offset;
+    }
+    drop(bob);
+    wait_for_metric(&two, "vestibule_hub_sockets{namespace=\"/chat\"}", 0);
+    say(&mut alice, "r", 3..6);
+    let mut bob = Web::open(&one);
+    let (missed, again) = come_back(&mut bob, &before.pid, Some(&last));
+    assert_eq!((missed, &again), (vec![3, 4, 5], &before));
+    say(&mut alice, "r", 6..8);
+    assert_eq!((hear(&mut bob).0, hear(&mut bob).0), (6, 7));
+    // And back again, over polling, having heard nothing of it.
+    drop(bob);
+    wait_for_metric(&one, "vestibule_hub_sockets{namespace=\"/chat\"}", 1);
+    say(&mut alice, "r", 8..9);
+    let mut bob = Poller::open(&two);
+    let (missed, again) = come_back(&mut bob, &before.pid, Some(&last));
+    assert_eq!((missed, &again), (vec![3, 4, 5, 6, 7, 8], &before));
+    say(&mut alice, "r", 9..10);
+    assert_eq!(hear(&mut bob).0, 9);
+    assert_eq!((recovered(&one), recovered(&two)), (1, 1));
+}
+
+#[test]
+fn a_crash_loses_nothing() {
+    let redis = Redis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let mut alice = Web::open(&one);
+    enter(&mut alice);
+    join(&mut alice, "r");
+    let mut crowd: Vec<_> = (0..8)
+        .map(|_| {
+            let mut web = Web::open(&two);
+            let who = enter(&mut web);
+            join(&mut web, "r");
+            (web, who, None)
+        })
+        .collect();
+    say(&mut alice, "r", 0..5);
+    // Some have heard all of it, some a part, some nothing.
+    for (index, (web, _, offset)) in (0..).zip(&mut crowd) {
+        for number in 0..index.min(5) {
+            let (heard, at) = hear(web);
+            assert_eq!(heard, number);
+            *offset = Some(at);
+        }
+    }
+    two.signal("KILL");
+    say(&mut alice, "r", 5..8);
+    // One that was there all the time, and one that has just come.
+    let three = start(&redis);
+    for (index, (web, before, offset)) in (0..).zip(crowd) {
+        drop(web);
+        let edge = if index % 2 == 0 { &one } else { &three };
+        let mut web = Web::open(edge);
+        let (missed, again) = come_back(&mut web, &before.pid, offset.as_deref());
+        let wanted: Vec<i64> = (index.min(5)..8 + index).collect();
+        assert_eq!((missed, &again), (wanted, &before), "{index}");
+        // Twice in a row, too: what it is sent then it has.
+        let told = 8 + index;
+        say(&mut alice, "r", told..told + 1);
+        let (heard, offset) = hear(&mut web);
+        assert_eq!(heard, told);
+        drop(web);
+        let mut web = Web::open(edge);
+        assert_eq!(come_back(&mut web, &again.pid, Some(&offset)).0, Vec::<i64>::new());
+    }
+}
+
+#[test]
+fn everybody_hears_everything_in_one_order() {
+    let redis = Redis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let (mut alice, mut bob) = (Web::open(&one), Web::open(&two));
+    enter(&mut alice);
+    enter(&mut bob);
+    for round in 0..50 {
+        tell(&one, round * 10..round * 10 + 2);
+        tell(&two, round * 10 + 2..round * 10 + 4);
+    }
+    let hear_all = |line: &mut Web| (0..200).map(|_| hear(line)).collect::<Vec<_>>();
+    let (heard, other) = (hear_all(&mut alice), hear_all(&mut bob));
+    assert_eq!(heard, other, "the same, with the same places");
+    let numbers: Vec<i64> = heard.iter().map(|(number, _)| *number).collect();
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), 200, "each once");
+    for edge in [0, 2] {
+        let of_one: Vec<_> = numbers.iter().filter(|number| *number % 10 / 2 == edge / 2).collect();
+        assert!(of_one.is_sorted(), "{of_one:?}");
+    }
+}
+
+#[test]
+fn who_cannot_go_on_begins_anew() {
+    let redis = Redis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let anew = |pid: &str, offset: Option<&str>| {
+        let mut web = Web::open(&one);
+        let (missed, again) = come_back(&mut web, pid, offset);
+        assert_eq!(missed, Vec::<i64>::new());
+        assert_ne!(again.pid, pid);
+    };
+    let gone = |edge: &Edge| wait_for_metric(edge, "vestibule_hub_sockets{namespace=\"/chat\"}", 0);
+    let leave = |number: i64| {
+        let mut web = Web::open(&two);
+        let who = enter(&mut web);
+        tell(&one, number..number + 1);
+        let (heard, offset) = hear(&mut web);
+        assert_eq!(heard, number);
+        (web, who, offset)
+    };
+    // Nobody's, and places that are none.
+    anew("aaaaaaaaaaaaaaaaaaaa", None);
+    let (web, bob, offset) = leave(1);
+    drop(web);
+    gone(&two);
+    for wrong in ["~", "x", "aB-1.1", "1-", ""] {
+        anew(&bob.pid, Some(wrong));
+    }
+    // It is still there for who knows.
+    let mut web = Web::open(&one);
+    assert_eq!(come_back(&mut web, &bob.pid, Some(&offset)).1, bob);
+    // Who says goodbye has no way back.
+    web.say("41/chat,");
+    drop(web);
+    gone(&one);
+    let key = format!("sio:session:{}", bob.pid);
+    eventually("nothing", || (redis.ask(&["exists", &key]) == "0").then_some(()));
+    anew(&bob.pid, Some(&offset));
+    // What it missed is not there any more: no node remembers it, nor does the stream.
+    let (web, carol, offset) = leave(2);
+    drop(web);
+    gone(&two);
+    tell(&one, 3..5);
+    redis.ask(&["xtrim", "socket.io", "maxlen", "1"]);
+    let three = start(&redis);
+    let mut web = Web::open(&three);
+    let (missed, again) = come_back(&mut web, &carol.pid, Some(&offset));
+    assert_eq!(missed, Vec::<i64>::new());
+    assert_ne!(again, carol);
+}
+
+#[test]
+fn who_comes_elsewhere_is_not_here_any_more() {
+    let redis = Redis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let mut left = Web::open(&two);
+    let bob = enter(&mut left);
+    join(&mut left, "r");
+    // Its old connection is not seen to be gone.
+    let mut web = Web::open(&one);
+    assert_eq!(come_back(&mut web, &bob.pid, None), (Vec::new(), bob.clone()));
+    assert!(matches!(left.hear(), Heard::Closed(_)));
+    // And on the same node.
+    let mut again = Web::open(&one);
+    assert_eq!(come_back(&mut again, &bob.pid, None), (Vec::new(), bob));
+    assert!(matches!(web.hear(), Heard::Closed(_)));
+    wait_for_metric(&one, "vestibule_hub_sockets{namespace=\"/chat\"}", 1);
+    say(&mut again, "r", 0..1);
+}
+
+#[test]
+fn an_event_is_acknowledged_when_redis_has_it() {
+    let redis = Redis::start();
+    let edge = start(&redis);
+    let (mut alice, mut bob) = (Web::open(&edge), Web::open(&edge));
+    enter(&mut alice);
+    enter(&mut bob);
+    join(&mut alice, "r");
+    join(&mut bob, "r");
+    say(&mut alice, "r", 0..1);
+    let (_, before) = hear(&mut bob);
+    redis.signal("STOP");
+    alice.say("42/chat,1[\"message\",{\"room\":\"r\",\"n\":1}]");
+    // Delivery goes on without it, when it has been away for long.
+    let (heard, offset) = hear(&mut bob);
+    assert_eq!((heard, &*offset), (1, "~"), "{before}");
+    alice.say("42/chat,2[\"typing\",{\"room\":\"r\",\"n\":2}]");
+    alice.expect("43/chat,2[{\"ok\":true}]");
+    assert!(bob.text().starts_with("42/chat,[\"typing\""));
+    redis.signal("CONT");
+    alice.expect("43/chat,1[{\"ok\":true}]");
+    wait_for_metric(&edge, UP, 1);
+    // It came once, and what follows has a place again.
+    eventually("a place", || {
+        say(&mut alice, "r", 3..4);
+        let (heard, offset) = hear(&mut bob);
+        assert_eq!(heard, 3);
+        is_place(&offset).then_some(())
+    });
+    let listed = redis.ask(&["xrange", "socket.io", "-", "+"]);
+    assert_eq!(listed.matches("\"n\":1}").count(), 1, "{listed}");
+}
+
+#[test]
+fn clients_of_node_go_on_here() {
+    let redis = Redis::start();
+    let edge = start(&redis);
+    let mut peer = Peer::with(&redis, &[("ADAPTER", "streams"), ("RECOVERY", "1")]);
+    eventually("two servers", || {
+        let counted = peer.told(&json!({ "do": "count", "namespace": "/chat" }));
+        (counted["count"] == 2).then_some(())
+    });
+    wait_for_readers(&redis, 2);
+    let mut web = Web::over(Client::connect(peer.address.expect("an address")), "EIO=4");
+    let bob = enter(&mut web);
+    join(&mut web, "r");
+    tell(&edge, 0..1);
+    let (_, offset) = hear(&mut web);
+    drop(web);
+    let key = format!("sio:session:{}", bob.pid);
+    eventually("the session", || (redis.ask(&["exists", &key]) == "1").then_some(()));
+    peer.told(
+        &json!({"do": "emit", "namespace": "/chat", "to": ["room:r"], "name": "n", "args": [1]}),
+    );
+    tell(&edge, 2..3);
+    let mut web = Web::open(&edge);
+    let (missed, again) = come_back(&mut web, &bob.pid, Some(&offset));
+    assert_eq!((missed, again), (vec![1, 2], bob));
+    say(&mut web, "r", 3..4);
+}
