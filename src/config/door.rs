@@ -9,7 +9,7 @@ use super::units::deadline;
 use super::yaml::Yaml;
 use super::{
     Balance, Basic, Forward, Health, Keep, NamespaceAuth, RouteAuth, Secret, Target, Upstream,
-    sites,
+    UpstreamTls, sites,
 };
 
 /// Between two looks at a server that decides, and how long one may take.

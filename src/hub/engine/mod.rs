@@ -5,6 +5,7 @@
 //! made them, requests for them are brought there.
 
 mod admission;
+mod answers;
 mod deflate;
 mod echo;
 pub mod frame;
