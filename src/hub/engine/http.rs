@@ -19,8 +19,9 @@ use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response
 
 use super::deflate::{self, Deflate};
 use super::origin::Verdict;
-use super::packet::{Form, Version};
+use super::packet::Version;
 use super::polling::{Answer, Polling};
+use super::reply::{allow, preflighted, respond};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
 use super::sid::{Id, random};
@@ -84,8 +85,6 @@ pub enum Ask {
 
 /// Asks a worker has not come to yet. Full: the request is refused with 503.
 pub const MAILBOX: usize = 4096;
-
-const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// Between the 101 and the open packet of Engine.IO 3. Its clients may begin to listen only once
 /// their WebSocket has opened, and lose what came together with the 101.
@@ -515,34 +514,6 @@ fn refuse(refusal: Refusal) -> Answered {
     (refusal.response(), Some(refusal.reason()))
 }
 
-fn respond(answer: Answer, jsonp: Option<&str>) -> Result<Response, Refusal> {
-    let (body, kind) = match (answer, jsonp) {
-        (Answer::Refused(refusal), _) => return Err(refusal),
-        (Answer::Taken, _) => (Body::from("ok"), "text/html"),
-        (Answer::Payload(payload, _), Some(index)) => {
-            (Body::from(script(index, &payload)), "text/javascript; charset=UTF-8")
-        }
-        (Answer::Payload(payload, Form::V3Binary), None) => {
-            (payload.into(), "application/octet-stream")
-        }
-        (Answer::Payload(payload, _), None) => (payload.into(), "text/plain; charset=UTF-8"),
-    };
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-/// A payload as the call of a page's function.
-fn script(index: &str, payload: &[u8]) -> String {
-    let text = String::from_utf8_lossy(payload);
-    // A string has no keys that JSON could refuse.
-    let text = serde_json::to_string(&text).unwrap_or_default();
-    let text = text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
-    format!("___eio[{index}]({text});")
-}
-
 /// The field `d` of a form, in which `\\n` stands for a newline.
 fn form_field(body: &[u8]) -> Result<Bytes, Refusal> {
     let body = std::str::from_utf8(body).map_err(|_error| Refusal::Broken)?;
@@ -571,26 +542,4 @@ fn switch(headers: &HeaderMap) -> Result<Response, Refusal> {
     exchange::headers::set_upgrade(response.headers_mut(), "websocket");
     response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     Ok(response)
-}
-
-/// The answer to a CORS preflight, as Node's `cors` gives it.
-fn preflighted(asked: Option<HeaderValue>) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    let methods = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-    if let Some(asked) = asked {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
-        headers.append(header::VARY, HeaderValue::from(header::ACCESS_CONTROL_REQUEST_HEADERS));
-    }
-    response
-}
-
-fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    let yes = HeaderValue::from_static("true");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }
