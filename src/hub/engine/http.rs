@@ -21,7 +21,7 @@ use super::deflate::{self, Deflate};
 use super::origin::Verdict;
 use super::packet::Version;
 use super::polling::{Answer, Polling};
-use super::reply::{allow, preflighted, respond};
+use super::reply::{permit, preflighted, respond};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
 use super::sid::{Id, random};
@@ -116,7 +116,7 @@ impl Engine {
             }
         };
         if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
-            allow(response.headers_mut(), origin);
+            permit(response.headers_mut(), origin);
         }
         (response, reason)
     }
@@ -127,7 +127,7 @@ impl Engine {
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
         let verdict = self.settings().origins.judge(text, client);
         if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
-            allow(response.headers_mut(), origin);
+            permit(response.headers_mut(), origin);
         }
         (response, reason)
     }

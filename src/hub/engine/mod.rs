@@ -17,6 +17,7 @@ mod outgoing;
 pub mod packet;
 mod polling;
 mod queue;
+mod reply;
 mod request;
 mod session;
 mod sid;

@@ -55,7 +55,7 @@ pub fn preflighted(asked: Option<HeaderValue>) -> Response {
 }
 
 /// Says that pages of this origin may read the answer.
-pub fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+pub fn permit(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     let yes = HeaderValue::from_static("true");
     headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
