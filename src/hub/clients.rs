@@ -211,18 +211,6 @@ impl Clients {
         self.presence.worker
     }
 
-    pub fn names(&self) -> Vec<String> {
-        self.namespaces.borrow().keys().cloned().collect()
-    }
-
-    /// The namespace of the Admin UI, if there is one.
-    pub fn watched_by(&self) -> Option<String> {
-        let namespaces = self.namespaces.borrow();
-        let mut all = namespaces.iter();
-        let found = all.find(|(_, namespace)| namespace.policy().admin_ui.is_some());
-        found.map(|(name, _)| name.clone())
-    }
-
     pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
         self.namespaces.borrow().get(name).cloned()
     }

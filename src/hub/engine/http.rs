@@ -15,11 +15,11 @@ use tracing::debug;
 use crate::auth::Credentials;
 use crate::exchange::{self, BodyError, Client, Detached, Request, Response, Socket};
 
-use super::answers::{allow, form_field, is_websocket, preflighted, respond, switch};
 use super::deflate::{self, Deflate};
 use super::origin::Verdict;
 use super::packet::Version;
 use super::polling::{Answer, Polling};
+use super::reply::{form_field, is_websocket, permit, preflighted, respond, switch};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
 use super::sid::{Id, random};
@@ -114,7 +114,7 @@ impl Engine {
             }
         };
         if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
-            allow(response.headers_mut(), origin);
+            permit(response.headers_mut(), origin);
         }
         (response, reason)
     }
@@ -125,7 +125,7 @@ impl Engine {
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
         let verdict = self.settings().origins.judge(text, client);
         if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
-            allow(response.headers_mut(), origin);
+            permit(response.headers_mut(), origin);
         }
         (response, reason)
     }

@@ -5,7 +5,6 @@
 //! made them, requests for them are brought there.
 
 mod admission;
-mod answers;
 mod deflate;
 mod echo;
 pub mod frame;
@@ -18,6 +17,7 @@ mod outgoing;
 pub mod packet;
 mod polling;
 mod queue;
+mod reply;
 mod request;
 mod session;
 mod sid;
