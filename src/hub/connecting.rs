@@ -92,7 +92,7 @@ impl Clients {
                 let enter = move |back: Option<Arc<Returned>>| {
                     let is_open = session.is_open();
                     if is_open {
-                        me.let_in(&session, &known, &there, back);
+                        me.come_in(&session, &known, &there, back);
                     }
                     is_open
                 };
@@ -100,10 +100,10 @@ impl Clients {
             });
             return;
         }
-        self.let_in(session, client, namespace, returned);
+        self.come_in(session, client, namespace, returned);
     }
 
-    fn let_in(
+    fn come_in(
         self: &Rc<Self>,
         session: &Rc<Session>,
         client: &Rc<Client>,
