@@ -93,7 +93,7 @@ impl Clients {
                 let enter = move |back: Option<Arc<Returned>>| {
                     let is_open = session.is_open();
                     if is_open {
-                        me.enter_in_turn(&session, &known, &there, back);
+                        me.come_in(&session, &known, &there, back);
                     }
                     is_open
                 };
@@ -101,10 +101,10 @@ impl Clients {
             });
             return;
         }
-        self.enter_in_turn(session, client, namespace, returned);
+        self.come_in(session, client, namespace, returned);
     }
 
-    fn enter_in_turn(
+    fn come_in(
         self: &Rc<Self>,
         session: &Rc<Session>,
         client: &Rc<Client>,

@@ -24,8 +24,10 @@ type Replay = Arc<[Arc<Message>]>;
 #[derive(Default)]
 pub struct Entering {
     next: Cell<u64>,
-    waiting: RefCell<HashMap<u64, Box<dyn FnOnce(Option<Replay>)>>>,
+    waiting: RefCell<HashMap<u64, GoOn>>,
 }
+
+type GoOn = Box<dyn FnOnce(Option<Replay>)>;
 
 impl Clients {
     /// The earlier connection that a CONNECT wants to go on with; a bad wish is none.
@@ -128,7 +130,9 @@ impl Clients {
     /// All is delivered here that came before what is `missed`.
     pub(super) fn entered(&self, number: u64, missed: Option<Replay>) {
         let waiting = self.entering.waiting.borrow_mut().remove(&number);
-        waiting.into_iter().for_each(|go_on| go_on(missed.clone()));
+        if let Some(go_on) = waiting {
+            go_on(missed);
+        }
     }
 
     /// Looks for what the client left, and lets it in with it; the client waits meanwhile.

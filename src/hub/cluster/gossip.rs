@@ -32,6 +32,9 @@ pub enum Told {
     Suspect(Suspicion),
 }
 
+/// Somebody in a room of a namespace.
+type Place = (Arc<str>, Arc<str>, Id);
+
 /// All that holds for one node.
 #[derive(Default)]
 struct Standing {
@@ -56,7 +59,7 @@ pub struct Gossip {
     changed: Notify,
     others: RefCell<HashMap<String, Other>>,
     /// On how many other nodes a socket is in a room: one that has moved is on two for a moment.
-    far: RefCell<HashMap<(Arc<str>, Arc<str>, Id), u32>>,
+    far: RefCell<HashMap<Place, u32>>,
     /// Somebody wants to hear all again, or this node does.
     is_asked: Cell<bool>,
     asks: Cell<bool>,

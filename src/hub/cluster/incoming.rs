@@ -59,6 +59,14 @@ const WORKERS_ANSWER: Duration = Duration::from_secs(2);
 impl Central {
     /// Takes a message; what workers must hear of it is added to `notices`.
     pub(super) fn take(self: &Rc<Self>, heard: &Heard, notices: &mut Vec<Notice>) {
+        if heard.channel == gossip::channel(&self.cluster.wire).as_bytes() {
+            // What nodes tell each other is no message: it is not counted.
+            match Whisper::read(&heard.payload) {
+                Some(whisper) => self.take_whisper(&whisper, notices),
+                None => metrics::count(&metrics::REDIS_HEARD, Fate::Malformed.word()),
+            }
+            return;
+        }
         let fate = self.take_one(heard, notices);
         metrics::count(&metrics::REDIS_HEARD, fate.word());
     }
@@ -73,11 +81,6 @@ impl Central {
                 return Fate::Malformed;
             }
             notices.push(Notice::Taken(pid));
-            return Fate::Taken;
-        }
-        if heard.channel == gossip::channel(wire).as_bytes() {
-            let Some(whisper) = Whisper::read(&heard.payload) else { return Fate::Malformed };
-            self.take_whisper(&whisper, notices);
             return Fate::Taken;
         }
         let place = std::str::from_utf8(&heard.channel).ok().and_then(|name| wire.place(name));

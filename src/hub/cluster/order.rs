@@ -77,6 +77,7 @@ struct Fetched {
 }
 
 /// How a message of this node's own came to its place.
+#[derive(Debug, Clone, Copy)]
 pub enum Way {
     /// Nobody here has it yet.
     Waited,

@@ -56,8 +56,9 @@ impl Servers {
         let asked = address(seed);
         let mut line = self.dialer.dial(&asked, &self.login(seed)).await?;
         let late = LineError::Late(self.dialer.timeout);
-        let answer = tokio::time::timeout(self.dialer.timeout, line.ask(&[b"CLUSTER", b"SLOTS"]));
-        let slots = Slots::read(&answer.await.unwrap_or(Err(late))?, &asked);
+        let words: [&[u8]; 2] = [b"CLUSTER", b"SLOTS"];
+        let answer = tokio::time::timeout(self.dialer.timeout, line.ask(&words)).await;
+        let slots = Slots::read(&answer.unwrap_or(Err(late))?, &asked);
         Ok((line, slots))
     }
 

@@ -133,7 +133,7 @@ impl Recovery {
             None => self.place_of(&socket.namespace),
         };
         let pid = pid.unwrap_or_else(|| Id::of_session(self.node, self.worker));
-        let ticket = Ticket::new(pid, &socket.namespace.log).from_afar(floor);
+        let ticket = Ticket::new(pid, &socket.namespace.log).with_floor(floor);
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));

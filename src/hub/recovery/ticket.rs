@@ -71,7 +71,7 @@ impl Ticket {
     }
 
     /// Where all nodes share an order.
-    pub fn from_afar(self, floor: Option<u64>) -> Self {
+    pub fn with_floor(self, floor: Option<u64>) -> Self {
         Self { floor_afar: floor, ..self }
     }
 
