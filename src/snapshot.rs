@@ -8,6 +8,7 @@ use crate::auth::Auth;
 use crate::config::{Config, Timeouts};
 use crate::hub;
 use crate::router::Router;
+use crate::tls::acme::Proofs;
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::{self, Registry};
 
@@ -27,6 +28,7 @@ pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
     pub tickets: Tickets,
+    pub proofs: Proofs,
 }
 
 /// Why a checked configuration cannot run here.
@@ -52,9 +54,7 @@ impl Snapshot {
         generation: u64,
         resident: &Resident,
     ) -> Result<Self, CompileError> {
-        let hosts =
-            config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
-        let certificates = Arc::new(Certificates::read(&config.tls.certs, hosts)?);
+        let certificates = Arc::new(Certificates::read(&config)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
@@ -67,12 +67,14 @@ impl Snapshot {
             &config,
             (hub.clone(), Arc::clone(&auth)),
             &resident.registry,
+            resident.proofs.http().clone(),
             &has_certificate,
         )?;
         let tls = if certificates.is_empty() {
             None
         } else {
-            Some(Acceptor::compile(&config, &certificates, &resident.tickets)?)
+            let (tickets, proofs) = (&resident.tickets, &resident.proofs);
+            Some(Acceptor::compile(&config, &certificates, tickets, proofs)?)
         };
         Ok(Self { config, generation, router, tls, certificates, hub, auth })
     }

@@ -9,6 +9,8 @@
 
 mod harness;
 
+/// Certificates from a real ACME server: had, renewed, refused.
+mod acme;
 /// Health, readiness, metrics and reload on the private listener.
 mod admin;
 /// The example app in a real browser and with the stock Socket.IO client.
@@ -91,6 +93,8 @@ mod hub_websocket;
 mod hub_workers;
 /// The guides that lead here from nginx and Node.
 mod migration;
+/// What the operator looks with: pictures, advice, pages.
+mod operator;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.
@@ -99,6 +103,8 @@ mod readme;
 mod reload;
 /// The units, socket activation, the notify protocol.
 mod systemd;
+/// Another binary takes over: no connection refused, no request failed.
+mod takeover;
 /// Certificates by name, ALPN, versions.
 mod tls;
 /// WebSockets that are not the hub's.

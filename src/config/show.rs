@@ -5,9 +5,10 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Config, EventKind, EventRule,
-    Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Protocol, Recovery,
-    Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site, TlsVersion, Upstream,
+    AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience, Config,
+    EventKind, EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace,
+    NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site,
+    TlsVersion, Upstream,
 };
 
 impl Config {
@@ -15,6 +16,15 @@ impl Config {
     ///
     /// Paths are absolute. A secret shows where it comes from, or `***` if the file itself holds it.
     pub fn show(&self) -> String {
+        self.tree().print()
+    }
+
+    /// What would be different with `after`, a line each; secrets of the file's own are not told.
+    pub fn changes(&self, after: &Self) -> Vec<String> {
+        super::changes::changes(&self.tree(), &after.tree())
+    }
+
+    fn tree(&self) -> Yaml {
         let file = Yaml::map([
             ("listen", self.listen.yaml()),
             ("state", Yaml::text(absolute(&self.state))),
@@ -48,7 +58,6 @@ impl Config {
                 "shutdown",
                 Some(Yaml::map([("grace", Yaml::text(show_duration(self.shutdown.grace)))])),
             )
-            .print()
     }
 
     fn tls(&self) -> Yaml {
@@ -57,6 +66,7 @@ impl Config {
             TlsVersion::V13 => "1.3",
         };
         Yaml::map([("certs", Yaml::text(absolute(&self.tls.certs))), ("min", Yaml::text(min))])
+            .with("acme", self.tls.acme.as_ref().map(Acme::yaml))
     }
 
     fn limits(&self) -> Yaml {
@@ -87,6 +97,26 @@ pub fn absolute(path: &Path) -> String {
 
 fn bytes(size: usize) -> String {
     show_size(u64::try_from(size).unwrap_or(u64::MAX))
+}
+
+impl Acme {
+    fn yaml(&self) -> Yaml {
+        let challenge = match self.challenge {
+            AcmeChallenge::Http => "http-01",
+            AcmeChallenge::TlsAlpn => "tls-alpn-01",
+        };
+        let eab = self.eab.as_ref().map(|eab| {
+            let key = eab.key.as_ref().map(|key| Yaml::raw(key.written()));
+            Yaml::map([("id", Yaml::text(&eab.id))]).with("key", key)
+        });
+        Yaml::map([
+            ("email", Yaml::text(&self.email)),
+            ("directory", Yaml::text(&self.directory)),
+            ("challenge", Yaml::text(challenge)),
+        ])
+        .with("ca", self.ca.as_deref().map(|file| Yaml::text(absolute(file))))
+        .with("eab", eab)
+    }
 }
 
 impl Listen {

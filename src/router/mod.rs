@@ -14,7 +14,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use crate::auth::{self, Auth};
 use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
-use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
+use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
@@ -41,6 +41,7 @@ pub struct Router {
     auth: Arc<Auth>,
     /// Headers by which the application is told who somebody is.
     vouched: Vec<HeaderName>,
+    challenges: Challenges,
     hub_count: Arc<RouteCount>,
     edge_count: Arc<RouteCount>,
     /// Where plain HTTP is sent when the site has a certificate.
@@ -59,6 +60,7 @@ impl Router {
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
         registry: &Arc<Registry>,
+        challenges: Challenges,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Result<Self, CompileError> {
         let sites = config.sites.iter().map(|site| {
@@ -74,6 +76,7 @@ impl Router {
             trust: config.trust.clone(),
             hub,
             auth,
+            challenges,
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
@@ -120,6 +123,11 @@ impl Router {
         if request.uri().path() == HEALTH && request.method() == Method::GET {
             access.route = Some(Arc::clone(&self.edge_count));
             return health(local);
+        }
+        // Before everything else, and for any host: an authority asks over plain HTTP.
+        if let Some(proof) = self.challenges.at(request.uri().path()) {
+            access.route = Some(Arc::clone(&self.edge_count));
+            return Ok(Response::new(Body::from(proof)));
         }
         let site = self.table.site(&client.host);
         if let Some(site) = site
