@@ -165,6 +165,9 @@ fn process(file: &Path, config: &Config) -> Vec<Finding> {
 
 /// What the application does that an edge in front of it must know.
 fn application(site: &Site, target: &Target) -> Vec<Finding> {
+    if let Target::Tls(..) = target {
+        return vec![Right(format!("{target} speaks TLS and was left alone; see target_up"))];
+    }
     let host = site.host.as_str().replace('*', "any");
     let answer = match ask_application(target, &host, 0) {
         Ok(answer) => answer,
@@ -243,6 +246,7 @@ fn ask_application(target: &Target, host: &str, extra: usize) -> std::io::Result
             stream.set_read_timeout(Some(DEADLINE))?;
             head(stream, &request)
         }
+        Target::Tls(..) => Err(std::io::Error::other("the doctor asks over plain HTTP alone")),
     }
 }
 
