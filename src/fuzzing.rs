@@ -11,21 +11,22 @@ use crate::redirect::Redirect;
 
 pub use crate::admin::fuzzing::operations;
 pub use crate::auth::fuzzing::{cookies, sessions};
-pub use crate::config::fuzzing::{patterns, proxy_yaml};
+pub use crate::config::fuzzing::{paths, patterns, proxy_yaml};
 pub use crate::exchange::fuzzing::{forwarded, host};
 pub use crate::hub::fuzzing::{
     binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
     private_paths, query, reply, resp, rules, wire,
 };
 pub use crate::proxy::fuzzing::{locations, proxied};
-pub use crate::router::fuzzing::sites;
+pub use crate::router::fuzzing::{asked, sites};
 pub use crate::upstream::fuzzing::{chunked, response};
 
 /// Panics if something does not hold for these bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 30] = [
+pub const TARGETS: [(&str, Target); 32] = [
+    ("asked", asked),
     ("binary", binary),
     ("chunked", chunked),
     ("cookies", cookies),
@@ -42,6 +43,7 @@ pub const TARGETS: [(&str, Target); 30] = [
     ("packet", packet),
     ("packets", packets),
     ("partial", partial),
+    ("paths", paths),
     ("patterns", patterns),
     ("payload", payload),
     ("private_paths", private_paths),

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use crate::auth::Auth;
 use crate::config::{Config, Timeouts};
 use crate::hub;
-use crate::router::Router;
+use crate::router::{Flags, Router};
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::Registry;
 
@@ -25,6 +25,7 @@ pub struct Snapshot {
 pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
+    pub flags: Arc<Flags>,
     pub tickets: Tickets,
 }
 
@@ -62,7 +63,7 @@ impl Snapshot {
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            &resident.registry,
+            (&resident.registry, &resident.flags),
             &has_certificate,
         );
         let tls = if certificates.is_empty() {

@@ -75,6 +75,8 @@ mod proxy;
 mod readme;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
+/// Which route a request takes, and what it does to it.
+mod routes;
 /// The units, socket activation, the notify protocol.
 mod systemd;
 /// Certificates by name, ALPN, versions.

@@ -3,6 +3,7 @@
 //! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
 
 use super::auth::keys::PROVIDER;
+use super::edge_keys::{CORS, HEADER_RULES, HSTS, MAINTENANCE, SHARE, WHEN};
 use super::redis_keys::REDIS;
 
 /// One key of a mapping.
@@ -204,10 +205,32 @@ static SITE: &[Key] = &[
         Some("false"),
         "Whether next is a development server, whose hot reload is tunnelled.",
     ),
-    later("hsts"),
+    key(
+        "hsts",
+        Kind::Short("max_age", HSTS),
+        None,
+        "Browsers come over HTTPS alone from now on; left out, they are not told.",
+    ),
     later("compress"),
-    later("headers"),
-    later("errors"),
+    key("headers", Kind::Object(HEADER_RULES), None, "Headers of every response of this site."),
+    key(
+        "cors",
+        Kind::Short("origins", CORS),
+        None,
+        "What pages of other origins may read; left out, the application decides.",
+    ),
+    key(
+        "maintenance",
+        Kind::Short("file", MAINTENANCE),
+        None,
+        "While a file is there, the site answers 503.",
+    ),
+    key(
+        "errors",
+        Kind::Map("status", &Kind::Path),
+        Some("{}"),
+        "HTML pages for what the edge answers itself, by status: 502, or 5xx.",
+    ),
 ];
 
 pub static UPSTREAM: &[Key] = &[
@@ -251,14 +274,29 @@ static KEEP: &[Key] = &[
 ];
 
 static ROUTE: &[Key] = &[
-    key("path", Kind::PathPattern, None, "/exact, /prefix/* or /old/:slug."),
-    key("to", Kind::Short("targets", UPSTREAM), None, "Servers that answer instead of next."),
     key(
-        "strip",
-        Kind::Text,
+        "path",
+        Kind::PathPattern,
         None,
-        "Removed from the front of the path before it is sent; with to.",
+        "/exact, /prefix/* or /old/:slug. May be left out beside host, method, when or share.",
     ),
+    key(
+        "host",
+        Kind::List(&Kind::Host),
+        Some("[]"),
+        "Hosts of a site that answers for several; none is all.",
+    ),
+    key("method", Kind::List(&Kind::Text), Some("[]"), "Methods that are meant; none is all."),
+    key("when", Kind::Object(WHEN), None, "What a request must have besides its path."),
+    key(
+        "share",
+        Kind::Short("of", SHARE),
+        None,
+        "Only for a part of the clients; the others go on to the next route.",
+    ),
+    key("to", Kind::Short("targets", UPSTREAM), None, "Servers that answer instead of next."),
+    key("strip", Kind::Text, None, "Removed from the front of the path before it is sent."),
+    key("prefix", Kind::Text, None, "Put before the path before it is sent; after strip."),
     key("redirect", Kind::Text, None, "Where the client is sent; :slug and * are the path's."),
     key(
         "status",
@@ -275,7 +313,26 @@ static ROUTE: &[Key] = &[
         "Whether WebSockets are tunnelled here; they are refused elsewhere.",
     ),
     later("files"),
-    later("allow"),
+    key(
+        "allow",
+        Kind::List(&Kind::Cidr),
+        Some("[]"),
+        "Addresses that may come here; others get 403. None is all.",
+    ),
+    key("deny", Kind::List(&Kind::Cidr), Some("[]"), "Addresses that may not, before allow."),
+    key(
+        "headers",
+        Kind::Object(HEADER_RULES),
+        None,
+        "Headers of responses here, after the site's.",
+    ),
+    key(
+        "request_headers",
+        Kind::Object(HEADER_RULES),
+        None,
+        "Headers of requests, as the upstream sees them.",
+    ),
+    key("cors", Kind::Short("origins", CORS), None, "As the site's cors, and instead of it."),
     later("basic"),
     key("auth", Kind::Short("by", ROUTE_AUTH), None, "Who may come here; left out, everybody."),
 ];
@@ -290,12 +347,20 @@ static ROUTE_AUTH: &[Key] = &[
     key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
 ];
 
-static ROUTE_TIMEOUTS: &[Key] = &[key(
-    "first_byte",
-    Kind::Duration,
-    None,
-    "From a request's last byte to its response's first; timeouts.first_byte unless written.",
-)];
+static ROUTE_TIMEOUTS: &[Key] = &[
+    key(
+        "first_byte",
+        Kind::Duration,
+        None,
+        "From a request's last byte to its response's first; timeouts.first_byte unless written.",
+    ),
+    key(
+        "body_idle",
+        Kind::Duration,
+        None,
+        "Between two pieces of a body, either way; timeouts.body_idle unless written.",
+    ),
+];
 
 static HUB: &[Key] = &[
     key("path", Kind::Text, Some("/socket.io"), "Where Engine.IO is spoken, on every site."),

@@ -2,13 +2,14 @@
 
 use std::path::{self, Path};
 
+use super::edge_show;
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, EventKind,
-    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Protocol,
-    Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site, Target, TlsVersion,
-    Upstream,
+    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, Cors, EventKind,
+    EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax, Namespace,
+    NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule,
+    Share, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -81,7 +82,7 @@ impl Config {
     }
 }
 
-fn absolute(path: &Path) -> String {
+pub fn absolute(path: &Path) -> String {
     path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
@@ -118,6 +119,11 @@ impl Site {
             .with("next", self.next.as_ref().map(Upstream::yaml))
             .with("routes", Some(Yaml::List(routes)))
             .with("dev", Some(Yaml::word(self.dev)))
+            .with("hsts", self.hsts.as_ref().map(Hsts::yaml))
+            .with("headers", self.headers.yaml())
+            .with("cors", self.cors.as_ref().map(Cors::yaml))
+            .with("maintenance", self.maintenance.as_ref().map(Maintenance::yaml))
+            .with("errors", edge_show::errors(&self.errors))
     }
 }
 
@@ -151,23 +157,28 @@ impl Upstream {
 impl Route {
     fn yaml(&self) -> Yaml {
         let path = Yaml::map([("path", Yaml::text(&self.path))]);
+        let route = self
+            .when
+            .with_yaml(path)
+            .with("share", self.share.as_ref().map(Share::yaml))
+            .with("allow", edge_show::texts(&self.addresses.allow))
+            .with("deny", edge_show::texts(&self.addresses.deny))
+            .with("headers", self.headers.yaml())
+            .with("cors", self.cors.as_ref().map(Cors::yaml));
         match &self.action {
-            Action::Next => path,
-            Action::To { upstream, strip } => {
-                path.with("to", Some(upstream.yaml())).with("strip", strip.as_ref().map(Yaml::text))
-            }
+            Action::Next => route,
+            Action::To(upstream) => route.with("to", Some(upstream.yaml())),
             Action::Redirect { location, status } => {
-                return path
+                return route
                     .with("redirect", Some(Yaml::text(location)))
                     .with("status", Some(Yaml::word(status)));
             }
         }
+        .with("strip", self.rewrite.strip.as_ref().map(Yaml::text))
+        .with("prefix", self.rewrite.prefix.as_ref().map(Yaml::text))
+        .with("request_headers", self.request_headers.yaml())
         .with("body", self.body.map(|body| Yaml::text(show_size(body))))
-        .with(
-            "timeouts",
-            self.first_byte
-                .map(|time| Yaml::map([("first_byte", Yaml::text(show_duration(time)))])),
-        )
+        .with("timeouts", edge_show::timeouts(self))
         .with("upgrade", Some(Yaml::word(self.upgrade)))
         .with(
             "auth",

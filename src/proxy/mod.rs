@@ -10,8 +10,11 @@ use std::rc::Rc;
 
 use http::Method;
 
+use crate::config;
 use crate::drain::Drain;
-use crate::exchange::{BodyError, Client, Fault, Peer, Request, Response, Side, headers};
+use crate::exchange::{
+    BodyError, Client, Fault, HeaderRules, Peer, Request, Response, Side, headers,
+};
 use crate::next;
 use crate::upstream::{Pools, SendError, Upstream};
 
@@ -19,8 +22,9 @@ use crate::upstream::{Pools, SendError, Upstream};
 #[derive(Debug)]
 pub struct Proxy {
     upstream: Upstream,
-    /// Removed from the front of the path.
-    strip: Option<String>,
+    rewrite: config::Rewrite,
+    /// What the operator changes, after everything else.
+    rules: HeaderRules,
     /// WebSockets are tunnelled.
     upgrade: bool,
     /// Hot reload sockets are tunnelled.
@@ -43,9 +47,23 @@ pub enum ForwardError {
 }
 
 impl Proxy {
-    pub fn compile(upstream: Upstream, strip: Option<String>, upgrade: bool, dev: bool) -> Self {
+    /// `route` is `None` for what no route is written for.
+    pub fn compile(upstream: Upstream, route: Option<&config::Route>, dev: bool) -> Self {
         let mode = if dev { next::Mode::Development } else { next::Mode::Production };
-        Self { upstream, strip, upgrade, mode }
+        let words = route.map(|route| &route.request_headers);
+        let rules = words.map(|words| HeaderRules::new(&words.remove, &words.set, &words.add));
+        Self {
+            upstream,
+            rewrite: route.map(|route| route.rewrite.clone()).unwrap_or_default(),
+            rules: rules.unwrap_or_default(),
+            upgrade: route.is_some_and(|route| route.upgrade),
+            mode,
+        }
+    }
+
+    /// True if another path is asked for than the one that came.
+    pub fn rewrites(&self) -> bool {
+        self.rewrite != config::Rewrite::default()
     }
 
     pub fn upstream(&self) -> &Upstream {
@@ -67,7 +85,8 @@ impl Proxy {
         if websocket.is_some() {
             self.admit_upgrade(&request)?;
         }
-        request::rewrite(&mut request, client, peer, self.strip.as_deref(), self.mode)?;
+        request::rewrite(&mut request, client, peer, &self.rewrite, self.mode)?;
+        self.rules.apply(request.headers_mut());
         if let Some(protocol) = websocket {
             let answer = upgrade::answer(request, &protocol, client, &self.upstream, pools, drain);
             return Box::pin(answer).await;

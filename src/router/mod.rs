@@ -1,17 +1,25 @@
 //! Answers every request: site, route, handler, response or fault.
 
+mod compile;
+mod cors;
+mod course;
 mod door;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod maintenance;
+mod pages;
+mod share;
 mod table;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::auth::{self, Auth};
-use crate::config::{self, Cidr, Config};
+use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
@@ -21,8 +29,11 @@ use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{Pools, Registry, Upstream};
 
-use door::{Door, Shut};
-use table::{Route, Site, Table};
+use course::Course;
+use door::Shut;
+use table::{Ask, Route, Site, Table};
+
+pub use maintenance::Flags;
 
 /// What a worker owns and lends to the handlers.
 pub struct Local {
@@ -55,12 +66,14 @@ impl Router {
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
-        registry: &Arc<Registry>,
+        (registry, flags): (&Arc<Registry>, &Flags),
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let sites = config.sites.iter().map(|site| {
-            compile_site(site, config, (registry, &auth), has_certificate(site.host.as_str()))
-        });
+        let around = compile::Around { config, registry, auth: &auth, flags };
+        let sites = config
+            .sites
+            .iter()
+            .map(|site| compile::site(site, &around, has_certificate(site.host.as_str())));
         Self {
             table: Table::new(sites.collect()),
             trust: config.trust.clone(),
@@ -88,36 +101,47 @@ impl Router {
         local: &Local,
         access: &mut Access,
     ) -> Response {
-        let answered = self.choose(request, peer, local, access).await;
-        answered.unwrap_or_else(|fault| {
+        let mut course = Course::begin(&request);
+        let answered = self.choose(request, peer, local, &mut course, access).await;
+        let mut response = answered.unwrap_or_else(|fault| {
             access.reason = Some(fault.reason);
             metrics::count(&metrics::FAULTS, fault.reason);
             if access.route.is_none() {
                 access.route = Some(Arc::clone(&self.edge_count));
             }
-            fault.response()
-        })
+            course.fault(fault)
+        });
+        course.treat(response.headers_mut());
+        response
     }
 
-    async fn choose(
-        &self,
+    async fn choose<'a>(
+        &'a self,
         request: Request,
         peer: &Peer,
         local: &Local,
+        course: &mut Course<'a>,
         access: &mut Access,
     ) -> Result<Response, Fault> {
         let client = self.client(&request, peer)?;
         access.client = Some(client.address);
         access.host.clone_from(&client.host);
+        course.secure = client.scheme == Scheme::Https;
         if request.uri().path() == HEALTH && request.method() == Method::GET {
             access.route = Some(Arc::clone(&self.edge_count));
             return health(local);
         }
+        let path = config::canonical(request.uri().path()).map_err(|_bad| Fault::BAD_PATH)?;
+        let changed = match path {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        };
         let site = self.table.site(&client.host);
         if let Some(site) = site
             && let Some(response) = self.elsewhere(site, &request, &client)
         {
             access.route = Some(Arc::clone(&self.edge_count));
+            course.site = Some(site);
             return Ok(response);
         }
         // Without sites the process is a hub for whoever asks.
@@ -134,19 +158,37 @@ impl Router {
             return Ok(response);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
+        course.site = Some(site);
         // What the application answers for the hub is not there for anybody else.
         if self.hub.as_ref().is_some_and(|policy| policy.is_private(request.uri().path())) {
             return Err(Fault::PRIVATE);
         }
-        let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
+        if let Some(closed) = &site.maintenance
+            && closed.closes_for(client.address)
+        {
+            course.page.clone_from(&closed.page);
+            course.retry = Some(closed.retry.clone());
+            return Err(Fault::new(503, exchange::Side::Edge, "maintenance"));
+        }
+        let (route, captures) = find(site, &request, changed.as_deref(), &client, course)?;
+        course.route = Some(route);
         access.route = Some(Arc::clone(&route.count));
+        if !route.addresses.admits(client.address) {
+            return Err(Fault::new(403, exchange::Side::Client, "denied"));
+        }
+        if let Some(response) = course.preflight(&request) {
+            return Ok(response);
+        }
         match &route.handler {
             Handler::Redirect(redirect) => {
                 let capture = |name: &str| captures.get(name).map(str::to_owned);
                 Ok(redirect.answer(&capture, request.uri().query()))
             }
             Handler::Proxy(proxy) => {
-                let mut request = limit(request, route.body_max)?;
+                let mut request = limit(request, route)?;
+                if let Some(path) = changed.filter(|_| proxy.rewrites()) {
+                    set_path(&mut request, &path)?;
+                }
                 door::strip(&mut request);
                 if let Some(door) = &route.door {
                     match door.admit(&mut request, &client, &self.auth, &local.users).await {
@@ -222,60 +264,54 @@ fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Refuses a body that says it is too large before a byte of it is read.
-fn limit(mut request: Request, max: u64) -> Result<Request, Fault> {
-    let length = http_body::Body::size_hint(request.body()).exact();
-    if length.is_some_and(|length| length > max) {
-        return Err(Fault::BODY_TOO_LARGE);
+/// The route of a request, whose path is `changed` if it came in another form.
+///
+/// A path with an escaped slash is one segment here, and two for some applications: it is refused
+/// if they would find it on another route than this.
+fn find<'a>(
+    site: &'a Site,
+    request: &Request,
+    changed: Option<&str>,
+    client: &Client,
+    course: &mut Course<'a>,
+) -> Result<(&'a Route, Captures), Fault> {
+    let uri = request.uri();
+    let mut ask = Ask {
+        path: changed.unwrap_or(uri.path()),
+        query: uri.query(),
+        host: &client.host,
+        method: request.method(),
+        headers: request.headers(),
+    };
+    let found = site.route(&ask, &mut course.lots).ok_or(Fault::NO_ROUTE)?;
+    if let Some(open) = config::opened(ask.path).map_err(|_bad| Fault::BAD_PATH)? {
+        ask.path = &open;
+        let other = site.route(&ask, &mut course.lots).map(|(route, _)| route);
+        if !other.is_some_and(|other| std::ptr::eq(other, found.0)) {
+            return Err(Fault::new(400, exchange::Side::Client, "ambiguous_path"));
+        }
     }
-    request.body_mut().limit(max);
-    Ok(request)
+    Ok(found)
 }
 
-fn compile_site(
-    site: &config::Site,
-    config: &Config,
-    (registry, auth): (&Arc<Registry>, &Auth),
-    has_certificate: bool,
-) -> Site {
-    let proxy =
-        |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
-            let first_byte = route.and_then(|route| route.first_byte);
-            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-            Handler::Proxy(Proxy::compile(
-                upstream,
-                strip,
-                route.is_some_and(|route| route.upgrade),
-                site.dev,
-            ))
-        };
-    let routes = site.routes.iter().filter_map(|route| {
-        let handler = match &route.action {
-            config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
-            config::Action::To { upstream, strip } => proxy(upstream, strip.clone(), Some(route)),
-            config::Action::Redirect { location, status } => {
-                Handler::Redirect(Redirect::compile(location, *status))
-            }
-        };
-        Some(Route {
-            path: Some(route.path.clone()),
-            handler,
-            door: route.auth.as_ref().map(|words| Door::compile(words, auth)),
-            body_max: route.body.unwrap_or(config.limits.body),
-            count: RouteCount::new(&route.path.to_string()),
-        })
-    });
-    let rest = site.next.as_ref().map(|next| Route {
-        path: None,
-        handler: proxy(next, None, None),
-        door: None,
-        body_max: config.limits.body,
-        count: RouteCount::new("next"),
-    });
-    Site {
-        host: site.host.clone(),
-        aliases: site.aliases.clone(),
-        secure: has_certificate && !config.listen.https.is_empty(),
-        routes: routes.chain(rest).collect(),
+/// Asks for the path in the form that was compared.
+fn set_path(request: &mut Request, path: &str) -> Result<(), Fault> {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = format!("{path}{query}").parse::<PathAndQuery>();
+    *request.uri_mut() = Uri::from(target.map_err(|_error| Fault::BAD_TARGET)?);
+    Ok(())
+}
+
+/// Refuses a body that says it is too large before a byte of it is read.
+fn limit(mut request: Request, route: &Route) -> Result<Request, Fault> {
+    let length = http_body::Body::size_hint(request.body()).exact();
+    if length.is_some_and(|length| length > route.body_max) {
+        return Err(Fault::BODY_TOO_LARGE);
     }
+    let body = request.body_mut();
+    body.limit(route.body_max);
+    if let Some(idle) = route.body_idle {
+        body.patience(idle);
+    }
+    Ok(request)
 }

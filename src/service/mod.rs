@@ -97,7 +97,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
 fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop> {
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?);
-    Ok((Resident { hub, registry: Registry::new(), tickets: Tickets::new()? }, inboxes))
+    let (registry, flags, tickets) = (Registry::new(), Arc::default(), Tickets::new()?);
+    Ok((Resident { hub, registry, flags, tickets }, inboxes))
 }
 
 fn compile(
@@ -157,6 +158,7 @@ impl Service {
         let (reload, mut reloads) = mpsc::channel(1);
         self.start_admin(reload)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
+        self.drain.spawn_background(Arc::clone(&self.resident.flags).watch());
         self.drain.spawn_background(memory::give_back());
         let hub = Arc::clone(&self.resident.hub);
         Central::start(&hub, &self.drain);
