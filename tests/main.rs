@@ -15,6 +15,8 @@ mod admin;
 mod app;
 /// The application's own sessions: who gets in, who stays, who is sent away.
 mod auth;
+/// Lucia, Auth.js, better-auth and others at work, and stock clients with their cookies.
+mod auth_libraries;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
 /// The command line and what it says of a configuration.
