@@ -98,7 +98,7 @@ fn proxy(
     timeouts.body_idle = of(|route| route.body_idle).unwrap_or(timeouts.body_idle);
     let first_byte = of(|route| route.first_byte);
     let upstream = Upstream::compile(upstream, &timeouts, first_byte, around.registry);
-    Handler::Proxy(Proxy::compile(upstream, route, site.dev))
+    Handler::Proxy(Box::new(Proxy::compile(upstream, route, site.dev)))
 }
 
 fn rules(words: &config::HeaderRules) -> HeaderRules {

@@ -57,7 +57,7 @@ pub struct Router {
 
 /// What answers a route.
 enum Handler {
-    Proxy(Proxy),
+    Proxy(Box<Proxy>),
     Redirect(Redirect),
 }
 
