@@ -15,8 +15,6 @@ mod admin;
 mod app;
 /// The application's own sessions: who gets in, who stays, who is sent away.
 mod auth;
-/// Lucia, Auth.js, better-auth and others at work, and stock clients with their cookies.
-mod auth_libraries;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
 /// The command line and what it says of a configuration.
@@ -71,6 +69,8 @@ mod hub_upgrade;
 mod hub_websocket;
 /// The hub on two workers.
 mod hub_workers;
+/// The guides that lead here from nginx and Node.
+mod migration;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.
