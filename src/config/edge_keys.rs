@@ -1,8 +1,97 @@
 //! The catalogue of what a site and its routes do themselves.
 
-use super::keys::{Key, Kind, key};
+use super::keys::{Key, Kind, UPSTREAM, key, later};
 
-pub static WHEN: &[Key] = &[
+pub static ROUTE: &[Key] = &[
+    key(
+        "path",
+        Kind::PathPattern,
+        None,
+        "/exact, /prefix/* or /old/:slug. May be left out beside host, method, when or share.",
+    ),
+    key(
+        "host",
+        Kind::List(&Kind::Host),
+        Some("[]"),
+        "Hosts of a site that answers for several; none is all.",
+    ),
+    key("method", Kind::List(&Kind::Text), Some("[]"), "Methods that are meant; none is all."),
+    key("when", Kind::Object(WHEN), None, "What a request must have besides its path."),
+    key(
+        "share",
+        Kind::Short("of", SHARE),
+        None,
+        "Only for a part of the clients; the others go on to the next route.",
+    ),
+    key("to", Kind::Short("targets", UPSTREAM), None, "Servers that answer instead of next."),
+    key("strip", Kind::Text, None, "Removed from the front of the path before it is sent."),
+    key("prefix", Kind::Text, None, "Put before the path before it is sent; after strip."),
+    key("redirect", Kind::Text, None, "Where the client is sent; :slug and * are the path's."),
+    key(
+        "status",
+        Kind::Choice(&["301", "302", "303", "307", "308"]),
+        Some("308"),
+        "The redirect's status.",
+    ),
+    key("body", Kind::Size, None, "Bytes of a request's body; limits.body unless written."),
+    key("timeouts", Kind::Object(ROUTE_TIMEOUTS), None, "Waits that differ here."),
+    key(
+        "upgrade",
+        Kind::Flag,
+        Some("false"),
+        "Whether WebSockets are tunnelled here; they are refused elsewhere.",
+    ),
+    later("files"),
+    key(
+        "allow",
+        Kind::List(&Kind::Cidr),
+        Some("[]"),
+        "Addresses that may come here; others get 403. None is all.",
+    ),
+    key("deny", Kind::List(&Kind::Cidr), Some("[]"), "Addresses that may not, before allow."),
+    key(
+        "headers",
+        Kind::Object(HEADER_RULES),
+        None,
+        "Headers of responses here, after the site's.",
+    ),
+    key(
+        "request_headers",
+        Kind::Object(HEADER_RULES),
+        None,
+        "Headers of requests, as the upstream sees them.",
+    ),
+    key("cors", Kind::Short("origins", CORS), None, "As the site's cors, and instead of it."),
+    later("basic"),
+    key("auth", Kind::Short("by", ROUTE_AUTH), None, "Who may come here; left out, everybody."),
+];
+
+static ROUTE_AUTH: &[Key] = &[
+    key(
+        "by",
+        Kind::List(&Kind::Text),
+        None,
+        "Providers of auth, asked in this order. Must be written.",
+    ),
+    key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
+];
+
+static ROUTE_TIMEOUTS: &[Key] = &[
+    key(
+        "first_byte",
+        Kind::Duration,
+        None,
+        "From a request's last byte to its response's first; timeouts.first_byte unless written.",
+    ),
+    key(
+        "body_idle",
+        Kind::Duration,
+        None,
+        "Between two pieces of a body, either way; timeouts.body_idle unless written.",
+    ),
+];
+
+static WHEN: &[Key] = &[
     key(
         "headers",
         Kind::Map("header", &Kind::Text),
@@ -13,7 +102,7 @@ pub static WHEN: &[Key] = &[
     key("query", Kind::Map("parameter", &Kind::Text), Some("{}"), "Parameters, likewise."),
 ];
 
-pub static SHARE: &[Key] = &[
+static SHARE: &[Key] = &[
     key("of", Kind::Text, None, "How many of the clients, as 10% or 0.5%. Must be written."),
     key(
         "cookie",
