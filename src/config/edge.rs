@@ -117,3 +117,35 @@ pub struct ErrorPage {
     pub status: u16,
     pub page: Page,
 }
+
+/// A folder that is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    pub root: PathBuf,
+    /// Answers for folders, the first that is there.
+    pub index: Vec<String>,
+    /// Answers where nothing else is.
+    pub fallback: Option<String>,
+    /// How long browsers may use a file without asking.
+    pub cache: Duration,
+    pub immutable: bool,
+}
+
+/// What Next.js has built, whose files are served from the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// The `.next` folder.
+    pub path: PathBuf,
+    pub public: Public,
+    /// Folders of builds before, whose pages are still open somewhere.
+    pub keep: Vec<PathBuf>,
+}
+
+/// Whether the files of `public/` are served from the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Public {
+    /// If nothing of the application's stands before them.
+    Auto,
+    Always,
+    Never,
+}

@@ -41,7 +41,7 @@ pub static ROUTE: &[Key] = &[
         Some("false"),
         "Whether WebSockets are tunnelled here; they are refused elsewhere.",
     ),
-    later("files"),
+    key("files", Kind::Short("root", FILES), None, "A folder whose files are the answers."),
     key(
         "allow",
         Kind::List(&Kind::Cidr),
@@ -160,3 +160,49 @@ pub static MAINTENANCE: &[Key] = &[
     key("allow", Kind::List(&Kind::Cidr), Some("[]"), "Addresses that see the site as it is."),
     key("retry", Kind::Duration, Some("1m"), "When clients are told to come back."),
 ];
+
+static FILES: &[Key] = &[
+    key("root", Kind::Path, None, "The folder. Must be written."),
+    key(
+        "index",
+        Kind::List(&Kind::Text),
+        Some("[index.html]"),
+        "Answers for folders, the first that is there; [] for none.",
+    ),
+    key(
+        "fallback",
+        Kind::Text,
+        None,
+        "The file that answers where there is none, unless one was asked for by a name with a dot.",
+    ),
+    key(
+        "cache",
+        Kind::Duration,
+        Some("0s"),
+        "How long browsers may use a file without asking again.",
+    ),
+    key("immutable", Kind::Flag, Some("false"), "They never ask while it lasts; with cache."),
+];
+
+pub static BUILD: &[Key] = &[
+    key("path", Kind::Path, None, "The .next folder. Must be written."),
+    key(
+        "public",
+        Kind::Choice(&["auto", "always", "never"]),
+        Some("auto"),
+        "Whether files of public/ are served from the disk, too.",
+    ),
+    key(
+        "keep",
+        Kind::List(&Kind::Path),
+        Some("[]"),
+        "The .next folders of builds before, for pages that are still open.",
+    ),
+];
+
+pub static ACTIONS: &[Key] = &[key(
+    "origins",
+    Kind::List(&Kind::Text),
+    Some("[]"),
+    "Hosts as app.example.com or *.example.com; as serverActions.allowedOrigins.",
+)];

@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use super::edge::{Cors, ErrorPage, HeaderRules, Hsts, Maintenance, Share, When};
+use super::edge::{
+    Build, Cors, ErrorPage, Files, HeaderRules, Hsts, Maintenance, Public, Share, When,
+};
 use super::glob::Glob;
 use super::routes::show_percent;
 use super::show::absolute;
@@ -37,6 +39,35 @@ pub fn errors(errors: &[ErrorPage]) -> Option<Yaml> {
         (status, Yaml::text(absolute(&error.page.path)))
     });
     (!errors.is_empty()).then(|| Yaml::named(named))
+}
+
+pub fn actions(origins: &[String]) -> Option<Yaml> {
+    texts(origins).map(|origins| Yaml::map([("origins", origins)]))
+}
+
+impl Files {
+    pub fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("root", Yaml::text(absolute(&self.root))),
+            ("index", Yaml::texts(&self.index)),
+            ("cache", Yaml::text(show_duration(self.cache))),
+            ("immutable", Yaml::word(self.immutable)),
+        ])
+        .with("fallback", self.fallback.as_ref().map(Yaml::text))
+    }
+}
+
+impl Build {
+    pub fn yaml(&self) -> Yaml {
+        let public = match self.public {
+            Public::Auto => "auto",
+            Public::Always => "always",
+            Public::Never => "never",
+        };
+        let keep: Vec<_> = self.keep.iter().map(|path| absolute(path)).collect();
+        Yaml::map([("path", Yaml::text(absolute(&self.path))), ("public", Yaml::text(public))])
+            .with("keep", texts(&keep))
+    }
 }
 
 impl When {

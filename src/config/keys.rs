@@ -3,7 +3,7 @@
 //! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
 
 use super::auth::keys::PROVIDER;
-use super::edge_keys::{CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
+use super::edge_keys::{ACTIONS, BUILD, CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
 use super::redis_keys::REDIS;
 
 /// One key of a mapping.
@@ -231,6 +231,12 @@ static SITE: &[Key] = &[
         Some("{}"),
         "HTML pages for what the edge answers itself, by status: 502, or 5xx.",
     ),
+    key(
+        "actions",
+        Kind::Short("origins", ACTIONS),
+        None,
+        "Who may call Server Actions besides the site's own pages.",
+    ),
 ];
 
 pub static UPSTREAM: &[Key] = &[
@@ -248,7 +254,18 @@ pub static UPSTREAM: &[Key] = &[
     ),
     key("health", Kind::Object(HEALTH), None, "How a target shows that it is there."),
     key("keep", Kind::Object(KEEP), None, "Idle connections that are kept for the next request."),
-    later("build"),
+    key(
+        "head",
+        Kind::Size,
+        Some("16KiB"),
+        "Bytes of a request's head that the targets take; more is answered 431.",
+    ),
+    key(
+        "build",
+        Kind::Short("path", BUILD),
+        None,
+        "The .next folder, whose static files are served from the disk; with next alone.",
+    ),
     later("hold"),
 ];
 

@@ -43,7 +43,10 @@ pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
     JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
 };
-pub use edge::{Addresses, Cors, ErrorPage, HeaderRules, Hsts, Maintenance, Rewrite, Share, When};
+pub use edge::{
+    Addresses, Build, Cors, ErrorPage, Files, HeaderRules, Hsts, Maintenance, Public, Rewrite,
+    Share, When,
+};
 #[cfg(test)]
 pub use glob::Glob;
 pub use load::{admin_of, load};
@@ -154,6 +157,10 @@ pub struct Site {
     pub cors: Option<Cors>,
     pub maintenance: Option<Maintenance>,
     pub errors: Vec<ErrorPage>,
+    /// Hosts whose pages may call Server Actions, besides the site's own.
+    pub action_origins: Vec<String>,
+    /// What `next` was built to.
+    pub build: Option<Build>,
 }
 
 /// A named group of servers that are each as good as the other.
@@ -163,6 +170,8 @@ pub struct Upstream {
     pub balance: Balance,
     pub health: Health,
     pub keep: Keep,
+    /// Bytes of a request's head that it takes.
+    pub head: usize,
 }
 
 /// One server of the application, spoken to in plain HTTP/1.1.
@@ -238,6 +247,8 @@ pub enum Action {
     Next,
     /// To another upstream.
     To(Upstream),
+    /// From the disk.
+    Files(Files),
     /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
     Redirect { location: String, status: u16 },
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::edge::{
-    Addresses, Cors, ErrorPage, HeaderRules, Hsts, Maintenance, Page, Rewrite, Share, When,
+    Addresses, Build, Cors, ErrorPage, Files, HeaderRules, Hsts, Maintenance, Page, Public,
+    Rewrite, Share, When,
 };
 use super::field::Field;
 use super::glob::Glob;
@@ -258,6 +259,57 @@ fn status(text: &str) -> Result<u16, String> {
             .filter(|status| (400..600).contains(status))
             .ok_or_else(|| format!("{text:?} is no status of an error; write 502 or 5xx")),
     }
+}
+
+pub fn files(section: &Section<'_>) -> Option<Files> {
+    if section.written("root").is_none() {
+        section.refuse_lack("has no root; write the path of a folder");
+    }
+    let root = section.written("root").and_then(Field::read_path);
+    let files = Files {
+        index: section.list("index", file_name),
+        fallback: section.get("fallback", file_name),
+        cache: section.value("cache", duration),
+        immutable: section.flag("immutable"),
+        root: root?,
+    };
+    if files.immutable && files.cache.is_zero() {
+        section.refuse("immutable takes a cache that lasts; write cache: 1y");
+    }
+    Some(files)
+}
+
+/// A file of the folder itself.
+fn file_name(text: &str) -> Result<String, String> {
+    let is_name = !text.is_empty() && !text.starts_with('.') && !text.contains(['/', '\\', '\0']);
+    if is_name {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("{text:?} is no file's name; write index.html"))
+    }
+}
+
+pub fn build(section: &Section<'_>) -> Option<Build> {
+    if section.written("path").is_none() {
+        section.refuse_lack("has no path; write that of the .next folder");
+    }
+    let words = [("auto", Public::Auto), ("always", Public::Always), ("never", Public::Never)];
+    let path = section.written("path").and_then(Field::read_path);
+    let public = section.choice("public", &words).unwrap_or(Public::Auto);
+    let kept = section.written("keep").map(Field::items).unwrap_or_default();
+    let keep = kept.iter().filter_map(Field::read_path).collect();
+    Some(Build { path: path?, public, keep })
+}
+
+/// As Next.js has them: a host, with a star for one label or two for any number.
+pub fn action_origin(text: &str) -> Result<String, String> {
+    let lower = text.to_ascii_lowercase();
+    let name = lower.trim_start_matches("**.").trim_start_matches("*.");
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if name.is_empty() || !name.bytes().all(letter) {
+        return Err(format!("{text:?} is no host; write app.example.com or *.example.com"));
+    }
+    Ok(lower)
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use super::edge_show;
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, Cors, EventKind,
-    EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax, Namespace,
-    NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule,
-    Share, Site, Target, TlsVersion, Upstream,
+    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Build, Config, Cors,
+    EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax,
+    Namespace, NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route,
+    RouteAuth, Rule, Share, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -116,7 +116,7 @@ impl Site {
         let aliases = self.aliases.iter().map(|alias| alias.as_str());
         let routes = self.routes.iter().map(Route::yaml).collect();
         Yaml::map([("aliases", Yaml::texts(aliases))])
-            .with("next", self.next.as_ref().map(Upstream::yaml))
+            .with("next", self.next.as_ref().map(|next| self.next_yaml(next)))
             .with("routes", Some(Yaml::List(routes)))
             .with("dev", Some(Yaml::word(self.dev)))
             .with("hsts", self.hsts.as_ref().map(Hsts::yaml))
@@ -124,6 +124,11 @@ impl Site {
             .with("cors", self.cors.as_ref().map(Cors::yaml))
             .with("maintenance", self.maintenance.as_ref().map(Maintenance::yaml))
             .with("errors", edge_show::errors(&self.errors))
+            .with("actions", edge_show::actions(&self.action_origins))
+    }
+
+    fn next_yaml(&self, next: &Upstream) -> Yaml {
+        next.yaml().with("build", self.build.as_ref().map(Build::yaml))
     }
 }
 
@@ -150,6 +155,7 @@ impl Upstream {
             ("balance", Yaml::text(balance)),
             ("health", health.with("path", self.health.path.as_ref().map(Yaml::text))),
             ("keep", keep),
+            ("head", Yaml::text(bytes(self.head))),
         ])
     }
 }
@@ -168,6 +174,10 @@ impl Route {
         match &self.action {
             Action::Next => route,
             Action::To(upstream) => route.with("to", Some(upstream.yaml())),
+            Action::Files(files) => {
+                let auth = self.auth.as_ref().map(RouteAuth::yaml);
+                return route.with("files", Some(files.yaml())).with("auth", auth);
+            }
             Action::Redirect { location, status } => {
                 return route
                     .with("redirect", Some(Yaml::text(location)))
@@ -180,13 +190,14 @@ impl Route {
         .with("body", self.body.map(|body| Yaml::text(show_size(body))))
         .with("timeouts", edge_show::timeouts(self))
         .with("upgrade", Some(Yaml::word(self.upgrade)))
-        .with(
-            "auth",
-            self.auth.as_ref().map(|auth| {
-                let by = Yaml::map([("by", Yaml::texts(&auth.by))]);
-                by.with("login", auth.login.as_ref().map(Yaml::text))
-            }),
-        )
+        .with("auth", self.auth.as_ref().map(RouteAuth::yaml))
+    }
+}
+
+impl RouteAuth {
+    fn yaml(&self) -> Yaml {
+        let by = Yaml::map([("by", Yaml::texts(&self.by))]);
+        by.with("login", self.login.as_ref().map(Yaml::text))
     }
 }
 

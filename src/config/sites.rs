@@ -4,6 +4,7 @@ use super::field::{Field, Named};
 use super::routes;
 use super::section::{Section, choose};
 use super::units::{count, deadline, duration, size};
+use super::validate::bytes;
 use super::{
     Action, Balance, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, Rewrite, Route,
     RouteAuth, Site, Target, Upstream,
@@ -52,7 +53,7 @@ fn site(
     providers: &[&str],
 ) -> Option<Site> {
     let host = HostPattern::parse(named.name).map_err(|what| named.field.refuse_key(what)).ok();
-    let next = section.written("next").map(|_| upstream(&section.section("next")));
+    let next = section.written("next").map(|_| any_upstream(&section.section("next")));
     if next.is_none() && section.written("routes").is_none() && hub.is_none() {
         section.refuse_lack(
             "has neither next nor routes, so nothing answers; write next: http://127.0.0.1:3000",
@@ -71,10 +72,27 @@ fn site(
     let maintenance =
         maintenance.and_then(|_| routes::maintenance(&section.section("maintenance")));
     let errors = routes::errors(section);
+    let actions = section.section("actions");
+    let action_origins = actions.list("origins", routes::action_origin);
+    let build = section.section("next");
+    let build = build.written("build").and_then(|_| routes::build(&build.section("build")));
     let host = host?;
     claims.claim(&host, &host, &named.field);
     let aliases = aliases(section, &host, claims);
-    Some(Site { host, aliases, next, routes, dev, hsts, headers, cors, maintenance, errors })
+    Some(Site {
+        host,
+        aliases,
+        next,
+        routes,
+        dev,
+        hsts,
+        headers,
+        cors,
+        maintenance,
+        errors,
+        action_origins,
+        build,
+    })
 }
 
 /// What a route is read in.
@@ -104,7 +122,13 @@ fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Ve
     aliases
 }
 
+/// One that is no application of Next.js, as far as is known.
 pub fn upstream(section: &Section<'_>) -> Upstream {
+    section.written("build").inspect(|build| build.refuse_key("goes only with next"));
+    any_upstream(section)
+}
+
+fn any_upstream(section: &Section<'_>) -> Upstream {
     let targets = section.list("targets", |text| Target::parse(text, section.folder()));
     if section.written("targets").is_none_or(Field::is_empty_list) {
         section.refuse_lack("has no targets; write http://127.0.0.1:3000");
@@ -123,8 +147,14 @@ pub fn upstream(section: &Section<'_>) -> Upstream {
         balance: balance.unwrap_or(Balance::Least),
         health: health(&section.section("health")),
         keep: Keep { idle: keep.value("idle", count), lasts: keep.value("for", duration) },
+        head: section.value("head", |text| bytes(text, HEAD_MIN, HEAD_MAX)),
     }
 }
+
+/// What servers take at least.
+const HEAD_MIN: usize = 4 << 10;
+/// As much as a client's may have.
+const HEAD_MAX: usize = 1 << 20;
 
 fn health(section: &Section<'_>) -> Health {
     let health = Health {
@@ -221,33 +251,51 @@ fn auth(section: &Section<'_>, providers: &[&str]) -> RouteAuth {
 }
 
 fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> (Action, Rewrite) {
-    let (to, redirect) = (section.written("to"), section.written("redirect"));
-    if redirect.is_none() {
+    let written = ["to", "redirect", "files"].map(|key| section.written(key));
+    if section.written("redirect").is_none() {
         section.written("status").inspect(|status| status.refuse_key("goes only with redirect"));
     }
-    match (to, redirect) {
-        (Some(_), Some(redirect)) => {
-            redirect.refuse_key("cannot stand beside to; a route does one thing");
-            (Action::Next, Rewrite::default())
-        }
-        (Some(_), None) => {
+    let mut all = written.iter().flatten();
+    if let (Some(first), Some(other)) = (all.next(), all.next()) {
+        let first = first.path.rsplit('.').next().unwrap_or_default();
+        other.refuse_key(format!("cannot stand beside {first}; a route does one thing"));
+        return (Action::Next, Rewrite::default());
+    }
+    match written {
+        [Some(_), ..] => {
             let upstream = upstream(&section.section("to"));
             (Action::To(upstream), routes::rewrite(section, path))
         }
-        (None, Some(_)) => (redirect_of(section, path), Rewrite::default()),
-        (None, None) => {
+        [_, Some(_), _] => (redirect_of(section, path), Rewrite::default()),
+        [.., Some(_)] => {
+            meaningless(section, "files");
+            // What is refused is read as anything else.
+            let files = routes::files(&section.section("files"));
+            (files.map_or(Action::Next, Action::Files), Rewrite::default())
+        }
+        [None, None, None] => {
             if !has_next {
-                section.refuse_lack("goes to next, which the site has not; write to or redirect");
+                section.refuse_lack(
+                    "goes to next, which the site has not; write to, redirect or files",
+                );
             }
             (Action::Next, routes::rewrite(section, path))
         }
     }
 }
 
-fn redirect_of(section: &Section<'_>, path: Option<&PathPattern>) -> Action {
-    for key in ["strip", "prefix", "body", "timeouts", "upgrade", "request_headers", "auth"] {
-        section.written(key).inspect(|field| field.refuse_key("has no meaning beside redirect"));
+/// What changes a request has no meaning where none is sent on.
+fn meaningless(section: &Section<'_>, beside: &str) {
+    let keys = ["strip", "prefix", "body", "timeouts", "upgrade", "request_headers"];
+    for field in keys.iter().filter_map(|key| section.written(key)) {
+        field.refuse_key(format!("has no meaning beside {beside}"));
     }
+}
+
+fn redirect_of(section: &Section<'_>, path: Option<&PathPattern>) -> Action {
+    meaningless(section, "redirect");
+    let auth = section.written("auth");
+    auth.inspect(|field| field.refuse_key("has no meaning beside redirect"));
     let location = section.get("redirect", |text| location(text, path));
     let statuses = [301, 302, 303, 307, 308].map(|status| (status.to_string(), status));
     let statuses: Vec<_> = statuses.iter().map(|(text, status)| (text.as_str(), *status)).collect();

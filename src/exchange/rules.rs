@@ -23,6 +23,17 @@ impl HeaderRules {
         Self { remove, set: pairs(set), add: pairs(add) }
     }
 
+    /// Each change in words.
+    pub fn words(&self) -> Vec<String> {
+        let value = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let pairs = |word: &str, pairs: &[(HeaderName, HeaderValue)]| {
+            let words = pairs.iter().map(|(name, text)| format!("{word} {name}: {}", value(text)));
+            words.collect::<Vec<_>>()
+        };
+        let removed = self.remove.iter().map(|name| format!("remove {name}"));
+        removed.chain(pairs("set", &self.set)).chain(pairs("add", &self.add)).collect()
+    }
+
     pub fn apply(&self, headers: &mut HeaderMap) {
         for name in &self.remove {
             headers.remove(name);

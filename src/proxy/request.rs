@@ -34,6 +34,16 @@ pub fn rewrite(
     Ok(())
 }
 
+/// What the codec adds: a length, or how the body is framed.
+const FRAMING: usize = 64;
+
+/// The bytes of a head as Node counts them against its limit: target, names and values.
+pub fn head_size(request: &Request) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter();
+    fields.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target + FRAMING
+}
+
 /// The target to ask for, if it is not the one that was asked for.
 fn target(uri: &Uri, paths: &Rewrite) -> Option<String> {
     let query = uri.query().and_then(next::strip_query);

@@ -8,12 +8,14 @@ use http::HeaderValue;
 use crate::auth::Auth;
 use crate::config::{self, Config};
 use crate::exchange::HeaderRules;
+use crate::files::Files;
 use crate::observe::access::RouteCount;
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{Registry, Upstream};
 
 use super::Handler;
+use super::build::{Assets, Builds};
 use super::cors::Cors;
 use super::door::Door;
 use super::maintenance::{Flags, Maintenance};
@@ -27,6 +29,7 @@ pub struct Around<'a> {
     pub registry: &'a Arc<Registry>,
     pub auth: &'a Auth,
     pub flags: &'a Flags,
+    pub builds: &'a Builds,
 }
 
 pub fn site(site: &config::Site, around: &Around<'_>, has_certificate: bool) -> Site {
@@ -36,6 +39,7 @@ pub fn site(site: &config::Site, around: &Around<'_>, has_certificate: bool) -> 
         when: config::When::default(),
         share: None,
         handler: proxy(next, None, site, around),
+        to_next: true,
         addresses: config::Addresses::default(),
         door: None,
         headers: HeaderRules::default(),
@@ -56,6 +60,9 @@ pub fn site(site: &config::Site, around: &Around<'_>, has_certificate: bool) -> 
         cors: site.cors.as_ref().map(Cors::compile),
         maintenance: maintenance.map(|words| Maintenance::compile(words, around.flags)),
         pages: Pages::compile(&site.errors),
+        dev: site.dev,
+        assets: site.build.as_ref().map(|words| Assets::compile(words, around.builds)),
+        action_origins: site.action_origins.clone(),
         routes: routes.chain(rest).collect(),
     }
 }
@@ -64,6 +71,7 @@ fn route(route: &config::Route, site: &config::Site, around: &Around<'_>) -> Opt
     let handler = match &route.action {
         config::Action::Next => proxy(site.next.as_ref()?, Some(route), site, around),
         config::Action::To(upstream) => proxy(upstream, Some(route), site, around),
+        config::Action::Files(files) => Handler::Files(Files::compile(files)),
         config::Action::Redirect { location, status } => {
             Handler::Redirect(Redirect::compile(location, *status))
         }
@@ -77,6 +85,7 @@ fn route(route: &config::Route, site: &config::Site, around: &Around<'_>) -> Opt
             lasts: share.lasts,
         }),
         handler,
+        to_next: matches!(route.action, config::Action::Next),
         addresses: route.addresses.clone(),
         door: route.auth.as_ref().map(|words| Door::compile(words, around.auth)),
         headers: rules(&route.headers),
@@ -88,7 +97,7 @@ fn route(route: &config::Route, site: &config::Site, around: &Around<'_>) -> Opt
 }
 
 fn proxy(
-    upstream: &config::Upstream,
+    words: &config::Upstream,
     route: Option<&config::Route>,
     site: &config::Site,
     around: &Around<'_>,
@@ -97,8 +106,8 @@ fn proxy(
     let of = |time: fn(&config::Route) -> Option<Duration>| route.and_then(time);
     timeouts.body_idle = of(|route| route.body_idle).unwrap_or(timeouts.body_idle);
     let first_byte = of(|route| route.first_byte);
-    let upstream = Upstream::compile(upstream, &timeouts, first_byte, around.registry);
-    Handler::Proxy(Box::new(Proxy::compile(upstream, route, site.dev)))
+    let upstream = Upstream::compile(words, &timeouts, first_byte, around.registry);
+    Handler::Proxy(Box::new(Proxy::compile(upstream, words, route, site.dev)))
 }
 
 fn rules(words: &config::HeaderRules) -> HeaderRules {

@@ -97,6 +97,7 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         when: When::default(),
         share: None,
         handler: Handler::Redirect(Redirect::compile("/", 308)),
+        to_next: false,
         addresses: Addresses::default(),
         door: None,
         headers: HeaderRules::default(),
@@ -115,6 +116,9 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         cors: None,
         maintenance: None,
         pages: Pages::default(),
+        dev: false,
+        assets: None,
+        action_origins: Vec::new(),
         routes,
     }
 }

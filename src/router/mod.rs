@@ -1,9 +1,11 @@
 //! Answers every request: site, route, handler, response or fault.
 
+mod build;
 mod compile;
 mod cors;
 mod course;
 mod door;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod maintenance;
@@ -22,7 +24,9 @@ use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
+use crate::files::{Files, Wanted};
 use crate::hub;
+use crate::next;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
@@ -33,6 +37,8 @@ use course::Course;
 use door::Shut;
 use table::{Ask, Route, Site, Table};
 
+pub use build::Builds;
+pub use explain::Explanation;
 pub use maintenance::Flags;
 
 /// What a worker owns and lends to the handlers.
@@ -59,6 +65,7 @@ pub struct Router {
 enum Handler {
     Proxy(Box<Proxy>),
     Redirect(Redirect),
+    Files(Files),
 }
 
 impl Router {
@@ -66,10 +73,10 @@ impl Router {
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
-        (registry, flags): (&Arc<Registry>, &Flags),
+        (registry, flags, builds): (&Arc<Registry>, &Flags, &Builds),
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let around = compile::Around { config, registry, auth: &auth, flags };
+        let around = compile::Around { config, registry, auth: &auth, flags, builds };
         let sites = config
             .sites
             .iter()
@@ -89,7 +96,7 @@ impl Router {
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         self.table.routes().filter_map(|route| match &route.handler {
             Handler::Proxy(proxy) => Some(proxy.upstream()),
-            Handler::Redirect(_) => None,
+            Handler::Redirect(_) | Handler::Files(_) => None,
         })
     }
 
@@ -126,41 +133,96 @@ impl Router {
         let client = self.client(&request, peer)?;
         access.client = Some(client.address);
         access.host.clone_from(&client.host);
-        course.secure = client.scheme == Scheme::Https;
-        if request.uri().path() == HEALTH && request.method() == Method::GET {
-            access.route = Some(Arc::clone(&self.edge_count));
-            return health(local);
+        let (route, captures, changed) = match self.decide(&request, &client, course)? {
+            Way::Health => {
+                access.route = Some(Arc::clone(&self.edge_count));
+                return health(local);
+            }
+            Way::Hub => {
+                access.route = Some(Arc::clone(&self.hub_count));
+                let (response, reason) = local.hub.answer(request, &client).await;
+                refused(access, reason);
+                return Ok(response);
+            }
+            Way::Answered(response, reason) => {
+                let count = course.route.map_or(&self.edge_count, |route| &route.count);
+                access.route = Some(Arc::clone(count));
+                refused(access, reason);
+                return Ok(response);
+            }
+            Way::Route(route, captures, changed) => (route, captures, changed),
+        };
+        access.route = Some(Arc::clone(&route.count));
+        if let Handler::Redirect(redirect) = &route.handler {
+            let capture = |name: &str| captures.get(name).map(str::to_owned);
+            return Ok(redirect.answer(&capture, request.uri().query()));
         }
-        let path = config::canonical(request.uri().path()).map_err(|_bad| Fault::BAD_PATH)?;
-        let changed = match path {
+        let mut request = limit(request, route)?;
+        door::strip(&mut request);
+        if let Some(door) = &route.door {
+            match door.admit(&mut request, &client, &self.auth, &local.users).await {
+                Ok(()) => (),
+                Err(Shut::Login(login)) => return Ok(door::to_login(login)),
+                Err(Shut::Fault(fault)) => return Err(fault),
+            }
+        }
+        if let Some(answered) = from_disk(&request, changed.as_deref(), route, &captures, course) {
+            return answered;
+        }
+        let Handler::Proxy(proxy) = &route.handler else { return Err(Fault::NO_ROUTE) };
+        let shown = self.auth.shown(request.headers());
+        let expects = expects(&mut request, changed.as_deref(), route, course.site);
+        if let Some(path) = changed.filter(|_| proxy.rewrites()) {
+            set_path(&mut request, &path)?;
+        }
+        let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
+        let mut response = answered.await.map_err(Fault::from)?;
+        if let Some(shown) = shown {
+            // A logout that passes by ends the sockets that it is about.
+            for found in self.auth.suspicions(&shown, response.headers(), &client) {
+                local.hub.suspect(found);
+            }
+        }
+        if let Some(expects) = expects {
+            expects.check(&mut response)?;
+        }
+        Ok(response)
+    }
+
+    /// Where a request goes. Nothing is done on the way that cannot be done again.
+    fn decide<'a>(
+        &'a self,
+        request: &Request,
+        client: &Client,
+        course: &mut Course<'a>,
+    ) -> Result<Way<'a>, Fault> {
+        course.secure = client.scheme == Scheme::Https;
+        let path = request.uri().path();
+        if path == HEALTH && request.method() == Method::GET {
+            return Ok(Way::Health);
+        }
+        let changed = match config::canonical(path).map_err(|_bad| Fault::BAD_PATH)? {
             Cow::Borrowed(_) => None,
             Cow::Owned(path) => Some(path),
         };
         let site = self.table.site(&client.host);
         if let Some(site) = site
-            && let Some(response) = self.elsewhere(site, &request, &client)
+            && let Some(response) = self.elsewhere(site, request, client)
         {
-            access.route = Some(Arc::clone(&self.edge_count));
             course.site = Some(site);
-            return Ok(response);
+            return Ok(Way::Answered(response, None));
         }
         // Without sites the process is a hub for whoever asks.
         if let Some(policy) = &self.hub
             && (site.is_some() || self.table.is_empty())
-            && is_below(request.uri().path(), policy.path())
+            && is_below(path, policy.path())
         {
-            access.route = Some(Arc::clone(&self.hub_count));
-            let (response, reason) = local.hub.answer(request, &client).await;
-            access.reason = reason;
-            if let Some(reason) = reason {
-                metrics::count(&metrics::FAULTS, reason);
-            }
-            return Ok(response);
+            return Ok(Way::Hub);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
         course.site = Some(site);
         // What the application answers for the hub is not there for anybody else.
-        if self.hub.as_ref().is_some_and(|policy| policy.is_private(request.uri().path())) {
+        if self.hub.as_ref().is_some_and(|policy| policy.is_private(path)) {
             return Err(Fault::PRIVATE);
         }
         if let Some(closed) = &site.maintenance
@@ -170,45 +232,23 @@ impl Router {
             course.retry = Some(closed.retry.clone());
             return Err(Fault::new(503, exchange::Side::Edge, "maintenance"));
         }
-        let (route, captures) = find(site, &request, changed.as_deref(), &client, course)?;
+        let (route, captures) = find(site, request, changed.as_deref(), client, course)?;
         course.route = Some(route);
-        access.route = Some(Arc::clone(&route.count));
         if !route.addresses.admits(client.address) {
             return Err(Fault::new(403, exchange::Side::Client, "denied"));
         }
-        if let Some(response) = course.preflight(&request) {
-            return Ok(response);
+        if let Some(response) = course.preflight(request) {
+            return Ok(Way::Answered(response, None));
         }
-        match &route.handler {
-            Handler::Redirect(redirect) => {
-                let capture = |name: &str| captures.get(name).map(str::to_owned);
-                Ok(redirect.answer(&capture, request.uri().query()))
-            }
-            Handler::Proxy(proxy) => {
-                let mut request = limit(request, route)?;
-                if let Some(path) = changed.filter(|_| proxy.rewrites()) {
-                    set_path(&mut request, &path)?;
-                }
-                door::strip(&mut request);
-                if let Some(door) = &route.door {
-                    match door.admit(&mut request, &client, &self.auth, &local.users).await {
-                        Ok(()) => (),
-                        Err(Shut::Login(login)) => return Ok(door::to_login(login)),
-                        Err(Shut::Fault(fault)) => return Err(fault),
-                    }
-                }
-                let shown = self.auth.shown(request.headers());
-                let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
-                let response = answered.await.map_err(Fault::from)?;
-                if let Some(shown) = shown {
-                    // A logout that passes by ends the sockets that it is about.
-                    for found in self.auth.suspicions(&shown, response.headers(), &client) {
-                        local.hub.suspect(found);
-                    }
-                }
-                Ok(response)
-            }
+        if route.to_next
+            && !site.dev
+            && let Some(refusal) = guard(request, changed.as_deref(), client, site)
+        {
+            let fault = refusal.fault();
+            let response = refusal.response().ok_or(fault)?;
+            return Ok(Way::Answered(response, Some(fault.reason)));
         }
+        Ok(Way::Route(route, captures, changed))
     }
 
     /// Whom the request comes from. Only origin-form targets are answered, and `*` for OPTIONS.
@@ -244,6 +284,98 @@ impl Router {
         response.headers_mut().insert(header::LOCATION, HeaderValue::try_from(location).ok()?);
         Some(response)
     }
+}
+
+/// Where a request goes.
+enum Way<'a> {
+    /// Is the process well?
+    Health,
+    Hub,
+    /// Answered already; with a reason if that is a refusal.
+    Answered(Response, Option<&'static str>),
+    /// To a route, with what its pattern captured, and the path if it came in another form.
+    Route(&'a Route, Captures, Option<String>),
+}
+
+fn refused(access: &mut Access, reason: Option<&'static str>) {
+    access.reason = reason;
+    if let Some(reason) = reason {
+        metrics::count(&metrics::FAULTS, reason);
+    }
+}
+
+/// Why the application is not asked, as far as its build is known.
+fn guard(
+    request: &Request,
+    changed: Option<&str>,
+    client: &Client,
+    site: &Site,
+) -> Option<next::Refusal> {
+    let (uri, body) = (request.uri(), request.body());
+    let unmeasured =
+        !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
+    let asked = next::Asked {
+        method: request.method(),
+        path: changed.unwrap_or(uri.path()),
+        query: uri.query(),
+        headers: request.headers(),
+        authority: &client.authority(),
+        unmeasured,
+    };
+    let judge = |build: Option<&next::Build>| next::judge(&asked, build, &site.action_origins);
+    let Some(assets) = &site.assets else { return judge(None) };
+    match assets.built.with(|build| judge(Some(build))) {
+        // Another build has taken its place, and was not read yet.
+        Some(next::Refusal::ActionUnknown) if !assets.built.is_fresh() => None,
+        found => found,
+    }
+}
+
+/// A file of the route's folder, or of the application's build.
+fn from_disk(
+    request: &Request,
+    changed: Option<&str>,
+    route: &Route,
+    captures: &Captures,
+    course: &Course<'_>,
+) -> Option<Result<Response, Fault>> {
+    let uri = request.uri();
+    let whole = changed.unwrap_or(uri.path());
+    let wanted = |path| Wanted {
+        method: request.method(),
+        path,
+        whole,
+        query: uri.query(),
+        headers: request.headers(),
+    };
+    match &route.handler {
+        Handler::Files(files) => {
+            let rest = captures.get("*").map(|rest| format!("/{rest}"));
+            Some(files.answer(&wanted(rest.as_deref().unwrap_or(whole))))
+        }
+        Handler::Proxy(proxy) if route.to_next && !proxy.rewrites() => {
+            let site = course.site.filter(|site| !site.dev)?;
+            site.assets.as_ref()?.look(&wanted(whole)).transpose()
+        }
+        _ => None,
+    }
+}
+
+/// What an answer of the site's application must be; what it need not know is taken away.
+fn expects(
+    request: &mut Request,
+    changed: Option<&str>,
+    route: &Route,
+    site: Option<&Site>,
+) -> Option<next::Expects> {
+    let site = site.filter(|site| route.to_next && !site.dev)?;
+    let path = changed.unwrap_or(request.uri().path());
+    let expects = next::Expects::of(request.method(), path, request.headers());
+    let looks = |assets: &build::Assets| assets.built.with(|build| build.middleware);
+    if !site.assets.as_ref().is_some_and(looks) {
+        expects.strip(request.headers_mut());
+    }
+    Some(expects)
 }
 
 /// Answered by the edge itself on every public listener.

@@ -13,6 +13,7 @@ use crate::exchange::query::decode;
 use crate::observe::access::RouteCount;
 
 use super::Handler;
+use super::build::Assets;
 use super::cors::Cors;
 use super::door::Door;
 use super::maintenance::Maintenance;
@@ -35,6 +36,12 @@ pub struct Site {
     pub cors: Option<Cors>,
     pub maintenance: Option<Maintenance>,
     pub pages: Pages,
+    /// A development server answers: nothing is served or judged by its build.
+    pub dev: bool,
+    /// What the application was built to.
+    pub assets: Option<Assets>,
+    /// Hosts whose pages may call actions, besides the site's own.
+    pub action_origins: Vec<String>,
     /// First match wins.
     pub routes: Vec<Route>,
 }
@@ -53,6 +60,8 @@ pub struct Route {
     pub when: When,
     pub share: Option<Share>,
     pub handler: Handler,
+    /// The site's application answers, so what is known of it holds.
+    pub to_next: bool,
     pub addresses: Addresses,
     /// `None`: for everybody.
     pub door: Option<Door>,
