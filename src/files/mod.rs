@@ -115,15 +115,15 @@ impl Files {
             },
             _ => None,
         };
-        let found = match (&found, &self.fallback) {
-            // What is named like a file is one, or missing: a page in its place would be run as it.
-            (None, Some(fallback)) if !place.has_extension() => {
-                match self.open(Path::new(fallback)).map_err(failed)? {
-                    Opened::File(found) => Some(found),
-                    _ => None,
-                }
-            }
-            _ => found,
+        // What is named like a file is one, or missing: a page in its place would be run as it.
+        let found = if found.is_none()
+            && !place.has_extension()
+            && let Some(fallback) = &self.fallback
+            && let Opened::File(fallback) = self.open(Path::new(fallback)).map_err(failed)?
+        {
+            Some(fallback)
+        } else {
+            found
         };
         found.map(|found| self.send(found, wanted).map_err(failed)).transpose()
     }

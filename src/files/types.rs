@@ -8,7 +8,7 @@ pub fn of(path: &Path) -> &'static str {
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
     let extension = extension.to_ascii_lowercase();
     let found = TYPES.iter().find(|(_, all)| all.contains(&extension.as_str()));
-    found.map_or("application/octet-stream", |(kind, _)| kind)
+    found.map_or("application/octet-stream", |(kind, _)| *kind)
 }
 
 const TYPES: &[(&str, &[&str])] = &[
