@@ -71,6 +71,27 @@ impl Build {
     }
 }
 
+/// The oldest versions whose holes are mended, by their first number; nothing older is.
+const FLOORS: [[u64; 3]; 2] = [[15, 5, 27], [16, 3, 8]];
+
+/// The version in the text of a `package.json`.
+pub fn version(package: &str) -> Option<String> {
+    let package: Value = serde_json::from_str(package).ok()?;
+    package.get("version")?.as_str().map(str::to_owned)
+}
+
+/// Whether a version of Next.js has holes that are known to everybody; no version has none.
+pub fn is_holed(version: &str) -> bool {
+    let numbers: Option<Vec<u64>> =
+        version.split(['-', '+']).next().map(|text| text.split('.').flat_map(str::parse::<u64>).collect());
+    let Some([major, minor, patch]) = numbers.as_deref() else { return false };
+    let floor = FLOORS.iter().find(|floor| floor.first() == Some(major));
+    match floor {
+        Some(floor) => [*major, *minor, *patch] < *floor,
+        None => *major < 15,
+    }
+}
+
 fn texts(list: &Value) -> Vec<String> {
     let items = list.as_array().map(Vec::as_slice).unwrap_or_default();
     items.iter().filter_map(Value::as_str).map(str::to_ascii_lowercase).collect()
@@ -184,6 +205,16 @@ mod tests {
         assert!(!plain(&|files| files.routes = text(&serde_json::json!({
             "redirects": [{ "source": "/a" }], "headers": [], "rewrites": { "beforeFiles": [] },
         }))));
+    }
+
+    #[test]
+    fn old_versions_have_holes() {
+        for version in ["14.2.35", "15.5.26", "16.0.0", "16.3.7", "16.3.7-canary.4"] {
+            assert!(is_holed(version), "{version}");
+        }
+        for version in ["15.5.27", "15.6.0", "16.3.8", "16.4.6", "17.0.0", "", "latest", "16.x.1"] {
+            assert!(!is_holed(version), "{version}");
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
 /// Where `next dev` takes its hot reload sockets, below any base path.
 const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
 
-pub use build::{Build, Manifests};
+pub use build::{Build, Manifests, is_holed, version};
 pub use guard::{Asked, Expects, Refusal, judge};
 
 /// How the application runs.

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::config::{self, Public};
 use crate::exchange::{Fault, Response};
 use crate::files::{Files, Wanted};
-use crate::next::{Build, Manifests};
+use crate::next::{self, Build, Manifests};
 
 /// Every build that sites were given; outlives a reload.
 #[derive(Default)]
@@ -85,6 +85,7 @@ impl Facts {
             let is_small = path.metadata().is_ok_and(|meta| meta.len() <= MANIFEST_MAX);
             fs::read_to_string(path).ok().filter(|_| is_small)
         };
+        tell_of_holes(folder);
         let build = Build::parse(&Manifests {
             routes: text("routes-manifest.json"),
             images: text("images-manifest.json"),
@@ -94,6 +95,16 @@ impl Facts {
             functions: text("server/functions-config-manifest.json"),
         });
         Self { build, stamp }
+    }
+}
+
+/// What stands in front of an old application cannot mend it.
+fn tell_of_holes(folder: &Path) {
+    let package = folder.with_file_name("node_modules/next/package.json");
+    let Ok(text) = fs::read_to_string(package) else { return };
+    if let Some(version) = next::version(&text).filter(|version| next::is_holed(version)) {
+        let build = folder.display();
+        warn!(%build, version, "this Next.js has holes that are known: update it");
     }
 }
 
