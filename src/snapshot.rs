@@ -18,6 +18,7 @@ pub struct Snapshot {
     generation: u64,
     router: Router,
     tls: Option<Acceptor>,
+    certificates: Arc<Certificates>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
 }
@@ -57,7 +58,7 @@ impl Snapshot {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
         check_folders(&config)?;
-        let certificates = Certificates::read(&config.tls.certs, hosts)?;
+        let certificates = Arc::new(Certificates::read(&config.tls.certs, hosts)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
@@ -74,10 +75,9 @@ impl Snapshot {
         let tls = if certificates.is_empty() {
             None
         } else {
-            let deadline = config.timeouts.handshake;
-            Some(Acceptor::compile(&config.tls, deadline, certificates, &resident.tickets)?)
+            Some(Acceptor::compile(&config, &certificates, &resident.tickets)?)
         };
-        Ok(Self { config, generation, router, tls, hub, auth })
+        Ok(Self { config, generation, router, tls, certificates, hub, auth })
     }
 
     pub fn config(&self) -> &Config {
@@ -95,6 +95,10 @@ impl Snapshot {
     /// `None` while there is no certificate.
     pub fn tls(&self) -> Option<&Acceptor> {
         self.tls.as_ref()
+    }
+
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     pub fn hub(&self) -> Option<&Arc<hub::Policy>> {

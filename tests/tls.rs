@@ -24,7 +24,7 @@ pub fn connect(edge: &Edge, config: ClientConfig, name: &str) -> std::io::Result
     Ok(stream)
 }
 
-fn edge(origin: &Origin, authority: &Authority) -> Edge {
+pub fn edge(origin: &Origin, authority: &Authority) -> Edge {
     let folder = Folder::new();
     authority.issue(&folder, "a", &["a.example", "localhost"]);
     authority.issue(&folder, "b", &["b.example", "*.b.example"]);

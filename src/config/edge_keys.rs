@@ -1,6 +1,7 @@
 //! The catalogue of what a site and its routes do themselves.
 
-use super::keys::{Key, Kind, UPSTREAM, key, later};
+use super::keys::{Key, Kind, key, later};
+use super::upstream_keys::UPSTREAM;
 
 pub static ROUTE: &[Key] = &[
     key(

@@ -31,7 +31,10 @@ mod show;
 mod sites;
 mod target;
 mod template;
+mod tls_keys;
 mod units;
+mod upstream;
+mod upstream_keys;
 mod validate;
 mod yaml;
 
@@ -57,11 +60,14 @@ pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
+pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Listen,
+    /// Where this program keeps what the next process needs.
+    pub state: PathBuf,
     /// Threads, one per core by default.
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
@@ -148,6 +154,8 @@ pub struct Site {
     pub aliases: Vec<HostPattern>,
     pub next: Option<Upstream>,
     pub routes: Vec<Route>,
+    /// Clients must show a certificate that comes from one of this file's.
+    pub client_ca: Option<PathBuf>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
     pub hsts: Option<Hsts>,
@@ -161,49 +169,6 @@ pub struct Site {
     pub action_origins: Vec<String>,
     /// What `next` was built to.
     pub build: Option<Build>,
-}
-
-/// A named group of servers that are each as good as the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    pub targets: Vec<Target>,
-    pub balance: Balance,
-    pub health: Health,
-    pub keep: Keep,
-    /// Bytes of a request's head that it takes.
-    pub head: usize,
-}
-
-/// One server of the application, spoken to in plain HTTP/1.1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Host (name or address, IPv6 without brackets) and port.
-    Tcp(String, u16),
-    Unix(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Fewest requests in flight.
-    Least,
-    /// In turn.
-    Round,
-}
-
-/// How a target shows that it is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// Asked by GET, any status below 500 is healthy; without it a connection is enough.
-    pub path: Option<String>,
-    pub every: Duration,
-    pub timeout: Duration,
-}
-
-/// Idle connections kept per target and worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
-    pub idle: usize,
-    pub lasts: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -246,7 +211,7 @@ pub enum Action {
     /// To the site's `next`.
     Next,
     /// To another upstream.
-    To(Upstream),
+    To(Box<Upstream>),
     /// From the disk.
     Files(Files),
     /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
@@ -297,6 +262,19 @@ pub struct Redis {
     pub answer: Duration,
     /// Clients are moved to recover over this time after a gap; zero: they are not.
     pub resume: Duration,
+    /// A node that is silent for so long is gone.
+    pub lease: Duration,
+    /// How other nodes bring requests here; `None`: they do not.
+    pub node: Option<RedisNode>,
+}
+
+/// This node among those that bring each other the requests of their sessions.
+#[derive(Debug, Clone)]
+pub struct RedisNode {
+    pub listen: SocketAddr,
+    /// By which the others reach it, if not by `listen`.
+    pub address: Option<Target>,
+    pub secret: Secret,
 }
 
 /// One server's address, or a first one of several.

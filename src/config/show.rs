@@ -6,10 +6,10 @@ use super::edge_show;
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Build, Config, Cors,
-    EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax,
-    Namespace, NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route,
-    RouteAuth, Rule, Share, Site, Target, TlsVersion, Upstream,
+    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Build, Config, Cors, EventKind,
+    EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax, Namespace,
+    NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, RouteAuth,
+    Rule, Share, Site, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -19,6 +19,7 @@ impl Config {
     pub fn show(&self) -> String {
         let file = Yaml::map([
             ("listen", self.listen.yaml()),
+            ("state", Yaml::text(absolute(&self.state))),
             ("workers", Yaml::word(self.workers)),
             ("trust", Yaml::texts(&self.trust)),
             ("tls", self.tls()),
@@ -118,6 +119,7 @@ impl Site {
         Yaml::map([("aliases", Yaml::texts(aliases))])
             .with("next", self.next.as_ref().map(|next| self.next_yaml(next)))
             .with("routes", Some(Yaml::List(routes)))
+            .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
             .with("dev", Some(Yaml::word(self.dev)))
             .with("hsts", self.hsts.as_ref().map(Hsts::yaml))
             .with("headers", self.headers.yaml())
@@ -129,34 +131,6 @@ impl Site {
 
     fn next_yaml(&self, next: &Upstream) -> Yaml {
         next.yaml().with("build", self.build.as_ref().map(Build::yaml))
-    }
-}
-
-impl Upstream {
-    pub fn yaml(&self) -> Yaml {
-        let targets = self.targets.iter().map(|target| match target {
-            Target::Unix(path) => format!("unix:{}", absolute(path)),
-            Target::Tcp(..) => target.to_string(),
-        });
-        let balance = match self.balance {
-            Balance::Least => "least",
-            Balance::Round => "round",
-        };
-        let health = Yaml::map([
-            ("every", Yaml::text(show_duration(self.health.every))),
-            ("timeout", Yaml::text(show_duration(self.health.timeout))),
-        ]);
-        let keep = Yaml::map([
-            ("idle", Yaml::word(self.keep.idle)),
-            ("for", Yaml::text(show_duration(self.keep.lasts))),
-        ]);
-        Yaml::map([
-            ("targets", Yaml::texts(targets)),
-            ("balance", Yaml::text(balance)),
-            ("health", health.with("path", self.health.path.as_ref().map(Yaml::text))),
-            ("keep", keep),
-            ("head", Yaml::text(bytes(self.head))),
-        ])
     }
 }
 
@@ -288,10 +262,24 @@ impl Redis {
             ("answer", time(self.answer)),
             ("resume", time(self.resume)),
         ])
+        .with("node", Some(self.node(time(self.lease))))
         .with("sentinel", sentinel)
         .with("username", self.username.as_ref().map(Yaml::text))
         .with("password", password)
         .with("ca", self.ca.as_ref().map(|path| Yaml::text(absolute(path))))
+    }
+
+    fn node(&self, lease: Yaml) -> Yaml {
+        let shown = Yaml::map([("lease", lease)]);
+        let Some(node) = &self.node else { return shown };
+        let address = node
+            .address
+            .as_ref()
+            .map(|address| Yaml::text(address.to_string().trim_start_matches("http://")));
+        shown
+            .with("listen", Some(Yaml::text(node.listen)))
+            .with("address", address)
+            .with("secret", Some(Yaml::raw(node.secret.written())))
     }
 }
 

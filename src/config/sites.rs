@@ -3,11 +3,9 @@
 use super::field::{Field, Named};
 use super::routes;
 use super::section::{Section, choose};
-use super::units::{count, deadline, duration, size};
-use super::validate::bytes;
+use super::units::{deadline, size};
 use super::{
-    Action, Balance, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, Rewrite, Route,
-    RouteAuth, Site, Target, Upstream,
+    Action, HostPattern, Hub, NamespaceAuth, PathPattern, Rewrite, Route, RouteAuth, Site, upstream,
 };
 
 /// Every site, in the order written.
@@ -53,7 +51,7 @@ fn site(
     providers: &[&str],
 ) -> Option<Site> {
     let host = HostPattern::parse(named.name).map_err(|what| named.field.refuse_key(what)).ok();
-    let next = section.written("next").map(|_| any_upstream(&section.section("next")));
+    let next = section.written("next").map(|_| upstream::read_next(&section.section("next")));
     if next.is_none() && section.written("routes").is_none() && hub.is_none() {
         section.refuse_lack(
             "has neither next nor routes, so nothing answers; write next: http://127.0.0.1:3000",
@@ -64,6 +62,7 @@ fn site(
     let around =
         Around { host: host.as_ref().unwrap_or(&any), has_next: next.is_some(), hub, providers };
     let routes = read_routes(section, &around);
+    let client_ca = section.field("client_ca", |field| field.read_path()).flatten();
     let dev = section.flag("dev");
     let hsts = section.written("hsts").map(|_| routes::hsts(&section.section("hsts")));
     let headers = routes::header_rules(&section.section("headers"));
@@ -84,6 +83,7 @@ fn site(
         aliases,
         next,
         routes,
+        client_ca,
         dev,
         hsts,
         headers,
@@ -120,52 +120,6 @@ fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Ve
         }
     }
     aliases
-}
-
-/// One that is no application of Next.js, as far as is known.
-pub fn upstream(section: &Section<'_>) -> Upstream {
-    section.written("build").inspect(|build| build.refuse_key("goes only with next"));
-    any_upstream(section)
-}
-
-fn any_upstream(section: &Section<'_>) -> Upstream {
-    let targets = section.list("targets", |text| Target::parse(text, section.folder()));
-    if section.written("targets").is_none_or(Field::is_empty_list) {
-        section.refuse_lack("has no targets; write http://127.0.0.1:3000");
-    }
-    let double = |(index, target): &(usize, &Target)| {
-        targets.iter().take(*index).any(|other| other == *target)
-    };
-    if let Some((_, target)) = targets.iter().enumerate().find(double) {
-        section.refuse(format!("{target} is listed twice"));
-    }
-    let balance =
-        section.choice("balance", &[("least", Balance::Least), ("round", Balance::Round)]);
-    let keep = section.section("keep");
-    Upstream {
-        targets,
-        balance: balance.unwrap_or(Balance::Least),
-        health: health(&section.section("health")),
-        keep: Keep { idle: keep.value("idle", count), lasts: keep.value("for", duration) },
-        head: section.value("head", |text| bytes(text, HEAD_MIN, HEAD_MAX)),
-    }
-}
-
-/// What servers take at least.
-const HEAD_MIN: usize = 4 << 10;
-/// As much as a client's may have.
-const HEAD_MAX: usize = 1 << 20;
-
-fn health(section: &Section<'_>) -> Health {
-    let health = Health {
-        path: section.get("path", url_path),
-        every: section.value("every", deadline),
-        timeout: section.value("timeout", deadline),
-    };
-    if health.timeout > health.every && !health.every.is_zero() {
-        section.refuse("timeout is longer than every, so checks would overtake each other");
-    }
-    health
 }
 
 pub fn url_path(text: &str) -> Result<String, String> {
@@ -263,7 +217,7 @@ fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> 
     }
     match written {
         [Some(_), ..] => {
-            let upstream = upstream(&section.section("to"));
+            let upstream = Box::new(upstream::read(&section.section("to")));
             (Action::To(upstream), routes::rewrite(section, path))
         }
         [_, Some(_), _] => (redirect_of(section, path), Rewrite::default()),

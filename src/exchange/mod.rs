@@ -15,7 +15,7 @@ pub use body::{Body, BodyError};
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
 pub use rules::HeaderRules;
-pub use socket::{Detached, Guard, Socket};
+pub use socket::{Asks, Detached, Guard, Socket};
 pub use stream::{Stream, Watched, take_back};
 
 pub type Request = http::Request<Body>;

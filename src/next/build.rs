@@ -82,8 +82,10 @@ pub fn version(package: &str) -> Option<String> {
 
 /// Whether a version of Next.js has holes that are known to everybody; no version has none.
 pub fn is_holed(version: &str) -> bool {
-    let numbers: Option<Vec<u64>> =
-        version.split(['-', '+']).next().map(|text| text.split('.').flat_map(str::parse::<u64>).collect());
+    let numbers: Option<Vec<u64>> = version
+        .split(['-', '+'])
+        .next()
+        .map(|text| text.split('.').flat_map(str::parse::<u64>).collect());
     let Some([major, minor, patch]) = numbers.as_deref() else { return false };
     let floor = FLOORS.iter().find(|floor| floor.first() == Some(major));
     match floor {

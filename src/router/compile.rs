@@ -53,6 +53,7 @@ pub fn site(site: &config::Site, around: &Around<'_>, has_certificate: bool) -> 
         host: site.host.clone(),
         aliases: site.aliases.clone(),
         secure: has_certificate && !around.config.listen.https.is_empty(),
+        verified: site.client_ca.is_some(),
         treatment: Treatment {
             hsts: site.hsts.as_ref().and_then(hsts),
             headers: rules(&site.headers),

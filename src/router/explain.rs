@@ -48,7 +48,7 @@ impl Router {
             Err(fault) => return told.refused(fault),
         };
         let mut course = Course::begin(&request);
-        let decided = self.decide(&request, &client, &mut course);
+        let decided = self.decide(&request, (&client, peer), &mut course);
         told.place(&request, &client.host, &course);
         let (route, captures, changed) = match decided {
             Err(fault) => return told.refused(fault),

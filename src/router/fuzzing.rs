@@ -112,6 +112,7 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         host: host.clone(),
         aliases: aliases.to_vec(),
         secure: false,
+        verified: false,
         treatment: Treatment::default(),
         cors: None,
         maintenance: None,

@@ -133,7 +133,7 @@ impl Router {
         let client = self.client(&request, peer)?;
         access.client = Some(client.address);
         access.host.clone_from(&client.host);
-        let (route, captures, changed) = match self.decide(&request, &client, course)? {
+        let (route, captures, changed) = match self.decide(&request, (&client, peer), course)? {
             Way::Health => {
                 access.route = Some(Arc::clone(&self.edge_count));
                 return health(local);
@@ -193,7 +193,7 @@ impl Router {
     fn decide<'a>(
         &'a self,
         request: &Request,
-        client: &Client,
+        (client, peer): (&Client, &Peer),
         course: &mut Course<'a>,
     ) -> Result<Way<'a>, Fault> {
         course.secure = client.scheme == Scheme::Https;
@@ -206,6 +206,11 @@ impl Router {
             Cow::Owned(path) => Some(path),
         };
         let site = self.table.site(&client.host);
+        if let Some(site) = site
+            && self.is_misdirected(site, peer, client.scheme)
+        {
+            return Err(Fault::MISDIRECTED);
+        }
         if let Some(site) = site
             && let Some(response) = self.elsewhere(site, request, client)
         {
@@ -258,10 +263,34 @@ impl Router {
         if request.method() == Method::CONNECT || !(path.starts_with('/') || asterisk) {
             return Err(Fault::BAD_TARGET);
         }
-        let address = peer.address.ip().to_canonical();
-        let trusted = self.trust.iter().any(|block| block.contains(address));
+        let trusted = self.is_trusted(peer);
         let (uri, headers) = (request.uri(), request.headers());
         exchange::headers::client(peer, uri, request.version(), headers, trusted)
+    }
+
+    /// True if the connection was not made for this site: another name was asked for in the
+    /// handshake, or no certificate of the client's.
+    fn is_misdirected(&self, site: &Site, peer: &Peer, scheme: Scheme) -> bool {
+        let Some(tls) = &peer.tls else {
+            // Plain HTTP is sent to HTTPS; what a proxy says of its own handshakes is no proof.
+            let redirected = site.secure && scheme == Scheme::Http;
+            return site.verified && !redirected;
+        };
+        let made_for = match &tls.name {
+            Some(name) => self.table.site(name),
+            None => self.table.first(),
+        };
+        let same = made_for.is_some_and(|other| std::ptr::eq(site, other));
+        if site.verified {
+            return !(same && tls.verified);
+        }
+        // Who speaks for others has one connection for all of them.
+        !same && tls.name.is_some() && !self.is_trusted(peer)
+    }
+
+    fn is_trusted(&self, peer: &Peer) -> bool {
+        let address = peer.address.ip().to_canonical();
+        self.trust.iter().any(|block| block.contains(address))
     }
 
     /// A redirect to the place where the site is answered: its own name, or HTTPS.

@@ -42,6 +42,8 @@ pub struct Site {
     pub assets: Option<Assets>,
     /// Hosts whose pages may call actions, besides the site's own.
     pub action_origins: Vec<String>,
+    /// Only for clients that showed a certificate.
+    pub verified: bool,
     /// First match wins.
     pub routes: Vec<Route>,
 }
@@ -114,6 +116,11 @@ impl Table {
 
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.sites.iter().flat_map(|site| &site.routes)
+    }
+
+    /// Whose client names no host in its handshake.
+    pub fn first(&self) -> Option<&Site> {
+        self.sites.first()
     }
 
     /// The site for a lower-case host without port.
