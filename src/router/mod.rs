@@ -114,7 +114,8 @@ impl Router {
             access.reason = Some(fault.reason);
             metrics::count(&metrics::FAULTS, fault.reason);
             if access.route.is_none() {
-                access.route = Some(Arc::clone(&self.edge_count));
+                let count = course.route.map_or(&self.edge_count, |route| &route.count);
+                access.route = Some(Arc::clone(count));
             }
             course.fault(fault)
         });
