@@ -186,6 +186,8 @@ pub struct Expects {
     /// A browser would show whatever comes.
     document: bool,
     rsc: bool,
+    /// An editor looks at what is not public yet.
+    draft: bool,
 }
 
 impl Expects {
@@ -193,7 +195,8 @@ impl Expects {
         let is_read = *method == Method::GET || *method == Method::HEAD;
         let shown = headers.get(DESTINATION).is_some_and(|destination| destination == "document");
         let rsc = headers.contains_key(RSC);
-        Self { kind: kind(path), document: is_read && shown && !rsc, rsc }
+        let draft = headers.get_all(header::COOKIE).iter().any(|line| is_draft(line.as_bytes()));
+        Self { kind: kind(path), document: is_read && shown && !rsc, rsc, draft }
     }
 
     /// Nobody's sessions go where they cannot matter: what is there is the same for all.
@@ -222,6 +225,11 @@ impl Expects {
             let headers = response.headers_mut();
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
+        // No cache on the way may show it to others.
+        if self.draft && self.kind == Kind::Other {
+            let headers = response.headers_mut();
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        }
         // It depends on headers that it does not name.
         if self.rsc
             && status == StatusCode::TEMPORARY_REDIRECT
@@ -232,6 +240,16 @@ impl Expects {
         }
         Ok(())
     }
+}
+
+/// The cookies of Next.js' draft and preview modes.
+const DRAFT: [&[u8]; 2] = [b"__prerender_bypass=", b"__next_preview_data="];
+
+fn is_draft(cookies: &[u8]) -> bool {
+    cookies.split(|byte| *byte == b';').any(|pair| {
+        let pair = pair.trim_ascii_start();
+        DRAFT.iter().any(|name| pair.starts_with(name))
+    })
 }
 
 /// What Next.js says of an asset that is not there.
@@ -396,5 +414,9 @@ mod tests {
         assert_eq!(answered(&[], "/_next/static/a.js", 404, "text/html"), plain);
         assert_eq!(answered(&[], "/_next/static/a.js", 404, "text/plain"), "text/plain no-store");
         assert_eq!(answered(&[], "/a.js", 404, "text/html"), "text/html -");
+        let draft = [("cookie", "a=1; __prerender_bypass=x")];
+        assert_eq!(answered(&draft, "/", 200, "text/html"), "text/html private, no-store");
+        let other = [("cookie", "x__prerender_bypass=x")];
+        assert_eq!(answered(&other, "/", 200, "text/html"), "text/html -");
     }
 }
