@@ -30,7 +30,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: [(&str, Target); 35] = [
     ("asked", asked),
     ("binary", binary),
-    ("build", build),
+    ("built", built),
     ("chunked", chunked),
     ("cookies", cookies),
     ("deflate", deflate),
@@ -76,7 +76,7 @@ pub fn next_query(data: &[u8]) {
 }
 
 /// A manifest of a build, in the place of each.
-pub fn build(data: &[u8]) {
+pub fn built(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let all = || Some(text.to_owned());
     let build = next::Build::parse(&next::Manifests {
@@ -87,7 +87,8 @@ pub fn build(data: &[u8]) {
         middleware: all(),
         functions: all(),
     });
-    assert!(!build.base.ends_with('/') && !(build.middleware && build.plain_public));
+    assert!(!build.base.ends_with('/'));
+    assert!(!build.middleware || !build.plain_public, "public goes past the middleware");
 }
 
 /// A request to the application: method, path, query, then its headers, a line each.

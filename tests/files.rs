@@ -117,7 +117,7 @@ fn nothing_outside_and_nothing_hidden_is_there() {
 
 #[test]
 fn what_is_known_is_not_sent_again() {
-    let edge = edge(PLAIN_ROUTE, |folder| _ = folder.write("www/a.txt", "0123456789"));
+    let edge = edge(PLAIN_ROUTE, |folder| drop(folder.write("www/a.txt", "0123456789")));
     let first = edge.get("/s/a.txt");
     let (tag, date) =
         (first.header("etag").expect("a tag"), first.header("last-modified").expect("a date"));
@@ -186,7 +186,8 @@ fn compressed_files_stand_beside() {
 fn large_files_come_whole_and_in_flat_memory() {
     const MEGABYTES: usize = 64;
     let edge = edge(PLAIN_ROUTE, |folder| {
-        let bytes: Vec<u8> = (0..MEGABYTES << 20).map(|at| (at % 251) as u8).collect();
+        let bytes: Vec<u8> =
+            (0..MEGABYTES << 20).map(|at| u8::try_from(at % 251).expect("a byte")).collect();
         fs::write(folder.path("www/large.bin"), bytes).expect("a file");
     });
     edge.get("/s/none");
@@ -204,7 +205,7 @@ fn large_files_come_whole_and_in_flat_memory() {
 #[test]
 fn applications_of_one_page_answer_everywhere_but_for_files() {
     let route = "files: { root: www, fallback: app.html, index: [], cache: 1y, immutable: true }";
-    let edge = edge(route, |folder| _ = folder.write("www/app.html", "app"));
+    let edge = edge(route, |folder| drop(folder.write("www/app.html", "app")));
     for path in ["/s/", "/s/deep/place", "/s/app.html"] {
         let answer = edge.get(path);
         assert_eq!((answer.status, answer.text().as_str()), (200, "app"), "{path}");

@@ -16,7 +16,8 @@ use super::{HostPattern, PathPattern};
 
 /// What must hold besides the path.
 pub fn when(route: &Section<'_>, site: &HostPattern) -> When {
-    if let Some(hosts) = route.written("host").filter(|_| site.is_exact()) {
+    let hosts = route.written("host").filter(|hosts| !hosts.is_empty_list());
+    if let Some(hosts) = hosts.filter(|_| site.is_exact()) {
         hosts.refuse_key(format!("has no meaning here: the site is {} alone", site.as_str()));
     }
     let section = route.section("when");

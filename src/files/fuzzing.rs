@@ -32,7 +32,7 @@ pub fn files(data: &[u8]) {
         let file = Validators { etag: "\"a\"".to_owned(), modified: 1_767_225_600 };
         match judge(&Method::GET, &headers, &file, length) {
             Outcome::Part { from, to } => {
-                assert!(from <= to && to < length, "{from}-{to}/{length}")
+                assert!(from <= to && to < length, "{from}-{to}/{length}");
             }
             Outcome::Whole | Outcome::NotModified | Outcome::Failed | Outcome::Unsatisfiable => (),
         }

@@ -1,5 +1,0 @@
-//! `vestibule::fuzzing::build` on any bytes.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| vestibule::fuzzing::build(data));
