@@ -342,6 +342,9 @@ fn guard(
     site: &Site,
 ) -> Option<next::Refusal> {
     let (uri, body) = (request.uri(), request.body());
+    // Only actions are told by it, and those are posted.
+    let is_post = request.method() == Method::POST;
+    let authority = if is_post { client.authority() } else { String::new() };
     let unmeasured =
         !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
     let asked = next::Asked {
@@ -349,7 +352,7 @@ fn guard(
         path: changed.unwrap_or(uri.path()),
         query: uri.query(),
         headers: request.headers(),
-        authority: &client.authority(),
+        authority: &authority,
         unmeasured,
     };
     let judge = |build: Option<&next::Build>| next::judge(&asked, build, &site.action_origins);
