@@ -163,6 +163,7 @@ impl Forward {
             max: None,
             keep: Keep { idle: 64, lasts: Duration::from_secs(4) },
             tls: UpstreamTls::default(),
+            head: usize::MAX,
         }
     }
 }
