@@ -23,7 +23,6 @@ use crate::hub::packet::Malformed;
 
 use raw::Raw;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "recovery comes next"))]
 pub use nodes::Whisper;
 pub use streams::{Session, id_of, number_of};
 
