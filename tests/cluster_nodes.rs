@@ -163,7 +163,7 @@ fn sessions_of_a_node_that_has_died_are_unknown_at_once() {
 
 /// Where this node takes the others' requests, as Redis says.
 fn door(redis: &Redis, node: &str) -> std::net::SocketAddr {
-    let entry = redis.ask(&["get", &format!("{{socket.io}-nodes}#{node}")]);
+    let entry = redis.ask(&["get", &format!("{{socket.io}}-nodes#{node}")]);
     entry.split(' ').nth(1).expect("an address").parse().expect("an address")
 }
 
