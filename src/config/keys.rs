@@ -3,6 +3,7 @@
 //! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
 
 use super::auth::keys::PROVIDER;
+use super::edge_keys::{ACTIONS, CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
 use super::redis_keys::REDIS;
 use super::tls_keys::TLS;
 use super::upstream_keys::UPSTREAM;
@@ -202,90 +203,39 @@ static SITE: &[Key] = &[
         Some("false"),
         "Whether next is a development server, whose hot reload is tunnelled.",
     ),
-    later("hsts"),
+    key(
+        "hsts",
+        Kind::Short("max_age", HSTS),
+        None,
+        "Browsers come over HTTPS alone from now on; left out, they are not told.",
+    ),
     later("compress"),
-    later("headers"),
-    later("errors"),
-];
-
-static ROUTE: &[Key] = &[
-    key("path", Kind::PathPattern, None, "/exact, /prefix/* or /old/:slug."),
-    key("to", Kind::Short("targets", UPSTREAM), None, "Servers that answer instead of next."),
+    key("headers", Kind::Object(HEADER_RULES), None, "Headers of every response of this site."),
     key(
-        "strip",
-        Kind::Text,
+        "cors",
+        Kind::Short("origins", CORS),
         None,
-        "Removed from the front of the path before it is sent; with to.",
+        "What pages of other origins may read; left out, the application decides.",
     ),
-    key("redirect", Kind::Text, None, "Where the client is sent; :slug and * are the path's."),
     key(
-        "status",
-        Kind::Choice(&["301", "302", "303", "307", "308"]),
-        Some("308"),
-        "The redirect's status.",
-    ),
-    key("body", Kind::Size, None, "Bytes of a request's body; limits.body unless written."),
-    key("timeouts", Kind::Object(ROUTE_TIMEOUTS), None, "Waits that differ here."),
-    key(
-        "upgrade",
-        Kind::Flag,
-        Some("false"),
-        "Whether WebSockets are tunnelled here; they are refused elsewhere.",
-    ),
-    later("files"),
-    later("allow"),
-    key(
-        "basic",
-        Kind::Short("users", BASIC),
+        "maintenance",
+        Kind::Short("file", MAINTENANCE),
         None,
-        "Names and passwords, one of which opens it; instead of auth.",
+        "While a file is there, the site answers 503.",
     ),
-    key("auth", Kind::Short("by", ROUTE_AUTH), None, "Who may come here; left out, everybody."),
-];
-
-static ROUTE_AUTH: &[Key] = &[
     key(
-        "by",
-        Kind::List(&Kind::Text),
-        None,
-        "Providers of auth, asked in this order. Must be written, or forward.",
+        "errors",
+        Kind::Map("status", &Kind::Path),
+        Some("{}"),
+        "HTML pages for what the edge answers itself, by status: 502, or 5xx.",
     ),
-    key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
     key(
-        "forward",
-        Kind::Short("url", FORWARD),
+        "actions",
+        Kind::Short("origins", ACTIONS),
         None,
-        "Another server is asked about each request, instead of by.",
+        "Who may call Server Actions besides the site's own pages.",
     ),
 ];
-
-static FORWARD: &[Key] = &[
-    key("url", Kind::Text, None, "What is asked by GET: http://HOST:PORT/PATH. Must be written."),
-    key(
-        "headers",
-        Kind::List(&Kind::Text),
-        Some("[]"),
-        "Headers of its answer that the application is told; a client's own are removed.",
-    ),
-    key("timeout", Kind::Duration, Some("2s"), "How long its answer may take; then 503."),
-];
-
-static BASIC: &[Key] = &[
-    key(
-        "users",
-        Kind::Secret,
-        None,
-        "Lines NAME:HASH of bcrypt, as htpasswd -B writes them: file:PATH. Must be written.",
-    ),
-    key("realm", Kind::Text, Some("restricted"), "What a browser may show beside its question."),
-];
-
-static ROUTE_TIMEOUTS: &[Key] = &[key(
-    "first_byte",
-    Kind::Duration,
-    None,
-    "From a request's last byte to its response's first; timeouts.first_byte unless written.",
-)];
 
 static HUB: &[Key] = &[
     key("path", Kind::Text, Some("/socket.io"), "Where Engine.IO is spoken, on every site."),
