@@ -1,6 +1,6 @@
 //! The catalogue of what a site and its routes do themselves.
 
-use super::keys::{Key, Kind, key, later};
+use super::keys::{Key, Kind, key};
 use super::upstream_keys::UPSTREAM;
 
 pub static ROUTE: &[Key] = &[

@@ -35,7 +35,7 @@ use crate::redirect::Redirect;
 use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
 use course::Course;
-use door::Shut;
+use door::{Door, Shut};
 use table::{Ask, Route, Site, Table};
 
 pub use build::Builds;
