@@ -273,7 +273,8 @@ fn compile_site(
             let first_byte = route.and_then(|route| route.first_byte);
             let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry)?;
             let upgrade = route.is_some_and(|route| route.upgrade);
-            Ok(Handler::Proxy(Box::new(Proxy::compile(upstream, strip, upgrade, site.dev))))
+            let proxy = Proxy::compile(upstream, strip, upgrade, site.dev);
+            Ok::<_, CompileError>(Handler::Proxy(Box::new(proxy)))
         };
     let mut routes = Vec::new();
     for route in &site.routes {

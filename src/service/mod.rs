@@ -236,8 +236,13 @@ impl Service {
             worker.tell(Command::Neighbours(socket)).await;
         }
         let address = words.address.as_ref().map(|address| match address {
-            config::Target::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            config::Target::Tcp(host, port) => format!("{host}:{port}"),
+            config::Target::Tcp(host, port) | config::Target::Tls(host, port) => {
+                if host.contains(':') {
+                    format!("[{host}]:{port}")
+                } else {
+                    format!("{host}:{port}")
+                }
+            }
             config::Target::Unix(path) => path.display().to_string(),
         });
         Ok(Some(address.unwrap_or_else(|| opened.address.to_string())))
