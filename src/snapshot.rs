@@ -1,13 +1,14 @@
 //! Everything compiled from one configuration, frozen; and what outlives it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::auth::Auth;
-use crate::config::{Config, Timeouts};
+use crate::config::{Action, Config, Timeouts};
 use crate::hub;
-use crate::router::Router;
+use crate::router::{Builds, Flags, Router};
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::{self, Registry};
 
@@ -26,6 +27,8 @@ pub struct Snapshot {
 pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
+    pub flags: Arc<Flags>,
+    pub builds: Arc<Builds>,
     pub tickets: Tickets,
 }
 
@@ -38,6 +41,8 @@ pub enum CompileError {
     Auth(String),
     #[error("{0}")]
     Upstream(#[from] upstream::CompileError),
+    #[error("sites.{site}: {path} is no folder", path = path.display())]
+    Folder { site: String, path: PathBuf },
     #[error("tls: {0}")]
     Tls(#[from] crate::tls::TlsError),
 }
@@ -54,6 +59,7 @@ impl Snapshot {
     ) -> Result<Self, CompileError> {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
+        check_folders(&config)?;
         let certificates = Arc::new(Certificates::read(&config.tls.certs, hosts)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
@@ -66,7 +72,7 @@ impl Snapshot {
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            &resident.registry,
+            (&resident.registry, &resident.flags, &resident.builds),
             &has_certificate,
         )?;
         let tls = if certificates.is_empty() {
@@ -117,6 +123,22 @@ impl Snapshot {
     pub fn timeouts(&self) -> &Timeouts {
         &self.config.timeouts
     }
+}
+
+/// What is served from the disk must be there, or it was misspelt.
+fn check_folders(config: &Config) -> Result<(), CompileError> {
+    for site in &config.sites {
+        let roots = site.routes.iter().filter_map(|route| match &route.action {
+            Action::Files(files) => Some(&files.root),
+            _ => None,
+        });
+        let builds = site.build.iter().map(|build| &build.path);
+        if let Some(path) = roots.chain(builds).find(|path| !path.is_dir()) {
+            let site = site.host.as_str().to_owned();
+            return Err(CompileError::Folder { site, path: path.clone() });
+        }
+    }
+    Ok(())
 }
 
 impl Current {

@@ -8,8 +8,8 @@ use super::section::Section;
 use super::show::absolute;
 use super::sites::url_path;
 use super::target::authority;
-use super::units::{count, deadline, duration, show_duration};
-use super::validate::at_least_one;
+use super::units::{count, deadline, duration, show_duration, show_size};
+use super::validate::{at_least_one, bytes};
 use super::yaml::Yaml;
 
 /// A named group of servers that are each as good as the other.
@@ -29,6 +29,8 @@ pub struct Upstream {
     pub keep: Keep,
     /// For the targets that are `https://`.
     pub tls: UpstreamTls,
+    /// Bytes of a request's head that it takes.
+    pub head: usize,
 }
 
 /// Whom a target must be, and who we are to it.
@@ -114,7 +116,14 @@ pub struct Keep {
     pub lasts: Duration,
 }
 
+/// One that is no application of Next.js, as far as is known.
 pub fn read(section: &Section<'_>) -> Upstream {
+    section.written("build").inspect(|build| build.refuse_key("goes only with next"));
+    read_next(section)
+}
+
+/// A site's own application; what it was built to is the site's.
+pub fn read_next(section: &Section<'_>) -> Upstream {
     let targets = section.list("targets", |text| Target::parse(text, section.folder()));
     if section.written("targets").is_none_or(Field::is_empty_list) {
         section.refuse_lack("has no targets; write http://127.0.0.1:3000");
@@ -148,8 +157,14 @@ pub fn read(section: &Section<'_>) -> Upstream {
         max: section.get("max", at_least_one),
         keep: Keep { idle: keep.value("idle", count), lasts: keep.value("for", duration) },
         tls,
+        head: section.value("head", |text| bytes(text, HEAD_MIN, HEAD_MAX)),
     }
 }
+
+/// What servers take at least.
+const HEAD_MIN: usize = 4 << 10;
+/// As much as a client's may have.
+const HEAD_MAX: usize = 1 << 20;
 
 fn tls(section: &Section<'_>) -> UpstreamTls {
     let path = |name: &str| section.written(name).and_then(Field::read_path);
@@ -227,6 +242,7 @@ impl Upstream {
             ("eject", self.eject.as_ref().map_or_else(none, Eject::yaml)),
             ("slow_start", time(self.slow_start)),
             ("keep", self.keep.yaml()),
+            ("head", Yaml::text(show_size(u64::try_from(self.head).unwrap_or(u64::MAX)))),
         ])
         .with("max", self.max.map(Yaml::word))
         .with("tls", self.is_secure().then(|| self.tls.yaml()))

@@ -7,12 +7,14 @@ pub mod fuzzing;
 pub mod headers;
 mod peer;
 pub mod query;
+mod rules;
 mod socket;
 mod stream;
 
 pub use body::{Body, BodyError};
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
+pub use rules::HeaderRules;
 pub use socket::{Asks, Detached, Guard, Socket};
 pub use stream::{Stream, Watched, take_back};
 
