@@ -161,6 +161,11 @@ pub fn read_next(section: &Section<'_>) -> Upstream {
     }
 }
 
+/// What servers take at least.
+const HEAD_MIN: usize = 4 << 10;
+/// As much as a client's may have.
+const HEAD_MAX: usize = 1 << 20;
+
 fn tls(section: &Section<'_>) -> UpstreamTls {
     let path = |name: &str| section.written(name).and_then(Field::read_path);
     let tls = UpstreamTls {
@@ -184,11 +189,6 @@ fn tls(section: &Section<'_>) -> UpstreamTls {
     }
     tls
 }
-
-/// What servers take at least.
-const HEAD_MIN: usize = 4 << 10;
-/// As much as a client's may have.
-const HEAD_MAX: usize = 1 << 20;
 
 fn health(section: &Section<'_>) -> Health {
     let health = Health {

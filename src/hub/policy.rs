@@ -232,7 +232,7 @@ impl HookPolicy {
         }
         let asked = |host, words| {
             let upstream = Upstream::compile(words, &config.timeouts, None, registry)?;
-            Ok(Asked { host, id: upstream.id().into(), upstream })
+            Ok::<_, CompileError>(Asked { host, id: upstream.id().into(), upstream })
         };
         let everywhere = hub.hooks.to.iter().map(|words| asked(None, words));
         let sites = config.sites.iter().filter_map(|site| {
