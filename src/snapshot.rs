@@ -1,13 +1,14 @@
 //! Everything compiled from one configuration, frozen; and what outlives it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::auth::Auth;
-use crate::config::{Config, Timeouts};
+use crate::config::{Action, Config, Timeouts};
 use crate::hub;
-use crate::router::Router;
+use crate::router::{Builds, Flags, Router};
 use crate::tls::acme::Proofs;
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::Registry;
@@ -27,6 +28,8 @@ pub struct Snapshot {
 pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
+    pub flags: Arc<Flags>,
+    pub builds: Arc<Builds>,
     pub tickets: Tickets,
     pub proofs: Proofs,
 }
@@ -38,6 +41,8 @@ pub enum CompileError {
     Certificates(#[from] CertificateError),
     #[error("{0}")]
     Auth(String),
+    #[error("sites.{site}: {path} is no folder", path = path.display())]
+    Folder { site: String, path: PathBuf },
     #[error("tls: {0}")]
     Tls(#[from] crate::tls::TlsError),
 }
@@ -52,6 +57,7 @@ impl Snapshot {
         generation: u64,
         resident: &Resident,
     ) -> Result<Self, CompileError> {
+        check_folders(&config)?;
         let certificates = Arc::new(Certificates::read(&config)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
@@ -63,7 +69,7 @@ impl Snapshot {
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            &resident.registry,
+            (&resident.registry, &resident.flags, &resident.builds),
             resident.proofs.http().clone(),
             &has_certificate,
         );
@@ -116,6 +122,22 @@ impl Snapshot {
     pub fn timeouts(&self) -> &Timeouts {
         &self.config.timeouts
     }
+}
+
+/// What is served from the disk must be there, or it was misspelt.
+fn check_folders(config: &Config) -> Result<(), CompileError> {
+    for site in &config.sites {
+        let roots = site.routes.iter().filter_map(|route| match &route.action {
+            Action::Files(files) => Some(&files.root),
+            _ => None,
+        });
+        let builds = site.build.iter().map(|build| &build.path);
+        if let Some(path) = roots.chain(builds).find(|path| !path.is_dir()) {
+            let site = site.host.as_str().to_owned();
+            return Err(CompileError::Folder { site, path: path.clone() });
+        }
+    }
+    Ok(())
 }
 
 impl Current {

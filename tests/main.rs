@@ -35,6 +35,8 @@ mod cluster_trouble;
 mod config;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
+/// Folders that are served: types, conditions, ranges, and what is not there.
+mod files;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
 /// The page of Socket.IO's Admin UI: who gets in, what it sees and does.
@@ -79,6 +81,8 @@ mod hub_websocket;
 mod hub_workers;
 /// The guides that lead here from nginx and Node.
 mod migration;
+/// What the edge knows of Next.js: its builds, its actions, its images.
+mod next;
 /// What the operator looks with: pictures, advice, pages.
 mod operator;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
@@ -87,6 +91,8 @@ mod proxy;
 mod readme;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
+/// Which route a request takes, and what it does to it.
+mod routes;
 /// The units, socket activation, the notify protocol.
 mod systemd;
 /// Another binary takes over: no connection refused, no request failed.

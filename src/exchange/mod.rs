@@ -8,6 +8,7 @@ pub mod fuzzing;
 pub mod headers;
 mod peer;
 pub mod query;
+mod rules;
 mod socket;
 mod stream;
 
@@ -15,6 +16,7 @@ pub use body::{Body, BodyError};
 pub use challenges::Challenges;
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
+pub use rules::HeaderRules;
 pub use socket::{Asks, Detached, Guard, Socket};
 pub use stream::{Stream, Watched, take_back};
 

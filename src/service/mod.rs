@@ -96,6 +96,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     match arguments.command {
         cli::Command::Run { file, take_over } => start(&file.config, take_over),
         cli::Command::Check { file, show } => cli::check::run(&file.config, show),
+        cli::Command::Explain(words) => cli::explain::run(&words),
         cli::Command::Reload(file) => cli::reload::run(&file.config),
         cli::Command::Diff(file) => cli::diff::run(&file.config),
         cli::Command::Upgrade(file) => cli::upgrade::run(&file.config),
@@ -113,8 +114,9 @@ fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop>
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
     let registry = Registry::new();
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
+    let (flags, builds) = (Arc::default(), Arc::default());
     let (tickets, proofs) = (Tickets::new()?, Proofs::default());
-    Ok((Resident { hub, registry, tickets, proofs }, inboxes))
+    Ok((Resident { hub, registry, flags, builds, tickets, proofs }, inboxes))
 }
 
 fn compile(
@@ -218,6 +220,8 @@ impl Service {
         let (asks, mut asked) = mpsc::channel(1);
         self.start_admin(asks)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
+        self.drain.spawn_background(Arc::clone(&self.resident.flags).watch());
+        self.drain.spawn_background(Arc::clone(&self.resident.builds).watch());
         self.drain.spawn_background(memory::give_back());
         let hub = Arc::clone(&self.resident.hub);
         let address = self.open_to_nodes().await?;

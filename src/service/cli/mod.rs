@@ -4,6 +4,7 @@ mod ask;
 pub mod check;
 pub mod diff;
 pub mod doctor;
+pub mod explain;
 mod figures;
 pub mod reload;
 pub mod status;
@@ -44,6 +45,8 @@ pub enum Command {
         #[arg(long)]
         show: bool,
     },
+    /// Say what a request would meet: site, route, upstream, headers, and why. Nothing is sent.
+    Explain(explain::Words),
     /// Ask the running process to read its configuration again, and report its verdict.
     Reload(File),
     /// Say what a reload would change, without doing it.
