@@ -222,6 +222,10 @@ impl Router {
         if path == HEALTH && request.method() == Method::GET {
             return Ok(Way::Health);
         }
+        // Before everything else, and for any host: an authority asks over plain HTTP.
+        if let Some(proof) = self.challenges.at(path) {
+            return Ok(Way::Answered(Response::new(Body::from(proof)), None));
+        }
         let changed = match config::canonical(path).map_err(|_bad| Fault::BAD_PATH)? {
             Cow::Borrowed(_) => None,
             Cow::Owned(path) => Some(path),
