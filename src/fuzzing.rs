@@ -11,8 +11,9 @@ use crate::redirect::Redirect;
 
 pub use crate::admin::fuzzing::operations;
 pub use crate::auth::fuzzing::{cookies, sessions};
+pub use crate::compress::fuzzing::codings;
 pub use crate::config::fuzzing::{patterns, proxy_yaml};
-pub use crate::exchange::fuzzing::{forwarded, host};
+pub use crate::exchange::fuzzing::{forwarded, h2_frames, host, requests};
 pub use crate::hub::fuzzing::{
     binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
     private_paths, query, reply, resp, rules, wire,
@@ -25,13 +26,15 @@ pub use crate::upstream::fuzzing::{chunked, response};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 30] = [
+pub const TARGETS: [(&str, Target); 33] = [
     ("binary", binary),
     ("chunked", chunked),
+    ("codings", codings),
     ("cookies", cookies),
     ("deflate", deflate),
     ("forwarded", forwarded),
     ("frames", frames),
+    ("h2_frames", h2_frames),
     ("host", host),
     ("locations", locations),
     ("msgpack", msgpack),
@@ -50,6 +53,7 @@ pub const TARGETS: [(&str, Target); 30] = [
     ("query", query),
     ("redirects", redirects),
     ("reply", reply),
+    ("requests", requests),
     ("resp", resp),
     ("response", response),
     ("rules", rules),

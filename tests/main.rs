@@ -17,6 +17,8 @@ mod app;
 mod auth;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
+/// Bodies on their way: compressed, limited, with trailers, after interim responses.
+mod bodies;
 /// The command line and what it says of a configuration.
 mod cli;
 /// Several nodes over one Redis: whatever happens on one reaches all.

@@ -204,8 +204,13 @@ static SITE: &[Key] = &[
         Some("false"),
         "Whether next is a development server, whose hot reload is tunnelled.",
     ),
+    key(
+        "compress",
+        Kind::List(&Kind::Choice(&["zstd", "br", "gzip"])),
+        Some("[zstd, br, gzip]"),
+        "What bodies are compressed with, the best first; [] leaves them alone.",
+    ),
     later("hsts"),
-    later("compress"),
     later("headers"),
     later("errors"),
 ];

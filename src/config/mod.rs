@@ -135,8 +135,29 @@ pub struct Site {
     pub aliases: Vec<HostPattern>,
     pub next: Option<Upstream>,
     pub routes: Vec<Route>,
+    /// What bodies are compressed with, the best first.
+    pub compress: Vec<Coding>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
+}
+
+/// A content coding that responses can be given (RFC 9110 §8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Zstd,
+    Brotli,
+    Gzip,
+}
+
+impl Coding {
+    /// As the file and HTTP have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Brotli => "br",
+            Self::Gzip => "gzip",
+        }
+    }
 }
 
 /// A named group of servers that are each as good as the other.

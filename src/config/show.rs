@@ -117,6 +117,7 @@ impl Site {
         Yaml::map([("aliases", Yaml::texts(aliases))])
             .with("next", self.next.as_ref().map(Upstream::yaml))
             .with("routes", Some(Yaml::List(routes)))
+            .with("compress", Some(Yaml::texts(self.compress.iter().map(|coding| coding.name()))))
             .with("dev", Some(Yaml::word(self.dev)))
     }
 }

@@ -4,8 +4,8 @@ use super::field::{Field, Named};
 use super::section::{Section, choose};
 use super::units::{count, deadline, duration, size};
 use super::{
-    Action, Balance, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, Route, RouteAuth,
-    Site, Target, Upstream,
+    Action, Balance, Coding, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, Route,
+    RouteAuth, Site, Target, Upstream,
 };
 
 /// Every site, in the order written.
@@ -58,11 +58,26 @@ fn site(
         );
     }
     let routes = routes(section, next.is_some(), hub, providers);
+    let compress = compress(section);
     let dev = section.flag("dev");
     let host = host?;
     claims.claim(&host, &host, &named.field);
     let aliases = aliases(section, &host, claims);
-    Some(Site { host, aliases, next, routes, dev })
+    Some(Site { host, aliases, next, routes, compress, dev })
+}
+
+fn compress(section: &Section<'_>) -> Vec<Coding> {
+    let codings =
+        [Coding::Zstd, Coding::Brotli, Coding::Gzip].map(|coding| (coding.name(), coding));
+    let list = section.list("compress", |text| choose(text, &codings));
+    let double =
+        |(place, coding): &(usize, &Coding)| list.iter().take(*place).any(|other| other == *coding);
+    if let Some((_, coding)) = list.iter().enumerate().find(double)
+        && let Some(field) = section.written("compress")
+    {
+        field.refuse(format!("has {} twice", coding.name()));
+    }
+    list
 }
 
 fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Vec<HostPattern> {

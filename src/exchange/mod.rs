@@ -2,17 +2,23 @@
 
 mod body;
 mod fault;
+mod frames;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod headers;
+mod interim;
 mod peer;
 pub mod query;
+mod requests;
+mod signs;
 mod socket;
 mod stream;
 
 pub use body::{Body, BodyError};
 pub use fault::{Fault, Side};
+pub use interim::Interims;
 pub use peer::{Client, Peer, Scheme, TlsFacts};
+pub use signs::Signs;
 pub use socket::{Detached, Guard, Socket};
 pub use stream::{Stream, Watched, take_back};
 

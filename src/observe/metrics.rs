@@ -247,6 +247,7 @@ metrics! {
     CONNECTIONS: Counter "vestibule_connections_total" ["listener"] "Connections accepted.";
     CONNECTIONS_OPEN: Gauge "vestibule_connections_open" ["listener"] "Connections open now.";
     CONNECTIONS_REFUSED: Counter "vestibule_connections_refused_total" ["reason"] "Connections refused at accept or at the handshake.";
+    CONNECTIONS_CUT: Counter "vestibule_connections_cut_total" ["reason"] "Connections ended for what their client did: ambiguous bytes, a flood of frames, too many resets, stuck without reading; and streams of HTTP/2 that were, stream_stuck.";
     REQUESTS: Counter "vestibule_requests_total" ["route" "class"] "Exchanges ended, by route and status class.";
     REQUEST_SECONDS: Histogram "vestibule_request_duration_seconds" ["route"] "From the request's head to the response's last byte.";
     REQUEST_BYTES: Counter "vestibule_response_bytes_total" ["route"] "Bytes of response bodies.";

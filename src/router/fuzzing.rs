@@ -2,6 +2,7 @@
 //!
 //! Panics where something does not hold; see `crate::fuzzing`.
 
+use crate::compress::Compress;
 use crate::config::{HostPattern, PathPattern};
 use crate::observe::access::RouteCount;
 use crate::redirect::Redirect;
@@ -49,7 +50,8 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
     };
     let (host, aliases) = hosts.split_first().expect("a site has a host");
     let routes = paths.iter().enumerate().map(route).collect();
-    Site { host: host.clone(), aliases: aliases.to_vec(), secure: false, routes }
+    let (aliases, compress) = (aliases.to_vec(), Compress::default());
+    Site { host: host.clone(), aliases, secure: false, routes, compress }
 }
 
 /// A name goes before all patterns; then the first goes.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::auth::{self, Auth};
+use crate::compress::Compress;
 use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
@@ -156,8 +157,10 @@ impl Router {
                     }
                 }
                 let shown = self.auth.shown(request.headers());
+                let choice = site.compress.choose(&mut request);
                 let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
-                let response = answered.await.map_err(Fault::from)?;
+                let mut response = answered.await.map_err(Fault::from)?;
+                choice.apply(&mut response);
                 if let Some(shown) = shown {
                     // A logout that passes by ends the sockets that it is about.
                     for found in self.auth.suspicions(&shown, response.headers(), &client) {
@@ -277,5 +280,6 @@ fn compile_site(
         aliases: site.aliases.clone(),
         secure: has_certificate && !config.listen.https.is_empty(),
         routes: routes.chain(rest).collect(),
+        compress: Compress::compile(site),
     }
 }

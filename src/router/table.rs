@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::compress::Compress;
 use crate::config::{Captures, HostPattern, PathPattern};
 use crate::observe::access::RouteCount;
 
@@ -23,6 +24,7 @@ pub struct Site {
     pub secure: bool,
     /// First match wins.
     pub routes: Vec<Route>,
+    pub compress: Compress,
 }
 
 pub struct Route {

@@ -99,11 +99,7 @@ pub fn serve(listener: StdListener) -> io::Result<()> {
                     Ok::<_, Infallible>(engine.answer(request, &client).await.0)
                 }
             });
-            let io = TokioIo::new(Watched::new(
-                Stream::Plain(stream),
-                Arc::new(AtomicBool::new(false)),
-                None,
-            ));
+            let io = TokioIo::new(Watched::new(Stream::Plain(stream), None));
             let connection =
                 http1::Builder::new().timer(TokioTimer::new()).serve_connection(io, service);
             drain.spawn("connection", async move {

@@ -1,16 +1,17 @@
 //! HTTP/1.1 and HTTP/2 on one socket: deadlines, and one Access line per exchange.
 
+mod turns;
+
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, header};
+use http::{Method, StatusCode, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -21,10 +22,14 @@ use tracing::debug;
 
 use crate::config::Timeouts;
 use crate::drain::Drain;
-use crate::exchange::{Body, BodyError, Guard, Peer, Response, Stream, Watched};
-use crate::observe::Access;
+use crate::exchange::{
+    Body, BodyError, Guard, Interims, Peer, Response, Signs, Stream, Watched, headers,
+};
+use crate::observe::{Access, metrics};
 use crate::router::Local;
 use crate::snapshot::Current;
+
+use turns::{Turn, Turns};
 
 /// Header lines of one request; Next.js and its cookies stay far below.
 const HEADER_LINES: usize = 200;
@@ -35,56 +40,73 @@ const READ_BUFFER: usize = 64 * 1024;
 /// HTTP/2 windows: an upload may be this far ahead of the application.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What one stream of HTTP/2 may hold of an answer that its client does not take yet.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that a client may make us reset, before its connection ends.
+const RESETS: usize = 256;
 
 /// Serves one client's connection to its end; `guard` goes with the socket, also into an upgrade.
 pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local>, guard: Guard) {
     let words = current.load();
-    let (headers, timeouts) = (words.headers_max(), words.timeouts().clone());
+    let (headers_max, timeouts) = (words.headers_max(), words.timeouts().clone());
     drop(words);
     let drain = local.drain.clone();
     let http2 = peer.tls.as_ref().is_some_and(|tls| tls.http2);
-    let came = Arc::new(AtomicBool::new(false));
-    let activity = Rc::new(Activity::new(Arc::clone(&came)));
+    let (signs, interims) = (Arc::<Signs>::default(), Interims::default());
+    let activity = Rc::new(Activity::new(Arc::clone(&signs), http2));
     let watch = Watch { drain: drain.clone(), activity: Rc::clone(&activity), timeouts };
-    let io = TokioIo::new(Watched::new(stream, came, guard));
-    let conversation = Rc::new(Conversation { peer, current, local, activity });
-    let service = service_fn(move |request| Rc::clone(&conversation).answer(request));
+    let (stream, patience) = (Watched::new(stream, guard), watch.timeouts.body_idle);
+    let stream = if http2 {
+        stream.http2(Arc::clone(&signs), patience)
+    } else {
+        stream.http1(Arc::clone(&signs), interims.clone(), patience)
+    };
+    let io = TokioIo::new(stream);
+    let conversation = Rc::new(Conversation { peer, current, local, activity, interims });
     let ended = if http2 {
-        let connection = http2::Builder::new(LocalExecutor(drain))
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(headers).unwrap_or(u32::MAX))
-            .max_concurrent_streams(STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .keep_alive_interval(Some(watch.timeouts.idle))
-            .keep_alive_timeout(watch.timeouts.head)
-            .serve_connection(io, service);
+        let turns = Turns::new(drain, patience);
+        let builder = http2::Builder::new(turns.clone());
+        let service =
+            service_fn(move |request| Rc::clone(&conversation).answer(request, Some(turns.next())));
+        let connection = tuned(builder, headers_max, &watch.timeouts).serve_connection(io, service);
         watch.over(Box::pin(connection), |connection| connection.graceful_shutdown()).await
     } else {
+        let service = service_fn(move |request| Rc::clone(&conversation).answer(request, None));
         // No read timeout of hyper's: it would end idle connections as if their head were late.
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
             .max_headers(HEADER_LINES)
-            .max_header_size(headers)
-            .max_buf_size(headers.max(READ_BUFFER))
+            .max_header_size(headers_max)
+            .max_buf_size(headers_max.max(READ_BUFFER))
             .serve_connection(io, service)
             .with_upgrades();
         watch.over(Box::pin(connection), |connection| connection.graceful_shutdown()).await
     };
+    if let Some(cut) = signs.cut() {
+        metrics::count(&metrics::CONNECTIONS_CUT, cut.as_str());
+    }
     if let Err(error) = ended {
         debug!(%error, "connection ended");
     }
 }
 
-/// Runs HTTP/2's streams on this worker.
-#[derive(Clone)]
-struct LocalExecutor(Drain);
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, stream: F) {
-        self.0.spawn("stream", stream);
-    }
+fn tuned(
+    mut builder: http2::Builder<Turns>,
+    headers_max: usize,
+    timeouts: &Timeouts,
+) -> http2::Builder<Turns> {
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(headers_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .max_local_error_reset_streams(RESETS)
+        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(Some(timeouts.idle))
+        .keep_alive_timeout(timeouts.head);
+    builder
 }
 
 /// What a connection is doing, for its deadlines.
@@ -94,29 +116,39 @@ struct Activity {
     since: Cell<Instant>,
     /// A head is awaited (new connection) or has begun.
     head: Cell<bool>,
-    /// Set by the socket when bytes came.
-    came: Arc<AtomicBool>,
+    /// No request has come yet.
+    fresh: Cell<bool>,
+    /// Told by the socket.
+    signs: Arc<Signs>,
+    http2: bool,
 }
 
 impl Activity {
-    fn new(came: Arc<AtomicBool>) -> Self {
+    fn new(signs: Arc<Signs>, http2: bool) -> Self {
         let (exchanges, since) = (Cell::new(0), Cell::new(Instant::now()));
-        Self { exchanges, since, head: Cell::new(true), came }
+        let (head, fresh) = (Cell::new(true), Cell::new(true));
+        Self { exchanges, since, head, fresh, signs, http2 }
     }
 
     fn begin(self: &Rc<Self>) -> Exchange {
         self.exchanges.set(self.exchanges.get() + 1);
         self.head.set(false);
+        self.fresh.set(false);
         Exchange(Rc::clone(self))
     }
 
     /// When the connection is to be closed if nothing changes; `None` while it is at work.
     fn due(&self, timeouts: &Timeouts) -> Option<Instant> {
-        let came = self.came.swap(false, Ordering::Relaxed);
+        let came = self.signs.take_bytes();
         if self.exchanges.get() > 0 {
             return None;
         }
-        if came && !self.head.replace(true) {
+        // On HTTP/2 other frames come between requests; on HTTP/1.1 whatever comes is a head.
+        let head = match self.http2 {
+            true => self.fresh.get() || self.signs.in_head(),
+            false => self.head.get() || came,
+        };
+        if self.head.replace(head) != head {
             self.since.set(Instant::now());
         }
         let limit = if self.head.get() { timeouts.head } else { timeouts.idle };
@@ -198,14 +230,17 @@ struct Conversation {
     current: Current,
     local: Rc<Local>,
     activity: Rc<Activity>,
+    interims: Interims,
 }
 
 impl Conversation {
     async fn answer(
         self: Rc<Self>,
         request: http::Request<Incoming>,
+        turn: Option<Rc<Turn>>,
     ) -> Result<http::Response<Served>, Infallible> {
         let exchange = self.activity.begin();
+        let named = turn.is_none() && headers::names_protocol(request.headers());
         let snapshot = self.current.load();
         let method = request.method().clone();
         let mut access = Access::begin(method, request.uri().path().to_owned(), request.version());
@@ -214,11 +249,19 @@ impl Conversation {
         let agent = request.headers().get(header::USER_AGENT);
         access.agent = agent.and_then(|agent| agent.to_str().ok()).map(str::to_owned);
         let idle = snapshot.timeouts().body_idle;
-        let request = request.map(|body| Body::incoming(body, u64::MAX, idle));
+        let mut request = request.map(|body| Body::incoming(body, u64::MAX, idle));
+        if request.version() == Version::HTTP_11 {
+            request.extensions_mut().insert(self.interims.clone());
+        }
         let answer = snapshot.router().answer(request, &self.peer, &self.local, &mut access);
-        let response = Box::pin(answer).await;
+        let mut response = Box::pin(answer).await;
+        // What follows was not looked at, since it could have been the other protocol.
+        if named && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            headers::set_close(response.headers_mut());
+        }
         access.status = Some(response.status().as_u16());
-        Ok(Served::wrap(response, access, exchange))
+        self.interims.clear();
+        Ok(Served::wrap(response, access, exchange, turn))
     }
 }
 
@@ -228,14 +271,20 @@ struct Served {
     access: Access,
     /// Bytes still promised by the length, when there is one.
     left: Option<u64>,
+    turn: Option<Rc<Turn>>,
     _exchange: Exchange,
 }
 
 impl Served {
-    fn wrap(response: Response, access: Access, exchange: Exchange) -> http::Response<Self> {
+    fn wrap(
+        response: Response,
+        access: Access,
+        exchange: Exchange,
+        turn: Option<Rc<Turn>>,
+    ) -> http::Response<Self> {
         response.map(|body| {
             let left = body.size_hint().exact();
-            let mut served = Self { body, access, left, _exchange: exchange };
+            let mut served = Self { body, access, left, turn, _exchange: exchange };
             // hyper does not read the body of an answer to HEAD.
             served.access.complete =
                 served.body.is_end_stream() || served.access.method == Method::HEAD;
@@ -252,7 +301,13 @@ impl http_body::Body for Served {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(turn) = &self.turn {
+            turn.ours();
+        }
         let next = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(turn) = &self.turn {
+            turn.theirs();
+        }
         match &next {
             Some(Ok(frame)) => {
                 let came = frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -272,5 +327,13 @@ impl http_body::Body for Served {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if self.turn.as_ref().is_some_and(|turn| turn.is_cut()) {
+            self.access.reason = Some("client_stuck");
+        }
     }
 }
