@@ -1,5 +1,6 @@
 //! Everything compiled from one configuration, frozen; and what outlives it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -7,7 +8,7 @@ use arc_swap::ArcSwap;
 use crate::auth::Auth;
 use crate::config::{Config, Timeouts};
 use crate::hub;
-use crate::router::Router;
+use crate::router::{Meter, Router};
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::Registry;
 
@@ -26,6 +27,7 @@ pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
     pub tickets: Tickets,
+    pub meter: Arc<Meter>,
 }
 
 /// Why a checked configuration cannot run here.
@@ -62,7 +64,7 @@ impl Snapshot {
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            &resident.registry,
+            (&resident.registry, &resident.meter),
             &has_certificate,
         );
         let tls = if certificates.is_empty() {
@@ -101,6 +103,13 @@ impl Snapshot {
 
     pub fn connections_max(&self) -> usize {
         self.config.limits.connections
+    }
+
+    /// Connections that an address may have, if that is limited for it.
+    pub fn connections_per_ip(&self, address: IpAddr) -> Option<u64> {
+        let max = self.config.limits.per_ip.connections?;
+        let trusted = self.config.trust.iter().any(|block| block.contains(address));
+        (!trusted).then(|| u64::try_from(max).unwrap_or(u64::MAX))
     }
 
     pub fn headers_max(&self) -> usize {

@@ -71,12 +71,16 @@ mod hub_upgrade;
 mod hub_websocket;
 /// The hub on two workers.
 mod hub_workers;
+/// What is too much: connections, requests, clients that are slow, frames that carry nothing.
+mod limits;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.
 mod readme;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
+/// Ambiguous framing: bytes in, and exactly what the application saw.
+mod smuggling;
 /// The units, socket activation, the notify protocol.
 mod systemd;
 /// Certificates by name, ALPN, versions.

@@ -157,7 +157,28 @@ static LIMITS: &[Key] = &[
     ),
     key("headers", Kind::Size, Some("64KiB"), "Bytes of a request's head."),
     key("body", Kind::Size, Some("10MB"), "Bytes of a request's body; a route may raise it."),
-    later("per_ip"),
+    key("per_ip", Kind::Object(PER_IP), None, "What one address may have; IPv6 by its /64."),
+];
+
+static PER_IP: &[Key] = &[
+    key(
+        "connections",
+        Kind::Or("none", &Kind::Count),
+        Some("none"),
+        "Open connections; more are closed at once. none is no limit.",
+    ),
+    key(
+        "requests",
+        Kind::Or("none", &Kind::Rate),
+        Some("none"),
+        "Requests in the long run; more are answered 429. none is no limit.",
+    ),
+    key(
+        "burst",
+        Kind::Count,
+        None,
+        "Requests that may come at once; the number of requests unless written.",
+    ),
 ];
 
 static TIMEOUTS: &[Key] = &[
@@ -274,6 +295,12 @@ static ROUTE: &[Key] = &[
     key("body", Kind::Size, None, "Bytes of a request's body; limits.body unless written."),
     key("timeouts", Kind::Object(ROUTE_TIMEOUTS), None, "Waits that differ here."),
     key(
+        "rate",
+        Kind::Short("to", ROUTE_RATE),
+        None,
+        "How often each client may ask here; more is answered 429.",
+    ),
+    key(
         "upgrade",
         Kind::Flag,
         Some("false"),
@@ -293,6 +320,22 @@ static ROUTE_AUTH: &[Key] = &[
         "Providers of auth, asked in this order. Must be written.",
     ),
     key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
+];
+
+static ROUTE_RATE: &[Key] = &[
+    key("to", Kind::Rate, None, "Requests in the long run. Must be written."),
+    key(
+        "burst",
+        Kind::Count,
+        None,
+        "Requests that may come at once; the number of to unless written.",
+    ),
+    key(
+        "by",
+        Kind::Text,
+        Some("ip"),
+        "What is counted by: ip, header:NAME or cookie:NAME; who has none is counted by ip.",
+    ),
 ];
 
 static ROUTE_TIMEOUTS: &[Key] = &[key(

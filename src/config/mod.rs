@@ -105,10 +105,41 @@ pub enum TlsVersion {
 pub struct Limits {
     /// Open connections per process; above it new ones are refused.
     pub connections: usize,
+    pub per_ip: PerIp,
     /// Bytes of a request head.
     pub headers: usize,
     /// Bytes of a request body; a route may raise it.
     pub body: u64,
+}
+
+/// What one address may have; IPv6 by its /64. `None`: as much as there is.
+#[derive(Debug, Clone)]
+pub struct PerIp {
+    pub connections: Option<usize>,
+    pub requests: Option<Quota>,
+}
+
+/// So many in the long run, and so many at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    pub rate: Rate,
+    pub burst: u32,
+}
+
+/// How often a route may be asked by each of whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteRate {
+    pub quota: Quota,
+    pub by: RateBy,
+}
+
+/// What requests are counted by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RateBy {
+    Address,
+    /// A header's value; its name in lower case.
+    Header(String),
+    Cookie(String),
 }
 
 #[derive(Debug, Clone)]
@@ -209,6 +240,8 @@ pub struct Route {
     pub body: Option<u64>,
     /// `timeouts.first_byte` unless given.
     pub first_byte: Option<Duration>,
+    /// How often it may be asked.
+    pub rate: Option<RouteRate>,
     /// Whether `Upgrade` requests become tunnels here.
     pub upgrade: bool,
     /// Who may come; `None` is everybody.

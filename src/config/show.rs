@@ -6,9 +6,9 @@ use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
     AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, EventKind,
-    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, Protocol,
-    Recovery, Redis, RedisServers, Relay, RoomChannels, Route, Rule, Site, Target, TlsVersion,
-    Upstream,
+    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, PerIp,
+    Protocol, RateBy, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, RouteRate, Rule,
+    Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -62,6 +62,7 @@ impl Config {
     fn limits(&self) -> Yaml {
         Yaml::map([
             ("connections", Yaml::word(self.limits.connections)),
+            ("per_ip", self.limits.per_ip.yaml()),
             ("headers", Yaml::text(bytes(self.limits.headers))),
             ("body", Yaml::text(show_size(self.limits.body))),
         ])
@@ -122,6 +123,33 @@ impl Site {
     }
 }
 
+impl PerIp {
+    fn yaml(&self) -> Yaml {
+        let none = || Yaml::text("none");
+        let requests = self.requests.as_ref();
+        Yaml::map([
+            ("connections", self.connections.map_or_else(none, Yaml::word)),
+            ("requests", requests.map_or_else(none, |quota| Yaml::text(quota.rate))),
+        ])
+        .with("burst", requests.map(|quota| Yaml::word(quota.burst)))
+    }
+}
+
+impl RouteRate {
+    fn yaml(&self) -> Yaml {
+        let by = match &self.by {
+            RateBy::Address => "ip".to_owned(),
+            RateBy::Header(name) => format!("header:{name}"),
+            RateBy::Cookie(name) => format!("cookie:{name}"),
+        };
+        Yaml::map([
+            ("to", Yaml::text(self.quota.rate)),
+            ("burst", Yaml::word(self.quota.burst)),
+            ("by", Yaml::text(by)),
+        ])
+    }
+}
+
 impl Upstream {
     pub fn yaml(&self) -> Yaml {
         let targets = self.targets.iter().map(|target| match target {
@@ -160,7 +188,8 @@ impl Route {
             Action::Redirect { location, status } => {
                 return path
                     .with("redirect", Some(Yaml::text(location)))
-                    .with("status", Some(Yaml::word(status)));
+                    .with("status", Some(Yaml::word(status)))
+                    .with("rate", self.rate.as_ref().map(RouteRate::yaml));
             }
         }
         .with("body", self.body.map(|body| Yaml::text(show_size(body))))
@@ -169,6 +198,7 @@ impl Route {
             self.first_byte
                 .map(|time| Yaml::map([("first_byte", Yaml::text(show_duration(time)))])),
         )
+        .with("rate", self.rate.as_ref().map(RouteRate::yaml))
         .with("upgrade", Some(Yaml::word(self.upgrade)))
         .with(
             "auth",

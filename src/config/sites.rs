@@ -2,10 +2,11 @@
 
 use super::field::{Field, Named};
 use super::section::{Section, choose};
-use super::units::{count, deadline, duration, size};
+use super::units::{count, deadline, duration, rate, size};
+use super::validate::quota;
 use super::{
-    Action, Balance, Coding, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, Route,
-    RouteAuth, Site, Target, Upstream,
+    Action, Balance, Coding, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, RateBy,
+    Route, RouteAuth, RouteRate, Site, Target, Upstream,
 };
 
 /// Every site, in the order written.
@@ -180,9 +181,30 @@ fn route(section: &Section<'_>, has_next: bool, providers: &[&str]) -> Option<Ro
     let action = action(section, path.as_ref(), has_next);
     let body = section.get("body", size);
     let first_byte = section.section("timeouts").get("first_byte", deadline);
+    let rate = section.written("rate").and_then(|_| route_rate(&section.section("rate")));
     let upgrade = section.flag("upgrade");
     let auth = section.written("auth").map(|_| auth(&section.section("auth"), providers));
-    Some(Route { path: path?, action, body, first_byte, upgrade, auth })
+    Some(Route { path: path?, action, body, first_byte, rate, upgrade, auth })
+}
+
+fn route_rate(section: &Section<'_>) -> Option<RouteRate> {
+    if section.written("to").is_none() {
+        section.refuse_lack("has no to, so nothing is limited; write 10/s");
+    }
+    let (to, by) = (section.get("to", rate), section.get("by", rate_by));
+    Some(RouteRate { quota: quota(section, to?), by: by? })
+}
+
+fn rate_by(text: &str) -> Result<RateBy, String> {
+    let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+    let is_name = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    match kind {
+        "ip" if text == "ip" => Ok(RateBy::Address),
+        "header" if is_name => Ok(RateBy::Header(name.to_ascii_lowercase())),
+        "cookie" if is_name => Ok(RateBy::Cookie(name.to_owned())),
+        _ => Err(format!("{text:?} is nothing to count by; write ip, header:NAME or cookie:NAME")),
+    }
 }
 
 fn auth(section: &Section<'_>, providers: &[&str]) -> RouteAuth {

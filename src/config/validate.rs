@@ -7,10 +7,10 @@ use super::file::Node;
 use super::keys::FILE;
 use super::problem::Problem;
 use super::section::{Section, choose};
-use super::units::{Cidr, address, count, deadline, duration, size};
+use super::units::{Cidr, address, count, deadline, duration, rate, size};
 use super::{
-    AccessTo, Admin, AdminAddress, Config, EventKind, Level, Limits, Listen, Log, LogFormat,
-    Shutdown, Timeouts, Tls, TlsVersion, auth, hub, sites,
+    AccessTo, Admin, AdminAddress, Config, EventKind, Level, Limits, Listen, Log, LogFormat, PerIp,
+    Quota, Rate, Shutdown, Timeouts, Tls, TlsVersion, auth, hub, sites,
 };
 
 /// The configuration, worth something only if there are no problems.
@@ -118,9 +118,35 @@ fn tls(section: &Section<'_>) -> Tls {
 fn limits(section: &Section<'_>) -> Limits {
     Limits {
         connections: section.value("connections", at_least_one),
+        per_ip: per_ip(&section.section("per_ip")),
         headers: section.value("headers", |text| bytes(text, HEADERS_MIN, HEADERS_MAX)),
         body: section.value("body", size),
     }
+}
+
+fn per_ip(section: &Section<'_>) -> PerIp {
+    let none = |text: &str| text == "none";
+    let connections = |text: &str| {
+        if none(text) { Ok(None) } else { at_least_one(text).map(Some) }
+    };
+    let requests = |text: &str| if none(text) { Ok(None) } else { rate(text).map(Some) };
+    let requests = section.value("requests", requests);
+    if requests.is_none() {
+        section.written("burst").inspect(|burst| burst.refuse_key("goes only with requests"));
+    }
+    PerIp {
+        connections: section.value("connections", connections),
+        requests: requests.map(|rate| quota(section, rate)),
+    }
+}
+
+/// A rate with the `burst` that stands beside it.
+pub fn quota(section: &Section<'_>, rate: Rate) -> Quota {
+    let burst = section.get("burst", |text| {
+        let burst = u32::try_from(at_least_one(text)?).ok();
+        burst.ok_or_else(|| format!("{text:?} is too much; write 1 to {}", u32::MAX))
+    });
+    Quota { burst: burst.unwrap_or(rate.count), rate }
 }
 
 /// Browsers alone send heads of some kilobytes.

@@ -46,12 +46,13 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         handler: Handler::Redirect(Redirect::compile("/", 308)),
         door: None,
         body_max: index as u64,
+        quota: None,
         count: count.clone(),
     };
     let (host, aliases) = hosts.split_first().expect("a site has a host");
     let routes = paths.iter().enumerate().map(route).collect();
     let (aliases, compress) = (aliases.to_vec(), Compress::default());
-    Site { host: host.clone(), aliases, secure: false, routes, compress }
+    Site { host: host.clone(), aliases, secure: false, routes, compress, unlimited: false }
 }
 
 /// A name goes before all patterns; then the first goes.

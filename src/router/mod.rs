@@ -3,8 +3,10 @@
 mod door;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod meter;
 mod table;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use crate::config::{self, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
 use crate::hub;
+use crate::limits::Rate;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
@@ -23,6 +26,8 @@ use crate::redirect::Redirect;
 use crate::upstream::{Pools, Registry, Upstream};
 
 use door::{Door, Shut};
+pub use meter::Meter;
+use meter::Quota;
 use table::{Route, Site, Table};
 
 /// What a worker owns and lends to the handlers.
@@ -39,6 +44,9 @@ pub struct Router {
     trust: Vec<Cidr>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
+    meter: Arc<Meter>,
+    /// What one address may ask for.
+    per_ip: Option<Rate>,
     hub_count: Arc<RouteCount>,
     edge_count: Arc<RouteCount>,
     /// Where plain HTTP is sent when the site has a certificate.
@@ -56,7 +64,7 @@ impl Router {
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
-        registry: &Arc<Registry>,
+        (registry, meter): (&Arc<Registry>, &Arc<Meter>),
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
         let sites = config.sites.iter().map(|site| {
@@ -67,6 +75,8 @@ impl Router {
             trust: config.trust.clone(),
             hub,
             auth,
+            meter: Arc::clone(meter),
+            per_ip: config.limits.per_ip.requests.as_ref().map(meter::rate),
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
@@ -115,6 +125,12 @@ impl Router {
             return health(local);
         }
         let site = self.table.site(&client.host);
+        if let Some(rate) = self.per_ip
+            && site.is_none_or(|site| !site.unlimited)
+            && !self.trusts(client.address)
+        {
+            self.meter.address(client.address, rate)?;
+        }
         if let Some(site) = site
             && let Some(response) = self.elsewhere(site, &request, &client)
         {
@@ -141,6 +157,9 @@ impl Router {
         }
         let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
         access.route = Some(Arc::clone(&route.count));
+        if let Some(quota) = route.quota.as_ref().filter(|_| !site.unlimited) {
+            self.meter.route(quota, &client, request.headers())?;
+        }
         match &route.handler {
             Handler::Redirect(redirect) => {
                 let capture = |name: &str| captures.get(name).map(str::to_owned);
@@ -179,10 +198,18 @@ impl Router {
         if request.method() == Method::CONNECT || !(path.starts_with('/') || asterisk) {
             return Err(Fault::BAD_TARGET);
         }
+        // It would show a script what the edge and others on the way add to a request.
+        if request.method() == Method::TRACE {
+            return Err(Fault::new(501, exchange::Side::Client, "method_refused"));
+        }
         let address = peer.address.ip().to_canonical();
-        let trusted = self.trust.iter().any(|block| block.contains(address));
+        let trusted = self.trusts(address);
         let (uri, headers) = (request.uri(), request.headers());
         exchange::headers::client(peer, uri, request.version(), headers, trusted)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trust.iter().any(|block| block.contains(address))
     }
 
     /// A redirect to the place where the site is answered: its own name, or HTTPS.
@@ -265,6 +292,10 @@ fn compile_site(
             handler,
             door: route.auth.as_ref().map(|words| Door::compile(words, auth)),
             body_max: route.body.unwrap_or(config.limits.body),
+            quota: route
+                .rate
+                .as_ref()
+                .map(|rate| Quota::compile(rate, site.host.as_str(), &route.path.to_string())),
             count: RouteCount::new(&route.path.to_string()),
         })
     });
@@ -273,6 +304,7 @@ fn compile_site(
         handler: proxy(next, None, None),
         door: None,
         body_max: config.limits.body,
+        quota: None,
         count: RouteCount::new("next"),
     });
     Site {
@@ -281,5 +313,6 @@ fn compile_site(
         secure: has_certificate && !config.listen.https.is_empty(),
         routes: routes.chain(rest).collect(),
         compress: Compress::compile(site),
+        unlimited: site.dev,
     }
 }

@@ -9,6 +9,7 @@ use crate::observe::access::RouteCount;
 
 use super::Handler;
 use super::door::Door;
+use super::meter::Quota;
 
 /// Sites by host: exact names first, then patterns in the order written.
 pub struct Table {
@@ -25,6 +26,8 @@ pub struct Site {
     /// First match wins.
     pub routes: Vec<Route>,
     pub compress: Compress,
+    /// Rates do not hold here.
+    pub unlimited: bool,
 }
 
 pub struct Route {
@@ -34,6 +37,8 @@ pub struct Route {
     /// `None`: for everybody.
     pub door: Option<Door>,
     pub body_max: u64,
+    /// How often it may be asked.
+    pub quota: Option<Quota>,
     pub count: Arc<RouteCount>,
 }
 

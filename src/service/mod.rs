@@ -97,7 +97,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
 fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop> {
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?);
-    Ok((Resident { hub, registry: Registry::new(), tickets: Tickets::new()? }, inboxes))
+    Ok((
+        Resident {
+            hub,
+            registry: Registry::new(),
+            tickets: Tickets::new()?,
+            meter: Arc::default(),
+        },
+        inboxes,
+    ))
 }
 
 fn compile(

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod http2;
 pub mod node;
 pub mod origin;
 pub mod redis;
