@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use crate::auth::Auth;
 use crate::config::{Config, Timeouts};
 use crate::hub;
+use crate::observe::Format;
 use crate::router::{Meter, Router};
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::Registry;
@@ -20,6 +21,7 @@ pub struct Snapshot {
     tls: Option<Acceptor>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
+    lines: Option<Arc<Format>>,
 }
 
 /// What a reload keeps.
@@ -73,7 +75,8 @@ impl Snapshot {
             let deadline = config.timeouts.handshake;
             Some(Acceptor::compile(&config.tls, deadline, certificates, &resident.tickets)?)
         };
-        Ok(Self { config, generation, router, tls, hub, auth })
+        let lines = Format::compile(&config.log.access).map(Arc::new);
+        Ok(Self { config, generation, router, tls, hub, auth, lines })
     }
 
     pub fn config(&self) -> &Config {
@@ -99,6 +102,11 @@ impl Snapshot {
 
     pub fn auth(&self) -> &Arc<Auth> {
         &self.auth
+    }
+
+    /// How exchanges' lines are written; `None` if they have none.
+    pub fn lines(&self) -> Option<&Arc<Format>> {
+        self.lines.as_ref()
     }
 
     pub fn connections_max(&self) -> usize {

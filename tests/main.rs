@@ -9,6 +9,8 @@
 
 mod harness;
 
+/// The lines of exchanges: their shapes, what is left out of them, and files that are moved away.
+mod access_log;
 /// Health, readiness, metrics and reload on the private listener.
 mod admin;
 /// The example app in a real browser and with the stock Socket.IO client.

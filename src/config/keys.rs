@@ -583,7 +583,21 @@ static LOG: &[Key] = &[
 
 static ACCESS: &[Key] = &[
     key("to", Kind::Text, Some("stdout"), "stdout, none, or the path of a file."),
-    key("format", Kind::Choice(&["json"]), Some("json"), "How a line is written."),
+    key(
+        "format",
+        Kind::Text,
+        Some("json"),
+        "json, combined, or a text with fields in braces: {method} {path} {status} {ms}.",
+    ),
+    key(
+        "redact",
+        Kind::List(&Kind::Text),
+        Some(
+            "[token, code, key, apikey, secret, password, passwd, pwd, signature, sig, auth, \
+             authorization, session, sessionid, sid, jwt, otp, ticket, credential]",
+        ),
+        "Words of a query's keys whose values are not written: token covers access_token.",
+    ),
 ];
 
 static METRICS: &[Key] =

@@ -12,6 +12,7 @@ pub mod fuzzing;
 mod hub;
 mod keys;
 mod load;
+mod log;
 #[cfg(test)]
 mod manual;
 mod pattern;
@@ -38,6 +39,8 @@ pub use auth::{
     JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
 };
 pub use load::{admin_of, load};
+#[cfg(test)]
+pub use log::format as access_format;
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
 pub use room::RoomPattern;
@@ -552,7 +555,7 @@ pub enum Audience {
 
 #[derive(Debug, Clone)]
 pub struct Log {
-    pub access: AccessTo,
+    pub access: Access,
     pub level: Level,
     pub format: LogFormat,
     /// What of the hub gets a line each.
@@ -566,6 +569,56 @@ pub enum EventKind {
     Disconnect,
     Event,
     Deny,
+}
+
+/// One line for each exchange.
+#[derive(Debug, Clone)]
+pub struct Access {
+    pub to: AccessTo,
+    pub format: AccessFormat,
+    /// Words of a query's keys whose values are not written, in lower case.
+    pub redact: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessFormat {
+    Json,
+    /// As Apache and nginx have it.
+    Combined,
+    Template {
+        written: String,
+        pieces: Vec<LogPiece>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogPiece {
+    Text(String),
+    Field(LogField),
+    /// Of the request, in lower case.
+    Header(String),
+}
+
+/// What is known of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogField {
+    Agent,
+    Bytes,
+    Client,
+    Host,
+    Method,
+    Ms,
+    Path,
+    Protocol,
+    Query,
+    Reason,
+    Referer,
+    Route,
+    Status,
+    /// Path and query.
+    Target,
+    Time,
+    Tls,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,10 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config, EventKind,
-    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, PerIp,
-    Protocol, RateBy, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, RouteRate, Rule,
-    Site, Target, TlsVersion, Upstream,
+    AccessFormat, AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config,
+    EventKind, EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace,
+    NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis, RedisServers, Relay, RoomChannels,
+    Route, RouteRate, Rule, Site, Target, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -26,13 +26,20 @@ impl Config {
         ]);
         let sites = self.sites.iter().map(|site| (site.host.as_str().to_owned(), site.yaml()));
         let sites = (!self.sites.is_empty()).then(|| Yaml::named(sites));
-        let access = match &self.log.access {
+        let to = match &self.log.access.to {
             AccessTo::Stdout => Yaml::text("stdout"),
             AccessTo::File(path) => Yaml::text(absolute(path)),
             AccessTo::Off => Yaml::text("none"),
         };
         let log = Yaml::map([
-            ("access", Yaml::map([("to", access), ("format", Yaml::text("json"))])),
+            (
+                "access",
+                Yaml::map([
+                    ("to", to),
+                    ("format", Yaml::text(self.log.access.format.word())),
+                    ("redact", Yaml::texts(&self.log.access.redact)),
+                ]),
+            ),
             ("level", Yaml::text(self.log.level.word())),
             ("format", Yaml::text(self.log.format.word())),
             ("events", Yaml::texts(self.log.events.iter().map(|kind| kind.word()))),
@@ -120,6 +127,16 @@ impl Site {
             .with("routes", Some(Yaml::List(routes)))
             .with("compress", Some(Yaml::texts(self.compress.iter().map(|coding| coding.name()))))
             .with("dev", Some(Yaml::word(self.dev)))
+    }
+}
+
+impl AccessFormat {
+    fn word(&self) -> &str {
+        match self {
+            Self::Json => "json",
+            Self::Combined => "combined",
+            Self::Template { written, .. } => written,
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use super::field::{Field, Reader, Surroundings};
 use super::file::Node;
 use super::keys::FILE;
 use super::problem::Problem;
-use super::section::{Section, choose};
+use super::section::Section;
 use super::units::{Cidr, address, count, deadline, duration, rate, size};
 use super::{
-    AccessTo, Admin, AdminAddress, Config, EventKind, Level, Limits, Listen, Log, LogFormat, PerIp,
-    Quota, Rate, Shutdown, Timeouts, Tls, TlsVersion, auth, hub, sites,
+    Admin, AdminAddress, Config, Limits, Listen, PerIp, Quota, Rate, Shutdown, Timeouts, Tls,
+    TlsVersion, auth, hub, log, sites,
 };
 
 /// The configuration, worth something only if there are no problems.
@@ -30,7 +30,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
         sites: sites::read(&file, hub.as_ref()),
         hub,
         auth,
-        log: log(&file.section("log")),
+        log: log::read(&file.section("log")),
         metrics: file.section("metrics").flag("prometheus"),
         shutdown: Shutdown { grace: file.section("shutdown").value("grace", duration) },
     };
@@ -178,38 +178,3 @@ fn timeouts(section: &Section<'_>) -> Timeouts {
         first_byte: section.value("first_byte", deadline),
     }
 }
-
-fn log(section: &Section<'_>) -> Log {
-    let access = section.section("access");
-    let to = access.get("to", |text| match text {
-        "stdout" => Ok(AccessTo::Stdout),
-        "none" => Ok(AccessTo::Off),
-        "off" | "false" => Err(format!("{text:?} is no place; write none")),
-        "stderr" => Err("stderr is the log's own; write stdout, none or a path".to_owned()),
-        path => Ok(AccessTo::File(section.folder().join(path))),
-    });
-    // One format so far; the key is there so that a file says what it expects.
-    access.get("format", |text| choose(text, &[("json", ())]));
-    let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
-    Log {
-        access: to.unwrap_or(AccessTo::Stdout),
-        level: section.choice("level", &LEVELS).unwrap_or(Level::Info),
-        format: section.choice("format", &formats).unwrap_or(LogFormat::Human),
-        events: section.list("events", |text| choose(text, &EVENTS)),
-    }
-}
-
-const EVENTS: [(&str, EventKind); 4] = [
-    ("connect", EventKind::Connect),
-    ("disconnect", EventKind::Disconnect),
-    ("event", EventKind::Event),
-    ("deny", EventKind::Deny),
-];
-
-const LEVELS: [(&str, Level); 5] = [
-    ("error", Level::Error),
-    ("warn", Level::Warn),
-    ("info", Level::Info),
-    ("debug", Level::Debug),
-    ("trace", Level::Trace),
-];

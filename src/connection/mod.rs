@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version, header};
+use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -246,8 +246,9 @@ impl Conversation {
         let mut access = Access::begin(method, request.uri().path().to_owned(), request.version());
         access.client = Some(self.peer.address.ip().to_canonical());
         access.tls = self.peer.tls.as_ref().map(|tls| tls.version);
-        let agent = request.headers().get(header::USER_AGENT);
-        access.agent = agent.and_then(|agent| agent.to_str().ok()).map(str::to_owned);
+        if let Some(lines) = snapshot.lines() {
+            access.log(lines, request.uri().query(), request.headers());
+        }
         let idle = snapshot.timeouts().body_idle;
         let mut request = request.map(|body| Body::incoming(body, u64::MAX, idle));
         if request.version() == Version::HTTP_11 {

@@ -1,4 +1,4 @@
-//! TERM, INT, HUP → Event.
+//! TERM, INT, HUP, USR1 → Event.
 
 use std::io;
 
@@ -8,6 +8,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Reload,
+    /// The files of the log.
+    Reopen,
     Stop,
 }
 
@@ -15,6 +17,7 @@ pub struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    user: Signal,
 }
 
 impl Signals {
@@ -23,6 +26,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            user: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -32,6 +36,7 @@ impl Signals {
             _ = self.hangup.recv() => Event::Reload,
             _ = self.interrupt.recv() => Event::Stop,
             _ = self.terminate.recv() => Event::Stop,
+            _ = self.user.recv() => Event::Reopen,
         }
     }
 }
