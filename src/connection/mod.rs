@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::ext::Protocol;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -64,7 +65,7 @@ pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local
     let io = TokioIo::new(stream);
     let conversation = Rc::new(Conversation { peer, current, local, activity, interims });
     let ended = if http2 {
-        let turns = Turns::new(drain, patience);
+        let turns = Turns::new(drain, Rc::clone(&watch.activity), patience);
         let builder = http2::Builder::new(turns.clone());
         let service =
             service_fn(move |request| Rc::clone(&conversation).answer(request, Some(turns.next())));
@@ -100,6 +101,7 @@ fn tuned(
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(headers_max).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS)
+        .enable_connect_protocol()
         .max_local_error_reset_streams(RESETS)
         .max_send_buf_size(SEND_BUFFER)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -236,10 +238,11 @@ struct Conversation {
 impl Conversation {
     async fn answer(
         self: Rc<Self>,
-        request: http::Request<Incoming>,
+        mut request: http::Request<Incoming>,
         turn: Option<Rc<Turn>>,
     ) -> Result<http::Response<Served>, Infallible> {
         let exchange = self.activity.begin();
+        let tunnel = become_upgrade(&mut request);
         let named = turn.is_none() && headers::names_protocol(request.headers());
         let snapshot = self.current.load();
         let method = request.method().clone();
@@ -260,10 +263,26 @@ impl Conversation {
         if named && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::set_close(response.headers_mut());
         }
+        if tunnel && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            *response.status_mut() = StatusCode::OK;
+            headers::forget_upgrade(response.headers_mut());
+        }
         access.status = Some(response.status().as_u16());
         self.interims.clear();
         Ok(Served::wrap(response, access, exchange, turn))
     }
+}
+
+/// Makes the request of HTTP/2 for a WebSocket one that handlers know; true if it was one.
+fn become_upgrade(request: &mut http::Request<Incoming>) -> bool {
+    let protocol = request.extensions().get::<Protocol>();
+    let asked = request.method() == Method::CONNECT
+        && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+    if asked {
+        *request.method_mut() = Method::GET;
+        headers::become_upgrade(request.headers_mut(), "websocket");
+    }
+    asked
 }
 
 /// A response's body that carries its Access line to the last byte.

@@ -14,6 +14,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::drain::Drain;
 use crate::observe::metrics;
 
+use super::Activity;
+
 /// Whose turn it is on one exchange: ours while a piece of the answer is asked for, else the client's.
 #[derive(Debug, Default)]
 pub struct Turn {
@@ -43,6 +45,7 @@ impl Turn {
 #[derive(Clone)]
 pub struct Turns {
     drain: Drain,
+    activity: Rc<Activity>,
     patience: Duration,
     /// Of the request that hyper has just handed out; its stream comes next.
     latest: Rc<RefCell<Option<Rc<Turn>>>>,
@@ -50,8 +53,8 @@ pub struct Turns {
 
 impl Turns {
     /// A client may leave an answer alone for so long as `patience`.
-    pub fn new(drain: Drain, patience: Duration) -> Self {
-        Self { drain, patience, latest: Rc::default() }
+    pub fn new(drain: Drain, activity: Rc<Activity>, patience: Duration) -> Self {
+        Self { drain, activity, patience, latest: Rc::default() }
     }
 
     /// The turn of a new request; the next stream that is run is its own.
@@ -70,8 +73,14 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Turns {
                 let stream = Box::pin(stream);
                 drop(self.drain.spawn("stream", Patient { stream, turn, patience, alarm: None }));
             }
-            // The way out of a tunnel.
-            None => drop(self.drain.spawn("stream", stream)),
+            // The way out of a tunnel: the connection is at work for as long as it is open.
+            None => {
+                let exchange = self.activity.begin();
+                drop(self.drain.spawn("stream", async move {
+                    stream.await;
+                    drop(exchange);
+                }));
+            }
         }
     }
 }

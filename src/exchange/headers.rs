@@ -310,6 +310,20 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: &str) {
     }
 }
 
+/// Makes the request for a tunnel that HTTP/2 has (RFC 8441 §5) the one that HTTP/1.1 has, which
+/// handlers and the application know. Its key opens nothing, as the stream is one's own already.
+pub fn become_upgrade(headers: &mut HeaderMap, protocol: &str) {
+    set_upgrade(headers, protocol);
+    let key = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
+    headers.insert(header::SEC_WEBSOCKET_KEY, key);
+}
+
+/// Makes a 101's headers those of the 200 by which HTTP/2 opens a tunnel.
+pub fn forget_upgrade(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+}
+
 /// Asks the far end to close the connection after this message.
 pub fn set_close(headers: &mut HeaderMap) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

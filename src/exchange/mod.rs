@@ -1,6 +1,7 @@
 //! The words that every layer shares: a request, its response, who sent it, what went wrong.
 
 mod body;
+mod bridge;
 mod fault;
 mod frames;
 #[cfg(any(test, fuzzing))]
@@ -20,7 +21,7 @@ pub use interim::Interims;
 pub use peer::{Client, Peer, Scheme, TlsFacts};
 pub use signs::Signs;
 pub use socket::{Detached, Guard, Socket};
-pub use stream::{Stream, Watched, take_back};
+pub use stream::{Stream, Taken, Watched, take_back};
 
 pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;

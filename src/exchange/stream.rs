@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -306,19 +306,58 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// Why an upgraded connection could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum TakeBackError {
-    #[error("the connection ended before it was upgraded")]
-    Ended(#[source] hyper::Error),
-    #[error("the upgraded connection is not one of this edge's")]
-    Foreign,
+/// What a client speaks another protocol on: its connection, or one stream of it (RFC 8441).
+pub enum Taken {
+    Connection(Box<Watched>),
+    Stream(TokioIo<Upgraded>),
 }
 
-/// Takes the socket back from hyper after a 101, with the bytes that came early.
-pub async fn take_back(upgrade: OnUpgrade) -> Result<(Watched, Bytes), TakeBackError> {
-    let upgraded = upgrade.await.map_err(TakeBackError::Ended)?;
-    let parts =
-        upgraded.downcast::<TokioIo<Watched>>().map_err(|_upgraded| TakeBackError::Foreign)?;
-    Ok((parts.io.into_inner().unwatched(), parts.read_buf))
+/// Takes back from hyper what was upgraded, with the bytes that came early.
+pub async fn take_back(upgrade: OnUpgrade) -> Result<(Taken, Bytes), hyper::Error> {
+    Ok(match upgrade.await?.downcast::<TokioIo<Watched>>() {
+        Ok(parts) => {
+            (Taken::Connection(Box::new(parts.io.into_inner().unwatched())), parts.read_buf)
+        }
+        Err(stream) => (Taken::Stream(TokioIo::new(stream)), Bytes::new()),
+    })
+}
+
+impl AsyncRead for Taken {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_read(cx, buffer),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Taken {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_write(cx, bytes),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
 }
