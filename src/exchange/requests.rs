@@ -94,11 +94,6 @@ impl Requests {
         Ok(())
     }
 
-    /// True while the last head asked for another protocol.
-    pub fn is_opaque(&self) -> bool {
-        self.state == State::Opaque
-    }
-
     fn keep(&mut self, part: &[u8]) {
         let room = KEPT.saturating_sub(self.line.len());
         self.line.extend_from_slice(part.get(..room).unwrap_or(part));

@@ -408,7 +408,7 @@ mod tests {
     }
 
     fn line(format: &str, agent: &'static str) -> String {
-        let format = crate::config::access_format(format).expect("a format");
+        let format = config::access_format(format).expect("a format");
         let words = config::Access { to: AccessTo::Stdout, format, redact: words() };
         let format = Format::compile(&words).expect("lines");
         let mut fields = HeaderMap::new();
