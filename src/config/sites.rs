@@ -191,8 +191,8 @@ fn route_rate(section: &Section<'_>) -> Option<RouteRate> {
     if section.written("to").is_none() {
         section.refuse_lack("has no to, so nothing is limited; write 10/s");
     }
-    let (to, by) = (section.get("to", rate), section.get("by", rate_by));
-    Some(RouteRate { quota: quota(section, to?), by: by? })
+    let (quota, by) = (quota(section, section.get("to", rate)), section.get("by", rate_by));
+    Some(RouteRate { quota: quota?, by: by? })
 }
 
 fn rate_by(text: &str) -> Result<RateBy, String> {

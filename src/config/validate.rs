@@ -130,23 +130,19 @@ fn per_ip(section: &Section<'_>) -> PerIp {
         if none(text) { Ok(None) } else { at_least_one(text).map(Some) }
     };
     let requests = |text: &str| if none(text) { Ok(None) } else { rate(text).map(Some) };
-    let requests = section.value("requests", requests);
-    if requests.is_none() {
-        section.written("burst").inspect(|burst| burst.refuse_key("goes only with requests"));
-    }
     PerIp {
         connections: section.value("connections", connections),
-        requests: requests.map(|rate| quota(section, rate)),
+        requests: quota(section, section.value("requests", requests)),
     }
 }
 
 /// A rate with the `burst` that stands beside it.
-pub fn quota(section: &Section<'_>, rate: Rate) -> Quota {
+pub fn quota(section: &Section<'_>, rate: Option<Rate>) -> Option<Quota> {
     let burst = section.get("burst", |text| {
         let burst = u32::try_from(at_least_one(text)?).ok();
         burst.ok_or_else(|| format!("{text:?} is too much; write 1 to {}", u32::MAX))
     });
-    Quota { burst: burst.unwrap_or(rate.count), rate }
+    rate.map(|rate| Quota { burst: burst.unwrap_or(rate.count), rate })
 }
 
 /// Browsers alone send heads of some kilobytes.

@@ -95,27 +95,28 @@ impl Requests {
     }
 
     fn keep(&mut self, part: &[u8]) {
-        let room = KEPT.saturating_sub(self.line.len());
+        // With its carriage return.
+        let room = (KEPT + 1).saturating_sub(self.line.len());
         self.line.extend_from_slice(part.get(..room).unwrap_or(part));
         self.long |= part.len() > room;
-        self.returned = part.last() == Some(&b'\r');
+        self.returned = part.last().map_or(self.returned, |last| *last == b'\r');
     }
 
     /// A line without its line feed, after what was kept of it.
     fn whole(&mut self, rest: &[u8]) -> Result<(), ()> {
-        let returned = rest.last().map_or(self.returned, |last| *last == b'\r');
-        if !returned {
-            return Err(());
-        }
         if self.line.is_empty() {
-            return self.line(rest.split_last().map(|(_, line)| line).unwrap_or_default(), false);
+            let Some((b'\r', line)) = rest.split_last() else { return Err(()) };
+            let kept = line.get(..KEPT);
+            return self
+                .line(kept.unwrap_or(line), kept.is_some_and(|kept| kept.len() < line.len()));
         }
         self.keep(rest);
         let mut line = std::mem::take(&mut self.line);
         let long = std::mem::take(&mut self.long);
-        if !long {
-            line.pop();
+        if !self.returned {
+            return Err(());
         }
+        line.pop();
         let done = self.line(&line, long);
         line.clear();
         self.line = line;
