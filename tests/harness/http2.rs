@@ -3,7 +3,6 @@
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
@@ -100,10 +99,6 @@ impl Http2 {
     pub fn get(&mut self, stream: u32, path: &str) -> Outcome {
         self.request(stream, "GET", path, &[], true);
         self.outcome(stream)
-    }
-
-    pub fn read_timeout(&self, timeout: Duration) {
-        self.stream.sock.set_read_timeout(Some(timeout)).expect("a timeout");
     }
 
     /// The next frame; `None` if the connection has ended.
