@@ -264,6 +264,8 @@ fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
     );
     let edge = secure(&origin, &authority, "timeouts: { body_idle: 700ms }\n");
     let mut client = Http2::connect(&edge, &authority, &[]);
+    // The connection's window is large, so that one stream cannot shut it for all.
+    client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 22).to_be_bytes());
     client.request(1, "GET", "/large", &[], true);
     assert_eq!(client.status(1), Some(200));
     let begun = Instant::now();

@@ -250,7 +250,7 @@ fn targets_have_one_form() {
     );
     table.row("GET * HTTP/1.1\r\nHost: localhost\r\n\r\n", &[400, 200], &[next]);
     let long = "x".repeat(70_000);
-    table.row(&format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), &[414], &[]);
+    table.row(&format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), &[431], &[]);
     table.row(&format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {long}\r\n\r\n"), &[431], &[]);
     let lines: String = (0..250).map(|n| format!("x-{n}: y\r\n")).collect();
     table.row(&format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"), &[431], &[]);
