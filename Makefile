@@ -33,7 +33,8 @@ demo: rust node
 	@examples/demo.sh
 
 # What is cheap to check comes first.
-test: rust node tools check app $(NODE_TESTS)/node_modules/.package-lock.json
+test: rust node tools check app $(NODE_TESTS)/node_modules/.package-lock.json \
+		$(NODE_TESTS)/sessions/node_modules/.package-lock.json
 	$(CARGO) test --locked --profile ci
 
 check: rust
@@ -83,4 +84,5 @@ soak: build
 	@touch $@
 
 clean:
-	rm -rf target $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules $(BENCH_NODE)/node_modules demo
+	rm -rf target $(APP)/.next $(APP)/node_modules $(NODE_TESTS)/node_modules \
+		$(NODE_TESTS)/sessions/node_modules $(BENCH_NODE)/node_modules demo

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::Edge;
+use serde_json::{Value, json};
+
 use crate::harness::node::Script;
+use crate::harness::origin::reply;
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, decode, dial, hub, hub_only, listen, metric, wait_for_metric,
 };
+use crate::harness::{Edge, Origin, PLAIN};
 
 const BINARY: &str = "451-[\"all\",{\"_placeholder\":true,\"num\":0}]";
 
@@ -140,8 +143,7 @@ fn scripts_across_origins() {
         serde_json::from_str(json.unwrap_or_else(|| panic!("{text}"))).expect("a string")
     };
     let words = inside(&open.text());
-    let words: serde_json::Value =
-        serde_json::from_str(words.split_once(":0").expect("open").1).expect("JSON");
+    let words: Value = serde_json::from_str(words.split_once(":0").expect("open").1).expect("JSON");
     let path = format!("{path}&sid={}", words["sid"].as_str().expect("an id"));
     let mut client = edge.connect();
     assert_eq!(inside(&client.get(&path).text()), "2:40");
@@ -205,6 +207,7 @@ fn other_namespaces_are_asked_for() {
     web.expect("43/chat,1[{\"ok\":true}]");
     web.say("40/nowhere");
     web.expect("44/nowhere,{\"message\":\"Invalid namespace\"}");
+    assert_eq!(metric(&edge, "vestibule_hub_sockets{namespace=\"/chat\"}"), 1);
     web.say("41/chat");
     web.say("42[\"echo\",1]");
     web.expect("42[\"echo\",1]");
@@ -242,4 +245,56 @@ fn pings_alone_make_no_queue() {
     let mut poller = polling(&edge, "");
     assert_eq!(poller.send("1:2".repeat(1000)).text(), "ok");
     assert_eq!(poller.poll().text(), "1:3");
+}
+
+/// `/` is not there; `/chat` is as the application says, by what `as` it was told.
+const ASKED: &str = r#"
+hub:
+  namespaces:
+    /chat: { auth: none, connect: /api/connect, events: { "*": deny } }
+"#;
+
+#[test]
+fn what_refuses_it_has_the_form_of_then() {
+    let origin = Origin::start(|seen, stream| {
+        let question: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        let (status, body) = match &question["handshake"]["auth"]["as"] {
+            Value::String(who) if who == "ann b" => ("200 OK", json!({})),
+            Value::String(who) if who == "bob" => ("403 No", Value::Null),
+            // Named twice, as `querystring` reads it.
+            Value::Array(both) => {
+                ("403 No", json!({ "error": { "message": "one of", "who": both } }))
+            }
+            _ => ("403 No", json!({ "error": { "message": "who?" } })),
+        };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        reply(stream, status, "content-type: application/json\r\n", body.as_bytes())
+    });
+    let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
+    let edge = Edge::start(&format!("{PLAIN}{site}{ASKED}"));
+    // Nobody told it of `/`, and there is none.
+    let mut web = Web::over(edge.connect(), "EIO=3");
+    web.say("40/chat?as=ann+b,");
+    web.expect("40/chat,");
+    web.say("40/nowhere?as=ann,");
+    web.expect("44/nowhere,{\"message\":\"Invalid namespace\"}");
+    let mut refused = Web::over(edge.connect(), "EIO=3");
+    refused.say("40/chat?as=bob");
+    refused.expect("44/chat,{\"code\":\"denied\"}");
+    refused.say("40/chat?as=x&as=y&as=z");
+    refused.expect("44/chat,{\"message\":\"one of\",\"who\":[\"x\",\"y\",\"z\"]}");
+    refused.say("40/chat");
+    refused.expect("44/chat,{\"message\":\"who?\"}");
+    // Those of today have both in one object.
+    let mut today = Web::over(edge.connect(), "EIO=4");
+    today.say("40/chat,{}");
+    today.expect("44/chat,{\"message\":\"who?\",\"data\":{\"message\":\"who?\"}}");
+}
+
+#[test]
+fn without_data_the_message_alone_refuses() {
+    let rooms = "hub:\n  limits: { rooms: 1 }\n  namespaces:\n    /: { auth: none, join: [a, b], events: { \"*\": deny } }";
+    let edge = Edge::start(&format!("{PLAIN}{rooms}\n"));
+    let mut web = Web::over(edge.connect(), "EIO=3");
+    web.expect("44\"too_many_rooms\"");
 }

@@ -75,6 +75,8 @@ mod hub_websocket;
 mod hub_workers;
 /// What is too much: connections, requests, clients that are slow, frames that carry nothing.
 mod limits;
+/// The guides that lead here from nginx and Node.
+mod migration;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.

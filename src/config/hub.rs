@@ -369,13 +369,27 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
         Some(room) => Some(room.to_string()),
         None => clashes(USER).then(|| format!("{USER}…")),
     };
-    match reserved {
-        Some(room) => Err(format!(
+    if let Some(room) = reserved {
+        return Err(format!(
             "{:?} lets a client name {room} rooms, which the server chooses; begin with another word",
             template.to_string()
-        )),
-        None => Ok(()),
+        ));
     }
+    let mut literals = template.parts.iter().filter_map(|part| match part {
+        TemplatePart::Literal(text) => Some(text),
+        _ => None,
+    });
+    // Every socket is in a room of its own, which has the name of its id.
+    let in_ids =
+        |text: &String| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    if literals.all(in_ids) {
+        return Err(format!(
+            "{:?} lets a client name the room of another's socket, which is its id; begin with a \
+             word and a colon: room:…",
+            template.to_string()
+        ));
+    }
+    Ok(())
 }
 
 /// Rooms of one user each, by convention of this language.

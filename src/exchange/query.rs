@@ -2,6 +2,15 @@
 
 use std::borrow::Cow;
 
+/// Names and values as they stand, decoded; a name alone has an empty value.
+pub fn fields(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    })
+}
+
 /// A component of a query, decoded (`+` is a space).
 pub fn decode(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
@@ -30,6 +39,17 @@ pub fn decode(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fields_come_in_their_order() {
+        let found = |query: &str| -> Vec<String> {
+            fields(query).map(|(name, value)| format!("{name}|{value}")).collect()
+        };
+        let none: Vec<String> = Vec::new();
+        assert_eq!(none, found(""));
+        assert_eq!(none, found("&&"));
+        assert_eq!(vec!["a|1", "b|", "|2", "a|x=y z"], found("a=1&b&=2&a=x=y+z"));
+    }
 
     #[test]
     fn components_are_decoded() {

@@ -53,9 +53,9 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
-        auth: &str,
+        auth: Value,
     ) {
-        let auth: Auth = serde_json::from_str(auth).unwrap_or_default();
+        let auth: Auth = serde_json::from_value(auth).unwrap_or_default();
         let (Some(pass), Some(wanted)) = (auth.pass(), namespace.policy().admin_ui.clone()) else {
             return refuse_with(session, &namespace.name, "invalid_credentials", WRONG);
         };

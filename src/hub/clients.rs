@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::Map;
 use tokio::time::Instant;
 
 use crate::drain::Drain;
@@ -16,7 +17,7 @@ use crate::observe::metrics::{self, Series};
 use super::asked::Asked;
 use super::client::Client;
 use super::cluster::Payload;
-use super::connecting::refuse;
+use super::connecting::{auth_of, refuse};
 use super::engine::{Above, Close, Delivery, FrameError, Message, Outgoing, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
@@ -332,10 +333,13 @@ impl Clients {
         head: &Head<'_>,
         parts: Vec<Bytes>,
     ) -> Result<(), Malformed> {
-        let name = match session.version {
-            Version::V4 => head.namespace,
-            // Old clients write their query into the name.
-            Version::V3 => head.namespace.split('?').next().unwrap_or_default(),
+        let (name, query) = match session.version {
+            Version::V4 => (head.namespace, None),
+            // Old clients write into the name what others send as `auth`.
+            Version::V3 => match head.namespace.split_once('?') {
+                Some((name, query)) => (name, Some(query)),
+                None => (head.namespace, None),
+            },
         };
         let verdict = self.count(client, head.kind);
         if verdict == Verdict::Flood {
@@ -349,7 +353,11 @@ impl Clients {
                 refuse(session, name, Denial::RateLimited.code());
                 return Ok(());
             }
-            return self.connect(session, client, name, head.data);
+            let auth = match query {
+                Some(query) => auth_of(query),
+                None => serde_json::from_str(head.data).unwrap_or_default(),
+            };
+            return self.connect(session, client, name, auth);
         }
         let Some(socket) = client.find(name) else {
             // What was on its way when the server closed the namespace is no offence.
@@ -494,7 +502,9 @@ impl Above for Clients {
                 *place = Some(Rc::clone(&client));
             }
         }
-        if session.version == Version::V3 && self.connect(session, &client, "/", "").is_err() {
+        // Old clients are in `/` without asking, and were told nothing if there is none.
+        let entered = session.version == Version::V3 && self.namespace("/").is_some();
+        if entered && self.connect(session, &client, "/", Map::new()).is_err() {
             session.close_later(Close::ParseError);
         }
     }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::exchange::query;
+
 use super::client::Client;
 use super::clients::Clients;
-use super::engine::{Id, Session};
+use super::engine::{Id, Session, Version};
 use super::journal;
 use super::namespace::Namespace;
 use super::packet::{self, Malformed};
@@ -22,7 +24,7 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         name: &str,
-        auth: &str,
+        auth: Map<String, Value>,
     ) -> Result<(), Malformed> {
         let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
         if connecting || client.find(name).is_some() {
@@ -31,15 +33,15 @@ impl Clients {
         let namespace = self.namespace(name);
         let Some(namespace) = namespace else {
             journal::refused(session, name, "invalid_namespace");
+            // An object for old clients as well, as from Node.
             say(session, packet::connect_error(name, "Invalid namespace", None));
             return Ok(());
         };
         let Some(me) = self.me.upgrade() else { return Ok(()) };
         if namespace.policy().admin_ui.is_some() {
-            me.ask_porter(session, client, &namespace, auth);
+            me.ask_porter(session, client, &namespace, auth.into());
             return Ok(());
         }
-        let auth: Map<String, Value> = serde_json::from_str(auth).unwrap_or_default();
         if namespace.policy().users.is_some() {
             me.identify(session, client, &namespace, auth);
         } else {
@@ -127,6 +129,23 @@ impl Clients {
     }
 }
 
+/// The query of an old client's CONNECT: a name that comes twice has a list, as Node reads it.
+pub fn auth_of(text: &str) -> Map<String, Value> {
+    let mut auth = Map::new();
+    for (name, value) in query::fields(text).take(QUERY_FIELDS_MAX) {
+        let value = Value::from(value);
+        match auth.get_mut(name.as_ref()) {
+            None => drop(auth.insert(name.into_owned(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            Some(known) => *known = Value::Array(vec![known.take(), value]),
+        }
+    }
+    auth
+}
+
+/// As many fields as Node's `querystring` reads; the rest is left out.
+const QUERY_FIELDS_MAX: usize = 1000;
+
 /// Answers a CONNECT that comes to nothing.
 pub fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
     refuse_with(session, namespace, code, code);
@@ -135,5 +154,16 @@ pub fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {
 /// The same with a message for people.
 pub fn refuse_with(session: &Rc<Session>, namespace: &str, code: &'static str, message: &str) {
     journal::refused(session, namespace, code);
-    say(session, packet::connect_error(namespace, message, None));
+    say_refused(session, namespace, message, None);
+}
+
+/// To clients of Socket.IO 2 Node says the data alone or, without any, the message alone.
+pub fn say_refused(session: &Rc<Session>, namespace: &str, message: &str, data: Option<&Value>) {
+    say(
+        session,
+        match session.version {
+            Version::V4 => packet::connect_error(namespace, message, data),
+            Version::V3 => packet::error(namespace, data.unwrap_or(&Value::from(message))),
+        },
+    );
 }

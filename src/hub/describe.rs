@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use crate::exchange::Scheme;
-use crate::exchange::query::decode;
+use crate::exchange::query;
 
 use super::cluster::Remote;
 use super::socket::Socket;
@@ -38,9 +38,8 @@ fn handshake(socket: &Socket) -> Value {
             headers
                 .insert(name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into());
         }
-        for pair in known.query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            fields.insert(decode(name).into_owned(), decode(value).into());
+        for (name, value) in query::fields(&known.query) {
+            fields.insert(name.into_owned(), value.into());
         }
         secure = known.client.scheme == Scheme::Https;
         url = format!("{url}?{}", known.query);

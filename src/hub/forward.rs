@@ -8,16 +8,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tracing::debug;
 
 use crate::auth::{Identity, Known};
-use crate::exchange::query::decode;
+use crate::exchange::query;
 use crate::observe::metrics;
 
 use super::binary;
 use super::client::Client;
 use super::clients::Clients;
+use super::connecting::say_refused;
 use super::engine::{Delivery, Handshake, Id, Session};
 use super::hooks::{Emit, Outcome, Question, Reply, uuid};
 use super::journal;
@@ -26,7 +27,7 @@ use super::packet::{self, Event};
 use super::recovery::Returned;
 use super::returning::id_of;
 use super::rules::{Action, Denial};
-use super::socket::{Socket, say};
+use super::socket::Socket;
 
 /// Events that wait behind one that is with the application. Full: the next are refused as busy,
 /// and their acknowledgements say so.
@@ -142,7 +143,7 @@ impl Clients {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        say(session, packet::connect_error(&namespace.name, &message, Some(&refusal)));
+        say_refused(session, &namespace.name, &message, Some(&refusal));
         false
     }
 
@@ -380,9 +381,6 @@ fn question(
 /// What the client wrote into the query itself.
 fn query(text: &str) -> Value {
     const ENGINE: [&str; 6] = ["EIO", "transport", "sid", "t", "b64", "j"];
-    let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(name).into_owned(), json!(decode(value)))
-    });
-    Value::Object(pairs.filter(|(name, _)| !ENGINE.contains(&name.as_str())).collect::<Map<_, _>>())
+    let own = query::fields(text).filter(|(name, _)| !ENGINE.contains(&name.as_ref()));
+    Value::Object(own.map(|(name, value)| (name.into_owned(), json!(value))).collect())
 }

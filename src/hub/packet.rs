@@ -191,6 +191,11 @@ pub fn connect_error(namespace: &str, message: &str, data: Option<&Value>) -> St
     packet("4", namespace, None, &format!(r#"{{"message":{message}{data}}}"#))
 }
 
+/// The same for clients of Socket.IO 2, to whom any value is an error.
+pub fn error(namespace: &str, data: &Value) -> String {
+    packet("4", namespace, None, &data.to_string())
+}
+
 pub fn disconnect(namespace: &str) -> String {
     packet("1", namespace, None, "")
 }

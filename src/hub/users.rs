@@ -16,12 +16,10 @@ use crate::limits::Counters;
 
 use super::client::Client;
 use super::clients::Clients;
-use super::connecting::refuse;
+use super::connecting::{refuse, say_refused};
 use super::engine::{Close, Session};
 use super::journal;
 use super::namespace::Namespace;
-use super::packet;
-use super::socket::say;
 
 /// What one worker knows of its users.
 pub struct Users {
@@ -359,5 +357,5 @@ impl Client {
 /// One word for whatever was wrong; which it was is for the log.
 fn unauthorized(session: &Rc<Session>, namespace: &str, reason: &'static str) {
     journal::refused(session, namespace, reason);
-    say(session, packet::connect_error(namespace, "unauthorized", None));
+    say_refused(session, namespace, "unauthorized", None);
 }
