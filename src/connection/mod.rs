@@ -9,6 +9,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -18,7 +19,8 @@ use hyper::ext::Protocol;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::time::{Instant, sleep_until};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::config::Timeouts;
@@ -38,6 +40,9 @@ const HEADER_LINES: usize = 200;
 const STREAMS: u32 = 128;
 /// At least this much is read at once.
 const READ_BUFFER: usize = 64 * 1024;
+/// After this time without a request a connection is parked: hyper's buffers, 16 KiB, are given back
+/// until the client says something. Pages ask for what is in them sooner, and people much later.
+const PARK_AFTER: Duration = Duration::from_millis(500);
 /// HTTP/2 windows: an upload may be this far ahead of the application.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -62,17 +67,58 @@ pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local
     } else {
         stream.http1(Arc::clone(&signs), interims.clone(), patience)
     };
-    let io = TokioIo::new(stream);
     let conversation = Rc::new(Conversation { peer, current, local, activity, interims });
     let ended = if http2 {
-        let turns = Turns::new(drain, Rc::clone(&watch.activity), patience);
-        let builder = http2::Builder::new(turns.clone());
-        let service =
-            service_fn(move |request| Rc::clone(&conversation).answer(request, Some(turns.next())));
-        let connection = tuned(builder, headers_max, &watch.timeouts).serve_connection(io, service);
-        watch.over(Box::pin(connection), |connection| connection.graceful_shutdown()).await
+        Box::pin(serve_http2(stream, conversation, &watch, headers_max)).await
     } else {
-        let service = service_fn(move |request| Rc::clone(&conversation).answer(request, None));
+        serve_http1(stream, conversation, &watch, headers_max).await
+    };
+    if let Some(cut) = signs.cut() {
+        metrics::count(&metrics::CONNECTIONS_CUT, cut.as_str());
+    }
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
+    }
+}
+
+async fn serve_http2(
+    stream: Watched,
+    conversation: Rc<Conversation>,
+    watch: &Watch,
+    headers_max: usize,
+) -> hyper::Result<()> {
+    let patience = watch.timeouts.body_idle;
+    let turns = Turns::new(watch.drain.clone(), Rc::clone(&watch.activity), patience);
+    let builder = http2::Builder::new(turns.clone());
+    let service =
+        service_fn(move |request| Rc::clone(&conversation).answer(request, Some(turns.next())));
+    let builder = tuned(builder, headers_max, &watch.timeouts);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = Box::pin(connection);
+    let ended = watch.over(connection, |connection| connection.graceful_shutdown(), false).await;
+    match ended {
+        Ended::Over(ended) => ended,
+        Ended::Idle(_) => Ok(()),
+    }
+}
+
+async fn serve_http1(
+    stream: Watched,
+    conversation: Rc<Conversation>,
+    watch: &Watch,
+    headers_max: usize,
+) -> hyper::Result<()> {
+    // Behind a handshake the first request may be here already, where the socket cannot tell.
+    let mut parked = conversation.peer.tls.is_none();
+    let mut service = service_fn(move |request| Rc::clone(&conversation).answer(request, None));
+    let mut io = TokioIo::new(stream);
+    loop {
+        if parked && !watch.parked(io.inner()).await {
+            let farewell = timeout(watch.timeouts.head, io.inner_mut().shutdown());
+            // It may be gone already.
+            let _told = farewell.await;
+            return Ok(());
+        }
         // No read timeout of hyper's: it would end idle connections as if their head were late.
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -82,13 +128,16 @@ pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local
             .max_buf_size(headers_max.max(READ_BUFFER))
             .serve_connection(io, service)
             .with_upgrades();
-        watch.over(Box::pin(connection), |connection| connection.graceful_shutdown()).await
-    };
-    if let Some(cut) = signs.cut() {
-        metrics::count(&metrics::CONNECTIONS_CUT, cut.as_str());
-    }
-    if let Err(error) = ended {
-        debug!(%error, "connection ended");
+        let connection = Box::pin(connection);
+        let ended = watch.over(connection, |connection| connection.graceful_shutdown(), true).await;
+        let parts = match ended {
+            Ended::Over(ended) => return ended,
+            Ended::Idle(connection) => Pin::into_inner(connection).into_parts(),
+        };
+        // There is nothing to take apart of what has become another protocol.
+        let Some(parts) = parts else { return Ok(()) };
+        (io, service, parked) = (parts.io, parts.service, parts.read_buf.is_empty());
+        io.inner_mut().put_back(parts.read_buf);
     }
 }
 
@@ -139,6 +188,12 @@ impl Activity {
         Exchange(Rc::clone(self))
     }
 
+    /// When the connection is to be parked if nothing changes; `None` while it is at work.
+    fn parks(&self) -> Option<Instant> {
+        let idle = self.exchanges.get() == 0 && !self.head.get() && self.signs.is_flushed();
+        idle.then(|| self.since.get() + PARK_AFTER)
+    }
+
     /// When the connection is to be closed if nothing changes; `None` while it is at work.
     fn due(&self, timeouts: &Timeouts) -> Option<Instant> {
         let came = self.signs.take_bytes();
@@ -176,23 +231,44 @@ struct Watch {
     timeouts: Timeouts,
 }
 
+/// Why a connection is not driven any more.
+enum Ended<C> {
+    Over(hyper::Result<()>),
+    /// It has nothing to do and nothing to say.
+    Idle(Pin<Box<C>>),
+}
+
 impl Watch {
-    /// Drives the connection; when it is due, or the process leaves, it closes gracefully.
+    /// Waits for the client to say something; false if the connection is to be closed instead.
+    async fn parked(&self, stream: &Watched) -> bool {
+        let activity = &self.activity;
+        let limit = if activity.fresh.get() { self.timeouts.head } else { self.timeouts.idle };
+        tokio::select! {
+            // Nothing is lost when an arm is dropped: bytes stay in the socket.
+            _readable = poll_fn(|cx| stream.poll_readable(cx)) => true,
+            () = sleep_until(activity.since.get() + limit) => false,
+            () = self.drain.leaving() => false,
+        }
+    }
+
+    /// Drives the connection; when it is due, or the process leaves, it closes gracefully. One that
+    /// `parks` is given back when it is idle.
     async fn over<C>(
-        self,
+        &self,
         mut connection: Pin<Box<C>>,
         graceful: fn(Pin<&mut C>),
-    ) -> hyper::Result<()>
+        parks: bool,
+    ) -> Ended<C>
     where
         C: Future<Output = hyper::Result<()>>,
     {
         let mut closing = None;
         let mut alarm = pin!(sleep_until(Instant::now() + self.timeouts.head));
         let mut leaving = pin!(self.drain.leaving());
-        poll_fn(|cx| {
+        let over = poll_fn(|cx| {
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                    return Poll::Ready(ended);
+                    return Poll::Ready(Some(ended));
                 }
                 if closing.is_none() && leaving.as_mut().poll(cx).is_ready() {
                     closing = Some(Instant::now() + self.timeouts.idle);
@@ -201,18 +277,23 @@ impl Watch {
                 }
                 let due = self.activity.due(&self.timeouts);
                 let due = if closing.is_some() { due.and(closing) } else { due };
+                let parks = self.activity.parks().filter(|_| parks && closing.is_none());
+                let next = [due, parks].into_iter().flatten().min();
                 // The alarm is only ever set earlier; one that rings too early is set anew.
-                if let Some(due) = due.filter(|due| *due < alarm.deadline()) {
-                    alarm.as_mut().reset(due);
+                if let Some(next) = next.filter(|next| *next < alarm.deadline()) {
+                    alarm.as_mut().reset(next);
                 }
                 if alarm.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;
                 }
                 let now = Instant::now();
+                if parks.is_some_and(|at| at <= now) {
+                    return Poll::Ready(None);
+                }
                 match due {
-                    Some(due) if due > now => alarm.as_mut().reset(due),
+                    Some(due) if due > now => alarm.as_mut().reset(next.unwrap_or(due)),
                     Some(_) if closing.is_some() || self.activity.head.get() => {
-                        return Poll::Ready(Ok(()));
+                        return Poll::Ready(Some(Ok(())));
                     }
                     Some(_) => {
                         closing = Some(now + self.timeouts.head);
@@ -221,8 +302,11 @@ impl Watch {
                     None => alarm.as_mut().reset(now + self.timeouts.idle),
                 }
             }
-        })
-        .await
+        });
+        match over.await {
+            Some(ended) => Ended::Over(ended),
+            None => Ended::Idle(connection),
+        }
     }
 }
 

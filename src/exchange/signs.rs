@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 pub struct Signs {
     came: AtomicBool,
     head: AtomicBool,
+    unflushed: AtomicBool,
     cut: AtomicU8,
 }
 
@@ -43,6 +44,15 @@ impl Signs {
     /// True if bytes have come since this was asked last.
     pub fn take_bytes(&self) -> bool {
         self.came.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_unflushed(&self, unflushed: bool) {
+        self.unflushed.store(unflushed, Ordering::Relaxed);
+    }
+
+    /// True once all that was written has gone out.
+    pub fn is_flushed(&self) -> bool {
+        !self.unflushed.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_head(&self, begun: bool) {

@@ -118,6 +118,8 @@ pub struct Watched {
     guard: Guard,
     signs: Arc<Signs>,
     watch: Watch,
+    /// Read already, and looked at, but not used.
+    early: Bytes,
     interims: Interims,
     /// What is left of interim responses that have begun to go out.
     interim: Bytes,
@@ -145,6 +147,7 @@ impl Watched {
             guard,
             signs: Arc::default(),
             watch: Watch::Nothing,
+            early: Bytes::new(),
             interims: Interims::default(),
             interim: Bytes::new(),
             patience: None,
@@ -171,6 +174,20 @@ impl Watched {
 
     pub(super) fn into_parts(self) -> (Stream, Guard) {
         (self.stream, self.guard)
+    }
+
+    /// Puts back what was read too much.
+    pub fn put_back(&mut self, early: Bytes) {
+        self.early = early;
+    }
+
+    /// Resolves when the client has sent something, or has gone. Only for a stream whose last read
+    /// found nothing.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.stream {
+            Stream::Plain(stream) => stream.poll_read_ready(cx),
+            Stream::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+        }
     }
 
     /// Looks at what was read after `before`.
@@ -225,6 +242,7 @@ impl Watched {
         written: Poll<io::Result<usize>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
+        self.signs.set_unflushed(true);
         if let (Poll::Ready(Ok(count)), Watch::Http2(frames, _)) = (&written, &mut self.watch) {
             frames.sent(*count);
         }
@@ -256,6 +274,12 @@ impl AsyncRead for Watched {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if matches!(self.watch, Watch::Refused) {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.early.is_empty() {
+            let here = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(here));
+            self.signs.note_bytes();
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
@@ -297,6 +321,7 @@ impl AsyncWrite for Watched {
         }
         ready!(self.poll_interim(cx))?;
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.signs.set_unflushed(flushed.is_pending());
         self.patiently(flushed, cx)
     }
 
