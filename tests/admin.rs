@@ -1,6 +1,7 @@
 //! Health, readiness, metrics and reload on the private listener.
 
-use crate::harness::{Edge, Origin, PLAIN, eventually, vestibule};
+use crate::harness::socketio::hub_only;
+use crate::harness::{Edge, Origin, PLAIN, eventually, project, vestibule};
 
 #[test]
 fn live_ready_and_the_way_around() {
@@ -78,4 +79,30 @@ fn over_tcp_a_reload_takes_the_token() {
     assert_eq!(ask(&[("Authorization", "Bearer wrong")]), 401);
     assert_eq!(ask(&[("Authorization", "Bearer s3cret")]), 200);
     drop(edge);
+}
+
+#[test]
+fn the_dashboard_asks_for_what_is_there() {
+    let text = std::fs::read_to_string(project("examples/grafana.json")).expect("the dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let asked: Vec<_> = targets.filter_map(|target| target["expr"].as_str()).collect();
+    // Nothing has happened yet, and every family is there.
+    let edge = Edge::start(&hub_only(""));
+    let page = edge.admin("GET", "/metrics").text();
+    assert!(page.contains("\nvestibule_hub_dropped_total 0\n"), "{page}");
+    let families = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let families: Vec<_> = families.filter_map(|line| line.split(' ').next()).collect();
+    let named = |text: &str| -> Vec<String> {
+        let parts = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+        let names = parts.filter(|part| part.starts_with("vestibule_"));
+        names.map(|name| name.trim_end_matches("_bucket").to_owned()).collect()
+    };
+    for expression in &asked {
+        assert!(!named(expression).is_empty(), "{expression}");
+    }
+    let shown: Vec<_> = asked.iter().flat_map(|expression| named(expression)).collect();
+    let unknown: Vec<_> = shown.iter().filter(|name| !families.contains(&name.as_str())).collect();
+    assert!(unknown.is_empty(), "the dashboard asks for {unknown:?}");
 }

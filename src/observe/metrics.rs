@@ -210,24 +210,30 @@ pub fn by_label(metric: &Metric) -> BTreeMap<String, i64> {
     values.collect()
 }
 
-/// All metrics in the text format of Prometheus.
+/// All metrics in the text format of Prometheus; a family that nothing has used yet has its help alone,
+/// and a counter without labels its 0, so that a rate over it is not missing.
 pub fn render() -> String {
+    let all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let used = all.values().map(|(metric, _)| *metric);
+    let families: BTreeMap<_, _> =
+        used.chain(ALL.iter().copied()).map(|metric| (metric.name, metric)).collect();
     let mut page = String::new();
-    let mut family = "";
-    for ((name, labels), (metric, series)) in
-        SERIES.lock().unwrap_or_else(PoisonError::into_inner).iter()
-    {
-        if family != *name {
-            family = name;
-            let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-            };
-            // Writing to a String cannot fail.
-            let _written = writeln!(page, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help);
+    for (name, metric) in families {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        };
+        // Writing to a String cannot fail.
+        let _written = writeln!(page, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help);
+        let mut series = all.range((name, Vec::new())..).take_while(|((of, _), _)| *of == name);
+        let first = series.next();
+        if first.is_none() && metric.kind == Kind::Counter && metric.labels.is_empty() {
+            line(&mut page, name, "", &[], &[], None, "0");
         }
-        series.render(metric, labels, &mut page);
+        for ((_, labels), (_, series)) in first.into_iter().chain(series) {
+            series.render(metric, labels, &mut page);
+        }
     }
     page
 }
@@ -240,6 +246,9 @@ macro_rules! metrics {
                 name: $name, help: $help, kind: Kind::$kind, labels: &[$($label),*],
             };
         )*
+
+        /// Every family, in the order of the list below.
+        static ALL: &[&Metric] = &[$(&$constant),*];
     };
 }
 
