@@ -117,25 +117,31 @@ impl Format {
     /// Writes the line of an exchange.
     pub fn write(&self, access: &Access, noted: &Noted, status: u16, took: Duration) {
         let time = lines::time(SystemTime::now() - took);
+        if let Shape::Json = self.shape {
+            return lines::write(&json(access, noted, status, took, time));
+        }
+        lines::write_text(&self.text(&Known { access, noted, status, took, time: &time }));
+    }
+
+    /// A line that is not JSON.
+    fn text(&self, known: &Known<'_>) -> String {
+        let mut out = String::with_capacity(256);
         match &self.shape {
-            Shape::Json => lines::write(&json(access, noted, status, took, time)),
-            Shape::Combined => lines::write_text(|out| {
-                combined(&Known { access, noted, status, took, time: &time }, out);
-            }),
-            Shape::Template { pieces, .. } => lines::write_text(|out| {
-                let known = Known { access, noted, status, took, time: &time };
+            Shape::Json | Shape::Combined => combined(known, &mut out),
+            Shape::Template { pieces, .. } => {
                 for piece in pieces {
                     match piece {
                         Piece::Text(text) => out.push_str(text),
-                        Piece::Field(field) => known.put(*field, out),
+                        Piece::Field(field) => known.put(*field, &mut out),
                         Piece::Header(place) => {
-                            let value = noted.headers.get(*place).and_then(Option::as_deref);
-                            escape(value.unwrap_or("-"), out);
+                            let value = known.noted.headers.get(*place).and_then(Option::as_deref);
+                            escape(value.unwrap_or("-"), &mut out);
                         }
                     }
                 }
-            }),
+            }
         }
+        out
     }
 }
 
@@ -426,27 +432,13 @@ mod tests {
             took: Duration::from_micros(1500),
             time: "2026-11-28T14:03:49.123Z",
         };
-        let mut out = String::new();
         match &format.shape {
             Shape::Json => {
-                out =
-                    serde_json::to_string(&json(&access, &noted, 200, known.took, "now".to_owned()))
-                        .expect("JSON")
+                let line = json(&access, &noted, 200, known.took, "now".to_owned());
+                serde_json::to_string(&line).expect("JSON")
             }
-            Shape::Combined => combined(&known, &mut out),
-            Shape::Template { pieces, .. } => {
-                for piece in pieces {
-                    match piece {
-                        Piece::Text(text) => out.push_str(text),
-                        Piece::Field(field) => known.put(*field, &mut out),
-                        Piece::Header(place) => {
-                            out.push_str(noted.headers[*place].as_deref().unwrap_or("-"))
-                        }
-                    }
-                }
-            }
+            _ => format.text(&known),
         }
-        out
     }
 
     #[test]

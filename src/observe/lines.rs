@@ -33,11 +33,9 @@ pub fn write(line: &impl Serialize) {
     });
 }
 
-/// Adds a line of text, which is one line.
-pub fn write_text(line: impl FnOnce(&mut String)) {
-    let mut text = String::with_capacity(256);
-    line(&mut text);
-    add(|lines| lines.extend_from_slice(text.as_bytes()));
+/// Adds a line of text.
+pub fn write_text(line: &str) {
+    add(|lines| lines.extend_from_slice(line.as_bytes()));
 }
 
 fn add(line: impl FnOnce(&mut Vec<u8>)) {
