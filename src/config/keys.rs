@@ -3,6 +3,8 @@
 //! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
 
 use super::auth::keys::PROVIDER;
+use super::limit_keys::{PER_IP, ROUTE_RATE};
+use super::log_keys::LOG;
 use super::redis_keys::REDIS;
 
 /// One key of a mapping.
@@ -160,27 +162,6 @@ static LIMITS: &[Key] = &[
     key("per_ip", Kind::Object(PER_IP), None, "What one address may have; IPv6 by its /64."),
 ];
 
-static PER_IP: &[Key] = &[
-    key(
-        "connections",
-        Kind::Or("none", &Kind::Count),
-        Some("none"),
-        "Open connections; more are closed at once. none is no limit.",
-    ),
-    key(
-        "requests",
-        Kind::Or("none", &Kind::Rate),
-        Some("none"),
-        "Requests in the long run; more are answered 429. none is no limit.",
-    ),
-    key(
-        "burst",
-        Kind::Count,
-        None,
-        "Requests that may come at once; the number of requests unless written.",
-    ),
-];
-
 static TIMEOUTS: &[Key] = &[
     key("handshake", Kind::Duration, Some("10s"), "The TLS handshake, from accept."),
     key(
@@ -320,22 +301,6 @@ static ROUTE_AUTH: &[Key] = &[
         "Providers of auth, asked in this order. Must be written.",
     ),
     key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
-];
-
-static ROUTE_RATE: &[Key] = &[
-    key("to", Kind::Rate, None, "Requests in the long run. Must be written."),
-    key(
-        "burst",
-        Kind::Count,
-        None,
-        "Requests that may come at once; the number of to unless written.",
-    ),
-    key(
-        "by",
-        Kind::Text,
-        Some("ip"),
-        "What is counted by: ip, header:NAME or cookie:NAME; who has none is counted by ip.",
-    ),
 ];
 
 static ROUTE_TIMEOUTS: &[Key] = &[key(
@@ -557,47 +522,6 @@ static RULE: &[Key] = &[
     ),
     key("rate", Kind::Rate, None, "How often one client may send it; more is refused."),
     key("max", Kind::Size, None, "Bytes of its data, attachments too; more is refused."),
-];
-
-static LOG: &[Key] = &[
-    key("access", Kind::Short("to", ACCESS), None, "One line for each exchange."),
-    key(
-        "level",
-        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
-        Some("info"),
-        "What of the process's own log is written.",
-    ),
-    key(
-        "format",
-        Kind::Choice(&["human", "json"]),
-        Some("human"),
-        "How the process's own log is written, to standard error.",
-    ),
-    key(
-        "events",
-        Kind::List(&Kind::Choice(&["connect", "disconnect", "event", "deny"])),
-        Some("[]"),
-        "What of the hub gets a line each, where the lines of access go.",
-    ),
-];
-
-static ACCESS: &[Key] = &[
-    key("to", Kind::Text, Some("stdout"), "stdout, none, or the path of a file."),
-    key(
-        "format",
-        Kind::Text,
-        Some("json"),
-        "json, combined, or a text with fields in braces: {method} {path} {status} {ms}.",
-    ),
-    key(
-        "redact",
-        Kind::List(&Kind::Text),
-        Some(
-            "[token, code, key, apikey, secret, password, passwd, pwd, signature, sig, auth, \
-             authorization, session, sessionid, sid, jwt, otp, ticket, credential]",
-        ),
-        "Words of a query's keys whose values are not written: token covers access_token.",
-    ),
 ];
 
 static METRICS: &[Key] =

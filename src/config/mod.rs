@@ -11,8 +11,10 @@ mod file;
 pub mod fuzzing;
 mod hub;
 mod keys;
+mod limit_keys;
 mod load;
 mod log;
+mod log_keys;
 #[cfg(test)]
 mod manual;
 mod pattern;
