@@ -30,6 +30,8 @@ enum State {
     Open,
     /// The last bytes are out, these are not.
     Trailers(HeaderMap),
+    /// Told one turn later: what came before goes out first.
+    Failed(BodyError),
     Ended,
 }
 
@@ -63,6 +65,7 @@ impl HttpBody for Compressed {
         match std::mem::replace(&mut this.state, State::Ended) {
             State::Open => this.state = State::Open,
             State::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+            State::Failed(error) => return Poll::Ready(Some(Err(error))),
             State::Ended => return Poll::Ready(None),
         }
         let mut taken = 0;
@@ -70,7 +73,11 @@ impl HttpBody for Compressed {
             let frame = match Pin::new(&mut this.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => frame,
                 // The output is left without an end: nobody takes it for whole.
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Err(error))) => {
+                    this.state = State::Failed(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(None) => return this.end(State::Ended),
                 Poll::Pending => {
                     if this.dirty {
