@@ -34,8 +34,6 @@ use crate::snapshot::Current;
 
 use turns::{Turn, Turns};
 
-/// Header lines of one request; Next.js and its cookies stay far below.
-const HEADER_LINES: usize = 200;
 /// Exchanges at once on one HTTP/2 connection, as nginx has it.
 const STREAMS: u32 = 128;
 /// At least this much is read at once.
@@ -123,7 +121,7 @@ async fn serve_http1(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(None)
-            .max_headers(HEADER_LINES)
+            // A hundred lines, as hyper has it: it would allocate for more at each request.
             .max_header_size(headers_max)
             .max_buf_size(headers_max.max(READ_BUFFER))
             .serve_connection(io, service)
