@@ -5,6 +5,7 @@
 # make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
 # make bench-proxy the proxy beside Debian's nginx and HAProxy; BENCH="--rounds 3" takes a few minutes
+# make deb    a Debian package of the release binary, in target/debian; `make deb-check` installs it in a chroot
 # make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
 # make clean   away with everything that was built or installed here
 
@@ -18,7 +19,7 @@ FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app fuzz bench-hub bench-proxy clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub bench-proxy deb deb-check clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -74,6 +75,13 @@ bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
 bench-proxy: build
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin bench-proxy
 	@tests/bench/proxy.sh $(BENCH)
+
+deb: build
+	@debian/build.sh target/release/vestibule target/debian
+
+# A Debian of its own by debootstrap; as root.
+deb-check: build
+	debian/check.sh target/release/vestibule
 
 soak: build
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin soak

@@ -21,20 +21,32 @@ impl Rate {
     /// `count` in each `per`, after at most `burst` at once. Neither 0 nor more than one a nanosecond.
     pub fn new(count: u32, per: Duration, burst: u32) -> Self {
         let each = (nanos(per) / u64::from(count.max(1))).max(1);
-        Self { each, ahead: each.saturating_mul(u64::from(burst.max(1)) - 1) }
+        Self::of(each, u64::from(burst.max(1)))
     }
 
     /// `by` times as many, at once and in the long run.
     pub fn times(self, by: u32) -> Self {
         let by = u64::from(by.max(1));
-        let each = (self.each / by).max(1);
-        let burst = (self.ahead / self.each).saturating_add(1).saturating_mul(by);
+        Self::of((self.each / by).max(1), self.burst().saturating_mul(by))
+    }
+
+    /// How many may come at once.
+    fn burst(self) -> u64 {
+        (self.ahead / self.each).saturating_add(1)
+    }
+
+    fn of(each: u64, burst: u64) -> Self {
         Self { each, ahead: each.saturating_mul(burst - 1) }
     }
 
     /// How long until one more would pass.
     fn wait(self, due: u64, now: u64) -> Duration {
         Duration::from_nanos(due.saturating_sub(now.saturating_add(self.ahead)))
+    }
+
+    /// As many as this or the other gives, at once and in the long run.
+    pub fn or(self, other: Self) -> Self {
+        Self::of(self.each.min(other.each), self.burst().max(other.burst()))
     }
 
     /// When the clock will have caught up if one more is let through; `None` if that is too much.
@@ -218,6 +230,17 @@ mod tests {
         let burst = (0..2000).filter(|_| bucket.take(flood, Duration::ZERO)).count();
         assert_eq!(burst, 1000);
         assert!(bucket.take(flood, ms(2)) && !bucket.take(flood, ms(2)));
+    }
+
+    #[test]
+    fn the_more_generous_of_two() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let rate = Rate::new(1, hour, 30).or(Rate::new(10, second, 5));
+        let mut bucket = Bucket::default();
+        assert!((0..30).all(|_| bucket.take(rate, Duration::ZERO)));
+        assert!(!bucket.take(rate, Duration::ZERO));
+        assert!(bucket.take(rate, ms(100)));
+        assert_eq!(Rate::new(50, second, 9).or(Rate::new(10, second, 5)), Rate::new(50, second, 9));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub struct Snapshot {
     generation: u64,
     router: Router,
     tls: Option<Acceptor>,
+    certificates: Arc<Certificates>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
     lines: Option<Arc<Format>>,
@@ -55,7 +56,7 @@ impl Snapshot {
     ) -> Result<Self, CompileError> {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
-        let certificates = Certificates::read(&config.tls.certs, hosts)?;
+        let certificates = Arc::new(Certificates::read(&config.tls.certs, hosts)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
@@ -72,11 +73,10 @@ impl Snapshot {
         let tls = if certificates.is_empty() {
             None
         } else {
-            let deadline = config.timeouts.handshake;
-            Some(Acceptor::compile(&config.tls, deadline, certificates, &resident.tickets)?)
+            Some(Acceptor::compile(&config, &certificates, &resident.tickets)?)
         };
         let lines = Format::compile(&config.log.access).map(Arc::new);
-        Ok(Self { config, generation, router, tls, hub, auth, lines })
+        Ok(Self { config, generation, router, tls, certificates, hub, auth, lines })
     }
 
     pub fn config(&self) -> &Config {
@@ -94,6 +94,10 @@ impl Snapshot {
     /// `None` while there is no certificate.
     pub fn tls(&self) -> Option<&Acceptor> {
         self.tls.as_ref()
+    }
+
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     pub fn hub(&self) -> Option<&Arc<hub::Policy>> {

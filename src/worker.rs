@@ -27,6 +27,8 @@ use crate::upstream::Pools;
 pub enum Command {
     Listen(Scheme, StdListener),
     Unlisten(SocketAddr),
+    /// Here other nodes bring requests.
+    Neighbours(StdListener),
     /// Answered at once by a worker that is alive.
     Ping(oneshot::Sender<()>),
     /// Accept no more, let everything finish, end the thread.
@@ -116,6 +118,10 @@ async fn run(
                     listener.abort();
                 }
             }
+            Command::Neighbours(socket) => match TcpListener::from_std(socket) {
+                Ok(socket) => local.hub.listen(socket, &drain),
+                Err(error) => error!(%error, "cannot listen to other nodes"),
+            },
             Command::Ping(answer) => {
                 // Whoever asked may have stopped waiting.
                 let _heard = answer.send(());

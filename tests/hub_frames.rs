@@ -4,7 +4,7 @@ use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::harness::Edge;
-use crate::harness::socketio::{Heard, Line as _, Web, hub_only, wait_for_metric};
+use crate::harness::socketio::{Heard, Line as _, Web, hub_only, masked, wait_for_metric};
 
 fn data(payload: &[u8], kind: Data, last: bool) -> Frame {
     Frame::message(payload.to_vec(), OpCode::Data(kind), last)
@@ -125,20 +125,4 @@ fn wrong_frames_and_their_codes() {
     wait_for_metric(&edge, &closes("message_too_large"), count(1009).try_into().expect("few"));
     wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 0);
     wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 0);
-}
-
-/// One frame of a client: its first byte as told, a mask, and this payload.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [0x12, 0x34, 0x56, 0x78];
-    let mut frame = vec![first];
-    match payload.len() {
-        short @ ..126 => frame.push(0x80 | u8::try_from(short).expect("short")),
-        medium => {
-            frame.push(0xfe);
-            frame.extend(u16::try_from(medium).expect("medium").to_be_bytes());
-        }
-    }
-    frame.extend(mask);
-    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame
 }

@@ -37,12 +37,12 @@ fn edge(origin: &Origin, hooks: &str) -> Edge {
     ))
 }
 
-fn question(seen: &Seen) -> Value {
+pub fn question(seen: &Seen) -> Value {
     serde_json::from_slice(&seen.body).expect("JSON")
 }
 
 /// An application that answers each question by `script`: status and JSON, 204 without.
-fn application(script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) -> Origin {
+pub fn application(script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) -> Origin {
     Origin::start(move |seen, stream| {
         if seen.body.is_empty() {
             return reply(stream, "200 OK", "", b"page");
@@ -59,13 +59,13 @@ fn application(script: impl Fn(&Value) -> (u16, Value) + Send + Sync + 'static) 
 }
 
 /// The questions of one kind so far.
-fn asked(origin: &Origin, kind: &str) -> Vec<Value> {
+pub fn asked(origin: &Origin, kind: &str) -> Vec<Value> {
     let all = origin.seen();
     let asked = all.iter().filter(|seen| !seen.body.is_empty()).map(question);
     asked.filter(|question| question["type"] == kind).collect()
 }
 
-fn nothing(_: &Value) -> (u16, Value) {
+pub fn nothing(_: &Value) -> (u16, Value) {
     (204, Value::Null)
 }
 
@@ -484,10 +484,16 @@ fn what_somebody_said_before_leaving_is_heard() {
     web.say("42/chat,2[\"message\",\"second\"]");
     eventually("the question", || asked(&origin, "event").pop());
     web.say("41/chat,");
-    eventually("the farewell", || asked(&origin, "disconnect").pop());
+    // What was said, and that it has left.
+    wait_for_metric(&edge, "vestibule_hooks_left_waiting", 2);
     go.send(()).expect("the application waits");
     other.expect("42/chat,[\"said\",\"slow\"]");
     other.expect("42/chat,[\"said\",\"second\"]");
+    let told = eventually("the farewell", || asked(&origin, "disconnect").pop());
+    assert_eq!(
+        (&told["reason"], asked(&origin, "event").len()),
+        (&json!("client namespace disconnect"), 2)
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What one client, one address and the whole process may take: one under, one over.
 
+use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,10 +9,10 @@ use serde_json::json;
 use tungstenite::protocol::Message;
 
 use crate::harness::socketio::{
-    Heard, Line as _, NAMESPACES, Poller, UPGRADE, Web, connection_on, hub, hub_only, metric,
-    wait_for_metric,
+    Heard, Line as _, NAMESPACES, Poller, UPGRADE, Web, connection_on, hub, hub_only, masked,
+    metric, wait_for_metric,
 };
-use crate::harness::{Answer, Edge, Origin, PATIENCE, PLAIN, eventually};
+use crate::harness::{Answer, Edge, Origin, PATIENCE, PLAIN, StopOnDrop, eventually};
 
 const RATE_LIMITED: &str = "[{\"error\":{\"code\":\"rate_limited\"}}]";
 const TOO_LARGE: &str = "[{\"error\":{\"code\":\"too_large\"}}]";
@@ -200,6 +201,79 @@ fn a_client_that_floods_is_closed() {
     assert_eq!(poller.send(body).status, 200);
     assert_eq!(poller.status(), 400);
     assert_eq!(closes(&edge, "flood"), 2);
+}
+
+#[test]
+fn what_is_no_event_is_counted_too() {
+    let edge = Edge::start(&limited("events: 1/h, burst: 1, per_ip: 1000, pending: 1000"));
+    let text = |packet: &str| masked(0x81, packet.as_bytes());
+    let (begun, whole) = (masked(0x01, b"40/nowhere"), text("40/nowhere,"));
+    let noises = [
+        ("noop", 4, Vec::new(), text("6"), whole.clone()),
+        ("a pong", 4, Vec::new(), text("3"), whole.clone()),
+        ("an upgrade", 4, Vec::new(), text("5"), whole.clone()),
+        ("an old client's ping", 3, Vec::new(), text("2"), whole.clone()),
+        ("a ping of WebSocket's own", 4, Vec::new(), masked(0x89, b""), whole.clone()),
+        ("a pong of WebSocket's own", 4, Vec::new(), masked(0x8a, b"x"), whole),
+        ("a piece of nothing", 4, begun.clone(), masked(0x00, b""), masked(0x80, b",")),
+        ("a small piece", 4, begun, masked(0x00, b"x"), masked(0x80, b",")),
+    ];
+    for (number, (what, eio, first, noise, last)) in (1..).zip(&noises) {
+        let mut web = Web::over(edge.connect(), &format!("EIO={eio}"));
+        if *eio == 3 {
+            web.expect("40");
+        }
+        // A hundred at once are no harm.
+        web.raw(&[first.clone(), noise.repeat(90), last.clone()].concat());
+        loop {
+            match web.hear() {
+                Heard::Text(text) if text.starts_with("44/nowhere") => break,
+                Heard::Text(pong) if pong == "3" => (),
+                Heard::Pong(_) => (),
+                other => panic!("{what}: heard {other:?}"),
+            }
+        }
+        assert_eq!(closes(&edge, "flood"), number - 1, "{what}");
+        web.raw(first);
+        // Reset, or told so at the next write.
+        let mut rounds = 0..10_000;
+        while web.socket.get_mut().write_all(&noise.repeat(100)).is_ok() {
+            if closes(&edge, "flood") == number {
+                break;
+            }
+            assert!(rounds.next().is_some(), "{what}: it is never closed");
+        }
+        wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"flood\"}", number);
+    }
+    // In one body of a POST.
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    assert_eq!(poller.send(vec!["6"; 90].join("\u{1e}")).status, 200);
+    assert_eq!(poller.status(), 200);
+    assert_eq!(poller.send(vec!["6"; 1000].join("\u{1e}")).status, 200);
+    assert_eq!(poller.status(), 400);
+    // Large messages may come in pieces.
+    let mut web = Web::open(&edge);
+    let piece = "x".repeat(2000);
+    web.raw(&masked(0x01, format!("40/nowhere,{{\"auth\":\"{piece}").as_bytes()));
+    web.raw(&masked(0x00, piece.as_bytes()).repeat(300));
+    web.raw(&masked(0x80, b"\"}"));
+    web.expect("44/nowhere,{\"message\":\"Invalid namespace\"}");
+}
+
+#[test]
+fn answers_to_pings_are_never_too_many() {
+    let limits = "events: 1/h, burst: 1";
+    let edge = Edge::start(
+        &limited(limits).replace("hub:\n", "hub:\n  ping: { interval: 20ms, timeout: 5s }\n"),
+    );
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    for _ in 0..250 {
+        assert_eq!(web.hear_all(), Heard::Text("2".to_owned()));
+        web.say("3");
+    }
+    assert_eq!(closes(&edge, "flood"), 0);
 }
 
 #[test]
@@ -505,6 +579,7 @@ fn who_means_well_is_not_harmed_by_a_flood() {
     answered(1);
     let stop = AtomicBool::new(false);
     let (worst, before) = thread::scope(|scope| {
+        let guard = StopOnDrop(&stop);
         let floods: Vec<_> = (0..4).map(|_| scope.spawn(|| flood(&edge, &stop))).collect();
         let begun = Instant::now();
         while closes(&edge, "flood") < 4 {
@@ -521,7 +596,7 @@ fn who_means_well_is_not_harmed_by_a_flood() {
             // Well below what it may: fifty in a second.
             thread::sleep(Duration::from_millis(25));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(guard);
         let closed: usize = floods.into_iter().map(|flood| flood.join().expect("a flood")).sum();
         assert!(closed > 4, "{closed} sessions of the flood ended");
         (worst, before)

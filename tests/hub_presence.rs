@@ -1,9 +1,11 @@
 //! Members of watched rooms hear who comes and goes, and may ask who is there.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::harness::socketio::{GENEROUS, Heard, Line, Web, metric, web_on};
-use crate::harness::{Edge, PLAIN};
+use crate::harness::{Edge, PLAIN, eventually};
 
 fn yaml(presence: &str) -> String {
     format!(
@@ -209,5 +211,87 @@ fn new_rules_watch_what_is_there() {
             Heard::Text(text) => assert!(!text.contains("room:b"), "{text}"),
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// Comes to the namespace, or back to it; returns who it is, and the secret to come back with.
+fn arrive(web: &mut Web, secret: Option<&str>) -> [String; 2] {
+    web.say(&match secret {
+        Some(secret) => format!("40{{\"pid\":\"{secret}\"}}"),
+        None => "40".to_owned(),
+    });
+    loop {
+        // What it missed comes before.
+        if let Some(words) = web.text().strip_prefix("40") {
+            let words: Value = serde_json::from_str(words).expect("JSON");
+            return ["sid", "pid"].map(|word| words[word].as_str().expect(word).to_owned());
+        }
+    }
+}
+
+/// Takes note of what a member is told; nobody comes who was here, or goes who was not.
+fn note(known: &mut BTreeSet<String>, text: &str) {
+    let told: Value = serde_json::from_str(&text[2..]).expect("JSON");
+    let ids = |field: &str| -> Vec<String> {
+        let ids = told[1][field].as_array().expect("a list").iter();
+        ids.map(|one| one["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    ids("left").iter().for_each(|id| assert!(known.remove(id), "{id} left: {text}"));
+    ids("joined").into_iter().for_each(|id| assert!(known.insert(id), "joined: {text}"));
+    assert_eq!(told[1]["count"], known.len(), "{text}");
+}
+
+#[test]
+fn who_goes_on_on_another_worker_has_never_left() {
+    const HOPS: usize = 25;
+    let yaml = yaml(WATCHED).replace("workers: 2", "workers: 4");
+    let edge = Edge::start(&yaml.replace("hub:\n", "hub:\n  recovery: 2m\n"));
+    // Several rooms, which different workers keep.
+    for room in ["a", "b", "c"] {
+        let (mut member, mut known) = (web_on(&edge, '0'), BTreeSet::new());
+        let [first, _] = arrive(&mut member, None);
+        done_noting(&mut member, room, &mut known);
+        let mut others: Vec<_> = ['1', '2', '3']
+            .map(|worker| {
+                let mut web = web_on(&edge, worker);
+                let [id, secret] = arrive(&mut web, None);
+                done_at_last(&mut web, "join", room);
+                (web, id, secret)
+            })
+            .into();
+        for hop in 0..HOPS {
+            for (number, (web, id, secret)) in others.iter_mut().enumerate() {
+                let worker = ['0', '1', '2', '3'][(hop + number) % 4];
+                // The old connection is still open then.
+                let mut next = web_on(&edge, worker);
+                let [same, again] = arrive(&mut next, Some(secret));
+                assert_eq!(same, *id, "it has begun anew");
+                (*web, *secret) = (next, again);
+            }
+        }
+        let mut all: BTreeSet<String> = others.iter().map(|(_, id, _)| id.clone()).collect();
+        all.insert(first);
+        eventually("everybody is here", || {
+            member.say(&format!("427[\"who\",\"{room}\"]"));
+            let list = loop {
+                let text = member.text();
+                match text.strip_prefix("437") {
+                    Some(list) => break serde_json::from_str::<Value>(list).expect("JSON"),
+                    None => note(&mut known, &text),
+                }
+            };
+            (list[0]["count"] == all.len() && known == all).then_some(())
+        });
+    }
+}
+
+fn done_noting(line: &mut Web, room: &str, known: &mut BTreeSet<String>) {
+    line.say(&format!("421[\"join\",\"{room}\"]"));
+    loop {
+        let text = line.text();
+        if text.starts_with("431") {
+            return;
+        }
+        note(known, &text);
     }
 }

@@ -579,6 +579,39 @@ fn more_than_its_queue_takes_is_not_sent() {
     assert_eq!(outcomes(&edge, "too_much"), 1);
 }
 
+/// What clients were sent again is remembered until they have shown that they have it; that, too,
+/// has its bytes, and the oldest goes first.
+#[test]
+fn what_was_sent_again_is_remembered_only_so_far() {
+    const CLIENTS: usize = 40;
+    let edge = edge("{ bytes: 64KiB }");
+    let mut sender = web_on(&edge, '0');
+    enter(&mut sender, "/");
+    let mut webs: Vec<Web> = (0..CLIENTS).map(|_| web_on(&edge, '1')).collect();
+    let who: Vec<Who> = webs.iter_mut().map(|web| enter(web, "/")).collect();
+    drop(webs);
+    wait_until_gone(&edge, 1);
+    tell(&mut sender, 0..100);
+    let mut webs: Vec<Web> = (0..CLIENTS).map(|_| web_on(&edge, '1')).collect();
+    let mut offsets = Vec::new();
+    for (web, me) in webs.iter_mut().zip(&who) {
+        let (missed, same) = come_back(web, &me.pid, None);
+        assert_eq!((events(&missed), &same), (numbers(0..100), me));
+        offsets.push(split(&missed[49]).1);
+    }
+    // Two are cut again in the middle of what they missed.
+    drop((webs.remove(0), webs.pop()));
+    wait_until_gone(&edge, i64::try_from(CLIENTS - 1).expect("few"));
+    let mut last = web_on(&edge, '1');
+    let at = CLIENTS - 1;
+    let (missed, same) = come_back(&mut last, &who[at].pid, Some(&offsets[at]));
+    assert_eq!((events(&missed), &same), (numbers(50..100), &who[at]));
+    let mut first = web_on(&edge, '1');
+    let (missed, new) = come_back(&mut first, &who[0].pid, Some(&offsets[0]));
+    assert!(missed.is_empty() && new != who[0], "{missed:?}");
+    assert_eq!(outcomes(&edge, "too_much"), 1);
+}
+
 #[test]
 fn old_clients_know_nothing_of_it() {
     let edge = edge("2m");

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::socketio::{Heard, Line as _, Poller, Web, hub_only, metric, wait_for_metric};
-use crate::harness::{Edge, PLAIN};
+use crate::harness::{Edge, PLAIN, StopOnDrop};
 
 const OK: &str = "[{\"ok\":true}]";
 
@@ -194,9 +194,8 @@ fn what_is_volatile_does_not_wait() {
                 ask(&mut sender, "[\"typing\",{\"room\":\"x\",\"n\":3}]", OK);
             }
         });
-        let answer = poller.polled().text();
-        answered.store(true, Ordering::Relaxed);
-        answer
+        let _stop = StopOnDrop(&answered);
+        poller.polled().text()
     });
     assert!(heard.starts_with("42/chat,[\"typing\",{\"room\":\"x\",\"n\":3}]"), "{heard}");
 }

@@ -2,6 +2,8 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
@@ -110,6 +112,66 @@ fn who_joins_nothing_is_closed() {
     wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"connect_timeout\"}", 2);
     inside.say("42/chat,1[\"join\",\"a\"]");
     inside.expect("43/chat,1[{\"ok\":true}]");
+}
+
+#[test]
+fn who_joined_once_may_have_left_again() {
+    let edge = Edge::start(&hub_only("connect_timeout: 300ms"));
+    let (mut web, mut poller) = (Web::open(&edge), Poller::open(&edge));
+    web.enter("/chat");
+    poller.enter("/chat");
+    web.say("41/chat,");
+    poller.say("41/chat,");
+    // Whoever came after them and joined nothing is gone.
+    let mut last = Web::open(&edge);
+    assert_eq!(last.hear(), Heard::Closed(None));
+    web.enter("/");
+    poller.enter("/");
+    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"connect_timeout\"}"), 1);
+}
+
+/// As often as they come: only time brings the ping, and only its own answer counts.
+#[test]
+fn pongs_that_nobody_asked_for_neither_bring_the_ping_nor_answer_it() {
+    let edge = Edge::start(&hub_only("ping: { interval: 600ms, timeout: 300ms }"));
+    let begun = Instant::now();
+    let mut poller = Poller::open(&edge);
+    let path = poller.path().to_owned();
+    poller.begin_poll();
+    let (post, pinged) = (&mut poller.post, &AtomicBool::new(false));
+    let ping = thread::scope(|scope| {
+        let get = &mut poller.get;
+        let ping = scope.spawn(move || {
+            let answer = get.answer();
+            pinged.store(true, Ordering::Relaxed);
+            (answer.text(), begun.elapsed())
+        });
+        while !pinged.load(Ordering::Relaxed) {
+            assert_eq!(post.ask("POST", &path, &[], b"3").status, 200);
+        }
+        ping.join().expect("a ping")
+    });
+    assert_eq!(ping.0, "2");
+    assert!(ping.1 >= Duration::from_millis(595), "after {:?}", ping.1);
+    // Those that came before it are no answer to it.
+    let mut web = Web::open(&edge);
+    (0..100).for_each(|_| web.say("3"));
+    assert_eq!(web.hear_all(), Heard::Text("2".to_owned()));
+    let pinged = Instant::now();
+    assert_eq!(web.hear_all(), Heard::Closed(None));
+    assert!(pinged.elapsed() >= Duration::from_millis(250), "{:?}", pinged.elapsed());
+    let timeouts = "vestibule_hub_closes_total{reason=\"ping_timeout\"}";
+    assert!(metric(&edge, timeouts) >= 1);
+    // Many of them bring no more pings than time does.
+    let mut web = Web::open(&edge);
+    let begun = Instant::now();
+    for count in 1..=3 {
+        (0..100).for_each(|_| web.say("3"));
+        assert_eq!(web.hear_all(), Heard::Text("2".to_owned()));
+        let due = Duration::from_millis(600) * count;
+        assert!(begun.elapsed() >= due - Duration::from_millis(10), "{:?}", begun.elapsed());
+        web.say("3");
+    }
 }
 
 #[test]

@@ -21,12 +21,16 @@ mod auth;
 mod auth_stores;
 /// Bodies on their way: compressed, limited, with trailers, after interim responses.
 mod bodies;
+/// Certificates that change, come in two kinds, and are asked of clients; sessions that go on.
+mod certificates;
 /// The command line and what it says of a configuration.
 mod cli;
 /// Several nodes over one Redis: whatever happens on one reaches all.
 mod cluster;
 /// Nodes and servers of Node with the packages of npm, as one.
 mod cluster_matrix;
+/// Nodes behind a balancer without sticky sessions: requests find their session's node.
+mod cluster_nodes;
 /// Several nodes, and a Redis that fails.
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.
@@ -43,6 +47,8 @@ mod hub_api;
 mod hub_bad_input;
 /// Compressed messages, on WebSockets and in answers to polls.
 mod hub_deflate;
+/// What is asked about one client, and whom a slow application harms: order, places, what is lost.
+mod hub_farewells;
 /// WebSocket frames, right and wrong.
 mod hub_frames;
 /// What the application decides about clients, and what happens while it is away.
@@ -93,3 +99,9 @@ mod tls;
 mod upgrade;
 /// The wire between the edge and the application.
 mod upstream;
+/// Which of several targets is asked, and for how long one that fails is not.
+mod upstream_balance;
+/// What goes wrong while a load runs, and who notices.
+mod upstream_faults;
+/// Requests that wait until a target can take them.
+mod upstream_hold;

@@ -253,7 +253,7 @@ fn a_stale_connection_is_no_error() {
 fn each_failure_of_the_application_has_its_answer() {
     // Nobody listens.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
-    let edge = site(&format!("http://{port}"), "");
+    let edge = site(&format!("{{ targets: ['http://{port}'], hold: none }}"), "");
     let answer = edge.get("/");
     assert!(answer.status == 502 || answer.status == 503, "{answer:?}");
     assert!(answer.text().contains("upstream_"), "{answer:?}");

@@ -98,3 +98,44 @@ fn it_starts_in_a_moment_and_rests_in_little_memory() {
     assert!(edge.started_in < Duration::from_millis(1000), "{:?}", edge.started_in);
     assert!(edge.resident_kb() < 40 * 1024, "{} KiB", edge.resident_kb());
 }
+
+#[test]
+fn a_package_has_what_an_installation_needs() {
+    let folder = Folder::new();
+    let output = Command::new(project("debian/build.sh"))
+        .arg(env!("CARGO_BIN_EXE_vestibule"))
+        .arg(folder.path("out"))
+        .env("DPKG_DEB_COMPRESSOR_TYPE", "none")
+        .output()
+        .expect("the script runs");
+    assert!(output.status.success(), "{output:?}");
+    let package = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let dpkg = |arguments: &[&str]| {
+        let output = Command::new("dpkg-deb").args(arguments).output().expect("dpkg-deb");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(dpkg(&["-f", &package, "Version"]).trim(), env!("CARGO_PKG_VERSION"));
+    let files = dpkg(&["-c", &package]);
+    for file in [
+        "./usr/bin/vestibule",
+        "./usr/lib/systemd/system/vestibule.service",
+        "./usr/lib/systemd/system/vestibule.socket",
+        "./usr/lib/sysusers.d/vestibule.conf",
+        "./usr/share/bash-completion/completions/vestibule",
+        "./usr/share/doc/vestibule/proxy.yaml",
+    ] {
+        assert!(files.lines().any(|line| line.ends_with(file)), "{file}:\n{files}");
+    }
+    let root = folder.path("root");
+    dpkg(&["-x", &package, &root.display().to_string()]);
+    let unit = root.join("usr/lib/systemd/system/vestibule.service");
+    let unit = std::fs::read_to_string(unit).expect("the unit");
+    assert!(unit.contains("ExecStart=/usr/bin/vestibule run "), "{unit}");
+    let help = Command::new(root.join("usr/bin/vestibule")).arg("--version").output();
+    assert!(help.expect("the binary runs").status.success());
+    for script in ["postinst", "prerm", "postrm"] {
+        let checked = Command::new("sh").arg("-n").arg(project("debian").join(script)).status();
+        assert!(checked.expect("a shell").success(), "{script}");
+    }
+}

@@ -10,9 +10,9 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::harness::{Authority, Client, Edge, Folder, Origin, PATIENCE, SECURE};
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(edge: &Edge, config: ClientConfig, name: &str) -> std::io::Result<Tls> {
+pub fn connect(edge: &Edge, config: ClientConfig, name: &str) -> std::io::Result<Tls> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let session = ClientConnection::new(Arc::new(config), name).expect("a session");
     let socket = TcpStream::connect(edge.https())?;
@@ -24,7 +24,7 @@ fn connect(edge: &Edge, config: ClientConfig, name: &str) -> std::io::Result<Tls
     Ok(stream)
 }
 
-fn edge(origin: &Origin, authority: &Authority) -> Edge {
+pub fn edge(origin: &Origin, authority: &Authority) -> Edge {
     let folder = Folder::new();
     authority.issue(&folder, "a", &["a.example", "localhost"]);
     authority.issue(&folder, "b", &["b.example", "*.b.example"]);

@@ -248,11 +248,11 @@ fn an_application_that_comes_back_is_used_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     drop(listener);
-    let next = format!("{{ targets: ['http://{address}'], health: {{ every: 60s }} }}");
+    let next =
+        format!("{{ targets: ['http://{address}'], health: {{ every: 60s }}, hold: 100ms }}");
     let edge = site(&next, "");
-    eventually("a target that is down", || {
-        edge.get("/").text().contains("upstream_down").then_some(())
-    });
+    let answer = edge.get("/");
+    assert_eq!((answer.status, answer.text().contains("upstream_down")), (503, true), "{answer:?}");
     let listener = TcpListener::bind(address).expect("the same port");
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -261,6 +261,6 @@ fn an_application_that_comes_back_is_used_at_once() {
             reply(&mut stream, "200 OK", "", b"back");
         }
     });
-    assert_eq!(edge.get("/").text(), "back");
+    eventually("the application", || (edge.get("/").text() == "back").then_some(()));
     eventually("ready", || (edge.admin("GET", "/health/ready").status == 200).then_some(()));
 }

@@ -19,6 +19,8 @@ pub struct Surroundings<'a> {
     pub contents: &'a dyn Fn(&Path) -> io::Result<String>,
     /// What `workers: auto` means.
     pub cores: usize,
+    /// The service manager's place for `state`.
+    pub state: Option<&'a Path>,
 }
 
 /// Where problems are noted.

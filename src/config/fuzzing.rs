@@ -83,7 +83,8 @@ fn read(text: &str) -> (Option<Config>, Vec<Problem>) {
         None => Err(io::Error::other("no file")),
     };
     let folder = Path::new("/etc/vestibule");
-    let (config, wrong) = validate(&root, &Surroundings { folder, contents: &contents, cores: 2 });
+    let around = Surroundings { folder, contents: &contents, cores: 2, state: None };
+    let (config, wrong) = validate(&root, &around);
     problems.extend(wrong);
     (Some(config), problems)
 }

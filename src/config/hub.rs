@@ -4,8 +4,8 @@ use super::admin_ui;
 use super::field::{Field, Named};
 use super::redis;
 use super::section::Section;
-use super::sites;
 use super::units::{deadline, duration, rate, size};
+use super::upstream;
 use super::validate::{at_least_one, bytes};
 use super::{
     Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Recovery,
@@ -68,7 +68,7 @@ fn hooks(section: &Section<'_>) -> Hooks {
         retry: section.value("retry", duration),
         secret: section.written("secret").and_then(Field::read_secret),
         headers: section.list("headers", header),
-        to: section.written("to").map(|_| sites::upstream(&section.section("to"))),
+        to: section.written("to").map(|_| upstream::read(&section.section("to"))),
     }
 }
 

@@ -6,6 +6,8 @@ use super::auth::keys::PROVIDER;
 use super::limit_keys::{PER_IP, ROUTE_RATE};
 use super::log_keys::LOG;
 use super::redis_keys::REDIS;
+use super::tls_keys::TLS;
+use super::upstream_keys::UPSTREAM;
 
 /// One key of a mapping.
 #[derive(Debug)]
@@ -69,6 +71,12 @@ pub const fn later(name: &'static str) -> Key {
 
 pub static FILE: &[Key] = &[
     key("listen", Kind::Object(LISTEN), None, "Where connections are accepted."),
+    key(
+        "state",
+        Kind::Path,
+        Some("state"),
+        "The folder where this program keeps what the next process needs.",
+    ),
     key(
         "workers",
         Kind::Or("auto", &Kind::Count),
@@ -134,22 +142,6 @@ static ADMIN: &[Key] = &[
     key("token", Kind::Secret, None, "Asked of every request that changes something over TCP."),
 ];
 
-static TLS: &[Key] = &[
-    key(
-        "certs",
-        Kind::Path,
-        Some("certs"),
-        "A folder of NAME.pem + NAME.key, or NAME/fullchain.pem + NAME/privkey.pem.",
-    ),
-    key(
-        "min",
-        Kind::Choice(&["1.2", "1.3"]),
-        Some("1.2"),
-        "The oldest version of TLS that is spoken.",
-    ),
-    later("acme"),
-];
-
 static LIMITS: &[Key] = &[
     key(
         "connections",
@@ -201,6 +193,12 @@ static SITE: &[Key] = &[
         "Paths that are answered otherwise; the first match wins.",
     ),
     key(
+        "client_ca",
+        Kind::Path,
+        None,
+        "Certificates that each client's must come from; left out, clients need none.",
+    ),
+    key(
         "dev",
         Kind::Flag,
         Some("false"),
@@ -215,46 +213,6 @@ static SITE: &[Key] = &[
     later("hsts"),
     later("headers"),
     later("errors"),
-];
-
-pub static UPSTREAM: &[Key] = &[
-    key(
-        "targets",
-        Kind::List(&Kind::Target),
-        None,
-        "Servers that are each as good as the other: http://HOST:PORT or unix:PATH.",
-    ),
-    key(
-        "balance",
-        Kind::Choice(&["least", "round"]),
-        Some("least"),
-        "Which target is asked: the one with the fewest requests in flight, or each in turn.",
-    ),
-    key("health", Kind::Object(HEALTH), None, "How a target shows that it is there."),
-    key("keep", Kind::Object(KEEP), None, "Idle connections that are kept for the next request."),
-    later("build"),
-    later("hold"),
-];
-
-static HEALTH: &[Key] = &[
-    key(
-        "path",
-        Kind::Text,
-        None,
-        "Asked by GET; any status below 500 is healthy. Left out, a connection is enough.",
-    ),
-    key("every", Kind::Duration, Some("2s"), "Between two checks of a target."),
-    key("timeout", Kind::Duration, Some("1s"), "How long one check may take."),
-];
-
-static KEEP: &[Key] = &[
-    key("idle", Kind::Count, Some("256"), "Idle connections per target and worker."),
-    key(
-        "for",
-        Kind::Duration,
-        Some("4s"),
-        "How long one may be idle; below the application's own keep-alive.",
-    ),
 ];
 
 static ROUTE: &[Key] = &[
@@ -366,7 +324,7 @@ static HOOKS: &[Key] = &[
         "retry",
         Kind::Duration,
         Some("15s"),
-        "How long an application that fails or restarts is asked again; the same id each time.",
+        "How long an application that fails or restarts is asked again about a connect or an event.",
     ),
     key("secret", Kind::Secret, None, "Signs every request: x-vestibule-signature."),
     key(
@@ -486,7 +444,7 @@ static NAMESPACE: &[Key] = &[
         "disconnect",
         Kind::Text,
         None,
-        "A path of the application that is told who has left, at least once.",
+        "A path of the application that is told who has left; at least once, in bounded memory.",
     ),
 ];
 

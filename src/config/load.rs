@@ -18,7 +18,11 @@ const START: Place = Place { line: 1, column: 1 };
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let Parsed { root, mut problems, broken } = parsed(path)?;
     if let Some(root) = root.filter(|_| !broken) {
-        let (config, wrong) = validate::validate(&root, &around(path));
+        // STATE_DIRECTORY of systemd.exec(5); of several, the first.
+        let state = std::env::var("STATE_DIRECTORY").ok();
+        let state = state.as_deref().and_then(|state| state.split(':').next()).map(Path::new);
+        let around = Surroundings { state, ..around(path) };
+        let (config, wrong) = validate::validate(&root, &around);
         problems.extend(wrong);
         if problems.is_empty() {
             return Ok(config);
@@ -61,6 +65,7 @@ fn around(path: &Path) -> Surroundings<'_> {
         folder: path.parent().unwrap_or(Path::new("")),
         contents: &contents,
         cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        state: None,
     }
 }
 

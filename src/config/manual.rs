@@ -29,7 +29,8 @@ const HASH: &str = "$2b$10$................................./...................
 fn problems(root: &Node) -> Vec<Problem> {
     let contents =
         |path: &Path| Ok(if path.ends_with("admin-ui") { HASH } else { "secret" }.to_owned());
-    let around = Surroundings { folder: Path::new("."), contents: &contents, cores: 2 };
+    let around =
+        Surroundings { folder: Path::new("."), contents: &contents, cores: 2, state: None };
     validate(root, &around).1
 }
 

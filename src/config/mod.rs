@@ -28,7 +28,10 @@ mod show;
 mod sites;
 mod target;
 mod template;
+mod tls_keys;
 mod units;
+mod upstream;
+mod upstream_keys;
 mod validate;
 mod yaml;
 
@@ -49,11 +52,14 @@ pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
+pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: Listen,
+    /// Where this program keeps what the next process needs.
+    pub state: PathBuf,
     /// Threads, one per core by default.
     pub workers: usize,
     /// Peers whose forwarding headers are believed.
@@ -173,6 +179,8 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// What bodies are compressed with, the best first.
     pub compress: Vec<Coding>,
+    /// Clients must show a certificate that comes from one of this file's.
+    pub client_ca: Option<PathBuf>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
 }
@@ -194,47 +202,6 @@ impl Coding {
             Self::Gzip => "gzip",
         }
     }
-}
-
-/// A named group of servers that are each as good as the other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upstream {
-    pub targets: Vec<Target>,
-    pub balance: Balance,
-    pub health: Health,
-    pub keep: Keep,
-}
-
-/// One server of the application, spoken to in plain HTTP/1.1.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// Host (name or address, IPv6 without brackets) and port.
-    Tcp(String, u16),
-    Unix(PathBuf),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Fewest requests in flight.
-    Least,
-    /// In turn.
-    Round,
-}
-
-/// How a target shows that it is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    /// Asked by GET, any status below 500 is healthy; without it a connection is enough.
-    pub path: Option<String>,
-    pub every: Duration,
-    pub timeout: Duration,
-}
-
-/// Idle connections kept per target and worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Keep {
-    pub idle: usize,
-    pub lasts: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -266,7 +233,7 @@ pub enum Action {
     /// To the site's `next`.
     Next,
     /// To another upstream; `strip` is removed from the front of the path.
-    To { upstream: Upstream, strip: Option<String> },
+    To { upstream: Box<Upstream>, strip: Option<String> },
     /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
     Redirect { location: String, status: u16 },
 }
@@ -315,6 +282,19 @@ pub struct Redis {
     pub answer: Duration,
     /// Clients are moved to recover over this time after a gap; zero: they are not.
     pub resume: Duration,
+    /// A node that is silent for so long is gone.
+    pub lease: Duration,
+    /// How other nodes bring requests here; `None`: they do not.
+    pub node: Option<RedisNode>,
+}
+
+/// This node among those that bring each other the requests of their sessions.
+#[derive(Debug, Clone)]
+pub struct RedisNode {
+    pub listen: SocketAddr,
+    /// By which the others reach it, if not by `listen`.
+    pub address: Option<Target>,
+    pub secret: Secret,
 }
 
 /// One server's address, or a first one of several.

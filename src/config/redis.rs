@@ -1,10 +1,14 @@
 //! `hub.redis` as written → `Redis`; pure.
 
+use std::time::Duration;
+
 use super::field::Field;
 use super::section::Section;
-use super::units::{Secret, deadline, duration};
+use super::units::{Secret, address, deadline, duration};
 use super::validate::{at_least_one, bytes};
-use super::{Adapter, Protocol, Redis, RedisServers, RedisUrl, RoomChannels, Wire};
+use super::{
+    Adapter, Protocol, Redis, RedisNode, RedisServers, RedisUrl, RoomChannels, Target, Wire,
+};
 
 pub fn read(section: &Section<'_>) -> Redis {
     let urls: Vec<RedisUrl> = section
@@ -55,7 +59,57 @@ pub fn read(section: &Section<'_>) -> Redis {
         buffer: section.value("buffer", |text| bytes(text, 64 << 10, BUFFER_MAX)),
         answer: section.value("answer", deadline),
         resume: section.value("resume", duration),
+        lease: section.section("node").value("lease", lease),
+        node: node(&section.section("node")),
     }
+}
+
+/// A lease is renewed three times in its life, and Redis may be slow.
+fn lease(text: &str) -> Result<Duration, String> {
+    match deadline(text)? {
+        short if short < LEASE_MIN => Err(format!("{text} is too short a lease; write 1s or more")),
+        lease => Ok(lease),
+    }
+}
+
+const LEASE_MIN: Duration = Duration::from_secs(1);
+/// Characters of what nodes know each other by.
+const NODE_SECRET_MIN: usize = 16;
+
+fn node(section: &Section<'_>) -> Option<RedisNode> {
+    let listen = section.get("listen", address);
+    let reached = section.get("address", |text| {
+        let found = super::target::authority(text, 0).filter(|(_, port)| *port > 0);
+        let (host, port) = found.ok_or_else(|| {
+            format!("{text:?} is no place that could be reached; write HOST:PORT")
+        })?;
+        Ok(Target::Tcp(host.to_owned(), port))
+    });
+    let secret = section.written("secret").and_then(Field::read_secret);
+    let Some(listen) = listen else {
+        if section.written("listen").is_none() && (reached.is_some() || secret.is_some()) {
+            section.refuse_lack("has no listen; write where other nodes may come, 10.0.0.1:7420");
+        }
+        return None;
+    };
+    if listen.ip().is_unspecified() && section.written("address").is_none() {
+        section.refuse(
+            "listens on every address; say by which the others reach it: address: HOST:PORT",
+        );
+    }
+    let Some(secret) = secret else {
+        if section.written("secret").is_none() {
+            section
+                .refuse_lack("has no secret, so anybody could come; write the same on all nodes");
+        }
+        return None;
+    };
+    if secret.expose().len() < NODE_SECRET_MIN {
+        section.refuse(format!(
+            "has a secret that could be guessed; write {NODE_SECRET_MIN} characters or more"
+        ));
+    }
+    Some(RedisNode { listen, address: reached, secret })
 }
 
 /// Held in memory while Redis is away.
@@ -112,6 +166,7 @@ impl Redis {
     /// All of it, its secrets too, to be compared.
     pub fn identity(&self) -> String {
         let secrets = self.urls.iter().map(|url| &url.written).chain(&self.password);
+        let secrets = secrets.chain(self.node.as_ref().map(|node| &node.secret));
         let secrets: Vec<_> = secrets.map(Secret::expose).collect();
         format!("{self:?} {secrets:?}")
     }

@@ -1,6 +1,6 @@
 //! The keys of `hub.redis`, a part of the catalogue.
 
-use super::keys::{Key, Kind, key, later};
+use super::keys::{Key, Kind, key};
 
 pub static REDIS: &[Key] = &[
     key(
@@ -53,8 +53,29 @@ pub static REDIS: &[Key] = &[
         Some("0s"),
         "After a gap clients are made to come back over this time; 0s: they are not.",
     ),
-    later("secret"),
-    later("node"),
+    key("node", Kind::Object(NODE), None, "This node among the others, and how they reach it."),
+];
+
+static NODE: &[Key] = &[
+    key(
+        "listen",
+        Kind::Address,
+        None,
+        "Where other nodes bring the requests of sessions that live here; on a private network.",
+    ),
+    key(
+        "address",
+        Kind::Text,
+        None,
+        "HOST:PORT by which the others reach it; left out, that of listen.",
+    ),
+    key("secret", Kind::Secret, None, "What nodes know each other by; the same on all."),
+    key(
+        "lease",
+        Kind::Duration,
+        Some("10s"),
+        "A node that has not been heard of for so long is gone, and with it its clients.",
+    ),
 ];
 
 static STREAM: &[Key] = &[

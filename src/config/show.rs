@@ -5,10 +5,10 @@ use std::path::{self, Path};
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessFormat, AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Balance, Config,
-    EventKind, EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace,
-    NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis, RedisServers, Relay, RoomChannels,
-    Route, RouteRate, Rule, Site, Target, TlsVersion, Upstream,
+    AccessFormat, AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Config, EventKind,
+    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, PerIp,
+    Protocol, RateBy, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, RouteRate, Rule,
+    Site, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -18,6 +18,7 @@ impl Config {
     pub fn show(&self) -> String {
         let file = Yaml::map([
             ("listen", self.listen.yaml()),
+            ("state", Yaml::text(absolute(&self.state))),
             ("workers", Yaml::word(self.workers)),
             ("trust", Yaml::texts(&self.trust)),
             ("tls", self.tls()),
@@ -89,7 +90,7 @@ impl Config {
     }
 }
 
-fn absolute(path: &Path) -> String {
+pub fn absolute(path: &Path) -> String {
     path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
@@ -126,6 +127,7 @@ impl Site {
             .with("next", self.next.as_ref().map(Upstream::yaml))
             .with("routes", Some(Yaml::List(routes)))
             .with("compress", Some(Yaml::texts(self.compress.iter().map(|coding| coding.name()))))
+            .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
             .with("dev", Some(Yaml::word(self.dev)))
     }
 }
@@ -163,33 +165,6 @@ impl RouteRate {
             ("to", Yaml::text(self.quota.rate)),
             ("burst", Yaml::word(self.quota.burst)),
             ("by", Yaml::text(by)),
-        ])
-    }
-}
-
-impl Upstream {
-    pub fn yaml(&self) -> Yaml {
-        let targets = self.targets.iter().map(|target| match target {
-            Target::Unix(path) => format!("unix:{}", absolute(path)),
-            Target::Tcp(..) => target.to_string(),
-        });
-        let balance = match self.balance {
-            Balance::Least => "least",
-            Balance::Round => "round",
-        };
-        let health = Yaml::map([
-            ("every", Yaml::text(show_duration(self.health.every))),
-            ("timeout", Yaml::text(show_duration(self.health.timeout))),
-        ]);
-        let keep = Yaml::map([
-            ("idle", Yaml::word(self.keep.idle)),
-            ("for", Yaml::text(show_duration(self.keep.lasts))),
-        ]);
-        Yaml::map([
-            ("targets", Yaml::texts(targets)),
-            ("balance", Yaml::text(balance)),
-            ("health", health.with("path", self.health.path.as_ref().map(Yaml::text))),
-            ("keep", keep),
         ])
     }
 }
@@ -314,10 +289,24 @@ impl Redis {
             ("answer", time(self.answer)),
             ("resume", time(self.resume)),
         ])
+        .with("node", Some(self.node(time(self.lease))))
         .with("sentinel", sentinel)
         .with("username", self.username.as_ref().map(Yaml::text))
         .with("password", password)
         .with("ca", self.ca.as_ref().map(|path| Yaml::text(absolute(path))))
+    }
+
+    fn node(&self, lease: Yaml) -> Yaml {
+        let shown = Yaml::map([("lease", lease)]);
+        let Some(node) = &self.node else { return shown };
+        let address = node
+            .address
+            .as_ref()
+            .map(|address| Yaml::text(address.to_string().trim_start_matches("http://")));
+        shown
+            .with("listen", Some(Yaml::text(node.listen)))
+            .with("address", address)
+            .with("secret", Some(Yaml::raw(node.secret.written())))
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::field::{Field, Named};
 use super::section::{Section, choose};
-use super::units::{count, deadline, duration, rate, size};
+use super::units::{deadline, rate, size};
 use super::validate::quota;
 use super::{
-    Action, Balance, Coding, Health, HostPattern, Hub, Keep, NamespaceAuth, PathPattern, RateBy,
-    Route, RouteAuth, RouteRate, Site, Target, Upstream,
+    Action, Coding, HostPattern, Hub, NamespaceAuth, PathPattern, RateBy, Route, RouteAuth,
+    RouteRate, Site, upstream,
 };
 
 /// Every site, in the order written.
@@ -52,7 +52,7 @@ fn site(
     providers: &[&str],
 ) -> Option<Site> {
     let host = HostPattern::parse(named.name).map_err(|what| named.field.refuse_key(what)).ok();
-    let next = section.written("next").map(|_| upstream(&section.section("next")));
+    let next = section.written("next").map(|_| upstream::read(&section.section("next")));
     if next.is_none() && section.written("routes").is_none() && hub.is_none() {
         section.refuse_lack(
             "has neither next nor routes, so nothing answers; write next: http://127.0.0.1:3000",
@@ -61,10 +61,11 @@ fn site(
     let routes = routes(section, next.is_some(), hub, providers);
     let compress = compress(section);
     let dev = section.flag("dev");
+    let client_ca = section.field("client_ca", |field| field.read_path()).flatten();
     let host = host?;
     claims.claim(&host, &host, &named.field);
     let aliases = aliases(section, &host, claims);
-    Some(Site { host, aliases, next, routes, compress, dev })
+    Some(Site { host, aliases, next, routes, compress, client_ca, dev })
 }
 
 fn compress(section: &Section<'_>) -> Vec<Coding> {
@@ -98,40 +99,6 @@ fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Ve
         }
     }
     aliases
-}
-
-pub fn upstream(section: &Section<'_>) -> Upstream {
-    let targets = section.list("targets", |text| Target::parse(text, section.folder()));
-    if section.written("targets").is_none_or(Field::is_empty_list) {
-        section.refuse_lack("has no targets; write http://127.0.0.1:3000");
-    }
-    let double = |(index, target): &(usize, &Target)| {
-        targets.iter().take(*index).any(|other| other == *target)
-    };
-    if let Some((_, target)) = targets.iter().enumerate().find(double) {
-        section.refuse(format!("{target} is listed twice"));
-    }
-    let balance =
-        section.choice("balance", &[("least", Balance::Least), ("round", Balance::Round)]);
-    let keep = section.section("keep");
-    Upstream {
-        targets,
-        balance: balance.unwrap_or(Balance::Least),
-        health: health(&section.section("health")),
-        keep: Keep { idle: keep.value("idle", count), lasts: keep.value("for", duration) },
-    }
-}
-
-fn health(section: &Section<'_>) -> Health {
-    let health = Health {
-        path: section.get("path", url_path),
-        every: section.value("every", deadline),
-        timeout: section.value("timeout", deadline),
-    };
-    if health.timeout > health.every && !health.every.is_zero() {
-        section.refuse("timeout is longer than every, so checks would overtake each other");
-    }
-    health
 }
 
 pub fn url_path(text: &str) -> Result<String, String> {
@@ -237,7 +204,7 @@ fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> 
             Action::Next
         }
         (Some(_), None) => {
-            let upstream = upstream(&section.section("to"));
+            let upstream = Box::new(upstream::read(&section.section("to")));
             Action::To { upstream, strip: section.get("strip", |text| strip(text, path)) }
         }
         (None, Some(_)) => redirect_of(section, path),

@@ -1,6 +1,7 @@
 //! The tree as written → a whole `Config`, and every problem on the way; pure.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use super::field::{Field, Reader, Surroundings};
 use super::file::Node;
@@ -22,6 +23,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
     let hub = file.written("hub").map(|_| hub::read(&file.section("hub"), &providers));
     let config = Config {
         listen: listen(&file.section("listen")),
+        state: state(&file, around),
         workers: workers(&file, around.cores),
         trust: file.list("trust", Cidr::parse),
         tls: tls(&file.section("tls")),
@@ -53,6 +55,13 @@ pub fn admin_of(root: &Node, around: &Surroundings<'_>) -> (Option<Admin>, Vec<P
     let mut problems = reader.into_problems();
     problems.retain(|problem| problem.key.starts_with("listen.admin"));
     (admin, problems)
+}
+
+/// What is written, what the service manager gives, or the default.
+fn state(file: &Section<'_>, around: &Surroundings<'_>) -> PathBuf {
+    let given = around.state.filter(|_| file.written("state").is_none());
+    let read = || file.field("state", |field| field.read_path()).flatten().unwrap_or_default();
+    given.map_or_else(read, Path::to_owned)
 }
 
 fn workers(file: &Section<'_>, cores: usize) -> usize {

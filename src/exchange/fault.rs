@@ -25,6 +25,8 @@ pub enum Side {
 
 impl Fault {
     pub const NO_SITE: Self = Self::new(421, Side::Client, "no_site");
+    /// RFC 9110 §15.5.20: the connection was made for another site.
+    pub const MISDIRECTED: Self = Self::new(421, Side::Client, "misdirected");
     pub const NO_ROUTE: Self = Self::new(404, Side::Client, "no_route");
     pub const PRIVATE: Self = Self::new(404, Side::Client, "private");
     pub const NO_HOST: Self = Self::new(400, Side::Client, "bad_host");

@@ -20,7 +20,7 @@ pub use fault::{Fault, Side};
 pub use interim::Interims;
 pub use peer::{Client, Peer, Scheme, TlsFacts};
 pub use signs::Signs;
-pub use socket::{Detached, Guard, Socket};
+pub use socket::{Asks, Detached, Guard, Socket};
 pub use stream::{Stream, Taken, Watched, take_back};
 
 pub type Request = http::Request<Body>;

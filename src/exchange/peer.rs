@@ -16,6 +16,10 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// True if the client chose HTTP/2 (ALPN).
     pub http2: bool,
+    /// The name that it asked for (SNI), in lower case.
+    pub name: Option<String>,
+    /// True if it showed a certificate, which is one that was asked for.
+    pub verified: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

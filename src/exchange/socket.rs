@@ -38,6 +38,15 @@ struct Tls {
     session: ServerConnection,
 }
 
+/// Who says whether the socket takes more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// The runtime, which remembers a refusal until it next looks.
+    Runtime,
+    /// The kernel: in the middle of a turn the runtime does not look.
+    Kernel,
+}
+
 /// A socket between two threads.
 pub struct Detached {
     kind: Loose,
@@ -98,14 +107,11 @@ impl Socket {
     /// Writes as much as the socket takes now; `WouldBlock` if that is nothing.
     ///
     /// With TLS, bytes count as written once encrypted; `is_flushed` tells when they have left.
-    pub fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub fn try_write(&mut self, slices: &[IoSlice<'_>], asks: Asks) -> io::Result<usize> {
         match &mut self.kind {
-            Kind::Plain(stream) => match slices {
-                [one] => stream.try_write(one),
-                many => stream.try_write_vectored(many),
-            },
-            Kind::Tls(tls) => tls.try_write(slices),
-            Kind::Bridged(stream) => stream.try_write_vectored(slices),
+            Kind::Plain(stream) => write_plain(stream, slices, asks),
+            Kind::Tls(tls) => tls.try_write(slices, asks),
+            Kind::Bridged(stream) => write_bridged(stream, slices, asks),
         }
     }
 
@@ -113,7 +119,9 @@ impl Socket {
     pub fn is_flushed(&mut self) -> bool {
         match &mut self.kind {
             Kind::Plain(_) | Kind::Bridged(_) => true,
-            Kind::Tls(tls) => !matches!(tls.flush(), Ok(())) || !tls.session.wants_write(),
+            Kind::Tls(tls) => {
+                !matches!(tls.flush(Asks::Runtime), Ok(())) || !tls.session.wants_write()
+            }
         }
     }
 
@@ -134,7 +142,7 @@ impl Socket {
             Kind::Tls(tls) => {
                 tls.session.send_close_notify();
                 // As above.
-                let _flushed = tls.flush();
+                let _flushed = tls.flush(Asks::Runtime);
                 SockRef::from(&tls.stream).shutdown(Shutdown::Write)
             }
             Kind::Bridged(stream) => SockRef::from(&*stream).shutdown(Shutdown::Write),
@@ -167,6 +175,21 @@ impl Detached {
     }
 }
 
+fn write_plain(stream: &TcpStream, slices: &[IoSlice<'_>], asks: Asks) -> io::Result<usize> {
+    match (asks, slices) {
+        (Asks::Runtime, [one]) => stream.try_write(one),
+        (Asks::Runtime, many) => stream.try_write_vectored(many),
+        (Asks::Kernel, many) => SockRef::from(stream).send_vectored(many),
+    }
+}
+
+fn write_bridged(stream: &UnixStream, slices: &[IoSlice<'_>], asks: Asks) -> io::Result<usize> {
+    match asks {
+        Asks::Runtime => stream.try_write_vectored(slices),
+        Asks::Kernel => SockRef::from(stream).send_vectored(slices),
+    }
+}
+
 fn poll_plain(
     stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
@@ -190,7 +213,7 @@ impl Tls {
                 Ok(_) => {
                     let state = self.session.process_new_packets();
                     // An alert, or new keys, are sent before the error is told.
-                    let _flushed = self.flush();
+                    let _flushed = self.flush(Asks::Runtime);
                     state.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -199,20 +222,20 @@ impl Tls {
         }
     }
 
-    fn try_write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.flush()?;
+    fn try_write(&mut self, slices: &[IoSlice<'_>], asks: Asks) -> io::Result<usize> {
+        self.flush(asks)?;
         if self.session.wants_write() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let taken = self.session.writer().write_vectored(slices)?;
-        self.flush()?;
+        self.flush(asks)?;
         Ok(taken)
     }
 
     /// Sends what is encrypted, as far as the socket takes it.
-    fn flush(&mut self) -> io::Result<()> {
+    fn flush(&mut self, asks: Asks) -> io::Result<()> {
         while self.session.wants_write() {
-            match self.session.write_tls(&mut Trying(&self.stream)) {
+            match self.session.write_tls(&mut Trying { stream: &self.stream, asks }) {
                 Ok(_) => (),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -238,15 +261,18 @@ impl Read for Polled<'_, '_> {
 }
 
 /// A socket as `rustls` writes it.
-struct Trying<'a>(&'a TcpStream);
+struct Trying<'a> {
+    stream: &'a TcpStream,
+    asks: Asks,
+}
 
 impl Write for Trying<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
+        write_plain(self.stream, &[IoSlice::new(bytes)], self.asks)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.try_write_vectored(slices)
+        write_plain(self.stream, slices, self.asks)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -19,11 +19,12 @@ pub enum Unfit {
     Placeholder,
 }
 
-/// An event's arguments as the application reads them: the client's own words, with its attachments
-/// written into them.
+/// An event's arguments as the application reads them. Without attachments they are the client's own
+/// words; attachments are written into the values, which are written anew for it.
 pub fn arguments(event: &Event<'_>, parts: &[Bytes]) -> String {
     let argument = |json: &str| match parts {
-        // JavaScript writes what our numbers and texts do not hold: half a surrogate pair, 1e999.
+        // Not read: JavaScript writes what our numbers and texts do not hold, half a surrogate pair
+        // or 1e999. Beside attachments that was refused when it came.
         [] => json.to_owned(),
         parts => inline(json, parts).to_string(),
     };
@@ -31,9 +32,10 @@ pub fn arguments(event: &Event<'_>, parts: &[Bytes]) -> String {
     format!("[{}]", arguments.join(","))
 }
 
-/// A packet's data with its attachments written into it.
+/// JSON with its attachments written into it. A placeholder that names none of `parts` becomes an
+/// empty one; null if it is no JSON, or holds a number or text that a `Value` does not.
 pub fn inline(data: &str, parts: &[Bytes]) -> Value {
-    // Data that names attachments was read when it came.
+    // Clients' data was read when it came, other servers' is what our own reader wrote.
     let mut value = serde_json::from_str(data).unwrap_or_default();
     if !parts.is_empty() {
         fill(&mut value, parts);
@@ -64,7 +66,8 @@ pub fn extract(values: &[Value]) -> Result<(String, Vec<Bytes>), Unfit> {
     Ok((text, parts))
 }
 
-/// Refuses data that a receiver would fill with other attachments than with each of its own once.
+/// Refuses data whose placeholders name attachments that are not there, or one of them twice; who
+/// receives it would hang up. One that is named by none is no fault.
 pub fn check_parts(data: &str, parts: &[Bytes]) -> Result<(), Unfit> {
     if parts.is_empty() {
         return Ok(());

@@ -160,6 +160,7 @@ impl Clients {
     /// The socket has left its namespace.
     fn part(&self, socket: &Socket, reason: &str) {
         self.recovery.forget(socket);
+        self.keep_backlog(socket);
         self.farewell(socket, reason);
         socket.namespace.remove(socket);
     }
@@ -528,14 +529,6 @@ impl Above for Clients {
             journal::disconnected(&socket, why.word());
             self.recovery.leave(&socket, why);
             self.part(&socket, why.as_str());
-        }
-    }
-
-    /// Who has joined no namespace by now has come for nothing.
-    fn settle(&self, session: &Rc<Session>) {
-        let idle = self.client(session).is_none_or(|client| client.sockets.borrow().is_empty());
-        if idle {
-            session.close(Close::Unsettled);
         }
     }
 

@@ -74,6 +74,9 @@ impl Clients {
         auth: Value,
         returned: Option<Arc<Returned>>,
     ) {
+        if let Some((id, line)) = returned.as_deref().and_then(Returned::line) {
+            self.hooks.adopt(id, line);
+        }
         if let Some(path) = &namespace.policy().connect {
             return self.ask_to_connect(session, client, namespace, path, auth, returned);
         }

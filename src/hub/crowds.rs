@@ -1,7 +1,7 @@
 //! Who is in the watched rooms that one worker keeps, and what of it their members do not know yet;
 //! pure.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::engine::Id;
@@ -17,7 +17,9 @@ pub struct Crowds {
 /// Everybody in one room, on whatever worker.
 #[derive(Default)]
 struct Crowd {
-    members: BTreeSet<Id>,
+    /// How often each has come more than it has left. A socket that goes on on another worker may be
+    /// heard of there before its old one is heard to have left: then this is 2 for a moment.
+    members: BTreeMap<Id, u32>,
     /// Since the members were told. Who came and went meanwhile is in neither.
     joined: BTreeSet<Id>,
     left: BTreeSet<Id>,
@@ -76,10 +78,10 @@ impl Crowds {
     /// Who is in the room, as the data of an acknowledgement.
     pub fn list(&self, namespace: &str, room: &str) -> String {
         let crowd = self.by_namespace.get(namespace).and_then(|crowds| crowds.get(room));
-        let nobody = BTreeSet::new();
+        let nobody = BTreeMap::new();
         let members = crowd.map_or(&nobody, |crowd| &crowd.members);
         let (count, more) = (members.len(), members.len() > LISTED);
-        let (room, members) = (serde_json::Value::from(room), shown(members, LISTED));
+        let (room, members) = (serde_json::Value::from(room), shown(members.keys(), LISTED));
         format!(
             r#"[{{"ok":true,"room":{room},"count":{count},"users":null,"members":{members},"more":{more}}}]"#
         )
@@ -87,12 +89,25 @@ impl Crowds {
 }
 
 impl Crowd {
+    /// Workers are heard each in its order, and in any order among each other. Each has told as often
+    /// of a socket that it left as of one that it came, or once less: so the sum is right whatever
+    /// comes first.
     fn take(&mut self, id: Id, is_here: bool) {
-        if is_here && self.members.insert(id) {
-            if !self.left.remove(&id) {
+        if is_here {
+            let times = self.members.entry(id).or_default();
+            *times += 1;
+            if *times == 1 && !self.left.remove(&id) {
                 self.joined.insert(id);
             }
-        } else if !is_here && self.members.remove(&id) && !self.joined.remove(&id) {
+            return;
+        }
+        let Some(times) = self.members.get_mut(&id) else { return };
+        *times -= 1;
+        if *times > 0 {
+            return;
+        }
+        self.members.remove(&id);
+        if !self.joined.remove(&id) {
             self.left.insert(id);
         }
     }
@@ -104,7 +119,7 @@ impl Crowd {
             return None;
         }
         let (count, more) = (self.members.len(), joined.len().max(left.len()) > NAMED);
-        let (joined, left) = (shown(&joined, NAMED), shown(&left, NAMED));
+        let (joined, left) = (shown(joined.iter(), NAMED), shown(left.iter(), NAMED));
         let room = serde_json::Value::from(room);
         Some(format!(
             r#"["presence",{{"room":{room},"count":{count},"users":null,"joined":{joined},"left":{left},"more":{more}}}]"#
@@ -113,9 +128,9 @@ impl Crowd {
 }
 
 /// The first of them as JSON. Nobody is identified where everybody may connect.
-fn shown(ids: &BTreeSet<Id>, most: usize) -> String {
+fn shown<'a>(ids: impl Iterator<Item = &'a Id>, most: usize) -> String {
     let ids: Vec<String> =
-        ids.iter().take(most).map(|id| format!(r#"{{"id":"{id}","user":null}}"#)).collect();
+        ids.take(most).map(|id| format!(r#"{{"id":"{id}","user":null}}"#)).collect();
     format!("[{}]", ids.join(","))
 }
 
@@ -177,14 +192,122 @@ mod tests {
         assert_eq!(nobody, wanted);
     }
 
+    #[test]
+    fn who_goes_on_elsewhere_is_here_whoever_is_heard_first() {
+        for old_first in [true, false] {
+            let ((namespace, room), mut crowds) = (names(), Crowds::default());
+            crowds.take(&namespace, &room, id(1), true);
+            assert!(next(&mut crowds).is_some());
+            for is_here in [!old_first, old_first] {
+                crowds.take(&namespace, &room, id(1), is_here);
+            }
+            assert_eq!(next(&mut crowds), None);
+            assert!(crowds.list("/", "a").contains("\"count\":1,"), "{old_first}");
+        }
+    }
+
+    /// Sockets that move between the workers of a process, and the worker that keeps their room.
+    struct World {
+        /// Where each socket is, and whether it is in the room.
+        sockets: Vec<(usize, bool)>,
+        /// What the keeper has not heard yet of each worker.
+        lines: Vec<VecDeque<(Id, bool)>>,
+        crowds: Crowds,
+        /// What a member knows that has been told everything.
+        known: BTreeSet<Id>,
+    }
+
+    impl World {
+        const WORKERS: usize = 4;
+
+        fn new() -> Self {
+            let lines = (0..Self::WORKERS).map(|_| VecDeque::new()).collect();
+            let sockets = (0..5).map(|number| (number % Self::WORKERS, false)).collect();
+            Self { sockets, lines, crowds: Crowds::default(), known: BTreeSet::new() }
+        }
+
+        /// Joins the room or leaves it.
+        fn turn(&mut self, socket: usize, is_here: bool) {
+            let (worker, was_here) = &mut self.sockets[socket];
+            if std::mem::replace(was_here, is_here) != is_here {
+                self.lines[*worker].push_back((id(socket), is_here));
+            }
+        }
+
+        /// Is cut off, and goes on on another worker in the rooms that it was in.
+        fn go_on(&mut self, socket: usize, worker: usize) {
+            let was_here = self.sockets[socket].1;
+            self.turn(socket, false);
+            self.sockets[socket].0 = worker;
+            self.turn(socket, was_here);
+        }
+
+        fn hear(&mut self, worker: usize) {
+            let (namespace, room) = names();
+            if let Some((id, is_here)) = self.lines[worker].pop_front() {
+                self.crowds.take(&namespace, &room, id, is_here);
+            }
+        }
+
+        /// Nobody is said to come who was here, or to go who was not.
+        fn tell(&mut self) {
+            let Some(told) = next(&mut self.crowds) else { return };
+            for gone in ids(&told, "left") {
+                assert!(self.known.remove(&gone), "{gone} left");
+            }
+            for come in ids(&told, "joined") {
+                assert!(self.known.insert(come), "{come} joined");
+            }
+            assert_eq!(told[1]["count"], self.known.len());
+        }
+    }
+
+    fn ids(told: &Value, field: &str) -> Vec<Id> {
+        let ids = told[1][field].as_array().expect("a list").iter();
+        ids.filter_map(|id| Id::parse(id["id"].as_str()?)).collect()
+    }
+
     proptest! {
+        #[test]
+        fn the_crowd_is_right_once_all_is_heard(
+            steps in proptest::collection::vec((0u8..6, 0usize..5, 0usize..World::WORKERS), 0..200),
+        ) {
+            let mut world = World::new();
+            // Somebody stays, or nobody would be told.
+            world.turn(4, true);
+            world.hear(0);
+            for (step, socket, worker) in steps {
+                match step {
+                    0 => world.turn(socket % 4, true),
+                    1 => world.turn(socket % 4, false),
+                    2 | 3 => world.go_on(socket % 4, worker),
+                    4 => world.hear(worker),
+                    _ => world.tell(),
+                }
+            }
+            for worker in 0..World::WORKERS {
+                while !world.lines[worker].is_empty() {
+                    world.hear(worker);
+                }
+            }
+            world.tell();
+            let here = (0..).zip(&world.sockets).filter(|(_, (_, is_here))| *is_here);
+            let here: BTreeSet<Id> = here.map(|(number, _)| id(number)).collect();
+            prop_assert_eq!(&world.known, &here);
+            let count = format!("\"count\":{},", here.len());
+            prop_assert!(world.crowds.list("/", "a").contains(&count));
+        }
+
         #[test]
         fn whoever_is_told_knows_all(steps in proptest::collection::vec((0usize..6, any::<bool>(), any::<bool>()), 0..100)) {
             let ((namespace, room), mut crowds) = (names(), Crowds::default());
             let (mut model, mut known) = (BTreeSet::new(), BTreeSet::new());
             for (number, is_here, look) in steps {
-                crowds.take(&namespace, &room, id(number), is_here);
-                if is_here { model.insert(id(number)); } else { model.remove(&id(number)); }
+                let moved =
+                    if is_here { model.insert(id(number)) } else { model.remove(&id(number)) };
+                if moved {
+                    crowds.take(&namespace, &room, id(number), is_here);
+                }
                 if !look {
                     continue;
                 }
@@ -193,12 +316,9 @@ mod tests {
                     known.clone_from(&model);
                     continue;
                 };
-                let ids = |field: &str| -> Vec<Id> {
-                    let ids = told[1][field].as_array().expect("a list").iter();
-                    ids.filter_map(|id| Id::parse(id["id"].as_str()?)).collect()
-                };
-                ids("left").iter().for_each(|id| assert!(known.remove(id), "{id} left"));
-                ids("joined").into_iter().for_each(|id| assert!(known.insert(id), "{id} joined"));
+                ids(&told, "left").iter().for_each(|id| assert!(known.remove(id), "{id} left"));
+                let come = ids(&told, "joined").into_iter();
+                come.for_each(|id| assert!(known.insert(id), "{id} joined"));
                 prop_assert_eq!(&known, &model);
                 prop_assert_eq!(&told[1]["count"], &json!(model.len()));
             }

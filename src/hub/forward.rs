@@ -1,7 +1,8 @@
 //! What the application decides: who connects, what an event comes to, and that somebody has left.
 //!
 //! The events of one socket keep their order: while one is with the application, those behind it
-//! wait in the socket's backlog.
+//! wait in the socket's backlog. Before them it is asked about the connect, after them it is told
+//! that the socket has left: all of this stands in the line of the socket's id.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,7 +21,7 @@ use super::client::Client;
 use super::clients::Clients;
 use super::connecting::say_refused;
 use super::engine::{Delivery, Handshake, Id, Session};
-use super::hooks::{Emit, Outcome, Question, Reply, uuid};
+use super::hooks::{Emit, Loss, Outcome, Question, Reply, Seat, uuid};
 use super::journal;
 use super::namespace::{Namespace, Target};
 use super::packet::{self, Event};
@@ -67,6 +68,7 @@ impl Clients {
     ) {
         let id = id_of(returned.as_deref());
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        let mut place = self.hooks.lines.stand(id);
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
@@ -78,7 +80,7 @@ impl Clients {
             let user = client.user_in(&namespace.name);
             let body = about_arrival(returned.as_deref(), user.as_deref());
             let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
-            let outcome = clients.hooks.ask(&question, &handshake).await;
+            let outcome = clients.hooks.ask(&mut place, &question, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             let welcome = matches!(outcome, Outcome::Answered(_));
             // Who has come back on another connection is here, and not to be taken for gone.
@@ -151,15 +153,22 @@ impl Clients {
     pub(super) fn forward(self: &Rc<Self>, socket: &Rc<Socket>, path: Arc<str>, event: &Waiting) {
         let first = forward_of(socket, path, event);
         *socket.backlog.borrow_mut() = Some(Box::default());
+        let mut place = self.hooks.lines.stand(socket.id);
         let (clients, socket) = (Rc::clone(self), Rc::clone(socket));
         self.drain.spawn("hook", async move {
             let mut next = Some(first);
             while let Some(forward) = next.take() {
                 let outcome = match socket.session.handshake.clone() {
-                    Some(handshake) => clients.hooks.ask(&forward.question, &handshake).await,
+                    Some(handshake) => {
+                        clients.hooks.ask(&mut place, &forward.question, &handshake).await
+                    }
                     // It came before there were hooks.
                     None => Outcome::Unavailable,
                 };
+                if outcome == Outcome::Unavailable && !socket.is_here() {
+                    // Nobody waits for the rest, which would take as long for each.
+                    clients.drop_backlog(&socket, Loss::Unanswered);
+                }
                 clients.answered(&socket, outcome, forward.ack);
                 next = clients.work_off(&socket);
             }
@@ -270,6 +279,28 @@ impl Clients {
         Some(backlog.push(event))
     }
 
+    /// What somebody who has left said before still comes to the application, in bounded memory.
+    pub(super) fn keep_backlog(&self, socket: &Socket) {
+        let waiting = socket.backlog.borrow().as_ref().map(|backlog| backlog.size());
+        let Some((count @ 1.., bytes)) = waiting else { return };
+        // Nothing waits without one.
+        let Some(handshake) = &socket.session.handshake else { return };
+        let seat = self.hooks.seat(handshake, bytes, count);
+        if let Some(backlog) = socket.backlog.borrow_mut().as_mut() {
+            match seat {
+                Some(seat) => backlog.seat = Some(seat),
+                None => **backlog = Backlog::default(),
+            }
+        }
+    }
+
+    fn drop_backlog(&self, socket: &Socket, loss: Loss) {
+        if let Some(backlog) = socket.backlog.borrow_mut().as_mut() {
+            let (count, _) = std::mem::take(&mut **backlog).size();
+            self.hooks.lose(loss, count);
+        }
+    }
+
     /// The application hears that the socket has left, if it wants to.
     pub(super) fn farewell(&self, socket: &Socket, reason: &str) {
         if socket.namespace.policy().disconnect.is_none() {
@@ -286,7 +317,7 @@ impl Clients {
     fn part_with(&self, namespace: &Namespace, id: Id, handshake: &Rc<Handshake>, body: Value) {
         let Some(path) = namespace.policy().disconnect.clone() else { return };
         let question = question(path, body, &namespace.name, id, handshake, None);
-        self.hooks.tell(question, Rc::clone(handshake));
+        self.hooks.tell(id, question, Rc::clone(handshake));
     }
 }
 
@@ -295,6 +326,8 @@ impl Clients {
 pub struct Backlog {
     events: VecDeque<Waiting>,
     bytes: usize,
+    /// Held for those of somebody who has left.
+    seat: Option<Seat>,
 }
 
 impl Backlog {
@@ -307,6 +340,11 @@ impl Backlog {
         self.bytes = bytes;
         self.events.push_back(event);
         Ok(())
+    }
+
+    /// How many, and their bytes.
+    fn size(&self) -> (usize, usize) {
+        (self.events.len(), self.bytes)
     }
 
     fn pop(&mut self) -> Option<Waiting> {

@@ -18,10 +18,19 @@ pub struct Allowance {
 
 /// Who sends this many times as much as it may is closed.
 const FLOOD: u32 = 10;
+/// What is no packet of ours comes this often in a second from clients that mean well, however few
+/// events they may send; and so much of it at once.
+const CHATTER: [u32; 2] = [10, 100];
 
 impl Allowance {
     pub fn new(events: Rate) -> Self {
         Self { events, flood: events.times(FLOOD) }
+    }
+
+    /// Heartbeats that nobody asked for, and what else the engine alone sees.
+    pub fn chatter(&self) -> Rate {
+        let [count, burst] = CHATTER;
+        self.flood.or(Rate::new(count, Duration::from_secs(1), burst))
     }
 }
 

@@ -40,6 +40,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::ORIGIN;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -47,10 +49,10 @@ use crate::auth;
 use crate::drain::Drain;
 use crate::exchange::{Client, Request};
 use crate::limits::Counters;
-use crate::upstream::Pools;
+use crate::upstream::{Pools, Registry};
 
 use clients::Clients;
-use cluster::Cluster;
+use cluster::{Cluster, Relay};
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Notice, Order, Outbox};
@@ -81,6 +83,8 @@ pub struct Hub {
     admission: Arc<Admission>,
     porter: Arc<Porter>,
     connections: Arc<Counters>,
+    /// Where other nodes are targets, too.
+    targets: Arc<Registry>,
     /// `None`: this process is alone.
     cluster: Option<Arc<Cluster>>,
 }
@@ -92,7 +96,11 @@ pub struct Inbox {
 }
 
 impl Hub {
-    pub fn new(workers: usize, cluster: Option<Arc<Cluster>>) -> (Arc<Self>, Vec<Inbox>) {
+    pub fn new(
+        workers: usize,
+        cluster: Option<Arc<Cluster>>,
+        targets: &Arc<Registry>,
+    ) -> (Arc<Self>, Vec<Inbox>) {
         let (mut letters, mut mailboxes, mut inboxes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..workers {
             let (to_letters, from_letters) = mpsc::channel(LETTERS);
@@ -102,8 +110,9 @@ impl Hub {
             inboxes.push(Inbox { letters: from_letters, mailbox: from_mailbox });
         }
         let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
-        let (porter, connections) = (Arc::default(), Arc::default());
-        let hub = Self { node, letters, mailboxes, admission, porter, connections, cluster };
+        let (porter, connections, targets) = (Arc::default(), Arc::default(), Arc::clone(targets));
+        let hub =
+            Self { node, letters, mailboxes, admission, porter, connections, targets, cluster };
         (Arc::new(hub), inboxes)
     }
 
@@ -157,6 +166,8 @@ impl Hub {
 pub struct Shard {
     engine: Rc<Engine>,
     clients: Rc<Clients>,
+    /// To the nodes that other sessions live on, if there may be any.
+    relay: Option<Rc<Relay>>,
 }
 
 impl Shard {
@@ -173,8 +184,9 @@ impl Shard {
         let outbox = Outbox::start(others, hub.cluster.as_ref(), drain);
         let workers = hub.letters.len();
         let presence = Presence::new(worker, workers, Rc::clone(&outbox));
-        let recovery = Recovery::new(hub.node, worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
+        let here = (hub.node, worker, workers);
+        let recovery = Recovery::new(here, Rc::clone(&outbox), Rc::clone(&hooks.lines));
         let users = Users::new(Rc::clone(auth), Arc::clone(&hub.connections));
         let doors = (Arc::clone(&hub.porter), users);
         let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
@@ -187,7 +199,9 @@ impl Shard {
         };
         let settings = policy.map(|policy| policy.settings.clone()).unwrap_or_default();
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
-        let shard = Rc::new(Self { engine, clients });
+        let cluster = hub.cluster.as_ref();
+        let relay = cluster.and_then(|cluster| Relay::new(cluster, hub.node, pools, drain));
+        let shard = Rc::new(Self { engine, clients, relay });
         drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
         if worker == 0 {
             drain.spawn_background(stats::tell(Rc::clone(&shard.clients)));
@@ -198,7 +212,25 @@ impl Shard {
 
     /// Answers a request below the hub's path.
     pub async fn answer(&self, request: Request, client: &Client) -> Answered {
+        if let Some(relay) = &self.relay
+            && let Some(neighbour) = relay.elsewhere(&request).await
+        {
+            let origin = request.headers().get(ORIGIN).cloned();
+            let brought = Box::pin(relay.bring(request, &neighbour, client)).await;
+            return match brought {
+                Some(response) => (response, None),
+                None => self.engine.answer_unknown(origin, client),
+            };
+        }
         self.engine.answer(request, client).await
+    }
+
+    /// Takes the requests that other nodes bring.
+    pub fn listen(&self, listener: TcpListener, drain: &Drain) {
+        if let Some(relay) = &self.relay {
+            let taking = Rc::clone(relay).take(listener, Rc::clone(&self.engine));
+            drain.spawn_background(taking);
+        }
     }
 
     /// The application has taken a session's cookie away, or given another for it.
@@ -221,6 +253,7 @@ impl Shard {
                     let _told = done.send(());
                 }
                 Letter::Order(Order::Close(over, done)) => {
+                    self.relay.iter().for_each(|relay| relay.close(over));
                     drain.spawn_background(close_over(Rc::clone(&self.engine), over, done));
                 }
                 Letter::Order(Order::Operate(operations, answers)) => {

@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn a_worker_that_does_not_answer_is_named() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let (hub, mut inboxes) = Hub::new(3, None);
+        let (hub, mut inboxes) = Hub::new(3, None, &Arc::default());
         let mut first = inboxes.remove(0);
         let answering = async {
             let letter = first.letters.recv().await;
@@ -458,7 +458,7 @@ mod tests {
     #[test]
     fn workers_that_have_ended_have_nobody() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let (hub, inboxes) = Hub::new(2, None);
+        let (hub, inboxes) = Hub::new(2, None, &Arc::default());
         drop(inboxes);
         let count = Operation::new("/", Deed::Count { room: None });
         let outcomes = runtime.expect("a runtime").block_on(hub.operate(vec![count]));

@@ -42,9 +42,18 @@ pub struct HookPolicy {
     pub retry: Duration,
     pub secret: Option<Secret>,
     /// By the host that a client came for; the first that fits.
-    upstreams: Vec<(Option<HostPattern>, Upstream)>,
+    upstreams: Vec<Asked>,
     /// Asked by the hub alone.
     paths: HashSet<String>,
+}
+
+/// Who is asked about clients that came for some host.
+#[derive(Debug)]
+struct Asked {
+    host: Option<HostPattern>,
+    /// The same for all who ask the same servers, over reloads too.
+    id: Arc<[u64]>,
+    upstream: Upstream,
 }
 
 /// What holds in one namespace.
@@ -82,6 +91,9 @@ impl Policy {
         let hooks = HookPolicy::compile(hub, config, registry);
         let names = hub.hooks.headers.iter().filter_map(|name| HeaderName::try_from(name).ok());
         let allowed = hub.origins.iter().map(|origin| origin.to_ascii_lowercase());
+        let events = hub.limits.events;
+        let events = Rate::new(events.count, events.per, small(hub.limits.burst));
+        let allowance = Allowance::new(events);
         let settings = Settings {
             ping_interval: hub.ping_interval,
             ping_timeout: hub.ping_timeout,
@@ -89,6 +101,7 @@ impl Policy {
             settle: hub.connect_timeout,
             message_max: hub.limits.message,
             queue_max: hub.limits.queue,
+            chatter: allowance.chatter(),
             remember: hooks.as_ref().map(|_| names.collect()),
             credentials: identifies.then(|| auth.wanted().clone()),
             origins: Origins {
@@ -117,13 +130,12 @@ impl Policy {
         let admin = hub.admin_ui.iter().map(|words| {
             (words.namespace.clone(), Arc::new(NamespacePolicy::admin(words.door.clone())))
         });
-        let events = hub.limits.events;
         Self {
             path: hub.path.clone(),
             settings,
             namespaces: namespaces.chain(admin).collect(),
             hooks,
-            allowance: Allowance::new(Rate::new(events.count, events.per, small(hub.limits.burst))),
+            allowance,
             memory: hub.limits.memory,
             per_user: hub.limits.per_user as u64,
             recovery: RecoveryPolicy::compile(hub),
@@ -211,11 +223,14 @@ impl HookPolicy {
     fn compile(hub: &config::Hub, config: &Config, registry: &Arc<Registry>) -> Option<Arc<Self>> {
         let paths: HashSet<_> =
             hub.namespaces.iter().flat_map(config::Namespace::hooks).map(plain).collect();
-        let upstream = |words| Upstream::compile(words, &config.timeouts, None, registry);
-        let everywhere = hub.hooks.to.iter().map(|words| (None, upstream(words)));
+        let asked = |host, words| {
+            let upstream = Upstream::compile(words, &config.timeouts, None, registry);
+            Asked { host, id: upstream.id().into(), upstream }
+        };
+        let everywhere = hub.hooks.to.iter().map(|words| asked(None, words));
         let sites = config.sites.iter().filter_map(|site| {
             let next = site.next.as_ref()?;
-            Some((Some(site.host.clone()), upstream(next)))
+            Some(asked(Some(site.host.clone()), next))
         });
         let hooks = &hub.hooks;
         (!paths.is_empty()).then(|| {
@@ -229,12 +244,15 @@ impl HookPolicy {
         })
     }
 
-    /// The application of the site at `host`; of the first site, for whom none is meant.
-    pub fn upstream(&self, host: &str) -> Option<&Upstream> {
-        let fits = |pattern: &Option<HostPattern>| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(host))
-        };
-        let found = self.upstreams.iter().find(|(pattern, _)| fits(pattern));
-        found.or(self.upstreams.first()).map(|(_, upstream)| upstream)
+    /// The application of the site at `host`, with its id; of the first site, for whom none is meant.
+    pub fn upstream(&self, host: &str) -> Option<(&Arc<[u64]>, &Upstream)> {
+        let fits = |asked: &&Asked| asked.host.as_ref().is_none_or(|pattern| pattern.matches(host));
+        let found = self.upstreams.iter().find(fits);
+        found.or(self.upstreams.first()).map(|Asked { id, upstream, .. }| (id, upstream))
+    }
+
+    /// Whether the application of this id may be asked.
+    pub fn asks(&self, id: &[u64]) -> bool {
+        self.upstreams.iter().any(|asked| *asked.id == *id)
     }
 }

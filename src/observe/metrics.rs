@@ -92,6 +92,11 @@ impl Series {
         slot.micros.fetch_add(i64::try_from(micros).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
+    /// For a gauge that one thread alone sets.
+    pub fn set(&self, value: i64) {
+        self.slot().value.store(value, Ordering::Relaxed);
+    }
+
     /// The sum over all workers.
     pub fn value(&self) -> i64 {
         self.slots.iter().map(|slot| slot.value.load(Ordering::Relaxed)).sum()
@@ -210,6 +215,14 @@ pub fn by_label(metric: &Metric) -> BTreeMap<String, i64> {
     values.collect()
 }
 
+/// Forgets the series of a family with one label whose label is not to be kept.
+pub fn retain(metric: &Metric, keep: impl Fn(&str) -> bool) {
+    let mut all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|(name, labels), _| {
+        *name != metric.name || labels.first().is_some_and(|label| keep(label))
+    });
+}
+
 /// All metrics in the text format of Prometheus; a family that nothing has used yet has its help alone,
 /// and a counter without labels its 0, so that a rate over it is not missing.
 pub fn render() -> String {
@@ -257,12 +270,20 @@ metrics! {
     CONNECTIONS_OPEN: Gauge "vestibule_connections_open" ["listener"] "Connections open now.";
     CONNECTIONS_REFUSED: Counter "vestibule_connections_refused_total" ["reason"] "Connections refused at accept or at the handshake.";
     CONNECTIONS_CUT: Counter "vestibule_connections_cut_total" ["reason"] "Connections ended for what their client did: ambiguous bytes, a flood of frames, too many resets, stuck without reading; and streams of HTTP/2 that were, stream_stuck.";
+    TLS_HANDSHAKES: Counter "vestibule_tls_handshakes_total" ["version" "kind"] "TLS handshakes: full ones, and sessions resumed.";
+    TLS_KEY_EXCHANGES: Counter "vestibule_tls_key_exchanges_total" ["group"] "TLS handshakes by the group of their key exchange; x25519 with ML-KEM is safe from quantum computers.";
+    CERTIFICATE_ENDS: Gauge "vestibule_certificate_expiry_timestamp_seconds" ["certificate"] "When a certificate ends, by its file; seconds since 1970.";
+    CERTIFICATES_STALE: Gauge "vestibule_certificates_stale" [] "1 while the certificate files are not right and the last good ones are served.";
     REQUESTS: Counter "vestibule_requests_total" ["route" "class"] "Exchanges ended, by route and status class.";
     REQUEST_SECONDS: Histogram "vestibule_request_duration_seconds" ["route"] "From the request's head to the response's last byte.";
     REQUEST_BYTES: Counter "vestibule_response_bytes_total" ["route"] "Bytes of response bodies.";
     FAULTS: Counter "vestibule_faults_total" ["reason"] "Answers of the edge's own, by reason.";
     TARGET_UP: Gauge "vestibule_target_up" ["target"] "1 while an upstream target is up.";
     TARGET_CONNECTS: Counter "vestibule_target_connects_total" ["target"] "Connections opened to an upstream target.";
+    TARGET_EJECTIONS: Counter "vestibule_target_ejections_total" ["target"] "Times that an upstream target failed so often that it was passed over.";
+    RESENT: Counter "vestibule_upstream_resent_total" ["reason"] "Requests sent again: stale when a kept connection was closed, closed when a new one was, unreached when a target took none.";
+    HELD: Gauge "vestibule_held_requests" ["upstream"] "Requests that wait until a target can take them.";
+    HOLDS: Counter "vestibule_holds_total" ["upstream" "outcome"] "Requests that waited for a target: released to one, expired, full when they could not wait, left by their client.";
     HUB_SESSIONS: Gauge "vestibule_hub_sessions" ["transport"] "Engine.IO sessions open now.";
     HUB_SOCKETS: Gauge "vestibule_hub_sockets" ["namespace"] "Sockets connected now.";
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";
@@ -274,12 +295,16 @@ metrics! {
     HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
     AUTH_LOOKUPS: Counter "vestibule_auth_lookups_total" ["outcome"] "Sessions looked up: valid, refused, temporary, misconfigured.";
-    HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts, farewells lost.";
+    HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts.";
+    HOOKS_WAITING: Gauge "vestibule_hooks_left_waiting" [] "What those who have left leave to be told: disconnect hooks, and backlogs of events.";
+    HOOKS_LOST: Counter "vestibule_hooks_lost_total" ["reason"] "Disconnect hooks, and events of those who have left, that are not told: full, unanswered, stopped, unconfigured.";
     REDIS_UP: Gauge "vestibule_hub_redis_up" [] "1 while other nodes are told and heard over Redis.";
     REDIS_GAPS: Counter "vestibule_hub_redis_gaps_total" [] "Times without a link to Redis that have ended; with pub/sub, messages of other nodes were missed.";
     REDIS_SAID: Counter "vestibule_hub_redis_said_total" [] "Commands that Redis has done.";
     REDIS_DROPPED: Counter "vestibule_hub_redis_dropped_total" ["reason"] "Messages that other nodes do not hear: overflow of what waits, unsure when a link broke, volatile without a link, refused.";
     REDIS_HEARD: Counter "vestibule_hub_redis_heard_total" ["fate"] "Messages that came over Redis: taken, own, repeated after a break, for_nobody here, malformed.";
+    HUB_NODES: Gauge "vestibule_hub_nodes" [] "Nodes that hold a lease in Redis, this one among them; 0 before it has one.";
+    HUB_RELAYED: Counter "vestibule_hub_relayed_total" ["outcome"] "Requests brought to the node that their session lives on: begun, answered, or lost with it.";
     REDIS_WAITING: Gauge "vestibule_hub_redis_waiting_bytes" [] "Bytes that wait for Redis.";
     HUB_BUILT: Counter "vestibule_hub_messages_built_total" [] "Messages put into bytes; one that goes to many is built once.";
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Lines of access and of events dropped because the log could not take them.";

@@ -72,7 +72,7 @@ impl Proxy {
             let answer = upgrade::answer(request, &protocol, client, &self.upstream, pools, drain);
             return Box::pin(answer).await;
         }
-        let mut response = self.upstream.send(request, pools).await?;
+        let mut response = self.upstream.forward(request, client.address, pools).await?;
         response::rewrite(response.headers_mut(), client, &self.upstream);
         Ok(response)
     }
@@ -105,6 +105,9 @@ impl From<ForwardError> for Fault {
         };
         match error {
             SendError::NoTarget | SendError::Down { .. } => upstream(503, "upstream_down"),
+            SendError::HeldDown { .. } => upstream(503, "upstream_down"),
+            SendError::Busy | SendError::HeldBusy { .. } => upstream(503, "upstream_busy"),
+            SendError::HoldFull => upstream(503, "hold_full"),
             SendError::Refused { .. } => upstream(502, "upstream_refused"),
             SendError::Closed { .. } | SendError::Cut { .. } => upstream(502, "upstream_closed"),
             SendError::BadResponse { .. } => upstream(502, "upstream_bad_response"),
@@ -145,6 +148,9 @@ mod tests {
             Side::Upstream,
             "upstream_refused",
         );
+        check(SendError::HeldDown { after }, 503, Side::Upstream, "upstream_down");
+        check(SendError::HeldBusy { after }, 503, Side::Upstream, "upstream_busy");
+        check(SendError::HoldFull, 503, Side::Upstream, "hold_full");
         let closed = SendError::Closed { target: target(), reused: true, unsent: true };
         check(closed, 502, Side::Upstream, "upstream_closed");
         check(

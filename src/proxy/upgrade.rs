@@ -25,7 +25,7 @@ pub async fn answer(
 ) -> Result<Response, ForwardError> {
     let upgrade = on(&mut request);
     headers::set_upgrade(request.headers_mut(), protocol);
-    match upstream.upgrade(request, pools).await? {
+    match upstream.upgrade(request, client.address, pools).await? {
         Upgrade::Accepted(accepted, _) if !agrees(accepted.headers(), protocol) => {
             Err(ForwardError::OtherProtocol)
         }

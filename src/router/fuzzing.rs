@@ -52,7 +52,8 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
     let (host, aliases) = hosts.split_first().expect("a site has a host");
     let routes = paths.iter().enumerate().map(route).collect();
     let (aliases, compress) = (aliases.to_vec(), Compress::default());
-    Site { host: host.clone(), aliases, secure: false, routes, compress, unlimited: false }
+    let (host, secure, verified, unlimited) = (host.clone(), false, false, false);
+    Site { host, aliases, secure, verified, routes, compress, unlimited }
 }
 
 /// A name goes before all patterns; then the first goes.

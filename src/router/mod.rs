@@ -55,7 +55,7 @@ pub struct Router {
 
 /// What answers a route.
 enum Handler {
-    Proxy(Proxy),
+    Proxy(Box<Proxy>),
     Redirect(Redirect),
 }
 
@@ -132,6 +132,11 @@ impl Router {
             self.meter.address(client.address, rate)?;
         }
         if let Some(site) = site
+            && self.is_misdirected(site, peer, client.scheme)
+        {
+            return Err(Fault::MISDIRECTED);
+        }
+        if let Some(site) = site
             && let Some(response) = self.elsewhere(site, &request, &client)
         {
             access.route = Some(Arc::clone(&self.edge_count));
@@ -202,10 +207,33 @@ impl Router {
         if request.method() == Method::TRACE {
             return Err(Fault::new(501, exchange::Side::Client, "method_refused"));
         }
-        let address = peer.address.ip().to_canonical();
-        let trusted = self.trusts(address);
+        let trusted = self.is_trusted(peer);
         let (uri, headers) = (request.uri(), request.headers());
         exchange::headers::client(peer, uri, request.version(), headers, trusted)
+    }
+
+    /// True if the connection was not made for this site: another name was asked for in the
+    /// handshake, or no certificate of the client's.
+    fn is_misdirected(&self, site: &Site, peer: &Peer, scheme: Scheme) -> bool {
+        let Some(tls) = &peer.tls else {
+            // Plain HTTP is sent to HTTPS; what a proxy says of its own handshakes is no proof.
+            let redirected = site.secure && scheme == Scheme::Http;
+            return site.verified && !redirected;
+        };
+        let made_for = match &tls.name {
+            Some(name) => self.table.site(name),
+            None => self.table.first(),
+        };
+        let same = made_for.is_some_and(|other| std::ptr::eq(site, other));
+        if site.verified {
+            return !(same && tls.verified);
+        }
+        // Who speaks for others has one connection for all of them.
+        !same && tls.name.is_some() && !self.is_trusted(peer)
+    }
+
+    fn is_trusted(&self, peer: &Peer) -> bool {
+        self.trusts(peer.address.ip().to_canonical())
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -272,12 +300,8 @@ fn compile_site(
         |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
             let first_byte = route.and_then(|route| route.first_byte);
             let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-            Handler::Proxy(Proxy::compile(
-                upstream,
-                strip,
-                route.is_some_and(|route| route.upgrade),
-                site.dev,
-            ))
+            let upgrade = route.is_some_and(|route| route.upgrade);
+            Handler::Proxy(Box::new(Proxy::compile(upstream, strip, upgrade, site.dev)))
         };
     let routes = site.routes.iter().filter_map(|route| {
         let handler = match &route.action {
@@ -311,6 +335,7 @@ fn compile_site(
         host: site.host.clone(),
         aliases: site.aliases.clone(),
         secure: has_certificate && !config.listen.https.is_empty(),
+        verified: site.client_ca.is_some(),
         routes: routes.chain(rest).collect(),
         compress: Compress::compile(site),
         unlimited: site.dev,

@@ -23,6 +23,8 @@ pub struct Site {
     pub aliases: Vec<HostPattern>,
     /// Plain HTTP is redirected to HTTPS.
     pub secure: bool,
+    /// Only for clients that showed a certificate.
+    pub verified: bool,
     /// First match wins.
     pub routes: Vec<Route>,
     pub compress: Compress,
@@ -59,6 +61,11 @@ impl Table {
 
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.sites.iter().flat_map(|site| &site.routes)
+    }
+
+    /// Whose client names no host in its handshake.
+    pub fn first(&self) -> Option<&Site> {
+        self.sites.first()
     }
 
     /// The site for a lower-case host without port.

@@ -157,6 +157,11 @@ fn bind(scheme: Scheme, address: SocketAddr, workers: usize) -> io::Result<Opene
     Ok(Opened { scheme, address: actual, sockets })
 }
 
+/// One address that other nodes come to: a socket for each worker.
+pub fn bind_all(address: SocketAddr, workers: usize) -> Result<Opened, ListenError> {
+    bind(Scheme::Http, address, workers).map_err(|error| ListenError::new(address, error))
+}
+
 /// The private listener. A socket file left by a process that is gone is replaced.
 pub fn open_admin(address: &AdminAddress) -> Result<admin::Listener, ListenError> {
     match address {

@@ -9,6 +9,7 @@ mod signals;
 mod strain;
 mod systemd;
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ use crate::hub::{Central, Hub, Nodes, TrustError};
 use crate::listener::Open;
 use crate::observe::{events, lines, log, metrics};
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
-use crate::tls::{Tickets, TlsError};
+use crate::tls::{self, Tickets, TlsError, Watch};
 use crate::upstream::{self, Registry};
 use crate::worker::{Command, Shared, Worker};
 
@@ -96,16 +97,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
 /// What is kept for the life of the process.
 fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop> {
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
-    let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?);
-    Ok((
-        Resident {
-            hub,
-            registry: Registry::new(),
-            tickets: Tickets::new()?,
-            meter: Arc::default(),
-        },
-        inboxes,
-    ))
+    let registry = Registry::new();
+    let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
+    Ok((Resident { hub, registry, tickets: Tickets::new()?, meter: Arc::default() }, inboxes))
 }
 
 fn compile(
@@ -123,7 +117,12 @@ fn start(file: &Path) -> Result<(), Stop> {
     log::init(level(config.log.level), config.log.format == config::LogFormat::Json);
     let (resident, inboxes) = resident(&config)?;
     let listeners = Listeners::open(&config.listen, config.workers)?;
+    let watched = tls::files(&config);
+    if listeners.any_https() {
+        resident.tickets.keep_in(&config.state);
+    }
     let snapshot = compile(config, 1, &resident, file)?;
+    tls::show(snapshot.certificates());
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
@@ -133,6 +132,8 @@ fn start(file: &Path) -> Result<(), Stop> {
         let service = Service {
             file: file.to_owned(),
             current: Current::new(snapshot),
+            watch: Watch::new(&watched),
+            complaint: Rc::default(),
             resident,
             listeners,
             workers: Vec::new(),
@@ -152,6 +153,10 @@ struct Service {
     workers: Vec<Worker>,
     drain: Drain,
     desk: Rc<auth::Desk>,
+    /// Looks at the certificate files.
+    watch: Watch,
+    /// What is wrong with them.
+    complaint: Rc<RefCell<Option<String>>>,
 }
 
 impl Service {
@@ -167,9 +172,11 @@ impl Service {
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
         self.drain.spawn_background(memory::give_back());
         let hub = Arc::clone(&self.resident.hub);
-        Central::start(&hub, &self.drain);
+        let address = self.open_to_nodes().await?;
+        Central::start(&hub, address, &self.drain);
         hub.tell_cluster(self.current.load().hub().map(|policy| &**policy)).await;
         self.drain.spawn_background(strain::watch(self.current.clone(), hub));
+        self.drain.spawn_background(tend(self.resident.tickets.clone()));
         let status = self.status();
         systemd::ready(&status);
         info!(version = env!("CARGO_PKG_VERSION"), "{status}");
@@ -184,6 +191,12 @@ impl Service {
                 },
                 Some(answer) = reloads.recv() => self.reload_for(answer).await,
                 () = watchdog.due() => self.show_life(&mut watchdog).await,
+                () = self.watch.due() => {
+                    let files = tls::files(self.current.load().config());
+                    if self.watch.look(&files) {
+                        self.take_certificates().await;
+                    }
+                }
             }
         }
         self.leave(signals).await;
@@ -214,6 +227,23 @@ impl Service {
         Ok(())
     }
 
+    /// Has every worker take what other nodes bring; returns where they do.
+    async fn open_to_nodes(&self) -> Result<Option<String>, Stop> {
+        let snapshot = self.current.load();
+        let redis = snapshot.config().hub.as_ref().and_then(|hub| hub.redis.as_ref());
+        let Some(words) = redis.and_then(|redis| redis.node.as_ref()) else { return Ok(None) };
+        let opened = listeners::bind_all(words.listen, self.workers.len())?;
+        for (worker, socket) in self.workers.iter().zip(opened.sockets) {
+            worker.tell(Command::Neighbours(socket)).await;
+        }
+        let address = words.address.as_ref().map(|address| match address {
+            config::Target::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            config::Target::Tcp(host, port) => format!("{host}:{port}"),
+            config::Target::Unix(path) => path.display().to_string(),
+        });
+        Ok(Some(address.unwrap_or_else(|| opened.address.to_string())))
+    }
+
     /// Gives every worker its socket of each new listener.
     async fn hand_out(&self, opened: Vec<listeners::Opened>) {
         for opened in opened {
@@ -230,8 +260,9 @@ impl Service {
         let (current, drain) = (self.current.clone(), self.drain.clone());
         let hub = Arc::clone(&self.resident.hub);
         let rules = self.current.clone();
+        let complaint = Rc::clone(&self.complaint);
         let admin = Admin {
-            readiness: Box::new(move || readiness(&current, &drain, &hub)),
+            readiness: Box::new(move || readiness(&current, &drain, &hub, &complaint)),
             reload,
             metrics: snapshot.config().metrics,
             hub: admin::hub::Door {
@@ -278,7 +309,20 @@ impl Service {
 /// A worker that takes longer than this is stuck.
 const WORKER_ANSWER: Duration = Duration::from_secs(2);
 
-fn readiness(current: &Current, drain: &Drain, hub: &Hub) -> Readiness {
+/// Makes new keys for session tickets when it is time.
+async fn tend(tickets: Tickets) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        tickets.tend();
+    }
+}
+
+fn readiness(
+    current: &Current,
+    drain: &Drain,
+    hub: &Hub,
+    certificates: &RefCell<Option<String>>,
+) -> Readiness {
     let snapshot = current.load();
     let down = snapshot.router().upstreams().filter(|upstream| !upstream.is_up());
     let mut reasons: Vec<String> = down.map(ToString::to_string).collect();
@@ -287,7 +331,8 @@ fn readiness(current: &Current, drain: &Drain, hub: &Hub) -> Readiness {
     if drain.is_leaving() {
         reasons.push("draining".to_owned());
     }
-    let complaints = hub.complaint().map(str::to_owned).into_iter().collect();
+    let certificates = certificates.borrow().clone();
+    let complaints = hub.complaint().map(str::to_owned).into_iter().chain(certificates).collect();
     Readiness { ready: reasons.is_empty(), reasons, complaints }
 }
 

@@ -6,6 +6,8 @@ use tracing::{error, info, warn};
 use crate::admin::Verdict;
 use crate::config;
 use crate::observe::{log, metrics};
+use crate::snapshot::Snapshot;
+use crate::tls;
 use crate::worker::Command;
 
 use super::{Service, Stop, compile, install_lines, level, systemd};
@@ -62,12 +64,10 @@ impl Service {
         let notes = restart_notes(before.config(), &config);
         let next = compile(config, before.generation() + 1, &self.resident, &self.file)?;
         let gone = self.listeners.change(&next.config().listen)?;
-        let hub = next.hub().cloned();
         log::set_level(level(next.config().log.level));
         install_lines(&next.config().log);
-        self.current.install(next);
+        self.install(next).await;
         metrics::series(&metrics::GENERATION, &[]).increment();
-        self.resident.hub.install(hub).await;
         self.desk.probe(self.current.load().auth().providers().to_vec());
         let opened = self.listeners.take_new();
         self.hand_out(opened).await;
@@ -77,6 +77,38 @@ impl Service {
             }
         }
         Ok(notes)
+    }
+
+    async fn install(&mut self, next: Snapshot) {
+        let hub = next.hub().cloned();
+        tls::show(next.certificates());
+        self.current.install(next);
+        self.resident.hub.install(hub).await;
+        self.certificates_taken(None);
+    }
+
+    /// Takes the certificates that have changed, under the configuration in force. If anything is
+    /// wrong with them, the last good ones are served.
+    pub(super) async fn take_certificates(&mut self) {
+        let before = self.current.load();
+        let config = before.config().clone();
+        match compile(config, before.generation(), &self.resident, &self.file) {
+            Ok(next) => {
+                info!(certificates = next.certificates().all().len(), "certificates have changed");
+                self.install(next).await;
+            }
+            Err(stop) => {
+                error!("certificates have changed, and the last good ones stay: {stop}");
+                self.certificates_taken(Some(stop.to_string()));
+            }
+        }
+    }
+
+    fn certificates_taken(&mut self, refused: Option<String>) {
+        let files = tls::files(self.current.load().config());
+        self.watch.taken(&files, refused.is_some());
+        metrics::series(&metrics::CERTIFICATES_STALE, &[]).set(i64::from(refused.is_some()));
+        *self.complaint.borrow_mut() = refused;
     }
 }
 
@@ -89,6 +121,7 @@ fn restart_notes(before: &config::Config, after: &config::Config) -> Vec<String>
         }
     };
     note(before.workers != after.workers, "workers");
+    note(before.state != after.state, "state");
     let address =
         |config: &config::Config| config.listen.admin.as_ref().map(|admin| admin.address.clone());
     note(address(before) != address(after), "listen.admin");

@@ -1,10 +1,11 @@
-//! Certificates from a folder, chosen by the name the client asks for.
+//! Certificates from a folder, chosen by the name the client asks for and by what it can verify.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
@@ -12,17 +13,34 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{SignatureAlgorithm, SignatureScheme};
 
 use crate::config::HostPattern;
 
-/// Every certificate of the folder. A client that names no host, or one that no certificate is
-/// for, gets the first: the first site's, if it has one.
+/// Every certificate there is. A client that names no host, or one that no certificate is for,
+/// gets the first site's, if it has one.
+///
+/// Where several are for a name, clients get the best that they can verify: one that holds
+/// today before one that does not, an elliptic curve before RSA, then by the file's name.
 #[derive(Debug)]
 pub struct Certificates {
-    /// Sorted by file name, the first site's moved to the front.
-    all: Vec<Arc<CertifiedKey>>,
+    /// Best first.
+    all: Vec<Certificate>,
+    /// Indices of those for the first site; all, if there is none for it.
+    first: Vec<usize>,
     /// Known hosts of the configuration, so that a handshake is one look-up.
-    by_host: HashMap<String, Arc<CertifiedKey>>,
+    by_host: HashMap<String, Vec<usize>>,
+}
+
+/// One certificate with its key.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Its file, from the folder that it is in: a name of the operator's.
+    pub file: String,
+    /// Seconds since 1970.
+    pub begins: i64,
+    pub ends: i64,
+    key: Arc<CertifiedKey>,
 }
 
 /// Why the folder could not be taken as it is.
@@ -36,69 +54,134 @@ pub enum CertificateError {
     NoKey { file: PathBuf, key: PathBuf },
     #[error("{file}: certificate and key do not fit: {source}")]
     Unfit { file: PathBuf, source: rustls::Error },
+    #[error("{file}: is no certificate of X.509")]
+    Malformed { file: PathBuf },
 }
 
 impl Certificates {
     /// Reads `NAME.pem` + `NAME.key` and `NAME/fullchain.pem` + `NAME/privkey.pem` in `folder`.
     ///
-    /// A folder that does not exist holds no certificate.
+    /// A folder that does not exist holds no certificate. `hosts` begin with the first site.
     pub fn read<'a>(
         folder: &Path,
         hosts: impl Iterator<Item = &'a HostPattern>,
     ) -> Result<Self, CertificateError> {
         let mut all = Vec::new();
         for (chain, key) in pairs(folder)? {
-            all.push(Arc::new(certified(&chain, &key)?));
+            let name = chain.strip_prefix(folder).unwrap_or(&chain).display().to_string();
+            all.push(Certificate::read(name, &chain, &key)?);
         }
-        let mut certificates = Self { all, by_host: HashMap::new() };
+        Ok(Self::of(all, hosts))
+    }
+
+    fn of<'a>(mut all: Vec<Certificate>, hosts: impl Iterator<Item = &'a HostPattern>) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        all.sort_by(|one, other| one.rank(now).cmp(&other.rank(now)));
+        let first = (0..all.len()).collect();
+        let mut certificates = Self { all, first, by_host: HashMap::new() };
         for (index, host) in hosts.enumerate() {
-            let Some(found) = certificates.find(host.as_str()) else { continue };
+            let found = certificates.find(host.as_str());
+            if found.is_empty() {
+                continue;
+            }
             if index == 0 {
-                certificates.all.swap(0, found);
+                certificates.first.clone_from(&found);
             }
-            let found = if index == 0 { 0 } else { found };
-            if let Some(key) = certificates.all.get(found).cloned() {
-                certificates.by_host.insert(host.as_str().to_owned(), key);
-            }
+            certificates.by_host.insert(host.as_str().to_owned(), found);
         }
-        Ok(certificates)
+        certificates
     }
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// True if a client that asks for `host` gets a certificate that is made for it.
-    pub fn covers(&self, host: &str) -> bool {
-        self.by_host.contains_key(host) || self.find(host).is_some()
+    /// All of them, best first.
+    pub fn all(&self) -> &[Certificate] {
+        &self.all
     }
 
-    fn find(&self, host: &str) -> Option<usize> {
+    /// True if a client that asks for `host` gets a certificate that is made for it.
+    pub fn covers(&self, host: &str) -> bool {
+        self.by_host.contains_key(host) || !self.find(host).is_empty()
+    }
+
+    /// Those that are made for `host`.
+    fn find(&self, host: &str) -> Vec<usize> {
         // A pattern is asked for as one name below it.
         let host =
             host.strip_prefix("*.").map_or(host.to_owned(), |parent| format!("any.{parent}"));
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let name = ServerName::try_from(bare).ok()?;
-        self.all.iter().position(|key| {
-            let leaf = key.end_entity_cert().and_then(ParsedCertificate::try_from);
+        let Ok(name) = ServerName::try_from(bare) else { return Vec::new() };
+        let is_for = |certificate: &Certificate| {
+            let leaf = certificate.key.end_entity_cert().and_then(ParsedCertificate::try_from);
             leaf.is_ok_and(|leaf| verify_server_name(&leaf, &name).is_ok())
-        })
+        };
+        let found = self.all.iter().enumerate().filter(|(_, certificate)| is_for(certificate));
+        found.map(|(index, _)| index).collect()
+    }
+
+    /// The first that the client can verify; else the first, which the handshake then refuses.
+    fn choose(&self, among: &[usize], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let mut keys = among.iter().filter_map(|index| self.all.get(*index));
+        let first = keys.clone().next();
+        let fits = keys.find(|certificate| certificate.key.key.choose_scheme(schemes).is_some());
+        fits.or(first).map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let first = || self.all.first().cloned();
-        let Some(host) = hello.server_name().map(str::to_ascii_lowercase) else { return first() };
-        if let Some(key) = self.by_host.get(&host) {
-            return Some(Arc::clone(key));
+        let schemes = hello.signature_schemes();
+        let Some(host) = hello.server_name().map(str::to_ascii_lowercase) else {
+            return self.choose(&self.first, schemes);
+        };
+        if let Some(known) = self.by_host.get(&host) {
+            return self.choose(known, schemes);
         }
-        let found = self.find(&host).and_then(|index| self.all.get(index));
-        found.cloned().or_else(first)
+        let found = self.find(&host);
+        self.choose(if found.is_empty() { &self.first } else { &found }, schemes)
     }
 }
 
-/// Chain and key files, in the order of their names.
+impl Certificate {
+    fn read(name: String, chain: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let pem = |file: &Path, source| CertificateError::Pem { file: file.to_owned(), source };
+        let certificates = CertificateDer::pem_file_iter(chain)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|source| pem(chain, source))?;
+        let private = PrivateKeyDer::from_pem_file(key).map_err(|source| pem(key, source))?;
+        Self::new(name, chain, certificates, private)
+    }
+
+    fn new(
+        name: String,
+        file: &Path,
+        chain: Vec<CertificateDer<'static>>,
+        private: PrivateKeyDer<'static>,
+    ) -> Result<Self, CertificateError> {
+        let Some(leaf) = chain.first() else {
+            let source = pem::Error::NoItemsFound;
+            return Err(CertificateError::Pem { file: file.to_owned(), source });
+        };
+        let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
+            .map_err(|_error| CertificateError::Malformed { file: file.to_owned() })?;
+        let validity = parsed.validity();
+        let (begins, ends) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let key = CertifiedKey::from_der(chain, private, &aws_lc_rs::default_provider())
+            .map_err(|source| CertificateError::Unfit { file: file.to_owned(), source })?;
+        Ok(Self { file: name, begins, ends, key: Arc::new(key) })
+    }
+
+    /// Sorts the best to the front.
+    fn rank(&self, now: i64) -> (bool, bool, &str) {
+        let is_rsa = self.key.key.algorithm() == SignatureAlgorithm::RSA;
+        (self.ends <= now || self.begins > now, is_rsa, &self.file)
+    }
+}
+
+/// Chain and key files.
 fn pairs(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, CertificateError> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -122,19 +205,21 @@ fn pairs(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, CertificateError> {
         }
         found.push((chain, key));
     }
-    found.sort();
     Ok(found)
 }
 
-fn certified(chain: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
-    let pem = |file: &Path, source| CertificateError::Pem { file: file.to_owned(), source };
-    let certificates = CertificateDer::pem_file_iter(chain)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| pem(chain, source))?;
-    if certificates.is_empty() {
-        return Err(pem(chain, pem::Error::NoItemsFound));
+/// The certificates that clients of a site must show one from.
+pub fn authorities(file: &Path) -> Result<rustls::RootCertStore, CertificateError> {
+    let pem = |source| CertificateError::Pem { file: file.to_owned(), source };
+    let mut roots = rustls::RootCertStore::empty();
+    let all = CertificateDer::pem_file_iter(file).map_err(pem)?;
+    for certificate in all {
+        roots
+            .add(certificate.map_err(pem)?)
+            .map_err(|source| CertificateError::Unfit { file: file.to_owned(), source })?;
     }
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|source| pem(key, source))?;
-    CertifiedKey::from_der(certificates, private, &aws_lc_rs::default_provider())
-        .map_err(|source| CertificateError::Unfit { file: chain.to_owned(), source })
+    if roots.is_empty() {
+        return Err(pem(pem::Error::NoItemsFound));
+    }
+    Ok(roots)
 }

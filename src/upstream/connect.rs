@@ -28,11 +28,11 @@ pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, Send
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(source)) if is_ours(&source) => Err(SendError::NoSocket { target: name(), source }),
         Ok(Err(source)) => {
-            target.mark_down();
+            target.mark_down(&source);
             Err(SendError::Refused { target: name(), source })
         }
         Err(_elapsed) => {
-            target.mark_down();
+            target.mark_down(&format_args!("no connection within {deadline:?}"));
             Err(SendError::ConnectDeadline { target: name(), after: deadline })
         }
     }
@@ -64,7 +64,7 @@ async fn first_of(addresses: impl Iterator<Item = std::net::SocketAddr>) -> io::
 }
 
 /// True if this process or machine is at its limits: nothing that the target did.
-fn is_ours(error: &io::Error) -> bool {
+pub fn is_ours(error: &io::Error) -> bool {
     const EMFILE: i32 = 24;
     const ENFILE: i32 = 23;
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE))

@@ -17,6 +17,14 @@ pub enum SendError {
     NoTarget,
     #[error("{target} is down")]
     Down { target: Arc<str>, source: io::Error },
+    #[error("no target has room for one more request")]
+    Busy,
+    #[error("no target was up within {after:?}")]
+    HeldDown { after: Duration },
+    #[error("no target had room for one more request within {after:?}")]
+    HeldBusy { after: Duration },
+    #[error("too many requests wait for a target already")]
+    HoldFull,
     #[error("{target} refused the connection")]
     Refused { target: Arc<str>, source: io::Error },
     #[error("{target} took no connection within {after:?}")]
@@ -51,11 +59,22 @@ pub enum Retry {
 impl SendError {
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Refused { .. } | Self::ConnectDeadline { .. } => Retry::Always,
-            Self::Down { .. } | Self::NoTarget => Retry::Always,
-            Self::Closed { reused: true, unsent: true, .. } => Retry::Always,
-            Self::Closed { reused: true, .. } => Retry::IfIdempotent,
+            Self::Refused { .. } | Self::ConnectDeadline { .. } | Self::Down { .. } => {
+                Retry::Always
+            }
+            Self::Closed { unsent: true, .. } => Retry::Always,
+            Self::Closed { .. } => Retry::IfIdempotent,
             _ => Retry::Never,
+        }
+    }
+
+    /// What happened has something to do with the target's health, but does not prove it down.
+    pub(super) fn is_failure(&self) -> bool {
+        match self {
+            Self::Closed { reused, .. } => !reused,
+            Self::Cut { .. } | Self::BadResponse { .. } => true,
+            Self::HeadDeadline { .. } | Self::UploadDeadline { .. } => true,
+            _ => false,
         }
     }
 
@@ -98,7 +117,9 @@ mod tests {
             (refused, true, true),
             (closed(true, true), true, true),
             (closed(true, false), true, false),
-            (closed(false, false), false, false),
+            (closed(false, true), true, true),
+            (closed(false, false), true, false),
+            (SendError::Cut { target: Arc::clone(&target) }, false, false),
             (late, false, false),
         ] {
             let allowed = (error.retry().allows(&Method::GET), error.retry().allows(&Method::POST));

@@ -8,17 +8,21 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, header};
 use tokio::time::{sleep, timeout};
+use tracing::warn;
 
 use crate::exchange::Body;
 
 use super::attempt::{Outgoing, exchange};
 use super::connection::Connection;
+use super::streak::{Finding, Streak};
 use super::target::{Registry, Target};
 use super::upload::Upload;
 use super::{Deadlines, connect};
 
-/// How often a target that is down is asked, if its own pace is slower.
-const DOWN_EVERY: Duration = Duration::from_millis(500);
+/// How often a target is asked whose verdict may change, if its own pace is slower.
+const UNSURE_EVERY: Duration = Duration::from_millis(500);
+/// The same while requests wait for it.
+const WANTED_EVERY: Duration = Duration::from_millis(100);
 
 /// Asks every target of the registry at its pace, for as long as some snapshot uses it.
 pub async fn watch(registry: Arc<Registry>) {
@@ -39,29 +43,56 @@ pub async fn watch(registry: Arc<Registry>) {
 }
 
 async fn follow(target: Weak<Target>) {
+    let mut streak = Streak::default();
     loop {
         let Some(used) = target.upgrade() else { return };
-        let healthy = is_healthy(&used).await;
-        used.set_up(healthy);
+        let (finding, why) = find(&used).await;
+        let up = streak.judge(finding, used.is_up(), &used.health);
+        used.set_up(up, &why);
         let every = used.health.every;
-        let pause = if healthy { every } else { every.min(DOWN_EVERY) };
-        let found_down = Arc::clone(&used.found_down);
+        let pace = if !streak.is_unsure(up) {
+            every
+        } else if used.is_wanted() {
+            every.min(WANTED_EVERY)
+        } else {
+            every.min(UNSURE_EVERY)
+        };
+        let hurry = Arc::clone(&used.hurry);
+        // A target that nobody uses any more is not kept by its checks.
         drop(used);
-        // Nothing is lost when the sleep is dropped; the word that a target is down is kept.
-        if timeout(pause, found_down.notified()).await.is_ok() {
-            sleep(every.min(DOWN_EVERY)).await;
-        }
+        // Also in a hurry it is not asked without a pause.
+        let shortest = every.min(WANTED_EVERY);
+        sleep(shortest).await;
+        // Nothing is lost when the wait is dropped: a word that there is a hurry is kept.
+        let _hurried = timeout(pace.saturating_sub(shortest), hurry.notified()).await;
     }
 }
 
-async fn is_healthy(target: &Target) -> bool {
-    let asked = timeout(target.health.timeout, ask(target)).await;
-    asked.is_ok_and(|answered| answered.is_ok_and(|healthy| healthy))
+/// What one check finds, and the reason if that is nothing good.
+async fn find(target: &Target) -> (Finding, String) {
+    let patience = target.health.timeout;
+    match timeout(patience, Box::pin(ask(target))).await {
+        Ok(Ok(())) => (Finding::Good, String::new()),
+        Ok(Err(Unhealthy::Unreached(error))) if connect::is_ours(&error) => {
+            warn!(target = %target.name, %error, "a check cannot be made");
+            (Finding::Unknown, String::new())
+        }
+        Ok(Err(Unhealthy::Unreached(error))) => (Finding::Gone, error.to_string()),
+        Ok(Err(Unhealthy::Answer(why))) => (Finding::Bad, why),
+        Err(_elapsed) => (Finding::Bad, format!("no answer to a check within {patience:?}")),
+    }
 }
 
-async fn ask(target: &Target) -> io::Result<bool> {
-    let mut connection = Connection::new(connect::open(&target.address).await?);
-    let Some(path) = &target.health.path else { return Ok(true) };
+/// What is wrong with a target.
+enum Unhealthy {
+    Unreached(io::Error),
+    Answer(String),
+}
+
+async fn ask(target: &Target) -> Result<(), Unhealthy> {
+    let socket = connect::open(&target.address).await.map_err(Unhealthy::Unreached)?;
+    let mut connection = Connection::new(socket);
+    let Some(path) = &target.health.path else { return Ok(()) };
     let request = Request::builder()
         .method(Method::GET)
         .uri(path)
@@ -69,11 +100,16 @@ async fn ask(target: &Target) -> io::Result<bool> {
         .header(header::USER_AGENT, HeaderValue::from_static("vestibule-health"))
         .header(header::CONNECTION, HeaderValue::from_static("close"))
         .body(())
-        .map_err(io::Error::other)?;
+        .map_err(|error| Unhealthy::Answer(error.to_string()))?;
     let (parts, ()) = request.into_parts();
     let mut request = Outgoing::new(parts, Upload::new(Body::empty()));
     let patience = target.health.timeout;
     let deadlines = Deadlines { connect: patience, first_byte: patience, body_idle: patience };
-    let answered = exchange(&mut connection, &mut request, &deadlines).await;
-    Ok(answered.is_ok_and(|answered| answered.head.status.as_u16() < 500))
+    match exchange(&mut connection, &mut request, &deadlines).await {
+        Ok(answered) if answered.head.status.as_u16() < 500 => Ok(()),
+        Ok(answered) => {
+            Err(Unhealthy::Answer(format!("a check is answered {}", answered.head.status)))
+        }
+        Err(failure) => Err(Unhealthy::Answer(format!("a check is not answered: {failure:?}"))),
+    }
 }

@@ -7,27 +7,33 @@ mod connection;
 mod download;
 mod error;
 pub mod health;
+mod hold;
 mod http1;
 mod pool;
+mod record;
+mod streak;
 mod target;
 mod tunnel;
 mod upload;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use crate::config;
 use crate::exchange::{Body, Request, Response};
+use crate::observe::metrics;
 
 use attempt::{Answered, Failure, Outgoing};
 use balance::Candidate;
 use connection::Connection;
 use download::Keeping;
+use hold::Hold;
 use http1::Head;
 use target::{Load, Target};
 use upload::Upload;
@@ -44,6 +50,11 @@ pub use tunnel::Tunnel;
 pub struct Upstream {
     targets: Vec<Arc<Target>>,
     balance: config::Balance,
+    /// Requests in flight per target, of all workers.
+    max: Option<usize>,
+    hold: Option<Hold>,
+    eject: Option<config::Eject>,
+    slow_start: Duration,
     keep: config::Keep,
     deadlines: Deadlines,
     /// A WebSocket may be silent for as long as a kept connection: its pings come every 30 s or so.
@@ -86,9 +97,14 @@ impl Upstream {
         registry: &Arc<Registry>,
     ) -> Self {
         let targets = words.targets.iter().map(|target| registry.target(target, &words.health));
+        let hold = words.hold.as_ref();
         Self {
             targets: targets.collect(),
             balance: words.balance,
+            max: words.max,
+            hold: hold.map(|hold| Hold::compile(hold, &words.targets, registry)),
+            eject: words.eject.clone(),
+            slow_start: words.slow_start,
             keep: words.keep.clone(),
             tunnel_idle: timeouts.idle.max(timeouts.body_idle),
             deadlines: Deadlines {
@@ -97,6 +113,13 @@ impl Upstream {
                 body_idle: timeouts.body_idle,
             },
         }
+    }
+
+    /// The same for upstreams of the same targets, also over reloads.
+    pub fn id(&self) -> Vec<u64> {
+        let mut id: Vec<_> = self.targets.iter().map(|target| target.id).collect();
+        id.sort_unstable();
+        id
     }
 
     pub fn is_up(&self) -> bool {
@@ -112,21 +135,38 @@ impl Upstream {
         })
     }
 
-    /// Sends a request and returns its response, whose body streams.
+    /// Sends a request and returns its response, whose body streams. Does not wait for a target.
     ///
     /// The body of the request is streamed too; a response may come before its end. A target that
     /// refuses is passed over, and a kept connection that turns out closed is replaced, as long as
     /// nothing can have been done twice.
     pub async fn send(&self, request: Request, pools: &Rc<Pools>) -> Result<Response, SendError> {
         let mut request = outgoing(request);
-        let reply = self.reply(&mut request, pools).await?;
+        let reply = self.reply(&mut request, &Way { pools, from: None }).await?;
         Ok(self.response(reply, request, pools))
     }
 
-    /// Sends a request that asks for another protocol.
-    pub async fn upgrade(&self, request: Request, pools: &Rc<Pools>) -> Result<Upgrade, SendError> {
+    /// Sends a client's request. While no target can take it, it is held.
+    pub async fn forward(
+        &self,
+        request: Request,
+        from: IpAddr,
+        pools: &Rc<Pools>,
+    ) -> Result<Response, SendError> {
         let mut request = outgoing(request);
-        let reply = self.reply(&mut request, pools).await?;
+        let reply = self.reply(&mut request, &Way { pools, from: Some(from) }).await?;
+        Ok(self.response(reply, request, pools))
+    }
+
+    /// Sends a client's request that asks for another protocol; held as others are.
+    pub async fn upgrade(
+        &self,
+        request: Request,
+        from: IpAddr,
+        pools: &Rc<Pools>,
+    ) -> Result<Upgrade, SendError> {
+        let mut request = outgoing(request);
+        let reply = self.reply(&mut request, &Way { pools, from: Some(from) }).await?;
         if reply.answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Upgrade::Refused(self.response(reply, request, pools)));
         }
@@ -135,68 +175,203 @@ impl Upstream {
         Ok(Upgrade::Accepted(response, tunnel))
     }
 
-    async fn reply(&self, request: &mut Outgoing, pools: &Rc<Pools>) -> Result<Reply, SendError> {
-        let mut tried = Vec::new();
-        let mut kept = true;
-        let mut last = None;
-        while let Some((place, target)) = self.pick(&tried, pools) {
-            let hopeless = !target.is_up();
-            let error = match self.attempt(target, request, pools, kept).await {
+    async fn reply(&self, request: &mut Outgoing, way: &Way<'_>) -> Result<Reply, SendError> {
+        let mut course = Course { kept: true, ..Course::default() };
+        loop {
+            // Who waits already comes first.
+            let waited = self.is_waited(way, &course);
+            let picked = if waited { Err(Lack::Room) } else { self.pick(&course.tried, way) };
+            let (place, load) = match picked {
+                Ok(picked) => picked,
+                Err(lack) => Box::pin(self.resort(lack, &mut course, way)).await?,
+            };
+            let error = match self.attempt(load, request, way.pools, course.kept).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
-            let allowed = error.retry().allows(&request.parts.method);
-            if !allowed || !request.upload.is_repeatable() {
-                return Err(error);
-            }
-            if let SendError::Closed { .. } = error {
-                // The target has closed what it kept: the next one must be new.
-                pools.forget(target);
-                kept = false;
-            } else {
-                tried.push(place);
-            }
-            last = Some(if hopeless { error.of_a_target_that_is_down() } else { error });
+            course.went_wrong(error, place, request)?;
         }
-        Err(last.unwrap_or(SendError::NoTarget))
     }
 
-    /// A target that is up and untried; when none is up, any, so that a wrong verdict of a health
-    /// check does not take the whole application away.
-    fn pick(&self, tried: &[usize], pools: &Pools) -> Option<(usize, &Arc<Target>)> {
+    fn is_waited(&self, way: &Way<'_>, course: &Course) -> bool {
+        let waited = || self.hold.as_ref().is_some_and(Hold::is_waited);
+        self.max.is_some() && way.from.is_some() && course.until.is_none() && waited()
+    }
+
+    /// A target that is up, untried and has room. Those that fail come last.
+    fn pick(&self, tried: &[usize], way: &Way<'_>) -> Result<(usize, Load), Lack> {
         if let [only] = self.targets.as_slice() {
-            return tried.is_empty().then_some((0, only));
+            return if !only.is_up() {
+                Err(Lack::Up)
+            } else if tried.is_empty() {
+                Load::begin(only, self.max).map(|load| (0, load)).ok_or(Lack::Room)
+            } else {
+                Err(Lack::Untried)
+            };
         }
-        let turn = pools.turn(self.targets.first()?);
-        let choose = |anyhow: bool| {
-            let candidates = self.targets.iter().enumerate().map(|(place, target)| Candidate {
-                load: target.load.load(Ordering::Relaxed),
-                free: anyhow || (target.is_up() && !tried.contains(&place)),
-            });
-            balance::choose(self.balance, candidates, turn)
-        };
-        let place = choose(false).or_else(|| tried.is_empty().then(|| choose(true)).flatten())?;
-        Some((place, self.targets.get(place)?))
+        let first = self.targets.first().ok_or(Lack::Up)?;
+        let (turn, now) = (way.pools.turn(first), target::now());
+        for failing in [false, true] {
+            // What another worker takes meanwhile is not free the next time.
+            while let Some(place) = self.choose(way, turn, now, &|place, target| {
+                !tried.contains(&place)
+                    && target.has_room(self.max)
+                    && (failing || !target.record.is_out(now))
+            }) {
+                let target = self.targets.get(place).ok_or(Lack::Up)?;
+                if let Some(load) = Load::begin(target, self.max) {
+                    return Ok((place, load));
+                }
+            }
+        }
+        let mut up = self.targets.iter().enumerate().filter(|(_, target)| target.is_up());
+        match up.next() {
+            None => Err(Lack::Up),
+            Some((place, _)) if tried.contains(&place) => {
+                let untried = up.any(|(place, _)| !tried.contains(&place));
+                Err(if untried { Lack::Room } else { Lack::Untried })
+            }
+            Some(_) => Err(Lack::Room),
+        }
+    }
+
+    fn choose(
+        &self,
+        way: &Way<'_>,
+        turn: usize,
+        now: u64,
+        free: &dyn Fn(usize, &Target) -> bool,
+    ) -> Option<usize> {
+        let candidates = self.targets.iter().enumerate().map(|(place, target)| Candidate {
+            load: target.load(),
+            weight: target.record.weight(self.slow_start, now),
+            key: target.key,
+            free: free(place, target),
+        });
+        match (self.balance, way.from) {
+            (config::Balance::Hash, None) => {
+                balance::choose(config::Balance::Least, candidates, turn, 0)
+            }
+            (by, from) => balance::choose(by, candidates, turn, from.map_or(0, balance::number)),
+        }
+    }
+
+    /// What is left when no target can be picked: to try those again that were tried, to wait, or
+    /// to give up.
+    async fn resort(
+        &self,
+        lack: Lack,
+        course: &mut Course,
+        way: &Way<'_>,
+    ) -> Result<(usize, Load), SendError> {
+        course.tried.clear();
+        if lack == Lack::Untried
+            && course.may_go_on()
+            && let Ok(picked) = self.pick(&[], way)
+        {
+            return Ok(picked);
+        }
+        match &self.hold {
+            Some(hold) if way.from.is_some() => self.wait(hold, course, way).await,
+            _ => self.hopeless(lack, course, way),
+        }
+    }
+
+    async fn wait(
+        &self,
+        hold: &Hold,
+        course: &mut Course,
+        way: &Way<'_>,
+    ) -> Result<(usize, Load), SendError> {
+        let first = course.until.is_none();
+        let until = *course.until.get_or_insert_with(|| Instant::now() + hold.lasts);
+        let place = hold.enter(&self.targets, self.max).ok_or(SendError::HoldFull)?;
+        let mut behind = first && self.max.is_some();
+        loop {
+            let room = |place: &hold::Place<'_>| {
+                (!behind || place.is_alone())
+                    && self.targets.iter().any(|target| target.has_room(self.max))
+            };
+            if !place.news(until, room).await {
+                place.expire();
+                let after = hold.lasts;
+                let busy = self.is_up();
+                return Err(if busy {
+                    SendError::HeldBusy { after }
+                } else {
+                    SendError::HeldDown { after }
+                });
+            }
+            behind = false;
+            if let Ok(picked) = self.pick(&[], way) {
+                place.release();
+                return Ok(picked);
+            }
+        }
+    }
+
+    /// Without waiting: a target that is down is asked all the same, once, since the verdict may be
+    /// wrong or old.
+    fn hopeless(
+        &self,
+        lack: Lack,
+        course: &mut Course,
+        way: &Way<'_>,
+    ) -> Result<(usize, Load), SendError> {
+        if let Some(last) = course.last.take() {
+            return Err(last);
+        }
+        if lack != Lack::Up {
+            return Err(SendError::Busy);
+        }
+        let first = self.targets.first().ok_or(SendError::NoTarget)?;
+        let (turn, now) = (way.pools.turn(first), target::now());
+        let place = self.choose(way, turn, now, &|_, _| true).ok_or(SendError::NoTarget)?;
+        let target = self.targets.get(place).ok_or(SendError::NoTarget)?;
+        course.hopeless = true;
+        Load::begin(target, self.max).map(|load| (place, load)).ok_or(SendError::Busy)
     }
 
     async fn attempt(
         &self,
-        target: &Arc<Target>,
+        load: Load,
         request: &mut Outgoing,
         pools: &Pools,
         kept: bool,
     ) -> Result<Reply, SendError> {
-        let load = Load::begin(target);
+        let target = load.target();
         let mut connection = match kept.then(|| take(target, request, pools)).flatten() {
             Some(connection) => connection,
-            None => {
-                Connection::new(Box::pin(connect::connect(target, self.deadlines.connect)).await?)
-            }
+            None => Box::pin(self.connect(target, pools)).await?,
         };
         match attempt::exchange(&mut connection, request, &self.deadlines).await {
-            Ok(answered) => Ok(Reply { answered, connection, load }),
-            Err(failure) => Err(self.blame(failure, target, &connection)),
+            Ok(answered) => {
+                load.succeeded();
+                Ok(Reply { answered, connection, load })
+            }
+            Err(failure) => {
+                let error = self.blame(failure, target, &connection);
+                if connection.reused && matches!(error, SendError::Closed { .. }) {
+                    // The target has closed what it kept: the rest is closed too, or soon.
+                    pools.forget(target);
+                }
+                if let Some(rule) = self.eject.as_ref().filter(|_| error.is_failure()) {
+                    load.failed(rule);
+                }
+                Err(error)
+            }
         }
+    }
+
+    async fn connect(&self, target: &Target, pools: &Pools) -> Result<Connection, SendError> {
+        let socket = match connect::connect(target, self.deadlines.connect).await {
+            // What is kept for later is less than what is wanted now.
+            Err(SendError::NoSocket { .. }) if pools.spare() => {
+                connect::connect(target, self.deadlines.connect).await
+            }
+            socket => socket,
+        };
+        socket.map(Connection::new)
     }
 
     fn blame(&self, failure: Failure, target: &Target, connection: &Connection) -> SendError {
@@ -227,6 +402,88 @@ impl Upstream {
         let upload = (!sent).then_some(request.upload);
         let body = download::body(&head, connection, upload, keeping, self.deadlines.body_idle);
         with_body(head, body)
+    }
+}
+
+/// What a request goes with.
+struct Way<'a> {
+    pools: &'a Rc<Pools>,
+    /// The client, whose requests wait; others do not.
+    from: Option<IpAddr>,
+}
+
+/// Why no target can be picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    /// None is up.
+    Up,
+    /// Those that are up have all that they may.
+    Room,
+    /// Those that are up were tried.
+    Untried,
+}
+
+/// What has become of a request so far.
+#[derive(Default)]
+struct Course {
+    tried: Vec<usize>,
+    /// A connection that was used before will do.
+    kept: bool,
+    /// How often targets closed a new connection on it.
+    closed: usize,
+    unreached: usize,
+    /// Until when it may be held, once it was.
+    until: Option<Instant>,
+    /// It went to a target that is down.
+    hopeless: bool,
+    last: Option<SendError>,
+}
+
+/// A request that ends its target is not sent to all others too.
+const CLOSED_MAX: usize = 2;
+/// Targets whose checks and connections contradict each other are not asked for ever.
+const UNREACHED_MAX: usize = 32;
+
+impl Course {
+    /// Notes what happened at the target of this place; an error if it is the last word.
+    fn went_wrong(
+        &mut self,
+        error: SendError,
+        place: usize,
+        request: &Outgoing,
+    ) -> Result<(), SendError> {
+        let error = if self.hopeless { error.of_a_target_that_is_down() } else { error };
+        let allowed = error.retry().allows(&request.parts.method);
+        if !allowed || !request.upload.is_repeatable() {
+            return Err(error);
+        }
+        let reason = match error {
+            SendError::Closed { reused: true, .. } => {
+                // What else is kept is as old: the next one must be new.
+                self.kept = false;
+                "stale"
+            }
+            SendError::Closed { .. } if self.closed >= CLOSED_MAX => return Err(error),
+            SendError::Closed { .. } => {
+                self.closed += 1;
+                self.tried.push(place);
+                "closed"
+            }
+            _ if self.unreached >= UNREACHED_MAX => return Err(error),
+            _ => {
+                self.unreached += 1;
+                self.tried.push(place);
+                "unreached"
+            }
+        };
+        metrics::count(&metrics::RESENT, reason);
+        self.last = Some(error);
+        Ok(())
+    }
+
+    /// A target that was tried may be tried again.
+    fn may_go_on(&self) -> bool {
+        self.until.is_none_or(|until| Instant::now() < until)
     }
 }
 

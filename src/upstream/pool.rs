@@ -90,6 +90,13 @@ impl Pools {
         }
     }
 
+    /// Closes all that is kept, because the process has no descriptor left; true if that was any.
+    pub fn spare(&self) -> bool {
+        let mut targets = self.targets.borrow_mut();
+        let kept = targets.values_mut().filter(|idle| !idle.connections.is_empty());
+        kept.map(|idle| idle.connections.clear()).count() > 0
+    }
+
     /// Closes what is too old; false if nothing is left.
     fn sweep(&self) -> bool {
         let now = Instant::now();

@@ -1,34 +1,49 @@
 //! The targets of all upstreams: one state per target, shared by workers, kept over reloads.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::config;
 use crate::observe::metrics::{self, Series};
+
+use super::balance;
+use super::hold::Waiting;
+use super::record::Record;
 
 /// One server of the application, as all workers see it.
 #[derive(Debug)]
 pub struct Target {
     /// Never given twice in a process.
     pub id: u64,
+    /// For hashing; the same in every process.
+    pub key: u64,
     pub address: Address,
     /// As the configuration writes it: `http://127.0.0.1:3000`.
     pub name: Arc<str>,
     pub health: config::Health,
     /// Requests in flight, of all workers.
-    pub load: AtomicUsize,
+    load: AtomicUsize,
+    /// What requests tell of it.
+    pub record: Record,
     pub connects: Arc<Series>,
     words: config::Target,
     /// What is not known to be down is up.
     up: AtomicBool,
     gauge: Arc<Series>,
-    /// Told when a worker found it down, so that it is asked soon.
-    pub found_down: Arc<Notify>,
+    ejections: Arc<Series>,
+    /// Requests that wait for this target among others.
+    wanted: AtomicUsize,
+    /// Told when it is up, and when it has a place for one more request.
+    pub freed: Notify,
+    /// Told when it should be asked soon: it was found down, or is waited for.
+    pub hurry: Arc<Notify>,
 }
 
 /// Where a target listens.
@@ -56,18 +71,24 @@ impl Target {
         };
         let gauge = metrics::series(&metrics::TARGET_UP, &[&name]);
         let connects = metrics::series(&metrics::TARGET_CONNECTS, &[&name]);
+        let ejections = metrics::series(&metrics::TARGET_EJECTIONS, &[&name]);
         gauge.increment();
         Self {
             id,
+            key: balance::key(&name),
             address,
             name: name.into(),
             health,
             load: AtomicUsize::new(0),
+            record: Record::default(),
             connects,
             words,
             up: AtomicBool::new(true),
             gauge,
-            found_down: Arc::default(),
+            ejections,
+            wanted: AtomicUsize::new(0),
+            freed: Notify::new(),
+            hurry: Arc::default(),
         }
     }
 
@@ -75,22 +96,50 @@ impl Target {
         self.up.load(Ordering::Relaxed)
     }
 
-    pub fn set_up(&self, up: bool) {
-        if self.up.swap(up, Ordering::Relaxed) == up {
+    /// Says whether it gets requests, and why not.
+    pub fn set_up(&self, up: bool, why: &dyn fmt::Display) {
+        if self.up.swap(up, Ordering::SeqCst) == up {
             return;
         }
         self.gauge.add(if up { 1 } else { -1 });
         if up {
+            self.record.returned(now());
             info!(target = %self.name, "target is up");
+            self.freed.notify_waiters();
         } else {
-            info!(target = %self.name, "target is down");
+            info!(target = %self.name, reason = %why, "target is down");
         }
     }
 
-    /// A worker could not connect: no more requests until a check succeeds.
-    pub fn mark_down(&self) {
-        self.set_up(false);
-        self.found_down.notify_one();
+    /// A worker could not connect: no more requests until checks succeed.
+    pub fn mark_down(&self, why: &dyn fmt::Display) {
+        self.set_up(false, why);
+        self.hurry.notify_one();
+    }
+
+    pub fn load(&self) -> usize {
+        self.load.load(Ordering::SeqCst)
+    }
+
+    /// It is up and takes one more request.
+    pub fn has_room(&self, max: Option<usize>) -> bool {
+        self.is_up() && max.is_none_or(|max| self.load() < max)
+    }
+
+    pub fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) > 0
+    }
+
+    /// Counts one more, or one less, that waits for it.
+    pub fn want(&self, more: bool) {
+        if more {
+            self.wanted.fetch_add(1, Ordering::SeqCst);
+            if !self.is_up() {
+                self.hurry.notify_one();
+            }
+        } else {
+            self.wanted.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// The authority of requests that the edge itself makes.
@@ -111,6 +160,8 @@ impl Drop for Target {
 #[derive(Debug, Default)]
 pub struct Registry {
     targets: Mutex<Vec<Weak<Target>>>,
+    /// By what is waited for.
+    waiting: Mutex<Vec<(Vec<config::Target>, Weak<Waiting>)>>,
     next_id: AtomicU64,
     /// Told when there is a new target.
     pub added: Notify,
@@ -137,6 +188,20 @@ impl Registry {
         target
     }
 
+    /// Who waits for these targets, on whichever route.
+    pub fn waiting(&self, words: &[config::Target]) -> Arc<Waiting> {
+        let mut all = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, waiting)| waiting.strong_count() > 0);
+        let known = all.iter().find(|(known, _)| known == words);
+        if let Some(waiting) = known.and_then(|(_, waiting)| waiting.upgrade()) {
+            return waiting;
+        }
+        let names: Vec<_> = words.iter().map(ToString::to_string).collect();
+        let waiting = Arc::new(Waiting::new(&names.join(" ")));
+        all.push((words.to_vec(), Arc::downgrade(&waiting)));
+        waiting
+    }
+
     /// Targets with ids from `id` on.
     pub fn since(&self, id: u64) -> Vec<Arc<Target>> {
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,24 +209,51 @@ impl Registry {
     }
 }
 
+/// Milliseconds since some moment before the first target; never 0.
+pub fn now() -> u64 {
+    static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(BEGUN.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
 /// One request in flight at a target.
 #[derive(Debug)]
-pub struct Load(Arc<Target>);
+pub struct Load {
+    target: Arc<Target>,
+    bounded: bool,
+}
 
 impl Load {
-    pub fn begin(target: &Arc<Target>) -> Self {
-        target.load.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(target))
+    /// `None` if `max` are in flight already.
+    pub fn begin(target: &Arc<Target>, max: Option<usize>) -> Option<Self> {
+        let more = |load: usize| max.is_none_or(|max| load < max).then(|| load.saturating_add(1));
+        target.load.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).ok()?;
+        Some(Self { target: Arc::clone(target), bounded: max.is_some() })
     }
 
     pub fn target(&self) -> &Arc<Target> {
-        &self.0
+        &self.target
+    }
+
+    /// The target has answered.
+    pub fn succeeded(&self) {
+        self.target.record.succeeded(now);
+    }
+
+    /// The target has not answered, or nothing that is an answer.
+    pub fn failed(&self, rule: &config::Eject) {
+        if let Some(lasts) = self.target.record.failed(rule, now()) {
+            self.target.ejections.increment();
+            info!(target = %self.target.name, ?lasts, "target fails and is passed over");
+        }
     }
 }
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.0.load.fetch_sub(1, Ordering::Relaxed);
+        self.target.load.fetch_sub(1, Ordering::SeqCst);
+        if self.bounded && self.target.is_wanted() {
+            self.target.freed.notify_one();
+        }
     }
 }
 
@@ -174,7 +266,8 @@ mod tests {
     fn a_target_is_known_by_its_words_for_as_long_as_it_is_used() {
         let registry = Registry::new();
         let second = Duration::from_secs(1);
-        let health = config::Health { path: None, every: second, timeout: second };
+        let health =
+            config::Health { path: None, every: second, timeout: second, rise: 1, fall: 1 };
         let other = config::Health { path: Some("/".to_owned()), ..health.clone() };
         let words = config::Target::Tcp("::1".to_owned(), 3000);
         let one = registry.target(&words, &health);
@@ -182,6 +275,12 @@ mod tests {
         assert_eq!(registry.target(&words, &health).id, one.id);
         assert_ne!(registry.target(&words, &other).id, one.id);
         assert_eq!(registry.since(0).len(), 1, "the other one is not used");
+        let places: Vec<_> = (0..3).map_while(|_| Load::begin(&one, Some(2))).collect();
+        assert_eq!((places.len(), one.load()), (2, 2));
+        drop(places);
+        assert_eq!(one.load(), 0);
+        let waiting = registry.waiting(std::slice::from_ref(&words));
+        assert!(Arc::ptr_eq(&waiting, &registry.waiting(std::slice::from_ref(&words))));
         let id = one.id;
         drop(one);
         assert_ne!(registry.target(&words, &health).id, id);

@@ -1,5 +1,6 @@
 //! Starts the real binary on free ports and speaks to it from outside.
 
+pub mod balancer;
 pub mod client;
 pub mod cluster;
 pub mod http2;
@@ -16,7 +17,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client};
@@ -256,6 +257,16 @@ impl Drop for Edge {
     }
 }
 
+/// Tells threads to stop when it is dropped: a scope waits for its threads, also if an assertion in
+/// it fails.
+pub struct StopOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Asks again until there is an answer, or patience ends.
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -300,26 +311,50 @@ impl Authority {
 
     /// Writes a certificate for `names` as `certs/FILE.pem` with its key.
     pub fn issue(&self, folder: &Folder, file: &str, names: &[&str]) {
-        let key = rcgen::KeyPair::generate().expect("a key");
+        self.issue_with(folder, file, names, &rcgen::KeyPair::generate().expect("a key"));
+    }
+
+    /// The same for a key of RSA.
+    pub fn issue_rsa(&self, folder: &Folder, file: &str, names: &[&str]) {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("a key");
+        self.issue_with(folder, file, names, &key);
+    }
+
+    fn issue_with(&self, folder: &Folder, file: &str, names: &[&str], key: &rcgen::KeyPair) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let words = rcgen::CertificateParams::new(names).expect("names");
-        let certificate = words.signed_by(&key, &self.issuer).expect("a certificate");
+        let certificate = words.signed_by(key, &self.issuer).expect("a certificate");
         folder.write(&format!("certs/{file}.pem"), &certificate.pem());
         folder.write(&format!("certs/{file}.key"), &key.serialize_pem());
     }
 
     /// A rustls client that trusts this CA alone.
     pub fn client(&self, alpn: &[&[u8]]) -> rustls::ClientConfig {
+        self.client_showing(alpn, None)
+    }
+
+    /// The same, which shows the certificate of `shown`, if it is asked.
+    pub fn client_showing(&self, alpn: &[&[u8]], shown: Option<&Self>) -> rustls::ClientConfig {
         use rustls::pki_types::{CertificateDer, pem::PemObject as _};
         let mut roots = rustls::RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
         roots.add(ca).expect("a CA");
         let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let mut words = rustls::ClientConfig::builder_with_provider(provider.into())
+        let words = rustls::ClientConfig::builder_with_provider(provider.into())
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let mut words = match shown {
+            None => words.with_no_client_auth(),
+            Some(authority) => {
+                let key = rcgen::KeyPair::generate().expect("a key");
+                let names = rcgen::CertificateParams::new(vec!["a client".to_owned()]);
+                let certificate = names.expect("names").signed_by(&key, &authority.issuer);
+                let chain = vec![certificate.expect("a certificate").der().clone()];
+                let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der());
+                words.with_client_auth_cert(chain, key.expect("a key")).expect("they fit")
+            }
+        };
         words.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         words
     }

@@ -201,6 +201,22 @@ pub fn listen(socket: &mut WebSocket<Upgraded>) -> Heard {
     }
 }
 
+/// One frame of a client: its first byte as told, a mask, and this payload.
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [0x12, 0x34, 0x56, 0x78];
+    let mut frame = vec![first];
+    match payload.len() {
+        short @ ..126 => frame.push(0x80 | u8::try_from(short).expect("short")),
+        medium => {
+            frame.push(0xfe);
+            frame.extend(u16::try_from(medium).expect("medium").to_be_bytes());
+        }
+    }
+    frame.extend(mask);
+    frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame
+}
+
 /// A long polling session: one connection for its GETs, one for its POSTs.
 pub struct Poller {
     pub get: Client,

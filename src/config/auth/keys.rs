@@ -1,6 +1,7 @@
 //! The catalogue of keys below `auth`.
 
-use super::super::keys::{Key, Kind, UPSTREAM, key};
+use super::super::keys::{Key, Kind, key};
+use super::super::upstream_keys::UPSTREAM;
 
 pub static PROVIDER: &[Key] = &[
     key(

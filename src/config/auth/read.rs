@@ -4,6 +4,7 @@ use super::super::field::{Field, Named};
 use super::super::section::{Section, choose};
 use super::super::sites;
 use super::super::units::{Secret, deadline, duration};
+use super::super::upstream;
 use super::super::validate::at_least_one;
 use super::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, Jwt, JwtKeys,
@@ -438,7 +439,7 @@ fn callback(section: &Section<'_>) -> Option<Callback> {
         user: section.get("user", path),
         secret: section.written("secret").and_then(Field::read_secret),
         timeout: section.value("timeout", deadline),
-        to: section.written("to").map(|_| sites::upstream(&section.section("to"))),
+        to: section.written("to").map(|_| upstream::read(&section.section("to"))),
         path: url_path?,
     })
 }

@@ -21,6 +21,8 @@ pub enum Ask {
     },
     /// These are the namespaces from now on.
     Serve(Vec<String>),
+    /// Look again which nodes there are.
+    Look(oneshot::Sender<()>),
 }
 
 /// Other nodes that did not answer in time.

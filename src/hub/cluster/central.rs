@@ -17,6 +17,7 @@ use crate::observe::metrics::{self, Series};
 use super::asking::{Absent, Ask, Asking, others};
 use super::link::{HEARD, Heard, Link};
 use super::reading::{Entry, Numbers, Reading};
+use super::registry::Registry;
 use super::speaker::{Kind, Speaker};
 use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, fresh_name};
 use super::{Cluster, Ends, Report, bytes_of};
@@ -33,6 +34,7 @@ pub struct Central {
     pub(super) acks: Cell<u64>,
     /// What of the streams was taken.
     pub(super) read: RefCell<Numbers>,
+    registry: Rc<Registry>,
     link: Rc<Link>,
     /// Of the namespaces that there are.
     namespaces: RefCell<HashSet<Subscription>>,
@@ -48,11 +50,14 @@ const LETTER: usize = 256;
 
 impl Central {
     /// Begins on this thread, for as long as it lives. Does nothing where there is no cluster.
-    pub fn start(hub: &Arc<Hub>, drain: &Drain) {
+    /// `address` is where other nodes' requests are taken.
+    pub fn start(hub: &Arc<Hub>, address: Option<String>, drain: &Drain) {
         let Some(cluster) = &hub.cluster else { return };
         let Some(Ends { servers, words, reports, asks }) = cluster.take_ends() else { return };
         let speaker = Speaker::new(words.timeout, words.buffer);
-        let up = Arc::clone(&cluster.up);
+        let (up, targets) = (Arc::clone(&cluster.up), Arc::clone(&hub.targets));
+        let (uid, told) = (&cluster.wire.uid, cluster.neighbours.clone());
+        let registry = Registry::new(hub.node, uid, &words, address, targets, told);
         let (link, heard) = Link::new(servers, speaker, words.timeout, probe(cluster), up);
         let central = Rc::new(Self {
             cluster: Arc::clone(cluster),
@@ -63,6 +68,7 @@ impl Central {
             numbers: Cell::new(0),
             acks: Cell::new(0),
             read: RefCell::default(),
+            registry: Rc::clone(&registry),
             link: Rc::clone(&link),
             namespaces: RefCell::default(),
             rooms: RefCell::default(),
@@ -70,6 +76,7 @@ impl Central {
             lag: metrics::series(&metrics::HUB_LAG, &[]),
         });
         link.start(drain);
+        drain.spawn_background(registry.keep(Rc::clone(&link)));
         central.read_streams();
         drain.spawn_background(Rc::clone(&central).carry(reports));
         drain.spawn_background(Rc::clone(&central).hear(heard));
@@ -182,6 +189,7 @@ impl Central {
         while let Some(ask) = asks.recv().await {
             match ask {
                 Ask::Serve(names) => self.serve(&names),
+                Ask::Look(looked) => self.registry.look(looked),
                 Ask::Remotes { namespace, audience, answer } => {
                     let central = Rc::clone(&self);
                     self.drain.spawn_background(async move {

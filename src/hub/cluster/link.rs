@@ -52,6 +52,8 @@ pub struct Link {
     up: Arc<AtomicBool>,
     gauge: Arc<Series>,
     pub gap: Notify,
+    /// Told each time it comes up.
+    pub joined: Notify,
 }
 
 /// Between two proofs.
@@ -87,6 +89,7 @@ impl Link {
             up,
             gauge: metrics::series(&metrics::REDIS_UP, &[]),
             gap: Notify::new(),
+            joined: Notify::new(),
         };
         (Rc::new(link), heard)
     }
@@ -254,6 +257,7 @@ impl Link {
         if is_up && !before {
             self.complained.set(false);
             info!("other nodes are reached over Redis");
+            self.joined.notify_one();
             if self.was_up.replace(true) {
                 metrics::series(&metrics::REDIS_GAPS, &[]).increment();
                 self.gap.notify_one();

@@ -4,6 +4,7 @@
 //! main thread carries it there (`link`), and what comes back to them (`central`).
 
 mod asking;
+mod badge;
 mod central;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -13,6 +14,8 @@ mod line;
 mod link;
 mod questions;
 mod reading;
+mod registry;
+mod relay;
 mod resp;
 mod servers;
 mod speaker;
@@ -23,13 +26,14 @@ mod wire;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{self, Adapter};
+use crate::config::{self, Adapter, Secret};
 
 use super::engine::random;
 
 use interest::Interest;
+use registry::Neighbours;
 use resp::command;
 use servers::Servers;
 use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_name};
@@ -37,6 +41,7 @@ use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_n
 pub use asking::Absent;
 use asking::Ask;
 pub use central::Central;
+pub use relay::Relay;
 pub use tls::TrustError;
 pub use uplink::{Uplink, Watch};
 pub use wire::{Audience, Payload, Remote};
@@ -53,6 +58,9 @@ pub struct Cluster {
     /// Uplinks that there were.
     lines: AtomicUsize,
     asks: mpsc::Sender<Ask>,
+    /// By which nodes know each other that bring each other requests.
+    secret: Option<Secret>,
+    neighbours: watch::Sender<Neighbours>,
     /// Kept until `Central` begins.
     ends: Mutex<Option<Ends>>,
 }
@@ -97,6 +105,8 @@ impl Cluster {
             reports: to_reports,
             lines: AtomicUsize::new(0),
             asks: to_asks,
+            secret: words.node.as_ref().map(|node| node.secret.clone()),
+            neighbours: watch::Sender::default(),
             ends: Mutex::new(Some(ends)),
         }))
     }

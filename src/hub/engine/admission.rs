@@ -93,6 +93,11 @@ impl Seat {
         }
     }
 
+    /// The session is not over, and nobody has found a use for it yet.
+    pub fn is_pending(&self) -> bool {
+        self.pending.get()
+    }
+
     /// The layer above has found a use for the session.
     pub fn settle(&self) {
         if self.pending.replace(false) {

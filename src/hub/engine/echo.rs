@@ -34,7 +34,9 @@ impl Echo {
 }
 
 impl Above for Echo {
-    fn opened(&self, _session: &Rc<Session>) {}
+    fn opened(&self, session: &Rc<Session>) {
+        session.settle();
+    }
 
     fn text(&self, session: &Rc<Session>, text: &str) {
         Self::back(session, Message::text(text.to_owned()));
@@ -45,8 +47,6 @@ impl Above for Echo {
     }
 
     fn closed(&self, _session: &Rc<Session>, _why: Close) {}
-
-    fn settle(&self, _session: &Rc<Session>) {}
 
     fn remind(&self, _session: &Rc<Session>) {}
 

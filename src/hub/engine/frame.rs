@@ -52,6 +52,18 @@ pub struct Frame {
     pub payload: Range<usize>,
 }
 
+/// Nobody who means well cuts messages into pieces of fewer bytes, or into many of them.
+const PIECE: usize = 1024;
+
+impl Frame {
+    /// True of a whole message and of a large piece of one; not of what costs its sender nothing:
+    /// control frames and small pieces.
+    pub fn is_substantial(&self) -> bool {
+        let whole = self.last && self.opcode != Opcode::Continuation;
+        !self.opcode.is_control() && (whole || self.payload.len() >= PIECE)
+    }
+}
+
 /// Why the stream cannot go on, with the close code for it (RFC 6455 §7.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {

@@ -38,6 +38,12 @@ impl Handshake {
                 .collect(),
         }
     }
+
+    /// Bytes that it keeps in memory, roughly.
+    pub fn size(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        self.query.len() + self.client.host.len() + headers.sum::<usize>()
+    }
 }
 
 /// A value that does not hold the whole head of its request in memory.

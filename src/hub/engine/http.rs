@@ -115,6 +115,17 @@ impl Engine {
         (response, reason)
     }
 
+    /// The answer to a request for a session that nobody has any more.
+    pub fn answer_unknown(&self, origin: Option<HeaderValue>, client: &Client) -> Answered {
+        let (mut response, reason) = refuse(Refusal::UnknownSession);
+        let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
+        let verdict = self.settings().origins.judge(text, client);
+        if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
+            allow(response.headers_mut(), origin);
+        }
+        (response, reason)
+    }
+
     async fn serve(
         self: &Rc<Self>,
         request: Request,

@@ -16,6 +16,7 @@ mod origin;
 mod outgoing;
 pub mod packet;
 mod polling;
+mod queue;
 mod request;
 mod session;
 mod sid;
@@ -39,6 +40,7 @@ use tracing::debug;
 
 use crate::auth::Wanted;
 use crate::drain::Drain;
+use crate::limits::Rate;
 use crate::observe::metrics::{self, Series};
 
 pub use admission::{Admission, Bounds};
@@ -65,8 +67,6 @@ pub trait Above {
     fn binary(&self, session: &Rc<Session>, data: &[u8]);
     /// Called once, however the session ends.
     fn closed(&self, session: &Rc<Session>, why: Close);
-    /// Called once, `Settings::settle` after opening.
-    fn settle(&self, session: &Rc<Session>);
     /// Called once for each `Session::remind_later`.
     fn remind(&self, session: &Rc<Session>);
     /// A message in the other language of this layer, for sessions that speak it
@@ -83,12 +83,14 @@ pub struct Settings {
     pub ping_timeout: Duration,
     /// A probed WebSocket must have taken over by then.
     pub upgrade_timeout: Duration,
-    /// When the layer above is asked whether it still wants the session.
+    /// By when the layer above must have found a use for the session (`Session::settle`).
     pub settle: Duration,
     /// Bytes of one message from a client (`maxPayload`).
     pub message_max: usize,
     /// Bytes queued for one client.
     pub queue_max: usize,
+    /// What a client may say that is no message: see `Session::is_chatty`.
+    pub chatter: Rate,
     pub origins: Origins,
     /// How messages are compressed for clients that take it; `None`: not at all.
     pub deflate: Option<Deflate>,
@@ -109,6 +111,7 @@ impl Default for Settings {
             settle: Duration::from_secs(45),
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
+            chatter: Rate::new(u32::MAX, Duration::from_secs(1), u32::MAX),
             origins: Origins::default(),
             deflate: None,
             bounds: Bounds::default(),
@@ -253,6 +256,7 @@ pub struct Engine {
     workers: Arc<[mpsc::Sender<Ask>]>,
     admission: Arc<Admission>,
     tickets: Cell<u64>,
+    started: Instant,
     drain: Drain,
     counts: Counts,
 }
@@ -307,6 +311,7 @@ impl Engine {
             workers: place.workers,
             admission: place.admission,
             tickets: Cell::new(0),
+            started: Instant::now(),
             drain: drain.clone(),
             counts: Counts::new(),
         });
@@ -332,6 +337,10 @@ impl Engine {
 
     fn queue_max(&self) -> usize {
         self.settings.borrow().queue_max
+    }
+
+    fn chatter_max(&self) -> Rate {
+        self.settings.borrow().chatter
     }
 
     fn message_max(&self) -> usize {
@@ -437,9 +446,9 @@ impl Engine {
         self.counts.bytes_in.add(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    fn count_dropped(&self, volatile: bool) {
-        if volatile {
-            self.counts.dropped.increment();
+    fn count_dropped(&self, messages: usize) {
+        if messages > 0 {
+            self.counts.dropped.add(i64::try_from(messages).unwrap_or(i64::MAX));
         }
     }
 
@@ -548,7 +557,7 @@ impl Engine {
             }
             Kind::Noop if !session.is_open() => session.lose(Close::TransportClose),
             Kind::Noop if session.is_probed() => session.release_poll(),
-            Kind::Settle if session.is_open() => self.above.settle(&session),
+            Kind::Settle if session.seat.is_pending() => session.close(Close::Unsettled),
             Kind::Reminder if session.is_open() => self.above.remind(&session),
             Kind::Linger if !session.is_open() => session.lose(Close::Forced),
             _ => (),

@@ -7,8 +7,9 @@ use tokio::sync::oneshot;
 
 use super::outgoing::Wire;
 use super::packet::{self, Form, Packet, Payload, Version};
+use super::queue::{Item, Queue};
 use super::request::Refusal;
-use super::session::{Item, Phase, Queue, Session, Transport};
+use super::session::{Phase, Session, Transport};
 use super::timers::Kind;
 use super::{Close, Engine};
 
@@ -136,7 +137,7 @@ impl Session {
 
     /// Answers the waiting GET with all that is queued, if there is both.
     pub(super) fn flush_poll(self: &Rc<Self>) {
-        if self.queue.borrow().items.is_empty() {
+        if self.queue.borrow().is_empty() {
             return;
         }
         let Some(get) = self.take_get() else { return };
@@ -212,16 +213,16 @@ impl Session {
     /// One answer of everything in `queue`, and a packet of the kind `last` unless that is 0.
     fn payload(&self, queue: &Queue, last: u8) -> Answer {
         let form = self.form(queue);
-        let mut body = Vec::with_capacity(queue.bytes + 16);
-        for item in &queue.items {
+        let mut body = Vec::with_capacity(queue.bytes() + 16);
+        for item in queue.iter() {
             match item {
                 // Alone in its answer a message needs no copy.
-                Item::Message(message) if queue.items.len() == 1 && last == 0 => {
+                Item::Message(message, _) if queue.len() == 1 && last == 0 => {
                     let bytes = message.bytes(Wire::Payload(form)).clone();
                     self.engine.count_out(bytes.len());
                     return Answer::Payload(bytes, form);
                 }
-                Item::Message(message) => {
+                Item::Message(message, _) => {
                     if form == Form::V4 && !body.is_empty() {
                         body.push(0x1e);
                     }
@@ -239,10 +240,11 @@ impl Session {
     }
 
     fn form(&self, queue: &Queue) -> Form {
-        let binary = |item: &Item| matches!(item, Item::Message(message) if message.has_binary());
+        let binary =
+            |item: &Item| matches!(item, Item::Message(message, _) if message.has_binary());
         match self.version {
             Version::V4 => Form::V4,
-            Version::V3 if !self.base64 && queue.items.iter().any(binary) => Form::V3Binary,
+            Version::V3 if !self.base64 && queue.iter().any(binary) => Form::V3Binary,
             Version::V3 => Form::V3Text,
         }
     }

@@ -1,17 +1,19 @@
 //! One client over any transport: its queue, its heartbeat, how it ends.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::limits::Bucket;
+
 use super::admission::Seat;
 use super::outgoing::Outgoing;
 use super::packet::{Packet, Version};
 use super::polling::Polling;
+use super::queue::{Control, Queue};
 use super::sid::Id;
 use super::timers::Kind;
 use super::websocket::WebSocket;
@@ -37,6 +39,8 @@ pub struct Session {
     pub(super) blocked: Cell<bool>,
     /// Waits for the end of the turn, when what was queued leaves.
     pub(super) touched: Cell<bool>,
+    /// What it says that is for nobody above: see `is_chatty`.
+    chatter: Cell<Bucket>,
     /// To be closed at the end of the turn, when nobody iterates over sessions.
     doomed: Cell<Option<Close>>,
     heart: Cell<Heart>,
@@ -68,43 +72,6 @@ struct Heart {
     pinged: Option<Instant>,
 }
 
-/// What waits for the transport. Past `queue_max` bytes the session is closed as too slow.
-#[derive(Default)]
-pub(super) struct Queue {
-    pub(super) items: VecDeque<Item>,
-    pub(super) bytes: usize,
-}
-
-#[derive(Clone)]
-pub(super) enum Item {
-    Message(Rc<Outgoing>),
-    Control(Control),
-    /// A whole WebSocket frame.
-    Frame(Rc<[u8]>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Control {
-    Ping,
-    Pong,
-}
-
-impl Control {
-    pub(super) fn digit(self) -> u8 {
-        match self {
-            Self::Ping => b'2',
-            Self::Pong => b'3',
-        }
-    }
-
-    pub(super) fn frame(self) -> &'static [u8] {
-        match self {
-            Self::Ping => b"\x81\x012",
-            Self::Pong => b"\x81\x013",
-        }
-    }
-}
-
 /// Whether a message may be dropped for a client that cannot take it now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
@@ -134,6 +101,7 @@ impl Session {
             queue: RefCell::default(),
             phase: Cell::new(Phase::Open),
             touched: Cell::new(false),
+            chatter: Cell::default(),
             doomed: Cell::new(None),
             heart: Cell::default(),
             translates: Cell::new(false),
@@ -173,11 +141,12 @@ impl Session {
 
     /// Queues a message; it leaves at the end of the turn. False if it was dropped.
     ///
-    /// A client whose queue is full is closed (`Close::TooSlow`), never waited for.
+    /// A client whose queue is full, although the transport has just been asked to take more and
+    /// nothing in it may be dropped, is closed (`Close::TooSlow`), never waited for.
     pub fn send(self: &Rc<Self>, message: &Rc<Outgoing>, delivery: Delivery) -> bool {
         let volatile = delivery == Delivery::Volatile && self.blocked.get();
         if !self.is_open() || volatile || self.doomed.get().is_some() {
-            self.engine.count_dropped(volatile);
+            self.engine.count_dropped(usize::from(volatile));
             return false;
         }
         let message = if self.translates.get() {
@@ -187,30 +156,50 @@ impl Session {
             Some(Rc::clone(message))
         };
         let Some(message) = message else { return false };
-        let size = message.size();
+        let (size, max) = (message.size(), self.engine.queue_max());
         let mut queue = self.queue.borrow_mut();
-        // One message is always taken: it may be larger than the whole queue is allowed to be.
-        if !queue.items.is_empty() && queue.bytes + size > self.engine.queue_max() {
+        if !queue.fits(size, max) {
             drop(queue);
-            self.close_later(Close::TooSlow);
-            return false;
+            if !self.make_space(size, max, delivery) {
+                return false;
+            }
+            queue = self.queue.borrow_mut();
         }
-        queue.bytes += size;
-        queue.items.push_back(Item::Message(message));
+        queue.push(message, delivery);
         drop(queue);
         self.engine.touch(self);
         true
     }
 
-    /// Heartbeats stay out of the count: a full queue must not look like a dead client.
-    pub(super) fn send_control(self: &Rc<Self>, control: Control) {
-        {
-            let mut queue = self.queue.borrow_mut();
-            // One pong answers all pings before it, so pings alone make no queue.
-            if !matches!(queue.items.back(), Some(Item::Control(last)) if *last == control) {
-                queue.items.push_back(Item::Control(control));
-            }
+    /// Makes room for a message: what the transport takes now leaves, then what may be dropped is.
+    /// False if that was not enough, and the message is dropped or the session is to be closed.
+    ///
+    /// One turn may bring more than a queue holds to a client that reads all of it at once.
+    fn make_space(self: &Rc<Self>, size: usize, max: usize, delivery: Delivery) -> bool {
+        self.flush_now();
+        if self.doomed.get().is_some() {
+            return false;
         }
+        let fits = || self.queue.borrow().fits(size, max);
+        if fits() {
+            return true;
+        }
+        if delivery == Delivery::Volatile {
+            self.engine.count_dropped(1);
+            return false;
+        }
+        let begun = self.has_begun();
+        let dropped = self.queue.borrow_mut().drop_volatile(begun);
+        self.engine.count_dropped(dropped);
+        if !fits() {
+            self.close_later(Close::TooSlow);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn send_control(self: &Rc<Self>, control: Control) {
+        self.queue.borrow_mut().push_control(control);
         self.engine.touch(self);
     }
 
@@ -220,6 +209,12 @@ impl Session {
             self.doomed.set(Some(why));
             self.engine.touch(self);
         }
+    }
+
+    /// Lets out what the transport takes in the middle of a turn, when nobody may leave.
+    fn flush_now(self: &Rc<Self>) {
+        let polling = matches!(&*self.transport.borrow(), Transport::Polling(_));
+        if polling { self.flush_poll() } else { self.flush_at_once() }
     }
 
     /// Lets out what was queued in this turn, or ends what was doomed in it.
@@ -262,6 +257,12 @@ impl Session {
         if !self.is_open() {
             return;
         }
+        let is_message = matches!(packet, Packet::Text(_) | Packet::Binary(_));
+        // A pong that is waited for comes as often as we ask for it.
+        let is_asked = matches!(packet, Packet::Pong(_)) && self.is_awaited();
+        if !is_message && !is_asked && self.is_chatty() {
+            return self.lose(Close::Flood);
+        }
         self.extend_patience();
         match (packet, self.version) {
             (Packet::Text(text), _) => {
@@ -288,6 +289,16 @@ impl Session {
             // As Node: these mean something only on the way to another transport.
             (Packet::Open | Packet::Upgrade | Packet::Noop, _) => (),
         }
+    }
+
+    /// Counts what is no message, and so is not counted by the layer above: heartbeats that nobody
+    /// asked for, frames of WebSocket's own, small pieces of messages. True if it is far too much.
+    pub(super) fn is_chatty(&self) -> bool {
+        let mut chatter = self.chatter.get();
+        let (rate, now) = (self.engine.chatter_max(), self.engine.started.elapsed());
+        let within = chatter.take(rate, now);
+        self.chatter.set(chatter);
+        !within
     }
 
     /// The number that deadlines of the heartbeat must carry to hold.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use aws_lc_rs::{constant_time, digest, rand};
 
+use super::request::Query;
+
 pub const ALPHABET: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
 
 /// Workers that an id can name.
@@ -32,6 +34,11 @@ impl Node {
 
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The one that the session lives on which the query of a request names.
+    pub fn of_query(query: &str) -> Option<Self> {
+        Query::parse(query).id?.ok().map(|id| id.node())
     }
 }
 

@@ -10,14 +10,15 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::exchange::Socket;
+use crate::exchange::{Asks, Socket};
 
 use super::deflate::{self, Deflate};
 use super::frame::{self, Frame, FrameError, Opcode};
 use super::outgoing::Wire;
 use super::packet::{self, Packet, Version};
 use super::polling::is_probe;
-use super::session::{Item, Phase, Queue, Session, Transport};
+use super::queue::{Item, Queue};
+use super::session::{Phase, Session, Transport};
 use super::timers::Kind;
 use super::{Close, Engine};
 
@@ -73,45 +74,41 @@ impl WebSocket {
     }
 
     /// Writes the queue as far as the socket takes it; true if all of it has left.
-    fn write(&mut self, queue: &mut Queue, wire: Wire) -> io::Result<bool> {
-        while !queue.items.is_empty() {
+    fn write(&mut self, queue: &mut Queue, wire: Wire, asks: Asks) -> io::Result<bool> {
+        while !queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); WRITE_AT_ONCE];
             let mut count = 0;
-            for (slice, item) in slices.iter_mut().zip(&queue.items) {
+            for (slice, item) in slices.iter_mut().zip(queue.iter()) {
                 let skip = if count == 0 { self.written } else { 0 };
                 *slice = IoSlice::new(bytes_of(item, wire).get(skip..).unwrap_or_default());
                 count += 1;
             }
-            match self.socket.try_write(slices.get(..count).unwrap_or_default()) {
+            match self.socket.try_write(slices.get(..count).unwrap_or_default(), asks) {
                 Ok(written) => self.advance(queue, wire, written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
-        // An idle session holds no memory for what it once had to say.
-        queue.items = std::collections::VecDeque::new();
+        queue.give_back();
         Ok(self.socket.is_flushed())
     }
 
     fn advance(&mut self, queue: &mut Queue, wire: Wire, written: usize) {
         self.written += written;
-        while let Some(item) = queue.items.front() {
+        while let Some(item) = queue.front() {
             let length = bytes_of(item, wire).len();
             if self.written < length {
                 break;
             }
             self.written -= length;
-            if let Item::Message(message) = item {
-                queue.bytes -= message.size();
-            }
-            queue.items.pop_front();
+            queue.pop();
         }
     }
 }
 
 fn bytes_of(item: &Item, wire: Wire) -> &[u8] {
     match item {
-        Item::Message(message) => message.bytes(wire),
+        Item::Message(message, _) => message.bytes(wire),
         Item::Control(control) => control.frame(),
         Item::Frame(frame) => frame,
     }
@@ -221,6 +218,10 @@ impl Session {
     }
 
     fn take_frame(self: &Rc<Self>, frame: &Frame, payload: &[u8]) -> Result<(), FrameError> {
+        if !frame.is_substantial() && self.is_chatty() {
+            self.lose(Close::Flood);
+            return Ok(());
+        }
         match frame.opcode {
             Opcode::Text | Opcode::Binary if frame.last => {
                 if self.take_fragments().is_some() {
@@ -299,11 +300,11 @@ impl Session {
 
     fn queue_frame(self: &Rc<Self>, frame: Vec<u8>) {
         // A client that floods with control frames fills its own queue.
-        let full = self.queue.borrow().items.len() > 1024;
+        let full = self.queue.borrow().len() > 1024;
         if full {
             return self.close_later(Close::TooSlow);
         }
-        self.queue.borrow_mut().items.push_back(Item::Frame(frame.into()));
+        self.queue.borrow_mut().push_frame(frame);
         self.engine.touch(self);
     }
 
@@ -325,22 +326,38 @@ impl Session {
     }
 
     /// Writes what is queued as far as the socket takes it.
-    fn flush_frames(self: &Rc<Self>) {
+    fn write_queue(&self, asks: Asks) -> io::Result<()> {
         let done = match &mut *self.transport.borrow_mut() {
             Transport::WebSocket(websocket) => {
                 let mut queue = self.queue.borrow_mut();
-                let before = queue.bytes;
+                let before = queue.bytes();
                 let wire = websocket.wire(self);
-                let done = websocket.write(&mut queue, wire);
-                self.engine.count_out(before - queue.bytes);
+                let done = websocket.write(&mut queue, wire, asks);
+                self.engine.count_out(before - queue.bytes());
                 done
             }
-            _ => return,
+            _ => return Ok(()),
         };
         self.blocked.set(!matches!(done, Ok(true)));
-        if done.is_err() {
+        done.map(drop)
+    }
+
+    fn flush_frames(self: &Rc<Self>) {
+        if self.write_queue(Asks::Runtime).is_err() {
             self.lose(Close::TransportError);
         }
+    }
+
+    /// The same for callers that iterate over sessions, and whatever was refused in this turn.
+    pub(super) fn flush_at_once(self: &Rc<Self>) {
+        if self.write_queue(Asks::Kernel).is_err() {
+            self.close_later(Close::TransportError);
+        }
+    }
+
+    /// Some bytes of the first item that is queued have left.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(&*self.transport.borrow(), Transport::WebSocket(websocket) if websocket.written > 0)
     }
 
     /// The same from this session's own task, which is woken when the socket takes more.
@@ -370,7 +387,7 @@ impl Session {
         let mut frame = Vec::new();
         let code = code.map(u16::to_be_bytes);
         frame::write(&mut frame, Opcode::Close, &[code.as_ref().map_or(&[], <[u8; 2]>::as_slice)]);
-        self.queue.borrow_mut().items.push_back(Item::Frame(frame.into()));
+        self.queue.borrow_mut().push_frame(frame);
         self.engine.arm(self, Kind::Linger);
         self.engine.touch(self);
     }
@@ -387,7 +404,7 @@ impl Engine {
         let mut open = Vec::new();
         let words = self.open_words(session.id, "");
         frame::write(&mut open, Opcode::Text, &[b"0", words.as_bytes()]);
-        session.queue.borrow_mut().items.push_back(Item::Frame(open.into()));
+        session.queue.borrow_mut().push_frame(open);
         self.touch(session);
     }
 
@@ -459,7 +476,7 @@ impl Probe {
 
     async fn say(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            match self.websocket.socket.try_write(&[IoSlice::new(bytes)]) {
+            match self.websocket.socket.try_write(&[IoSlice::new(bytes)], Asks::Runtime) {
                 Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     poll_fn(|cx| self.websocket.socket.poll_write_ready(cx)).await?;

@@ -1,10 +1,14 @@
-//! Asks the application about clients: bounded, signed, with a deadline, again while it restarts.
+//! Asks the applications about clients: bounded, signed, with a deadline, again while one restarts.
 
+mod application;
 mod breaker;
+mod lines;
+mod losses;
 pub mod reply;
 mod sign;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +16,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
@@ -21,41 +24,40 @@ use crate::exchange::{self, Body, Peer, Request};
 use crate::observe::metrics::{self, Series};
 use crate::upstream::Pools;
 
-use super::engine::Handshake;
+use super::engine::{Handshake, Id};
 use super::policy::HookPolicy;
 
-use breaker::Breaker;
+use application::Application;
+use losses::Losses;
 
+pub use application::Seat;
+pub use lines::{Line, Lines, Place};
+pub use losses::Loss;
 pub use reply::{Emit, Outcome, Reply};
 pub use sign::uuid;
 
-/// Questions under way at once, of one worker. More wait; each waits in its own socket's line.
-const UNDER_WAY: usize = 256;
-/// The same for farewells, for which nobody waits: they take no place from those who do.
-const PARTING: usize = 32;
-/// Farewells that wait to be told, of one worker. Full: the newest is dropped and counted.
-const FAREWELLS: usize = 4096;
 /// Bytes of an answer.
 const ANSWER_MAX: usize = 1 << 20;
 /// Before the first repetition; doubled for each that follows.
 const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The same for farewells, which go on for as long as the application is away.
+const PARTING_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 const SIGNATURE: HeaderName = HeaderName::from_static("x-vestibule-signature");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// One worker's way to the application.
+/// One worker's way to the applications.
 pub struct Hooks {
     policy: RefCell<Option<Arc<HookPolicy>>>,
+    /// By the ids of their targets.
+    applications: RefCell<HashMap<Arc<[u64]>, Rc<Application>>>,
+    pub lines: Rc<Lines>,
     pools: Rc<Pools>,
     drain: Drain,
-    under_way: Semaphore,
-    parting: Semaphore,
-    farewells: Cell<usize>,
-    breaker: RefCell<Breaker>,
+    losses: Losses,
     asked: Arc<Series>,
     failed: Arc<Series>,
-    lost: Arc<Series>,
 }
 
 /// A question, the same however often it is asked.
@@ -64,92 +66,136 @@ pub struct Question {
     pub body: Bytes,
 }
 
+/// Who is asked, and by which rules.
+struct Way {
+    policy: Arc<HookPolicy>,
+    application: Rc<Application>,
+}
+
 impl Hooks {
     pub fn new(pools: Rc<Pools>, drain: &Drain) -> Rc<Self> {
         Rc::new(Self {
             policy: RefCell::default(),
+            applications: RefCell::default(),
+            lines: Rc::default(),
             pools,
             drain: drain.clone(),
-            under_way: Semaphore::new(UNDER_WAY),
-            parting: Semaphore::new(PARTING),
-            farewells: Cell::new(0),
-            breaker: RefCell::default(),
+            losses: Losses::default(),
             asked: metrics::series(&metrics::HOOKS, &["answered"]),
             failed: metrics::series(&metrics::HOOKS, &["failed"]),
-            lost: metrics::series(&metrics::HOOKS, &["lost"]),
         })
     }
 
     pub fn change(&self, policy: Option<Arc<HookPolicy>>) {
+        let mut applications = self.applications.borrow_mut();
+        applications.retain(|id, _| policy.as_ref().is_some_and(|policy| policy.asks(id)));
         *self.policy.borrow_mut() = policy;
     }
 
-    /// Asks until there is an answer or the time for it is over.
-    pub async fn ask(&self, question: &Question, handshake: &Handshake) -> Outcome {
-        self.ask_among(&self.under_way, question, handshake).await
+    /// The application of the site that the client came for; `None` if nobody is asked.
+    fn way(&self, handshake: &Handshake) -> Option<Way> {
+        let policy = self.policy.borrow().clone()?;
+        let (id, _) = policy.upstream(&handshake.client.host)?;
+        let mut applications = self.applications.borrow_mut();
+        let application = applications.entry(Arc::clone(id)).or_default();
+        let application = Rc::clone(application);
+        Some(Way { policy, application })
     }
 
-    /// The same, in one of `places` while it is being asked; waiting for one takes of the time.
-    async fn ask_among(
+    /// Asks until there is an answer or the time for it is over. Waiting for its turn in the line,
+    /// for a free place and for the circuit to close takes of that time.
+    pub async fn ask(
         &self,
-        places: &Semaphore,
+        place: &mut Place,
         question: &Question,
         handshake: &Handshake,
     ) -> Outcome {
-        let Some(policy) = self.policy.borrow().clone() else { return Outcome::Unavailable };
+        let Some(Way { policy, .. }) = self.way(handshake) else { return Outcome::Unavailable };
         let until = Instant::now() + policy.retry;
+        if timeout_at(until, place.turn()).await.is_err() {
+            return Outcome::Unavailable;
+        }
         let mut pause = PAUSE;
-        loop {
+        // A reload may have changed who is asked.
+        while let Some(way) = self.way(handshake) {
+            let free = timeout_at(until, way.application.under_way.acquire()).await;
             // Never closed.
-            let Ok(place) = timeout_at(until, places.acquire()).await else {
-                return Outcome::Unavailable;
-            };
-            if let Some(outcome) = self.try_once(&policy, question, handshake).await {
+            let Ok(free) = free else { break };
+            if let Some(outcome) = self.try_once(&way, question, handshake).await {
                 return outcome;
             }
-            drop(place);
+            drop(free);
             if Instant::now() + pause > until {
-                return Outcome::Unavailable;
+                break;
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+        Outcome::Unavailable
     }
 
-    /// Tells of somebody who has left, at least once, without anybody waiting for it.
-    pub fn tell(self: &Rc<Self>, question: Question, handshake: Rc<Handshake>) {
-        if self.farewells.get() >= FAREWELLS {
-            self.lost.increment();
-            return;
-        }
-        self.farewells.set(self.farewells.get() + 1);
-        let hooks = Rc::clone(self);
+    /// Tells of somebody who has left, at least once, without anybody waiting for it; after all that
+    /// is asked about the same socket.
+    pub fn tell(self: &Rc<Self>, id: Id, question: Question, handshake: Rc<Handshake>) {
+        let Some(seat) = self.seat(&handshake, question.body.len(), 1) else { return };
+        let (hooks, place) = (Rc::clone(self), self.lines.stand(id));
         self.drain.spawn("farewell", async move {
-            // The application may be away for longer than clients would wait.
-            while hooks.ask_among(&hooks.parting, &question, &handshake).await
-                == Outcome::Unavailable
-            {
-                let forgotten = hooks.policy.borrow().is_none();
-                if forgotten || hooks.drain.is_leaving() {
-                    hooks.lost.increment();
-                    break;
-                }
-                // It may have come back without having waited for anything.
-                sleep(PAUSE).await;
-            }
-            hooks.farewells.set(hooks.farewells.get() - 1);
+            hooks.tell_until_heard(place, &question, &handshake).await;
+            drop(seat);
         });
+    }
+
+    async fn tell_until_heard(&self, mut place: Place, question: &Question, handshake: &Handshake) {
+        place.turn().await;
+        let (begun, mut pause) = (Instant::now(), PAUSE);
+        loop {
+            let Some(way) = self.way(handshake) else { return self.losses.add(Loss::Unconfigured) };
+            // Never closed.
+            let free = way.application.parting.acquire().await;
+            if self.try_once(&way, question, handshake).await.is_some() {
+                return;
+            }
+            drop(free);
+            if self.drain.is_leaving() && begun.elapsed() >= way.policy.retry {
+                return self.losses.add(Loss::Stopped);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PARTING_PAUSE_MAX);
+        }
+    }
+
+    /// Room for `count` things of `bytes` that somebody has left behind; `None`, and they are
+    /// counted as lost, if too much waits already.
+    pub fn seat(&self, handshake: &Handshake, bytes: usize, count: usize) -> Option<Seat> {
+        let seat = match self.way(handshake) {
+            Some(way) => way.application.seat(bytes + handshake.size()).ok_or(Loss::Full),
+            None => Err(Loss::Unconfigured),
+        };
+        seat.inspect_err(|loss| self.lose(*loss, count)).ok()
+    }
+
+    /// So many will not be told.
+    pub fn lose(&self, loss: Loss, count: usize) {
+        (0..count).for_each(|_| self.losses.add(loss));
+    }
+
+    /// A socket has come from another worker: who stands in its line there is asked about first.
+    pub fn adopt(&self, id: Id, line: Line) {
+        if let Some(mut place) = self.lines.adopt(id, line).filter(|place| !place.is_first()) {
+            // It keeps the line known here until those are through.
+            self.drain.spawn("line", async move { place.turn().await });
+        }
     }
 
     /// `None`: it is worth asking again.
     async fn try_once(
         &self,
-        policy: &HookPolicy,
+        Way { policy, application }: &Way,
         question: &Question,
         handshake: &Handshake,
     ) -> Option<Outcome> {
-        let upstream = policy.upstream(&handshake.client.host)?;
-        if !self.breaker.borrow_mut().admits(Instant::now()) {
+        let (_, upstream) = policy.upstream(&handshake.client.host)?;
+        if !application.breaker.borrow_mut().admits(Instant::now()) {
             return None;
         }
         let request = request(policy, question, handshake)?;
@@ -167,12 +213,12 @@ impl Hooks {
         {
             Ok(outcome) => {
                 self.asked.increment();
-                self.breaker.borrow_mut().succeeded();
+                application.breaker.borrow_mut().succeeded();
                 Some(outcome)
             }
             Err(why) => {
                 self.failed.increment();
-                if self.breaker.borrow_mut().failed(Instant::now()) {
+                if application.breaker.borrow_mut().failed(Instant::now()) {
                     warn!(path = %question.path, reason = why, "the application does not answer hooks");
                 } else {
                     info!(path = %question.path, reason = why, "a hook was not answered");

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::hub::engine::{Close, Id, Node, Outgoing};
+use crate::hub::hooks::Line;
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
 use crate::observe::metrics;
@@ -48,6 +49,8 @@ pub struct Returned {
     queued: Vec<Stamp>,
     /// The last of that which it turned out to have all the same.
     pub(super) turned_out: Option<Stamp>,
+    /// In which the application is still told about it where it comes from.
+    pub(super) line: Option<Line>,
 }
 
 pub type Answer = Result<Arc<Returned>, Miss>;
@@ -172,7 +175,15 @@ impl Recovery {
         if answer.is_err() {
             self.drop_secret(claim.pid);
         }
-        Found::Answer(answer)
+        Found::Answer(if asks { answer } else { answer.map(|back| self.in_line(back)) })
+    }
+
+    /// With what the application is still to hear of it from this worker, if there is anything.
+    fn in_line(&self, returned: Arc<Returned>) -> Arc<Returned> {
+        let Some(line) = self.lines.find(returned.id) else { return returned };
+        let mut returned = Arc::unwrap_or_clone(returned);
+        returned.line = Some(line);
+        Arc::new(returned)
     }
 
     /// The client is here again before its old connection was seen to be gone.
@@ -347,11 +358,22 @@ impl Away {
             heard,
             queued,
             turned_out,
+            line: None,
         }))
     }
 }
 
 impl Returned {
+    /// The line that it stands in on another worker, by its id.
+    pub fn line(&self) -> Option<(Id, Line)> {
+        Some((self.id, self.line.clone()?))
+    }
+
+    /// Bytes of what waits for it, without the messages themselves.
+    pub(super) fn queued_size(&self) -> usize {
+        size_of_val(&*self.queued)
+    }
+
     /// It is claimed again by the same client, which may have heard some of it in between.
     pub(super) fn renew(self: Arc<Self>, offset: Option<Offset>, node: Node) -> Answer {
         let news = offset.filter(|offset| offset.node == node);

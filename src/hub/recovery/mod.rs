@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::config;
 
 use super::engine::{Close, Delivery, Id, Node, Outgoing, Version};
+use super::hooks::Lines;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::socket::Socket;
@@ -73,6 +74,12 @@ impl RecoveryPolicy {
         log::Bounds { messages: self.messages, bytes: self.bytes, age }
     }
 
+    /// Who was sent something at `time` and is still here then has it: a ping that was sent after it
+    /// was answered.
+    fn proved_from(&self, time: Instant) -> Instant {
+        time + self.patience * 2 + ticket::LAG
+    }
+
     /// How often what is over is looked for.
     fn pause(&self) -> Duration {
         (self.lasts / 4).clamp(Duration::from_millis(20), Duration::from_secs(5))
@@ -109,6 +116,7 @@ pub struct Recovery {
     numbers: Cell<u64>,
     table: RefCell<Table>,
     outbox: Rc<Outbox>,
+    lines: Rc<Lines>,
     asking: RefCell<Asking>,
     asked: Cell<u64>,
     /// Somebody waits for this worker to hear what another has.
@@ -117,7 +125,11 @@ pub struct Recovery {
 }
 
 impl Recovery {
-    pub fn new(node: Node, worker: usize, workers: usize, outbox: Rc<Outbox>) -> Rc<Self> {
+    pub fn new(
+        (node, worker, workers): (Node, usize, usize),
+        outbox: Rc<Outbox>,
+        lines: Rc<Lines>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             node,
             worker,
@@ -127,6 +139,7 @@ impl Recovery {
             numbers: Cell::new(0),
             table: RefCell::default(),
             outbox,
+            lines,
             asking: RefCell::default(),
             asked: Cell::new(0),
             behind: Cell::new(0),
@@ -210,18 +223,21 @@ impl Recovery {
         socket: &Rc<Socket>,
         returned: Option<(&Returned, &[Missed])>,
     ) -> Option<Id> {
-        if !self.is_on() || socket.session.version == Version::V3 {
-            return None;
-        }
+        let policy = self.policy.get().filter(|_| socket.session.version == Version::V4)?;
         let log = &socket.namespace.log;
         let ticket = match returned {
-            Some((returned, missed)) => Ticket::renewed(returned, missed, log),
+            Some((returned, missed)) => {
+                Ticket::renewed(returned, missed, log, policy.proved_from(Instant::now()))
+            }
             None => Ticket::new(Id::of_session(self.node, self.worker), log),
         };
         let pid = ticket.pid;
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));
+        if returned.is_some() {
+            self.make_room(Instant::now(), &policy);
+        }
         Some(pid)
     }
 

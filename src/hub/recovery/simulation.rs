@@ -47,6 +47,12 @@ enum Step {
     Cut {
         client: usize,
     },
+    /// What it was sent at once when it came back is forgotten: because it has it, if it does, or
+    /// to make room.
+    Forget {
+        client: usize,
+        proved: bool,
+    },
     /// It comes back; or only almost.
     Return {
         client: usize,
@@ -73,6 +79,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(client, room, joins)| Step::Move { client, room, joins }),
         3 => (client.clone(), 0usize..4).prop_map(|(client, count)| Step::Take { client, count }),
         2 => client.clone().prop_map(|client| Step::Cut { client }),
+        2 => (client.clone(), prop::bool::weighted(0.7))
+            .prop_map(|(client, proved)| Step::Forget { client, proved }),
         3 => (client.clone(), worker.clone(), prop::bool::weighted(0.8)).prop_map(
             |(client, worker, enters)| Step::Return { client, worker, enters }
         ),
@@ -99,6 +107,8 @@ struct World {
     clients: Vec<Client>,
     /// Nothing volatile is sent.
     deaf: bool,
+    /// Nothing is forgotten that somebody may need.
+    roomy: bool,
     anew: usize,
 }
 
@@ -116,6 +126,8 @@ struct Client {
     due: HashSet<Stamp>,
     /// What its last worker had heard when it left.
     heard: Vector,
+    /// How much of what it was sent at once when it came back is still on the wire.
+    unproved: usize,
 }
 
 enum State {
@@ -137,6 +149,7 @@ impl World {
             sent: Vec::new(),
             clients: Vec::new(),
             deaf: false,
+            roomy: false,
             anew: 0,
         };
         for worker in 0..WORKERS {
@@ -159,6 +172,7 @@ impl World {
             got: Vec::new(),
             due: HashSet::new(),
             heard: log.heard(),
+            unproved: 0,
         }
     }
 
@@ -169,6 +183,7 @@ impl World {
             Step::Move { client, room, joins } => self.turn(client, ROOMS[room], joins),
             Step::Take { client, count } => self.take(client, count),
             Step::Cut { client } => self.cut(client),
+            Step::Forget { client, proved } => self.forget(client, proved),
             Step::Return { client, worker, enters } => {
                 let offset = self.clients[client].offset;
                 self.claim(client, worker, offset);
@@ -247,12 +262,27 @@ impl World {
         let (node, client) = (self.node, &mut self.clients[client]);
         for _ in 0..count {
             let Some((stamp, delivery)) = client.wire.pop_front() else { return };
+            client.unproved = client.unproved.saturating_sub(1);
             client.offset = Some(Offset { node, stamp });
             client.offsets.push(client.offset);
             if delivery == Delivery::Kept {
                 client.got.push(stamp);
             }
         }
+    }
+
+    fn forget(&self, client: usize, proved: bool) {
+        let Client { state: State::Here { ticket, .. }, unproved, .. } = &self.clients[client]
+        else {
+            return;
+        };
+        match (proved, unproved) {
+            (true, 0) => ticket.prove(),
+            (true, _) => return,
+            (false, _) if self.roomy => return,
+            (false, _) => ticket.lose_track(),
+        }
+        assert_eq!(ticket.resent_size(), 0);
     }
 
     fn cut(&mut self, client: usize) {
@@ -301,9 +331,10 @@ impl World {
         self.hear_up_to(worker, &returned.heard);
         let log = &self.logs[worker];
         let Ok(missed) = returned.missed(log) else { return self.begin_anew(index, worker) };
-        let ticket = Ticket::renewed(&returned, &missed, log);
+        let ticket = Ticket::renewed(&returned, &missed, log, self.now);
         let client = &mut self.clients[index];
         client.wire = missed.iter().map(|(stamp, _)| (*stamp, Delivery::Kept)).collect();
+        client.unproved = missed.len();
         // All that it would have heard, had it been here.
         let heard = log.heard();
         for Sent { stamp, target, delivery, .. } in &self.sent {
@@ -369,9 +400,19 @@ proptest! {
         let mut world = World::new(usize::MAX);
         // Where in what may be dropped a client stands is not known of one that is replaced twice.
         world.deaf = steps.iter().any(|step| matches!(step, Step::Stale { .. }));
+        world.roomy = true;
         steps.iter().for_each(|step| world.run(step));
         world.end();
         prop_assert_eq!(world.anew, 0);
+    }
+
+    #[test]
+    fn who_goes_on_although_it_is_forgotten_what_was_sent_lacks_nothing(
+        steps in prop::collection::vec(step(), 0..150),
+    ) {
+        let mut world = World::new(usize::MAX);
+        steps.iter().for_each(|step| world.run(step));
+        world.end();
     }
 
     #[test]

@@ -65,8 +65,12 @@ impl Standing {
         }
     }
 
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_) | Self::Returned(_))
+    }
+
     /// Bytes that wait for its client, roughly.
-    fn size(&self) -> Option<usize> {
+    fn size(&self) -> usize {
         const ITSELF: usize = 512;
         let size = |rooms: &[String], data: Option<&str>| {
             ITSELF
@@ -74,14 +78,18 @@ impl Standing {
                 + data.map_or(0, str::len)
         };
         match self {
-            Self::Away(away) => Some(size(&away.rooms, away.data.as_deref())),
-            Self::Returned(returned) => Some(size(&returned.rooms, returned.data.as_deref())),
-            _ => None,
+            Self::Here(socket) => socket.ticket.get().map_or(0, |ticket| ticket.resent_size()),
+            Self::Away(away) => size(&away.rooms, away.data.as_deref()) + away.ticket.size(),
+            Self::Returned(returned) => {
+                size(&returned.rooms, returned.data.as_deref()) + returned.queued_size()
+            }
+            Self::There(_) | Self::Spent { .. } => 0,
         }
     }
 }
 
-/// How many may be away. Full: who has been for the longest begins anew.
+/// How many may be away. Full: what clients were sent when they came back is forgotten, the oldest
+/// first; then who has been away for the longest begins anew.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     pub sessions: usize,
@@ -89,12 +97,14 @@ pub struct Room {
     pub lasts: Duration,
 }
 
-/// Invariant: `away` and `bytes` count the standings that have a size.
+/// Invariant: `away` counts the standings of those who are, and `bytes` is the size of all.
 pub struct Table {
     /// By the part of a secret that is no secret: finding it must not tell how much was right.
     standings: HashMap<[u8; 12], (Id, Standing)>,
     /// Those with an end, by that; some have changed since.
     ends: VecDeque<(Instant, Id)>,
+    /// Sockets that were sent something when they came back, and when they have it for sure.
+    resent: VecDeque<(Instant, Id)>,
     away: usize,
     bytes: usize,
     gauge: Arc<Series>,
@@ -105,6 +115,7 @@ impl Default for Table {
         Self {
             standings: HashMap::new(),
             ends: VecDeque::new(),
+            resent: VecDeque::new(),
             away: 0,
             bytes: 0,
             gauge: metrics::series(&metrics::HUB_AWAY, &[]),
@@ -130,20 +141,49 @@ impl Table {
         if let Some(due) = standing.due() {
             self.ends.push_back((due, pid));
         }
+        if let Standing::Here(socket) = &standing {
+            let ticket = socket.ticket.get().filter(|ticket| ticket.resent_size() > 0);
+            self.resent.extend(ticket.map(|ticket| (ticket.proved_at, pid)));
+        }
         if let Some((_, before)) = self.standings.insert(pid.locator(), (pid, standing)) {
             self.count(&before, -1);
         }
     }
 
     fn count(&mut self, standing: &Standing, by: isize) {
-        let Some(size) = standing.size() else { return };
-        self.away = self.away.saturating_add_signed(by);
-        self.bytes = self.bytes.saturating_add_signed(by * size.cast_signed());
-        self.gauge.add(by as i64);
+        self.bytes = self.bytes.saturating_add_signed(by * standing.size().cast_signed());
+        if standing.is_away() {
+            self.away = self.away.saturating_add_signed(by);
+            self.gauge.add(by as i64);
+        }
+    }
+
+    /// Forgets what was sent to those who came back, if they have it or it is too much.
+    fn sweep_resent(&mut self, now: Instant, room: &Room) {
+        while let Some(&(due, pid)) = self.resent.front() {
+            let full = self.bytes > room.bytes || self.resent.len() > 4 * room.sessions;
+            if due > now && !full {
+                return;
+            }
+            self.resent.pop_front();
+            let Some(Standing::Here(socket)) = self.find(&pid) else { continue };
+            // It may have come back again since.
+            let ticket = socket.ticket.get().filter(|ticket| ticket.proved_at == due);
+            let Some(ticket) = ticket else { continue };
+            let size = ticket.resent_size();
+            if due <= now {
+                ticket.prove();
+            } else {
+                ticket.lose_track();
+            }
+            self.bytes -= size;
+        }
+        self.resent = VecDeque::new();
     }
 
     /// Ends what is over or too much; returns the secrets that are forgotten for good.
     pub fn sweep(&mut self, now: Instant, room: &Room) -> Vec<Id> {
+        self.sweep_resent(now, room);
         let mut forgotten = Vec::new();
         loop {
             // What is spent is remembered for a while, so that its client is told apart.
@@ -182,5 +222,6 @@ impl Table {
         (self.away, self.bytes) = (0, 0);
         self.standings = HashMap::new();
         self.ends = VecDeque::new();
+        self.resent = VecDeque::new();
     }
 }

@@ -18,18 +18,25 @@ use super::offset::{Offset, Stamp};
 pub struct Ticket {
     /// The client's secret; names the worker that made it.
     pub pid: Id,
-    /// What the client had when it came.
-    floor: Vector,
+    before: RefCell<Before>,
     /// Where it came, in the log of its worker, and what had been delivered there by then.
     start: u64,
     heard: Vector,
-    /// What it was sent at once when it came back, which are entries before `start`.
-    resent: Box<[Stamp]>,
+    /// From then on the client is known to have what it was sent at once when it came back.
+    pub proved_at: Instant,
     /// What the client had, and beyond the floor, when it came.
     pub turned_out: Option<Stamp>,
     /// The last that was queued for it since it came.
     last: Cell<Option<Stamp>>,
     moves: RefCell<Moves>,
+}
+
+/// Of what was delivered before it came.
+struct Before {
+    /// What the client had.
+    floor: Vector,
+    /// What it was sent at once; `None` if that is not kept any more.
+    resent: Option<Box<[Stamp]>>,
 }
 
 #[derive(Default)]
@@ -58,14 +65,14 @@ pub const LAG: Duration = Duration::from_secs(5);
 impl Ticket {
     /// For a client that is new where `log` is kept.
     pub fn new(pid: Id, log: &Log) -> Self {
-        Self::with(pid, log.heard(), log, Box::default(), None)
+        Self::with(pid, log.heard(), log, Box::default(), None, Instant::now())
     }
 
-    /// For one that comes back and is sent `missed`.
-    pub fn renewed(returned: &Returned, missed: &[Missed], log: &Log) -> Self {
+    /// For one that comes back and is sent `missed`, which it has at the latest at `proved_at`.
+    pub fn renewed(returned: &Returned, missed: &[Missed], log: &Log, proved_at: Instant) -> Self {
         let resent = missed.iter().map(|(stamp, _)| *stamp).collect();
         let floor = Vector::clone(&returned.have);
-        Self::with(returned.pid, floor, log, resent, returned.turned_out)
+        Self::with(returned.pid, floor, log, resent, returned.turned_out, proved_at)
     }
 
     fn with(
@@ -74,10 +81,41 @@ impl Ticket {
         log: &Log,
         resent: Box<[Stamp]>,
         turned_out: Option<Stamp>,
+        proved_at: Instant,
     ) -> Self {
         let (start, heard) = (log.end(), log.heard());
         let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
-        Self { pid, floor, start, heard, resent, turned_out, last, moves }
+        let before = RefCell::new(Before { floor, resent: Some(resent) });
+        Self { pid, before, start, heard, proved_at, turned_out, last, moves }
+    }
+
+    /// Bytes of what it was sent at once, as long as that is kept.
+    pub fn resent_size(&self) -> usize {
+        let before = self.before.borrow();
+        before.resent.as_ref().map_or(0, |resent| size_of_val(&**resent))
+    }
+
+    /// Bytes, roughly, beside itself.
+    pub fn size(&self) -> usize {
+        let moves = self.moves.borrow();
+        let moves = moves.kept.iter().map(|step| size_of::<Move>() + step.room.len());
+        self.resent_size() + moves.sum::<usize>()
+    }
+
+    /// The client has all that it was sent at once, and so everything before it came.
+    pub fn prove(&self) {
+        let mut before = self.before.borrow_mut();
+        let last = before.resent.as_ref().and_then(|resent| resent.last().copied());
+        if last.is_some() && self.last.get() == last {
+            self.last.set(None);
+        }
+        *before = Before { floor: Vector::clone(&self.heard), resent: Some(Box::default()) };
+    }
+
+    /// Keeps no longer what it was sent at once: until it has shown that it has something newer, the
+    /// client can go on only if it lacks nothing.
+    pub fn lose_track(&self) {
+        self.before.borrow_mut().resent = None;
     }
 
     /// Also what was not sent after all: its client misses it.
@@ -110,18 +148,19 @@ impl Ticket {
         let since = leave.at.checked_sub(leave.patience + LAG).unwrap_or(leave.at);
         // What it had before it came says nothing of what it was sent since.
         let news = offset.filter(|offset| offset.node == node).map(|offset| offset.stamp);
-        let news = news.filter(|stamp| !log::has(&self.floor, *stamp));
+        let Before { floor, resent } = &*self.before.borrow();
+        let news = news.filter(|stamp| !log::has(floor, *stamp));
         let news = news.filter(|stamp| self.turned_out != Some(*stamp));
         let have = match (self.last.get(), news) {
             (last, news) if last == news => Vector::clone(&leave.heard),
-            (_, None) => Vector::clone(&self.floor),
+            (_, None) => Vector::clone(floor),
             (_, Some(stamp)) => match log.place(stamp) {
                 // Of an earlier connection: of this one it has nothing.
-                Place::At(_) if log::has(&self.heard, stamp) && !self.resent.contains(&stamp) => {
-                    Vector::clone(&self.floor)
+                Place::At(_) if log::has(&self.heard, stamp) && !was_resent(resent, stamp) => {
+                    Vector::clone(floor)
                 }
-                Place::At(position) => log::both(&self.floor, &log.before(position + 1)),
-                Place::Gone if log.reaches_back_to(since) => log::both(&self.floor, &log.gone()),
+                Place::At(position) => log::both(floor, &log.before(position + 1)),
+                Place::Gone if log.reaches_back_to(since) => log::both(floor, &log.gone()),
                 Place::Gone => return Err(Miss::TooMuch),
                 Place::Unheard => return Err(Miss::Unknown),
             },
@@ -144,7 +183,8 @@ impl Ticket {
         for step in kept.iter().rev() {
             step.turn(&mut inside, !step.joined);
         }
-        let resent: HashSet<&Stamp> = self.resent.iter().collect();
+        let before = self.before.borrow();
+        let resent = before.resent.as_ref().map(|resent| resent.iter().collect::<HashSet<_>>());
         let (mut steps, mut queued, mut unsure) = (kept.iter().peekable(), Vec::new(), false);
         log.after(have).for_each(|position, entry| {
             let Some(parcel) = entry.parcel.as_ref().filter(|_| position < end) else { return };
@@ -152,7 +192,8 @@ impl Ticket {
                 step.turn(&mut inside, step.joined);
             }
             let meant = if position < self.start {
-                resent.contains(&entry.stamp)
+                unsure |= resent.is_none();
+                resent.as_ref().is_some_and(|resent| resent.contains(&entry.stamp))
             } else {
                 unsure |= position < *blurred;
                 is_for(&parcel.target, id, |room| inside.contains(room))
@@ -163,6 +204,10 @@ impl Ticket {
         });
         if unsure { Err(Miss::TooMuch) } else { Ok(queued) }
     }
+}
+
+fn was_resent(resent: &Option<Box<[Stamp]>>, stamp: Stamp) -> bool {
+    resent.as_ref().is_some_and(|resent| resent.contains(&stamp))
 }
 
 impl Move {

@@ -1,0 +1,94 @@
+//! The keys of `next`, and of whatever else names targets; a part of the catalogue.
+
+use super::keys::{Key, Kind, key, later};
+
+pub static UPSTREAM: &[Key] = &[
+    key(
+        "targets",
+        Kind::List(&Kind::Target),
+        None,
+        "Servers that are each as good as the other: http://HOST:PORT or unix:PATH.",
+    ),
+    key(
+        "balance",
+        Kind::Choice(&["least", "round", "hash"]),
+        Some("least"),
+        "Which target is asked: the one with the fewest requests in flight, each in turn, or the same for the same client.",
+    ),
+    key("health", Kind::Object(HEALTH), None, "How a target shows that it is there."),
+    key(
+        "hold",
+        Kind::Or("none", &Kind::Short("for", HOLD)),
+        None,
+        "How long requests wait while no target can take them; none: they fail at once.",
+    ),
+    key(
+        "eject",
+        Kind::Or("none", &Kind::Short("after", EJECT)),
+        None,
+        "When a target that fails is passed over for a while, if there are others; none: never.",
+    ),
+    key(
+        "slow_start",
+        Kind::Duration,
+        Some("10s"),
+        "Over this time a target that comes back gets more and more of its share; 0s: all at once.",
+    ),
+    key(
+        "max",
+        Kind::Count,
+        None,
+        "Requests in flight per target, of all workers; more are held. Left out, there is no bound.",
+    ),
+    key("keep", Kind::Object(KEEP), None, "Idle connections that are kept for the next request."),
+    later("build"),
+];
+
+static HEALTH: &[Key] = &[
+    key(
+        "path",
+        Kind::Text,
+        None,
+        "Asked by GET; any status below 500 is healthy. Left out, a connection is enough.",
+    ),
+    key("every", Kind::Duration, Some("2s"), "Between two checks of a target."),
+    key("timeout", Kind::Duration, Some("1s"), "How long one check may take."),
+    key(
+        "rise",
+        Kind::Count,
+        Some("2"),
+        "Good checks in a row before a target that was down is up.",
+    ),
+    key("fall", Kind::Count, Some("3"), "Bad checks in a row before a target that was up is down."),
+];
+
+static HOLD: &[Key] = &[
+    key(
+        "for",
+        Kind::Duration,
+        Some("15s"),
+        "How long one request waits before it is answered 503.",
+    ),
+    key("queue", Kind::Count, Some("1000"), "Requests that wait at once; more are answered 503."),
+];
+
+static EJECT: &[Key] = &[
+    key("after", Kind::Count, Some("5"), "Failures in a row."),
+    key(
+        "for",
+        Kind::Duration,
+        Some("1s"),
+        "The first time; doubled each time that it fails again.",
+    ),
+    key("most", Kind::Duration, Some("1m"), "The longest that a target is passed over."),
+];
+
+static KEEP: &[Key] = &[
+    key("idle", Kind::Count, Some("256"), "Idle connections per target and worker."),
+    key(
+        "for",
+        Kind::Duration,
+        Some("4s"),
+        "How long one may be idle; below the application's own keep-alive.",
+    ),
+];

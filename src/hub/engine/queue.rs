@@ -1,0 +1,213 @@
+//! What waits for one session's transport: messages, heartbeats, frames, in their order.
+
+use std::collections::VecDeque;
+use std::collections::vec_deque::Iter;
+use std::rc::Rc;
+
+use super::outgoing::Outgoing;
+use super::session::Delivery;
+
+/// Bounded by whoever puts something in: see `Session::send` and `Session::queue_frame`.
+#[derive(Default)]
+pub(super) struct Queue {
+    items: VecDeque<Item>,
+    /// Of its messages. Heartbeats stay out of the count: a full queue must not look like a dead
+    /// client.
+    bytes: usize,
+    /// How many of its messages may be dropped.
+    volatile: usize,
+}
+
+#[derive(Clone)]
+pub(super) enum Item {
+    Message(Rc<Outgoing>, Delivery),
+    Control(Control),
+    /// A whole WebSocket frame.
+    Frame(Rc<[u8]>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Control {
+    Ping,
+    Pong,
+}
+
+impl Control {
+    pub(super) fn digit(self) -> u8 {
+        match self {
+            Self::Ping => b'2',
+            Self::Pong => b'3',
+        }
+    }
+
+    pub(super) fn frame(self) -> &'static [u8] {
+        match self {
+            Self::Ping => b"\x81\x012",
+            Self::Pong => b"\x81\x013",
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn iter(&self) -> Iter<'_, Item> {
+        self.items.iter()
+    }
+
+    /// True if `size` bytes more are within `max`. One message is always taken: it may be larger
+    /// than the whole queue is allowed to be.
+    pub(super) fn fits(&self, size: usize, max: usize) -> bool {
+        self.items.is_empty() || self.bytes + size <= max
+    }
+
+    pub(super) fn push(&mut self, message: Rc<Outgoing>, delivery: Delivery) {
+        self.bytes += message.size();
+        self.volatile += usize::from(delivery == Delivery::Volatile);
+        self.items.push_back(Item::Message(message, delivery));
+    }
+
+    /// One pong answers all pings before it, so pings alone make no queue.
+    pub(super) fn push_control(&mut self, control: Control) {
+        if !matches!(self.items.back(), Some(Item::Control(last)) if *last == control) {
+            self.items.push_back(Item::Control(control));
+        }
+    }
+
+    pub(super) fn push_frame(&mut self, frame: Vec<u8>) {
+        self.items.push_back(Item::Frame(frame.into()));
+    }
+
+    pub(super) fn front(&self) -> Option<&Item> {
+        self.items.front()
+    }
+
+    /// The first item has left.
+    pub(super) fn pop(&mut self) {
+        if let Some(Item::Message(message, delivery)) = self.items.pop_front() {
+            self.bytes -= message.size();
+            self.volatile -= usize::from(delivery == Delivery::Volatile);
+        }
+    }
+
+    /// Drops the messages that may be dropped, but not the first item if it has `begun` to leave;
+    /// returns how many.
+    pub(super) fn drop_volatile(&mut self, begun: bool) -> usize {
+        if self.volatile == 0 {
+            return 0;
+        }
+        let (mut bytes, mut dropped, mut is_first) = (0, 0, true);
+        self.items.retain(|item| match item {
+            Item::Message(message, Delivery::Volatile) if !(begun && is_first) => {
+                is_first = false;
+                bytes += message.size();
+                dropped += 1;
+                false
+            }
+            _ => {
+                is_first = false;
+                true
+            }
+        });
+        self.bytes -= bytes;
+        self.volatile -= dropped;
+        dropped
+    }
+
+    /// An idle session holds no memory for what it once had to say.
+    pub(super) fn give_back(&mut self) {
+        if self.items.is_empty() {
+            self.items = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hub::engine::Message;
+
+    fn message(size: usize) -> Rc<Outgoing> {
+        Outgoing::new(Arc::new(Message::text("x".repeat(size))))
+    }
+
+    #[test]
+    fn one_message_is_always_taken() {
+        let mut queue = Queue::default();
+        assert!(queue.fits(1000, 10));
+        queue.push(message(10), Delivery::Kept);
+        assert!(queue.fits(0, 10) && !queue.fits(1, 10) && queue.fits(1, 11));
+        queue.pop();
+        assert!(queue.fits(1000, 10));
+        // Something else before it does not make it the only one.
+        queue.push_control(Control::Ping);
+        assert!(queue.fits(10, 10) && !queue.fits(11, 10));
+    }
+
+    #[test]
+    fn pings_in_a_row_are_one() {
+        let mut queue = Queue::default();
+        for control in [Control::Pong, Control::Pong, Control::Ping, Control::Pong] {
+            queue.push_control(control);
+        }
+        assert_eq!((queue.len(), queue.bytes()), (3, 0));
+    }
+
+    #[test]
+    fn only_what_may_be_dropped_is() {
+        let mut queue = Queue::default();
+        for (size, delivery) in [
+            (1, Delivery::Volatile),
+            (2, Delivery::Kept),
+            (4, Delivery::Volatile),
+            (8, Delivery::Kept),
+        ] {
+            queue.push(message(size), delivery);
+        }
+        queue.push_control(Control::Ping);
+        // The first is half way out.
+        assert_eq!((queue.drop_volatile(true), queue.bytes(), queue.len()), (1, 11, 4));
+        assert_eq!((queue.drop_volatile(true), queue.bytes(), queue.len()), (0, 11, 4));
+        assert_eq!((queue.drop_volatile(false), queue.bytes(), queue.len()), (1, 10, 3));
+        assert_eq!((queue.drop_volatile(false), queue.bytes()), (0, 10));
+    }
+
+    proptest! {
+        #[test]
+        fn it_counts_what_it_holds(steps in prop::collection::vec((0u8..6, 0usize..5), 0..100)) {
+            let mut queue = Queue::default();
+            for (step, size) in steps {
+                match step {
+                    0 => queue.push(message(size), Delivery::Kept),
+                    1 => queue.push(message(size), Delivery::Volatile),
+                    2 => queue.push_control(Control::Ping),
+                    3 => queue.push_frame(vec![0; size]),
+                    4 => queue.pop(),
+                    _ => drop(queue.drop_volatile(size > 2)),
+                }
+                let sizes = queue.iter().filter_map(|item| match item {
+                    Item::Message(message, delivery) => Some((message.size(), *delivery)),
+                    _ => None,
+                });
+                let all: Vec<_> = sizes.collect();
+                prop_assert_eq!(queue.bytes(), all.iter().map(|(size, _)| size).sum::<usize>());
+                let volatile = all.iter().filter(|(_, delivery)| *delivery == Delivery::Volatile);
+                prop_assert_eq!(queue.volatile, volatile.count());
+            }
+        }
+    }
+}

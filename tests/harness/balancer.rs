@@ -1,0 +1,99 @@
+//! A plain TCP balancer without memory: each connection goes to the next server in turn.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// Runs until it is dropped; connections end with it.
+pub struct Balancer {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    servers: Mutex<Vec<SocketAddr>>,
+    turn: AtomicUsize,
+    ended: AtomicBool,
+    /// Both ends of every connection that there was.
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Balancer {
+    pub fn start(servers: Vec<SocketAddr>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared {
+            servers: Mutex::new(servers),
+            turn: AtomicUsize::new(0),
+            ended: AtomicBool::new(false),
+            open: Mutex::default(),
+        });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if accepting.ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                accepting.join(client);
+            }
+        });
+        Self { address, shared }
+    }
+
+    /// These are the servers from now on; connections stay where they are.
+    pub fn set(&self, servers: Vec<SocketAddr>) {
+        *lock(&self.shared.servers) = servers;
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+impl Shared {
+    /// To the next server that takes it.
+    fn join(&self, client: TcpStream) {
+        let servers = lock(&self.servers).clone();
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let far = (0..servers.len())
+            .find_map(|more| TcpStream::connect(servers[(first + more) % servers.len()]).ok());
+        let Some(far) = far else { return };
+        for stream in [&client, &far] {
+            stream.set_nodelay(true).expect("no delay");
+        }
+        let ends = [&client, &far].map(|stream| stream.try_clone().expect("a clone"));
+        lock(&self.open).extend(ends);
+        let (to_far, to_client) = (far.try_clone(), client.try_clone());
+        pipe(client, to_far.expect("a clone"));
+        pipe(far, to_client.expect("a clone"));
+    }
+}
+
+fn pipe(mut from: TcpStream, mut to: TcpStream) {
+    thread::spawn(move || {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+        // One side has ended: the other hears of it.
+        let _gone = (to.shutdown(Shutdown::Write), from.shutdown(Shutdown::Read));
+    });
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        let _woken = TcpStream::connect(self.address);
+        for stream in lock(&self.shared.open).drain(..) {
+            let _gone = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
