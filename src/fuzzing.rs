@@ -3,7 +3,8 @@
 //! Beside each reader stands what must hold for any bytes, also beyond "no panic": what was written
 //! is read the same, no more is taken than is there, nothing grows by more than a small factor.
 
-use http::header;
+use http::Method;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::PathPattern;
 use crate::next;
@@ -12,28 +13,33 @@ use crate::redirect::Redirect;
 pub use crate::admin::fuzzing::operations;
 pub use crate::auth::fuzzing::{cookies, sessions};
 pub use crate::compress::fuzzing::codings;
-pub use crate::config::fuzzing::{patterns, proxy_yaml};
+pub use crate::config::fuzzing::{paths, patterns, proxy_yaml};
 pub use crate::exchange::fuzzing::{forwarded, h2_frames, host, requests};
+pub use crate::files::fuzzing::files;
 pub use crate::hub::fuzzing::{
     binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
     private_paths, query, reply, resp, rules, wire,
 };
 pub use crate::proxy::fuzzing::{locations, proxied};
-pub use crate::router::fuzzing::sites;
+pub use crate::router::fuzzing::{asked, sites};
 pub use crate::upstream::fuzzing::{chunked, response};
 
 /// Panics if something does not hold for these bytes.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 33] = [
+pub const TARGETS: [(&str, Target); 38] = [
+    ("asked", asked),
     ("binary", binary),
+    ("built", built),
     ("chunked", chunked),
     ("codings", codings),
     ("cookies", cookies),
     ("deflate", deflate),
+    ("files", files),
     ("forwarded", forwarded),
     ("frames", frames),
+    ("guarded", guarded),
     ("h2_frames", h2_frames),
     ("host", host),
     ("locations", locations),
@@ -45,6 +51,7 @@ pub const TARGETS: [(&str, Target); 33] = [
     ("packet", packet),
     ("packets", packets),
     ("partial", partial),
+    ("paths", paths),
     ("patterns", patterns),
     ("payload", payload),
     ("private_paths", private_paths),
@@ -70,6 +77,55 @@ pub fn next_query(data: &[u8]) {
     assert_eq!(next::strip_query(&stripped), None, "something was left");
     let mut pairs = query.split('&');
     assert!(stripped.is_empty() || stripped.split('&').all(|kept| pairs.any(|pair| pair == kept)));
+}
+
+/// A manifest of a build, in the place of each.
+pub fn built(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let all = || Some(text.to_owned());
+    let build = next::Build::parse(&next::Manifests {
+        routes: all(),
+        images: all(),
+        actions: all(),
+        required: all(),
+        middleware: all(),
+        functions: all(),
+    });
+    assert!(!build.base.ends_with('/'));
+    assert!(!build.middleware || !build.plain_public, "public goes past the middleware");
+}
+
+/// A request to the application: method, path, query, then its headers, a line each.
+pub fn guarded(data: &[u8]) {
+    let mut lines = data.split(|byte| *byte == b'\n');
+    let mut line = || std::str::from_utf8(lines.next().unwrap_or_default()).unwrap_or_default();
+    let (method, path, query) = (line(), line(), line());
+    let Ok(method) = method.parse::<Method>() else { return };
+    let mut headers = HeaderMap::new();
+    for line in lines.take(32) {
+        let (name, value) = line.split_at(memchr::memchr(b':', line).unwrap_or(line.len()));
+        let value = HeaderValue::from_bytes(value.get(1..).unwrap_or_default().trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+            headers.append(name, value);
+        }
+    }
+    let asked = next::Asked {
+        method: &method,
+        path,
+        query: Some(query),
+        headers: &headers,
+        authority: "a.example",
+        unmeasured: false,
+    };
+    let refused = next::judge(&asked, None, &["*.b.example".to_owned()]);
+    assert!(refused.is_none_or(|refusal| (400..500).contains(&refusal.fault().status)));
+    if refused.is_none() && method == Method::POST && headers.contains_key("next-action") {
+        let origin =
+            headers.get(header::ORIGIN).map_or("", |origin| origin.to_str().unwrap_or("?"));
+        let host = origin.rsplit("://").next().unwrap_or_default().to_ascii_lowercase();
+        assert!(host.is_empty() || host == "a.example" || host.ends_with(".b.example"), "{origin}");
+    }
+    next::Expects::of(&method, path, &headers).strip(&mut headers);
 }
 
 /// A redirect: the route's pattern, where it leads to, the path that is asked for, a line each.

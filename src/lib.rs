@@ -13,6 +13,7 @@ mod admin;
 mod router;
 // The answers.
 mod compress;
+mod files;
 mod hub;
 mod proxy;
 mod redirect;

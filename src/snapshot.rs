@@ -1,15 +1,16 @@
 //! Everything compiled from one configuration, frozen; and what outlives it.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
 use crate::auth::Auth;
-use crate::config::{Config, Timeouts};
+use crate::config::{Action, Config, Timeouts};
 use crate::hub;
 use crate::observe::Format;
-use crate::router::{Meter, Router};
+use crate::router::{Builds, Flags, Meter, Router};
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::Registry;
 
@@ -20,15 +21,17 @@ pub struct Snapshot {
     router: Router,
     tls: Option<Acceptor>,
     certificates: Arc<Certificates>,
+    lines: Option<Arc<Format>>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
-    lines: Option<Arc<Format>>,
 }
 
 /// What a reload keeps.
 pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
+    pub flags: Arc<Flags>,
+    pub builds: Arc<Builds>,
     pub tickets: Tickets,
     pub meter: Arc<Meter>,
 }
@@ -40,6 +43,8 @@ pub enum CompileError {
     Certificates(#[from] CertificateError),
     #[error("{0}")]
     Auth(String),
+    #[error("sites.{site}: {path} is no folder", path = path.display())]
+    Folder { site: String, path: PathBuf },
     #[error("tls: {0}")]
     Tls(#[from] crate::tls::TlsError),
 }
@@ -56,6 +61,7 @@ impl Snapshot {
     ) -> Result<Self, CompileError> {
         let hosts =
             config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
+        check_folders(&config)?;
         let certificates = Arc::new(Certificates::read(&config.tls.certs, hosts)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
@@ -67,7 +73,7 @@ impl Snapshot {
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            (&resident.registry, &resident.meter),
+            (&resident.registry, &resident.flags, &resident.builds, &resident.meter),
             &has_certificate,
         );
         let tls = if certificates.is_empty() {
@@ -113,15 +119,15 @@ impl Snapshot {
         self.lines.as_ref()
     }
 
-    pub fn connections_max(&self) -> usize {
-        self.config.limits.connections
-    }
-
     /// Connections that an address may have, if that is limited for it.
     pub fn connections_per_ip(&self, address: IpAddr) -> Option<u64> {
         let max = self.config.limits.per_ip.connections?;
         let trusted = self.config.trust.iter().any(|block| block.contains(address));
         (!trusted).then(|| u64::try_from(max).unwrap_or(u64::MAX))
+    }
+
+    pub fn connections_max(&self) -> usize {
+        self.config.limits.connections
     }
 
     pub fn headers_max(&self) -> usize {
@@ -131,6 +137,22 @@ impl Snapshot {
     pub fn timeouts(&self) -> &Timeouts {
         &self.config.timeouts
     }
+}
+
+/// What is served from the disk must be there, or it was misspelt.
+fn check_folders(config: &Config) -> Result<(), CompileError> {
+    for site in &config.sites {
+        let roots = site.routes.iter().filter_map(|route| match &route.action {
+            Action::Files(files) => Some(&files.root),
+            _ => None,
+        });
+        let builds = site.build.iter().map(|build| &build.path);
+        if let Some(path) = roots.chain(builds).find(|path| !path.is_dir()) {
+            let site = site.host.as_str().to_owned();
+            return Err(CompileError::Folder { site, path: path.clone() });
+        }
+    }
+    Ok(())
 }
 
 impl Current {

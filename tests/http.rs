@@ -29,7 +29,8 @@ fn a_connection_carries_many_requests() {
 #[test]
 fn heads_fit_next_js_and_no_more() {
     let origin = Origin::text("ok");
-    let edge = with_origin(&origin, "");
+    let next = format!("{{ targets: '{}', head: 64KiB }}", origin.url());
+    let edge = Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {next}\n"));
     let large = "x".repeat(40_000);
     let answer = edge.connect().ask("GET", "/", &[("next-router-state-tree", &large)], b"");
     assert_eq!(answer.status, 200);

@@ -37,6 +37,8 @@ mod cluster_trouble;
 mod config;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
+/// Folders that are served: types, conditions, ranges, and what is not there.
+mod files;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
 /// The page of Socket.IO's Admin UI: who gets in, what it sees and does.
@@ -83,12 +85,16 @@ mod hub_workers;
 mod limits;
 /// The guides that lead here from nginx and Node.
 mod migration;
+/// What the edge knows of Next.js: its builds, its actions, its images.
+mod next;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.
 mod readme;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
+/// Which route a request takes, and what it does to it.
+mod routes;
 /// Ambiguous framing: bytes in, and exactly what the application saw.
 mod smuggling;
 /// The units, socket activation, the notify protocol.

@@ -67,7 +67,10 @@ fn requests_over_tls_know_where_they_came_from() {
 #[test]
 fn http2_is_chosen_by_alpn() {
     let (origin, authority) = (Origin::echo(), Authority::new());
-    let edge = edge(&origin, &authority);
+    let mut edge = edge(&origin, &authority);
+    let yaml = std::fs::read_to_string(edge.folder.path("proxy.yaml")).expect("the file");
+    let (url, large) = (origin.url(), format!("{{ targets: '{}', head: 64KiB }}", origin.url()));
+    edge.reload_with(&yaml.replace(&url, &large));
     let stream =
         connect(&edge, authority.client(&[b"h2", b"http/1.1"]), "a.example").expect("a handshake");
     assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));

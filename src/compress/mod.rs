@@ -55,15 +55,21 @@ impl Compress {
     /// Chooses for a request. What is compressed here comes from the application as it is: Next.js
     /// would use gzip, and a body is compressed once.
     pub fn choose(&self, request: &mut Request) -> Choice {
+        let choice = self.accepted(request);
+        if choice.coding.is_some() {
+            request.headers_mut().insert(ACCEPT_ENCODING, IDENTITY);
+        }
+        choice
+    }
+
+    /// As `choose`; the request stays as it is.
+    pub fn accepted(&self, request: &Request) -> Choice {
         let head = request.method() == Method::HEAD;
-        let headers = request.headers_mut();
+        let headers = request.headers();
         if self.codings.is_empty() || is_fixed(headers) {
             return Choice { varies: false, coding: None, head };
         }
         let coding = accept::choose(headers.get_all(ACCEPT_ENCODING), &self.codings);
-        if coding.is_some() {
-            headers.insert(ACCEPT_ENCODING, IDENTITY);
-        }
         Choice { varies: true, coding, head }
     }
 }

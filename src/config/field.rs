@@ -146,9 +146,14 @@ impl<'a> Field<'a> {
     }
 
     fn contents(&self, path: &str) -> Option<String> {
-        let path = self.reader.around.folder.join(path);
-        match (self.reader.around.contents)(&path) {
-            Ok(text) => Some(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)),
+        let text = self.contents_of(&self.reader.around.folder.join(path))?;
+        Some(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
+    }
+
+    /// The text of a file that this field names.
+    pub fn contents_of(&self, path: &Path) -> Option<String> {
+        match (self.reader.around.contents)(path) {
+            Ok(text) => Some(text),
             Err(error) => {
                 self.refuse(format!("{} cannot be read: {error}", path.display()));
                 None

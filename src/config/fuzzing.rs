@@ -9,6 +9,8 @@ use super::Config;
 use super::expand::expand;
 use super::field::Surroundings;
 use super::file::{self, FILE_MAX, Parsed};
+use super::glob::Glob;
+use super::path;
 use super::pattern::{HostPattern, PathPattern};
 use super::problem::Problem;
 use super::validate::validate;
@@ -36,6 +38,31 @@ pub fn patterns(data: &[u8]) {
             assert!(!pattern.is_exact() || pattern.matches(host) == (pattern.as_str() == *host));
         }
     }
+}
+
+/// A path as a client sends it, a glob, a value that it may mean.
+pub fn paths(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (path, glob, value) = (line(), line(), line());
+    if let Ok(canonical) = path::canonical(path) {
+        assert!(canonical.len() <= 3 * path.len(), "{path} grew");
+        assert_eq!(path::canonical(&canonical).as_deref(), Ok(canonical.as_ref()), "{path}");
+        assert!(!canonical.contains("//") && !canonical.contains(['\\', '"', '<']), "{canonical}");
+        assert!(canonical.bytes().all(|byte| byte.is_ascii_graphic()), "{canonical}");
+        assert!(!canonical.split('/').any(|segment| segment == "." || segment == ".."));
+        if let Ok(Some(open)) = path::opened(&canonical) {
+            assert!(!open.contains("%2F") && path::canonical(&open).is_ok(), "{open}");
+        }
+    }
+    let Ok(glob) = Glob::parse(glob) else { return };
+    assert_eq!(Glob::parse(&glob.to_string()).as_ref(), Ok(&glob));
+    let values = [value.as_bytes(), path.as_bytes()];
+    let one_by_one = values.map(|value| glob.matches([value]));
+    let none = glob.matches([]);
+    let expected = if none { one_by_one == [true, true] } else { one_by_one.contains(&true) };
+    assert_eq!(glob.matches(values), expected, "{glob}");
 }
 
 /// A pattern with its captures put back is the path.

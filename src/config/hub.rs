@@ -46,7 +46,7 @@ fn path(text: &str) -> Result<String, String> {
 }
 
 /// As browsers send it: in lower case, without the scheme's own port.
-fn origin(text: &str) -> Result<String, String> {
+pub fn origin(text: &str) -> Result<String, String> {
     let origin = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
     if origin == "*" {
         return Ok(origin);

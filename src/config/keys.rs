@@ -3,7 +3,8 @@
 //! The reader, the suggestions, the JSON Schema and the test of proxy.yaml all go by it.
 
 use super::auth::keys::PROVIDER;
-use super::limit_keys::{PER_IP, ROUTE_RATE};
+use super::edge_keys::{ACTIONS, CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
+use super::limit_keys::PER_IP;
 use super::log_keys::LOG;
 use super::redis_keys::REDIS;
 use super::tls_keys::TLS;
@@ -205,68 +206,43 @@ static SITE: &[Key] = &[
         "Whether next is a development server, whose hot reload is tunnelled.",
     ),
     key(
+        "hsts",
+        Kind::Short("max_age", HSTS),
+        None,
+        "Browsers come over HTTPS alone from now on; left out, they are not told.",
+    ),
+    key(
         "compress",
         Kind::List(&Kind::Choice(&["zstd", "br", "gzip"])),
         Some("[zstd, br, gzip]"),
         "What bodies are compressed with, the best first; [] leaves them alone.",
     ),
-    later("hsts"),
-    later("headers"),
-    later("errors"),
-];
-
-static ROUTE: &[Key] = &[
-    key("path", Kind::PathPattern, None, "/exact, /prefix/* or /old/:slug."),
-    key("to", Kind::Short("targets", UPSTREAM), None, "Servers that answer instead of next."),
+    key("headers", Kind::Object(HEADER_RULES), None, "Headers of every response of this site."),
     key(
-        "strip",
-        Kind::Text,
+        "cors",
+        Kind::Short("origins", CORS),
         None,
-        "Removed from the front of the path before it is sent; with to.",
+        "What pages of other origins may read; left out, the application decides.",
     ),
-    key("redirect", Kind::Text, None, "Where the client is sent; :slug and * are the path's."),
     key(
-        "status",
-        Kind::Choice(&["301", "302", "303", "307", "308"]),
-        Some("308"),
-        "The redirect's status.",
-    ),
-    key("body", Kind::Size, None, "Bytes of a request's body; limits.body unless written."),
-    key("timeouts", Kind::Object(ROUTE_TIMEOUTS), None, "Waits that differ here."),
-    key(
-        "rate",
-        Kind::Short("to", ROUTE_RATE),
+        "maintenance",
+        Kind::Short("file", MAINTENANCE),
         None,
-        "How often each client may ask here; more is answered 429.",
+        "While a file is there, the site answers 503.",
     ),
     key(
-        "upgrade",
-        Kind::Flag,
-        Some("false"),
-        "Whether WebSockets are tunnelled here; they are refused elsewhere.",
+        "errors",
+        Kind::Map("status", &Kind::Path),
+        Some("{}"),
+        "HTML pages for what the edge answers itself, by status: 502, or 5xx.",
     ),
-    later("files"),
-    later("allow"),
-    later("basic"),
-    key("auth", Kind::Short("by", ROUTE_AUTH), None, "Who may come here; left out, everybody."),
-];
-
-static ROUTE_AUTH: &[Key] = &[
     key(
-        "by",
-        Kind::List(&Kind::Text),
+        "actions",
+        Kind::Short("origins", ACTIONS),
         None,
-        "Providers of auth, asked in this order. Must be written.",
+        "Who may call Server Actions besides the site's own pages.",
     ),
-    key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
 ];
-
-static ROUTE_TIMEOUTS: &[Key] = &[key(
-    "first_byte",
-    Kind::Duration,
-    None,
-    "From a request's last byte to its response's first; timeouts.first_byte unless written.",
-)];
 
 static HUB: &[Key] = &[
     key("path", Kind::Text, Some("/socket.io"), "Where Engine.IO is spoken, on every site."),

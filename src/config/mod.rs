@@ -4,11 +4,15 @@
 
 mod admin_ui;
 mod auth;
+mod edge;
+mod edge_keys;
+mod edge_show;
 mod expand;
 mod field;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod glob;
 mod hub;
 mod keys;
 mod limit_keys;
@@ -17,11 +21,13 @@ mod log;
 mod log_keys;
 #[cfg(test)]
 mod manual;
+mod path;
 mod pattern;
 mod problem;
 mod redis;
 mod redis_keys;
 mod room;
+mod routes;
 mod schema;
 mod section;
 mod show;
@@ -43,9 +49,16 @@ pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
     JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
 };
+pub use edge::{
+    Addresses, Build, Cors, ErrorPage, Files, HeaderRules, Hsts, Maintenance, Public, Rewrite,
+    Share, When,
+};
+#[cfg(test)]
+pub use glob::Glob;
 pub use load::{admin_of, load};
 #[cfg(test)]
 pub use log::format as access_format;
+pub use path::{canonical, opened};
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
 pub use room::RoomPattern;
@@ -183,6 +196,17 @@ pub struct Site {
     pub client_ca: Option<PathBuf>,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
+    pub hsts: Option<Hsts>,
+    /// Of every response.
+    pub headers: HeaderRules,
+    /// Where no route says otherwise.
+    pub cors: Option<Cors>,
+    pub maintenance: Option<Maintenance>,
+    pub errors: Vec<ErrorPage>,
+    /// Hosts whose pages may call Server Actions, besides the site's own.
+    pub action_origins: Vec<String>,
+    /// What `next` was built to.
+    pub build: Option<Build>,
 }
 
 /// A content coding that responses can be given (RFC 9110 §8.4.1).
@@ -207,15 +231,28 @@ impl Coding {
 #[derive(Debug, Clone)]
 pub struct Route {
     pub path: PathPattern,
+    pub when: When,
+    /// Only for a part of the clients; the others go on to the next route.
+    pub share: Option<Share>,
     pub action: Action,
+    pub rewrite: Rewrite,
     /// `limits.body` unless given.
     pub body: Option<u64>,
     /// `timeouts.first_byte` unless given.
     pub first_byte: Option<Duration>,
     /// How often it may be asked.
     pub rate: Option<RouteRate>,
+    /// `timeouts.body_idle` unless given.
+    pub body_idle: Option<Duration>,
     /// Whether `Upgrade` requests become tunnels here.
     pub upgrade: bool,
+    pub addresses: Addresses,
+    /// Of the response, after the site's.
+    pub headers: HeaderRules,
+    /// Of the request, as the upstream sees it.
+    pub request_headers: HeaderRules,
+    /// Instead of the site's.
+    pub cors: Option<Cors>,
     /// Who may come; `None` is everybody.
     pub auth: Option<RouteAuth>,
 }
@@ -232,8 +269,10 @@ pub struct RouteAuth {
 pub enum Action {
     /// To the site's `next`.
     Next,
-    /// To another upstream; `strip` is removed from the front of the path.
-    To { upstream: Box<Upstream>, strip: Option<String> },
+    /// To another upstream.
+    To(Box<Upstream>),
+    /// From the disk.
+    Files(Files),
     /// `location` may name the path pattern's parameters (`:slug`) and `*`, its rest.
     Redirect { location: String, status: u16 },
 }

@@ -1,8 +1,11 @@
 //! Patterns of hosts and paths; pure.
 //!
-//! Paths are matched byte for byte as they came: nothing is decoded and no dot is resolved here.
+//! Paths are matched byte for byte: nothing is decoded and no dot is resolved here. What a client
+//! sends is made canonical before.
 
 use std::fmt;
+
+use super::path::canonical;
 
 /// A host without port: a name, `*` for any, `*.example.com` for one label more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,11 @@ impl HostPattern {
     /// As written, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Every host.
+    pub fn any() -> Self {
+        Self("*".to_owned())
     }
 
     /// True if it stands for one host only.
@@ -128,7 +136,22 @@ impl PathPattern {
         Ok(pattern)
     }
 
+    /// Every path.
+    pub fn any() -> Self {
+        Self { segments: Vec::new(), rest: true }
+    }
+
     fn check(&self, text: &str) -> Result<(), String> {
+        for segment in &self.segments {
+            let Segment::Literal(literal) = segment else { continue };
+            match canonical(literal) {
+                Ok(same) if same == *literal => (),
+                Ok(other) => {
+                    return Err(format!("{text:?} is compared unescaped; write {other} in it"));
+                }
+                Err(_) => return Err(format!("{text:?} can be no request's path")),
+            }
+        }
         // A slash at the end leaves an empty segment behind it, and is a path of its own.
         let inner = match self.segments.split_last() {
             Some((_, before)) if !self.rest => before,
@@ -154,7 +177,7 @@ impl PathPattern {
         named.chain(self.rest.then_some("*"))
     }
 
-    /// The captures if `path` is meant: a request's path, without query, as it came.
+    /// The captures if `path` is meant: a request's canonical path, without query.
     pub fn matches(&self, path: &str) -> Option<Captures> {
         let mut rest = Some(path.strip_prefix('/')?);
         let mut captures = Captures::default();

@@ -35,7 +35,7 @@ fn kind(kind: &'static Kind) -> Value {
     match kind {
         Kind::Flag => or_variable(&json!({ "type": "boolean" })),
         Kind::Count => or_variable(&json!({ "type": "integer", "minimum": 0 })),
-        Kind::Duration => pattern(r"^[0-9]+(ms|s|m|h|d)$", &["10s", "250ms", "1m"]),
+        Kind::Duration => pattern(r"^[0-9]+(ms|s|m|h|d|y)$", &["10s", "250ms", "1m"]),
         Kind::Size => pattern(r"^[0-9]+(B|kB|KB|KiB|MB|MiB|GB|GiB)$", &["10MB", "64KiB"]),
         Kind::Rate => pattern(r"^[0-9]+/(s|m|h)$", &["50/s", "600/m"]),
         Kind::Address => pattern(r"^(\S+)?:[0-9]+$", &[":80", "127.0.0.1:8080"]),

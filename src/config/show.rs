@@ -2,13 +2,14 @@
 
 use std::path::{self, Path};
 
+use super::edge_show;
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessFormat, AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Config, EventKind,
-    EventRule, Hooks, Hub, Level, Listen, LogFormat, MemoryMax, Namespace, NamespaceAuth, PerIp,
-    Protocol, RateBy, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, RouteRate, Rule,
-    Site, TlsVersion, Upstream,
+    AccessFormat, AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Build, Config, Cors,
+    EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax,
+    Namespace, NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis, RedisServers, Relay,
+    RoomChannels, Route, RouteAuth, RouteRate, Rule, Share, Site, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -124,11 +125,21 @@ impl Site {
         let aliases = self.aliases.iter().map(|alias| alias.as_str());
         let routes = self.routes.iter().map(Route::yaml).collect();
         Yaml::map([("aliases", Yaml::texts(aliases))])
-            .with("next", self.next.as_ref().map(Upstream::yaml))
+            .with("next", self.next.as_ref().map(|next| self.next_yaml(next)))
             .with("routes", Some(Yaml::List(routes)))
             .with("compress", Some(Yaml::texts(self.compress.iter().map(|coding| coding.name()))))
             .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
             .with("dev", Some(Yaml::word(self.dev)))
+            .with("hsts", self.hsts.as_ref().map(Hsts::yaml))
+            .with("headers", self.headers.yaml())
+            .with("cors", self.cors.as_ref().map(Cors::yaml))
+            .with("maintenance", self.maintenance.as_ref().map(Maintenance::yaml))
+            .with("errors", edge_show::errors(&self.errors))
+            .with("actions", edge_show::actions(&self.action_origins))
+    }
+
+    fn next_yaml(&self, next: &Upstream) -> Yaml {
+        next.yaml().with("build", self.build.as_ref().map(Build::yaml))
     }
 }
 
@@ -172,33 +183,43 @@ impl RouteRate {
 impl Route {
     fn yaml(&self) -> Yaml {
         let path = Yaml::map([("path", Yaml::text(&self.path))]);
+        let route = self
+            .when
+            .with_yaml(path)
+            .with("share", self.share.as_ref().map(Share::yaml))
+            .with("allow", edge_show::texts(&self.addresses.allow))
+            .with("deny", edge_show::texts(&self.addresses.deny))
+            .with("headers", self.headers.yaml())
+            .with("cors", self.cors.as_ref().map(Cors::yaml));
         match &self.action {
-            Action::Next => path,
-            Action::To { upstream, strip } => {
-                path.with("to", Some(upstream.yaml())).with("strip", strip.as_ref().map(Yaml::text))
+            Action::Next => route,
+            Action::To(upstream) => route.with("to", Some(upstream.yaml())),
+            Action::Files(files) => {
+                let auth = self.auth.as_ref().map(RouteAuth::yaml);
+                return route.with("files", Some(files.yaml())).with("auth", auth);
             }
             Action::Redirect { location, status } => {
-                return path
+                return route
                     .with("redirect", Some(Yaml::text(location)))
                     .with("status", Some(Yaml::word(status)))
                     .with("rate", self.rate.as_ref().map(RouteRate::yaml));
             }
         }
+        .with("strip", self.rewrite.strip.as_ref().map(Yaml::text))
+        .with("prefix", self.rewrite.prefix.as_ref().map(Yaml::text))
+        .with("request_headers", self.request_headers.yaml())
         .with("body", self.body.map(|body| Yaml::text(show_size(body))))
-        .with(
-            "timeouts",
-            self.first_byte
-                .map(|time| Yaml::map([("first_byte", Yaml::text(show_duration(time)))])),
-        )
+        .with("timeouts", edge_show::timeouts(self))
         .with("rate", self.rate.as_ref().map(RouteRate::yaml))
         .with("upgrade", Some(Yaml::word(self.upgrade)))
-        .with(
-            "auth",
-            self.auth.as_ref().map(|auth| {
-                let by = Yaml::map([("by", Yaml::texts(&auth.by))]);
-                by.with("login", auth.login.as_ref().map(Yaml::text))
-            }),
-        )
+        .with("auth", self.auth.as_ref().map(RouteAuth::yaml))
+    }
+}
+
+impl RouteAuth {
+    fn yaml(&self) -> Yaml {
+        let by = Yaml::map([("by", Yaml::texts(&self.by))]);
+        by.with("login", self.login.as_ref().map(Yaml::text))
     }
 }
 

@@ -1,12 +1,13 @@
 //! The sites as written → `Site`s; pure.
 
 use super::field::{Field, Named};
+use super::routes;
 use super::section::{Section, choose};
 use super::units::{deadline, rate, size};
 use super::validate::quota;
 use super::{
-    Action, Coding, HostPattern, Hub, NamespaceAuth, PathPattern, RateBy, Route, RouteAuth,
-    RouteRate, Site, upstream,
+    Action, Coding, HostPattern, Hub, NamespaceAuth, PathPattern, RateBy, Rewrite, Route,
+    RouteAuth, RouteRate, Site, upstream,
 };
 
 /// Every site, in the order written.
@@ -52,20 +53,58 @@ fn site(
     providers: &[&str],
 ) -> Option<Site> {
     let host = HostPattern::parse(named.name).map_err(|what| named.field.refuse_key(what)).ok();
-    let next = section.written("next").map(|_| upstream::read(&section.section("next")));
+    let next = section.written("next").map(|_| upstream::read_next(&section.section("next")));
     if next.is_none() && section.written("routes").is_none() && hub.is_none() {
         section.refuse_lack(
             "has neither next nor routes, so nothing answers; write next: http://127.0.0.1:3000",
         );
     }
-    let routes = routes(section, next.is_some(), hub, providers);
+    // What is no host is refused already; its routes are read as those of any.
+    let any = HostPattern::any();
+    let around =
+        Around { host: host.as_ref().unwrap_or(&any), has_next: next.is_some(), hub, providers };
+    let routes = read_routes(section, &around);
+    let client_ca = section.field("client_ca", |field| field.read_path()).flatten();
     let compress = compress(section);
     let dev = section.flag("dev");
-    let client_ca = section.field("client_ca", |field| field.read_path()).flatten();
+    let hsts = section.written("hsts").map(|_| routes::hsts(&section.section("hsts")));
+    let headers = routes::header_rules(&section.section("headers"));
+    let cors = section.written("cors").map(|_| routes::cors(&section.section("cors")));
+    let maintenance = section.written("maintenance");
+    let maintenance =
+        maintenance.and_then(|_| routes::maintenance(&section.section("maintenance")));
+    let errors = routes::errors(section);
+    let actions = section.section("actions");
+    let action_origins = actions.list("origins", routes::action_origin);
+    let build = section.section("next");
+    let build = build.written("build").and_then(|_| routes::build(&build.section("build")));
     let host = host?;
     claims.claim(&host, &host, &named.field);
     let aliases = aliases(section, &host, claims);
-    Some(Site { host, aliases, next, routes, compress, client_ca, dev })
+    Some(Site {
+        host,
+        aliases,
+        next,
+        routes,
+        client_ca,
+        compress,
+        dev,
+        hsts,
+        headers,
+        cors,
+        maintenance,
+        errors,
+        action_origins,
+        build,
+    })
+}
+
+/// What a route is read in.
+struct Around<'a> {
+    host: &'a HostPattern,
+    has_next: bool,
+    hub: Option<&'a Hub>,
+    providers: &'a [&'a str],
 }
 
 fn compress(section: &Section<'_>) -> Vec<Coding> {
@@ -113,22 +152,19 @@ pub fn url_path(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn routes(
-    section: &Section<'_>,
-    has_next: bool,
-    hub: Option<&Hub>,
-    providers: &[&str],
-) -> Vec<Route> {
+fn read_routes(section: &Section<'_>, around: &Around<'_>) -> Vec<Route> {
     let mut routes: Vec<Route> = Vec::new();
     for section in section.sections("routes") {
-        let Some(route) = route(&section, has_next, providers) else { continue };
-        if let Some(before) = routes.iter().find(|before| before.path.covers(&route.path)) {
+        let Some(route) = route(&section, around) else { continue };
+        let takes_all = |before: &&Route| before.when.is_always() && before.share.is_none();
+        let mut before = routes.iter().filter(takes_all);
+        if let Some(before) = before.find(|before| before.path.covers(&route.path)) {
             section.refuse(format!(
                 "{} is never reached: {} stands before it",
                 route.path, before.path
             ));
         }
-        if let Some(hub) = hub.filter(|hub| is_below(&route.path.literal(), &hub.path)) {
+        if let Some(hub) = around.hub.filter(|hub| is_below(&route.path.literal(), &hub.path)) {
             section.refuse(format!("{} is never reached: hub.path is {}", route.path, hub.path));
         }
         routes.push(route);
@@ -136,22 +172,39 @@ fn routes(
     routes
 }
 
-fn is_below(path: &str, prefix: &str) -> bool {
+pub fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn route(section: &Section<'_>, has_next: bool, providers: &[&str]) -> Option<Route> {
-    if section.written("path").is_none() {
+fn route(section: &Section<'_>, around: &Around<'_>) -> Option<Route> {
+    let others = ["host", "method", "when", "share"];
+    if section.written("path").is_none() && !others.iter().any(|key| section.written(key).is_some())
+    {
         section.refuse_lack("has no path; write /exact, /prefix/* or /old/:slug");
     }
-    let path = section.get("path", PathPattern::parse);
-    let action = action(section, path.as_ref(), has_next);
-    let body = section.get("body", size);
-    let first_byte = section.section("timeouts").get("first_byte", deadline);
-    let rate = section.written("rate").and_then(|_| route_rate(&section.section("rate")));
-    let upgrade = section.flag("upgrade");
-    let auth = section.written("auth").map(|_| auth(&section.section("auth"), providers));
-    Some(Route { path: path?, action, body, first_byte, rate, upgrade, auth })
+    let path = match section.written("path") {
+        Some(field) => field.read(PathPattern::parse),
+        None => Some(PathPattern::any()),
+    };
+    let (action, rewrite) = action(section, path.as_ref(), around.has_next);
+    let timeouts = section.section("timeouts");
+    Some(Route {
+        when: routes::when(section, around.host),
+        share: section.written("share").map(|_| routes::share(&section.section("share"))),
+        action,
+        rewrite,
+        body: section.get("body", size),
+        first_byte: timeouts.get("first_byte", deadline),
+        body_idle: timeouts.get("body_idle", deadline),
+        rate: section.written("rate").and_then(|_| route_rate(&section.section("rate"))),
+        upgrade: section.flag("upgrade"),
+        addresses: routes::addresses(section),
+        headers: routes::header_rules(&section.section("headers")),
+        request_headers: routes::header_rules(&section.section("request_headers")),
+        cors: section.written("cors").map(|_| routes::cors(&section.section("cors"))),
+        auth: section.written("auth").map(|_| auth(&section.section("auth"), around.providers)),
+        path: path?,
+    })
 }
 
 fn route_rate(section: &Section<'_>) -> Option<RouteRate> {
@@ -190,50 +243,52 @@ fn auth(section: &Section<'_>, providers: &[&str]) -> RouteAuth {
     RouteAuth { by, login }
 }
 
-fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> Action {
-    let (to, redirect) = (section.written("to"), section.written("redirect"));
-    if to.is_none() {
-        section.written("strip").inspect(|strip| strip.refuse_key("goes only with to"));
-    }
-    if redirect.is_none() {
+fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> (Action, Rewrite) {
+    let written = ["to", "redirect", "files"].map(|key| section.written(key));
+    if section.written("redirect").is_none() {
         section.written("status").inspect(|status| status.refuse_key("goes only with redirect"));
     }
-    match (to, redirect) {
-        (Some(_), Some(redirect)) => {
-            redirect.refuse_key("cannot stand beside to; a route does one thing");
-            Action::Next
-        }
-        (Some(_), None) => {
+    let mut all = written.iter().flatten();
+    if let (Some(first), Some(other)) = (all.next(), all.next()) {
+        let first = first.path.rsplit('.').next().unwrap_or_default();
+        other.refuse_key(format!("cannot stand beside {first}; a route does one thing"));
+        return (Action::Next, Rewrite::default());
+    }
+    match written {
+        [Some(_), ..] => {
             let upstream = Box::new(upstream::read(&section.section("to")));
-            Action::To { upstream, strip: section.get("strip", |text| strip(text, path)) }
+            (Action::To(upstream), routes::rewrite(section, path))
         }
-        (None, Some(_)) => redirect_of(section, path),
-        (None, None) => {
+        [_, Some(_), _] => (redirect_of(section, path), Rewrite::default()),
+        [.., Some(_)] => {
+            meaningless(section, "files");
+            // What is refused is read as anything else.
+            let files = routes::files(&section.section("files"));
+            (files.map_or(Action::Next, Action::Files), Rewrite::default())
+        }
+        [None, None, None] => {
             if !has_next {
-                section.refuse_lack("goes to next, which the site has not; write to or redirect");
+                section.refuse_lack(
+                    "goes to next, which the site has not; write to, redirect or files",
+                );
             }
-            Action::Next
+            (Action::Next, routes::rewrite(section, path))
         }
     }
 }
 
-fn strip(text: &str, path: Option<&PathPattern>) -> Result<String, String> {
-    let prefix = text.strip_suffix('/').unwrap_or(text);
-    if prefix.is_empty() {
-        return Err(format!("{text:?} removes nothing; write /prefix"));
-    }
-    match path {
-        Some(path) if !is_below(&path.literal(), prefix) => {
-            Err(format!("{text:?} is not what {path} begins with; write {}", path.literal()))
-        }
-        _ => Ok(prefix.to_owned()),
+/// What changes a request has no meaning where none is sent on.
+fn meaningless(section: &Section<'_>, beside: &str) {
+    let keys = ["strip", "prefix", "body", "timeouts", "upgrade", "request_headers"];
+    for field in keys.iter().filter_map(|key| section.written(key)) {
+        field.refuse_key(format!("has no meaning beside {beside}"));
     }
 }
 
 fn redirect_of(section: &Section<'_>, path: Option<&PathPattern>) -> Action {
-    for key in ["body", "timeouts", "upgrade", "auth"] {
-        section.written(key).inspect(|field| field.refuse_key("has no meaning beside redirect"));
-    }
+    meaningless(section, "redirect");
+    let auth = section.written("auth");
+    auth.inspect(|field| field.refuse_key("has no meaning beside redirect"));
     let location = section.get("redirect", |text| location(text, path));
     let statuses = [301, 302, 303, 307, 308].map(|status| (status.to_string(), status));
     let statuses: Vec<_> = statuses.iter().map(|(text, status)| (text.as_str(), *status)).collect();

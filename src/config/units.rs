@@ -78,18 +78,24 @@ impl fmt::Debug for Secret {
     }
 }
 
-const DURATIONS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const DURATIONS: [(&str, u64); 6] = [
+    ("y", 365 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 
 /// Nothing is waited for longer; a larger number is a slip.
 const DURATION_MAX: u64 = 3650 * 86_400_000;
 
-/// `250ms`, `4s`, `10m`, `1h`, `30d`.
+/// `250ms`, `4s`, `10m`, `1h`, `30d`, `1y` (of 365 days).
 pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = measure(text, "10s")?;
     let factor = DURATIONS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
     let factor =
-        factor.ok_or_else(|| format!("{unit:?} is no unit of time; ms, s, m, h and d are"))?;
+        factor.ok_or_else(|| format!("{unit:?} is no unit of time; ms, s, m, h, d and y are"))?;
     let milliseconds = number.checked_mul(factor).filter(|all| *all <= DURATION_MAX);
     milliseconds
         .map(Duration::from_millis)
@@ -237,6 +243,7 @@ mod tests {
             ("1h", 3_600_000),
             ("0s", 0),
             ("1d", 86_400_000),
+            ("1y", 31_536_000_000),
         ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
         }
@@ -248,7 +255,7 @@ mod tests {
             "-1s",
             " 1s",
             "1 s",
-            "1y",
+            "1w",
             "4000d",
             "99999999999999999999s",
             "１s",

@@ -7,8 +7,8 @@ use super::field::Field;
 use super::section::Section;
 use super::show::absolute;
 use super::sites::url_path;
-use super::units::{count, deadline, duration, show_duration};
-use super::validate::at_least_one;
+use super::units::{count, deadline, duration, show_duration, show_size};
+use super::validate::{at_least_one, bytes};
 use super::yaml::Yaml;
 
 /// A named group of servers that are each as good as the other.
@@ -26,6 +26,8 @@ pub struct Upstream {
     /// Requests in flight per target, of all workers; `None` is no bound.
     pub max: Option<usize>,
     pub keep: Keep,
+    /// Bytes of a request's head that it takes.
+    pub head: usize,
 }
 
 /// One server of the application, spoken to in plain HTTP/1.1.
@@ -89,7 +91,14 @@ pub struct Keep {
     pub lasts: Duration,
 }
 
+/// One that is no application of Next.js, as far as is known.
 pub fn read(section: &Section<'_>) -> Upstream {
+    section.written("build").inspect(|build| build.refuse_key("goes only with next"));
+    read_next(section)
+}
+
+/// A site's own application; what it was built to is the site's.
+pub fn read_next(section: &Section<'_>) -> Upstream {
     let targets = section.list("targets", |text| Target::parse(text, section.folder()));
     if section.written("targets").is_none_or(Field::is_empty_list) {
         section.refuse_lack("has no targets; write http://127.0.0.1:3000");
@@ -117,8 +126,14 @@ pub fn read(section: &Section<'_>) -> Upstream {
         slow_start: section.value("slow_start", duration),
         max: section.get("max", at_least_one),
         keep: Keep { idle: keep.value("idle", count), lasts: keep.value("for", duration) },
+        head: section.value("head", |text| bytes(text, HEAD_MIN, HEAD_MAX)),
     }
 }
+
+/// What servers take at least.
+const HEAD_MIN: usize = 4 << 10;
+/// As much as a client's may have.
+const HEAD_MAX: usize = 1 << 20;
 
 fn health(section: &Section<'_>) -> Health {
     let health = Health {
@@ -167,6 +182,7 @@ impl Upstream {
             ("eject", self.eject.as_ref().map_or_else(none, Eject::yaml)),
             ("slow_start", time(self.slow_start)),
             ("keep", self.keep.yaml()),
+            ("head", Yaml::text(show_size(u64::try_from(self.head).unwrap_or(u64::MAX)))),
         ])
         .with("max", self.max.map(Yaml::word))
     }

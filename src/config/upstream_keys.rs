@@ -1,6 +1,7 @@
 //! The keys of `next`, and of whatever else names targets; a part of the catalogue.
 
-use super::keys::{Key, Kind, key, later};
+use super::edge_keys::BUILD;
+use super::keys::{Key, Kind, key};
 
 pub static UPSTREAM: &[Key] = &[
     key(
@@ -41,7 +42,18 @@ pub static UPSTREAM: &[Key] = &[
         "Requests in flight per target, of all workers; more are held. Left out, there is no bound.",
     ),
     key("keep", Kind::Object(KEEP), None, "Idle connections that are kept for the next request."),
-    later("build"),
+    key(
+        "head",
+        Kind::Size,
+        Some("16KiB"),
+        "Bytes of a request's head that the targets take; more is answered 431.",
+    ),
+    key(
+        "build",
+        Kind::Short("path", BUILD),
+        None,
+        "The .next folder, whose static files are served from the disk; with next alone.",
+    ),
 ];
 
 static HEALTH: &[Key] = &[

@@ -75,6 +75,13 @@ impl Body {
         }
     }
 
+    /// Waits so long between two pieces of a client's body.
+    pub fn patience(&mut self, idle: Duration) {
+        if let Kind::Incoming(limited) = &mut self.kind {
+            limited.idle = idle;
+        }
+    }
+
     /// Reads everything up to `max` bytes. For small control messages, never on the proxy's way.
     pub async fn read_all(mut self, max: usize) -> Result<Bytes, BodyError> {
         let mut all = bytes::BytesMut::new();

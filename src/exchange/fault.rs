@@ -31,6 +31,7 @@ impl Fault {
     pub const PRIVATE: Self = Self::new(404, Side::Client, "private");
     pub const NO_HOST: Self = Self::new(400, Side::Client, "bad_host");
     pub const BAD_TARGET: Self = Self::new(400, Side::Client, "bad_target");
+    pub const BAD_PATH: Self = Self::new(400, Side::Client, "bad_path");
     pub const UPGRADE_REFUSED: Self = Self::new(426, Side::Client, "upgrade_refused");
     pub const BODY_TOO_LARGE: Self = Self::new(413, Side::Client, "body_too_large");
 

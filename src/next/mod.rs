@@ -2,6 +2,9 @@
 //!
 //! Next.js believes these from whoever sends them; only itself may.
 
+mod build;
+mod guard;
+
 use std::borrow::Cow;
 
 use http::HeaderMap;
@@ -64,6 +67,9 @@ const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
 
 /// Where `next dev` takes its hot reload sockets, below any base path.
 const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
+
+pub use build::{Build, Manifests, is_holed, version};
+pub use guard::{Asked, Expects, Refusal, judge};
 
 /// How the application runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri, Version};
 
+use crate::config::Rewrite;
 use crate::exchange::{Body, Client, Peer, Request, Scheme, headers};
 use crate::next;
 
@@ -32,9 +33,10 @@ pub fn proxied(data: &[u8]) {
     let peer = Peer { address: (Ipv4Addr::LOCALHOST, 1).into(), local_port: 80, tls: None };
     let client = headers::client(&peer, request.uri(), Version::HTTP_11, request.headers(), false);
     let Ok(client) = client else { return };
-    let strip = Some(prefix).filter(|prefix| prefix.starts_with('/'));
+    let strip = Some(prefix).filter(|prefix| prefix.starts_with('/')).map(str::to_owned);
+    let paths = Rewrite { strip, prefix: None };
     let length = request.uri().to_string().len();
-    if rewrite(&mut request, &client, &peer, strip, mode).is_err() {
+    if rewrite(&mut request, &client, &peer, &paths, mode).is_err() {
         return;
     }
     let target = request.uri();

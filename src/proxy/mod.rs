@@ -10,8 +10,11 @@ use std::rc::Rc;
 
 use http::Method;
 
+use crate::config;
 use crate::drain::Drain;
-use crate::exchange::{BodyError, Client, Fault, Peer, Request, Response, Side, headers};
+use crate::exchange::{
+    BodyError, Client, Fault, HeaderRules, Peer, Request, Response, Side, headers,
+};
 use crate::next;
 use crate::upstream::{Pools, SendError, Upstream};
 
@@ -19,8 +22,13 @@ use crate::upstream::{Pools, SendError, Upstream};
 #[derive(Debug)]
 pub struct Proxy {
     upstream: Upstream,
-    /// Removed from the front of the path.
-    strip: Option<String>,
+    rewrite: config::Rewrite,
+    /// What the operator changes, after everything else.
+    rules: HeaderRules,
+    /// Bytes of a head that the application takes, as Node counts them.
+    head_max: usize,
+    /// The targets as written, for `explain`.
+    targets: String,
     /// WebSockets are tunnelled.
     upgrade: bool,
     /// Hot reload sockets are tunnelled.
@@ -38,14 +46,42 @@ pub enum ForwardError {
     OtherProtocol,
     #[error("no path is left to ask for")]
     Target,
+    #[error("the head has more bytes than the application takes")]
+    HeadTooLarge,
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
 impl Proxy {
-    pub fn compile(upstream: Upstream, strip: Option<String>, upgrade: bool, dev: bool) -> Self {
+    /// `route` is `None` for what no route is written for.
+    pub fn compile(
+        upstream: Upstream,
+        words: &config::Upstream,
+        route: Option<&config::Route>,
+        dev: bool,
+    ) -> Self {
+        let targets: Vec<_> = words.targets.iter().map(ToString::to_string).collect();
         let mode = if dev { next::Mode::Development } else { next::Mode::Production };
-        Self { upstream, strip, upgrade, mode }
+        let rules = route.map(|route| &route.request_headers);
+        let rules = rules.map(|words| HeaderRules::new(&words.remove, &words.set, &words.add));
+        Self {
+            upstream,
+            rewrite: route.map(|route| route.rewrite.clone()).unwrap_or_default(),
+            rules: rules.unwrap_or_default(),
+            upgrade: route.is_some_and(|route| route.upgrade),
+            mode,
+            head_max: words.head,
+            targets: targets.join(", "),
+        }
+    }
+
+    pub fn targets(&self) -> &str {
+        &self.targets
+    }
+
+    /// True if another path is asked for than the one that came.
+    pub fn rewrites(&self) -> bool {
+        self.rewrite != config::Rewrite::default()
     }
 
     pub fn upstream(&self) -> &Upstream {
@@ -61,13 +97,7 @@ impl Proxy {
         pools: &Rc<Pools>,
         drain: &Drain,
     ) -> Result<Response, ForwardError> {
-        // Other protocols are not spoken: their requests are ordinary ones.
-        let websocket =
-            headers::upgrade(request.headers()).filter(|protocol| protocol == "websocket");
-        if websocket.is_some() {
-            self.admit_upgrade(&request)?;
-        }
-        request::rewrite(&mut request, client, peer, self.strip.as_deref(), self.mode)?;
+        let websocket = self.prepare(&mut request, client, peer)?;
         if let Some(protocol) = websocket {
             let answer = upgrade::answer(request, &protocol, client, &self.upstream, pools, drain);
             return Box::pin(answer).await;
@@ -75,6 +105,27 @@ impl Proxy {
         let mut response = self.upstream.forward(request, client.address, pools).await?;
         response::rewrite(response.headers_mut(), client, &self.upstream);
         Ok(response)
+    }
+
+    /// Makes a client's request the one that is sent; returns the protocol that it asks for.
+    pub fn prepare(
+        &self,
+        request: &mut Request,
+        client: &Client,
+        peer: &Peer,
+    ) -> Result<Option<String>, ForwardError> {
+        // Other protocols are not spoken: their requests are ordinary ones.
+        let websocket =
+            headers::upgrade(request.headers()).filter(|protocol| protocol == "websocket");
+        if websocket.is_some() {
+            self.admit_upgrade(request)?;
+        }
+        request::rewrite(request, client, peer, &self.rewrite, self.mode)?;
+        self.rules.apply(request.headers_mut());
+        if request::head_size(request) >= self.head_max {
+            return Err(ForwardError::HeadTooLarge);
+        }
+        Ok(websocket)
     }
 
     fn admit_upgrade(&self, request: &Request) -> Result<(), ForwardError> {
@@ -101,6 +152,7 @@ impl From<ForwardError> for Fault {
             ForwardError::UpgradeBody => return client(400, "upgrade_with_body"),
             ForwardError::OtherProtocol => return upstream(502, "upstream_bad_response"),
             ForwardError::Target => return Self::BAD_TARGET,
+            ForwardError::HeadTooLarge => return client(431, "head_too_large"),
             ForwardError::Send(error) => error,
         };
         match error {

@@ -4,21 +4,22 @@ use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 
+use crate::config::Rewrite;
 use crate::exchange::{Client, Peer, Request, headers};
 use crate::next;
 
 use super::ForwardError;
 
 /// Makes a client's request one to the application: an origin-form target without Next.js'
-/// internal keys and without `strip`, headers of this hop removed, the edge's own written.
+/// internal keys, the path as `paths` has it, headers of this hop removed, the edge's own written.
 pub fn rewrite(
     request: &mut Request,
     client: &Client,
     peer: &Peer,
-    strip: Option<&str>,
+    paths: &Rewrite,
     mode: next::Mode,
 ) -> Result<(), ForwardError> {
-    if let Some(target) = target(request.uri(), strip) {
+    if let Some(target) = target(request.uri(), paths) {
         *request.uri_mut() =
             target.parse::<PathAndQuery>().map_err(|_error| ForwardError::Target)?.into();
     }
@@ -36,19 +37,30 @@ pub fn rewrite(
     Ok(())
 }
 
+/// What the codec adds: a length, or how the body is framed.
+const FRAMING: usize = 64;
+
+/// The bytes of a head as Node counts them against its limit: target, names and values.
+pub fn head_size(request: &Request) -> usize {
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter();
+    fields.map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target + FRAMING
+}
+
 /// The target to ask for, if it is not the one that was asked for.
-fn target(uri: &Uri, strip: Option<&str>) -> Option<String> {
+fn target(uri: &Uri, paths: &Rewrite) -> Option<String> {
     let query = uri.query().and_then(next::strip_query);
-    let path = strip.and_then(|prefix| stripped(uri.path(), prefix));
-    if query.is_none() && path.is_none() {
+    let path = paths.strip.as_deref().and_then(|prefix| stripped(uri.path(), prefix));
+    if query.is_none() && path.is_none() && paths.prefix.is_none() {
         return None;
     }
     let path = path.unwrap_or(uri.path());
     let query = query.as_deref().or(uri.query()).filter(|query| !query.is_empty());
+    let prefix = paths.prefix.as_deref().unwrap_or_default();
     let slash = if path.starts_with('/') { "" } else { "/" };
     Some(match query {
-        Some(query) => format!("{slash}{path}?{query}"),
-        None => format!("{slash}{path}"),
+        Some(query) => format!("{prefix}{slash}{path}?{query}"),
+        None => format!("{prefix}{slash}{path}"),
     })
 }
 
@@ -79,8 +91,14 @@ mod tests {
     use super::*;
 
     fn check(uri: &str, strip: Option<&str>, expected: Option<&str>) {
+        check_with(uri, strip, None, expected);
+    }
+
+    fn check_with(uri: &str, strip: Option<&str>, prefix: Option<&str>, expected: Option<&str>) {
         let uri = uri.parse().expect("a URI");
-        assert_eq!(target(&uri, strip).as_deref(), expected, "{uri} {strip:?}");
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let paths = Rewrite { strip: owned(strip), prefix: owned(prefix) };
+        assert_eq!(target(&uri, &paths).as_deref(), expected, "{uri} {paths:?}");
     }
 
     #[test]
@@ -93,6 +111,9 @@ mod tests {
         check("/docs?b", Some("/docs/"), Some("/?b"));
         check("/docsy", Some("/docs"), None);
         check("https://a.example/p?q", None, None);
+        check_with("/docs/a?b", Some("/docs"), Some("/v2"), Some("/v2/a?b"));
+        check_with("/docs", Some("/docs"), Some("/v2"), Some("/v2/"));
+        check_with("/a", None, Some("/v2"), Some("/v2/a"));
     }
 
     #[test]

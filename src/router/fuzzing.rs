@@ -2,13 +2,22 @@
 //!
 //! Panics where something does not hold; see `crate::fuzzing`.
 
+use std::time::Duration;
+
+use http::Method;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
 use crate::compress::Compress;
-use crate::config::{HostPattern, PathPattern};
+use crate::config::{self, Addresses, HostPattern, PathPattern, When};
+use crate::exchange::{Fault, HeaderRules, Side};
 use crate::observe::access::RouteCount;
 use crate::redirect::Redirect;
 
 use super::Handler;
-use super::table::{Route, Site, Table};
+use super::cors::Cors;
+use super::pages::{Pages, Wants};
+use super::share::{Lots, Share};
+use super::table::{Ask, Route, Site, Table, Treatment};
 
 const SITES: usize = 4;
 const ROUTES: usize = 4;
@@ -28,10 +37,53 @@ pub fn sites(data: &[u8]) {
         let host = host.to_ascii_lowercase();
         let found = table.site(&host);
         assert_eq!(found.map(|site| &site.host), slowly(&sites, &host), "{host}");
-        let route = found.and_then(|site| site.route(path)).map(|(route, _)| route.body_max);
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let ask = Ask { path, query: None, host: &host, method: &method, headers: &headers };
+        let mut lots = Lots::default();
+        let route = found.and_then(|site| site.route(&ask, &mut lots));
+        let route = route.map(|(route, _)| route.body_max);
         let meant = paths.iter().position(|pattern| pattern.matches(path).is_some());
         assert_eq!(route, found.and(meant).map(|index| index as u64), "{path}");
     }
+}
+
+/// Headers of a request, a line each, as the router looks at them.
+pub fn asked(data: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|byte| *byte == b'\n').take(32) {
+        let (name, value) = line.split_at(memchr::memchr(b':', line).unwrap_or(line.len()));
+        let value = HeaderValue::from_bytes(value.get(1..).unwrap_or_default().trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+            headers.append(name, value);
+        }
+    }
+    let fault = Fault::new(404, Side::Client, "no_route");
+    let answer = Pages::default().answer(fault, &Wants::of(&headers), None);
+    assert_eq!(answer.status(), 404);
+    let origins = vec!["https://a.example".to_owned(), "https://*.b.example".to_owned()];
+    let cors = Cors::compile(&config::Cors {
+        origins,
+        methods: vec!["GET".to_owned()],
+        headers: vec!["*".to_owned()],
+        expose: Vec::new(),
+        credentials: true,
+        max_age: Duration::ZERO,
+    });
+    let origin = headers.get(header::ORIGIN);
+    let mut answer = HeaderMap::new();
+    cors.apply(origin, &mut answer, false);
+    if let Some(allowed) = answer.get(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        let allowed = allowed.to_str().expect("an origin is ASCII");
+        let label =
+            allowed.strip_prefix("https://").and_then(|host| host.strip_suffix(".b.example"));
+        let is_below = label.is_some_and(|label| !label.is_empty() && !label.contains(['.', '/']));
+        assert!(allowed == "https://a.example" || is_below, "{allowed}");
+    }
+    let _answered = cors.preflight(&Method::OPTIONS, &headers);
+    let share = Share { of: 5000, cookie: "lot".to_owned(), lasts: Duration::ZERO };
+    let mut lots = Lots::default();
+    let first = lots.wins(&share, &headers);
+    assert_eq!(lots.wins(&share, &headers), first, "a lot is drawn once");
 }
 
 fn hosts(line: &str) -> Vec<HostPattern> {
@@ -43,17 +95,36 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
     let count = RouteCount::new("fuzzing");
     let route = |(index, path): (usize, &PathPattern)| Route {
         path: Some(path.clone()),
+        when: When::default(),
+        share: None,
         handler: Handler::Redirect(Redirect::compile("/", 308)),
+        to_next: false,
+        addresses: Addresses::default(),
         door: None,
+        headers: HeaderRules::default(),
+        cors: None,
         body_max: index as u64,
+        body_idle: None,
         quota: None,
         count: count.clone(),
     };
     let (host, aliases) = hosts.split_first().expect("a site has a host");
     let routes = paths.iter().enumerate().map(route).collect();
-    let (aliases, compress) = (aliases.to_vec(), Compress::default());
-    let (host, secure, verified, unlimited) = (host.clone(), false, false, false);
-    Site { host, aliases, secure, verified, routes, compress, unlimited }
+    Site {
+        host: host.clone(),
+        aliases: aliases.to_vec(),
+        secure: false,
+        verified: false,
+        treatment: Treatment::default(),
+        cors: None,
+        maintenance: None,
+        pages: Pages::default(),
+        dev: false,
+        assets: None,
+        compress: Compress::default(),
+        action_origins: Vec::new(),
+        routes,
+    }
 }
 
 /// A name goes before all patterns; then the first goes.

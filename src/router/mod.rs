@@ -1,34 +1,49 @@
 //! Answers every request: site, route, handler, response or fault.
 
+mod build;
+mod compile;
+mod cors;
+mod course;
 mod door;
+mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod maintenance;
 mod meter;
+mod pages;
+mod share;
 mod table;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, StatusCode, header};
 
 use crate::auth::{self, Auth};
-use crate::compress::Compress;
-use crate::config::{self, Cidr, Config};
+use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
+use crate::files::{Files, Wanted};
 use crate::hub;
 use crate::limits::Rate;
+use crate::next;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{Pools, Registry, Upstream};
 
-use door::{Door, Shut};
+use course::Course;
+use door::Shut;
+use table::{Ask, Route, Site, Table};
+
+pub use build::Builds;
+pub use explain::Explanation;
+pub use maintenance::Flags;
 pub use meter::Meter;
-use meter::Quota;
-use table::{Route, Site, Table};
 
 /// What a worker owns and lends to the handlers.
 pub struct Local {
@@ -57,6 +72,7 @@ pub struct Router {
 enum Handler {
     Proxy(Box<Proxy>),
     Redirect(Redirect),
+    Files(Files),
 }
 
 impl Router {
@@ -64,12 +80,14 @@ impl Router {
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
-        (registry, meter): (&Arc<Registry>, &Arc<Meter>),
+        (registry, flags, builds, meter): (&Arc<Registry>, &Flags, &Builds, &Arc<Meter>),
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Self {
-        let sites = config.sites.iter().map(|site| {
-            compile_site(site, config, (registry, &auth), has_certificate(site.host.as_str()))
-        });
+        let around = compile::Around { config, registry, auth: &auth, flags, builds };
+        let sites = config
+            .sites
+            .iter()
+            .map(|site| compile::site(site, &around, has_certificate(site.host.as_str())));
         Self {
             table: Table::new(sites.collect()),
             trust: config.trust.clone(),
@@ -87,7 +105,7 @@ impl Router {
     pub fn upstreams(&self) -> impl Iterator<Item = &Upstream> {
         self.table.routes().filter_map(|route| match &route.handler {
             Handler::Proxy(proxy) => Some(proxy.upstream()),
-            Handler::Redirect(_) => None,
+            Handler::Redirect(_) | Handler::Files(_) => None,
         })
     }
 
@@ -99,101 +117,174 @@ impl Router {
         local: &Local,
         access: &mut Access,
     ) -> Response {
-        let answered = self.choose(request, peer, local, access).await;
-        answered.unwrap_or_else(|fault| {
+        let mut course = Course::begin(&request);
+        let answered = self.choose(request, peer, local, &mut course, access).await;
+        let mut response = answered.unwrap_or_else(|fault| {
             access.reason = Some(fault.reason);
             metrics::count(&metrics::FAULTS, fault.reason);
             if access.route.is_none() {
-                access.route = Some(Arc::clone(&self.edge_count));
+                let count = course.route.map_or(&self.edge_count, |route| &route.count);
+                access.route = Some(Arc::clone(count));
             }
-            fault.response()
-        })
+            course.fault(fault)
+        });
+        course.treat(response.headers_mut());
+        response
     }
 
-    async fn choose(
-        &self,
+    async fn choose<'a>(
+        &'a self,
         request: Request,
         peer: &Peer,
         local: &Local,
+        course: &mut Course<'a>,
         access: &mut Access,
     ) -> Result<Response, Fault> {
         let client = self.client(&request, peer)?;
         access.client = Some(client.address);
         access.host.clone_from(&client.host);
-        if request.uri().path() == HEALTH && request.method() == Method::GET {
-            access.route = Some(Arc::clone(&self.edge_count));
-            return health(local);
-        }
-        let site = self.table.site(&client.host);
-        if let Some(rate) = self.per_ip
-            && site.is_none_or(|site| !site.unlimited)
-            && !self.trusts(client.address)
+        self.count(&request, &client)?;
+        let (route, captures, changed) = match self.decide(&request, (&client, peer), course)? {
+            Way::Health => {
+                access.route = Some(Arc::clone(&self.edge_count));
+                return health(local);
+            }
+            Way::Hub => {
+                access.route = Some(Arc::clone(&self.hub_count));
+                let (response, reason) = local.hub.answer(request, &client).await;
+                refused(access, reason);
+                return Ok(response);
+            }
+            Way::Answered(response, reason) => {
+                let count = course.route.map_or(&self.edge_count, |route| &route.count);
+                access.route = Some(Arc::clone(count));
+                refused(access, reason);
+                return Ok(response);
+            }
+            Way::Route(route, captures, changed) => (route, captures, changed),
+        };
+        access.route = Some(Arc::clone(&route.count));
+        if let Some(quota) =
+            route.quota.as_ref().filter(|_| course.site.is_none_or(|site| !site.dev))
         {
-            self.meter.address(client.address, rate)?;
+            self.meter.route(quota, &client, request.headers())?;
         }
+        if let Handler::Redirect(redirect) = &route.handler {
+            let capture = |name: &str| captures.get(name).map(str::to_owned);
+            return Ok(redirect.answer(&capture, request.uri().query()));
+        }
+        let mut request = limit(request, route)?;
+        door::strip(&mut request);
+        if let Some(door) = &route.door {
+            match door.admit(&mut request, &client, &self.auth, &local.users).await {
+                Ok(()) => (),
+                Err(Shut::Login(login)) => return Ok(door::to_login(login)),
+                Err(Shut::Fault(fault)) => return Err(fault),
+            }
+        }
+        if let Some(answered) = from_disk(&request, changed.as_deref(), route, &captures, course) {
+            let choice = course.site.map(|site| site.compress.accepted(&request));
+            return answered.map(|mut response| {
+                choice.inspect(|choice| choice.apply(&mut response));
+                response
+            });
+        }
+        let Handler::Proxy(proxy) = &route.handler else { return Err(Fault::NO_ROUTE) };
+        let shown = self.auth.shown(request.headers());
+        let expects = expects(&mut request, changed.as_deref(), route, course.site);
+        if let Some(path) = changed.filter(|_| proxy.rewrites()) {
+            set_path(&mut request, &path)?;
+        }
+        let choice = course.site.map(|site| site.compress.choose(&mut request));
+        let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
+        let mut response = answered.await.map_err(Fault::from)?;
+        choice.inspect(|choice| choice.apply(&mut response));
+        if let Some(shown) = shown {
+            // A logout that passes by ends the sockets that it is about.
+            for found in self.auth.suspicions(&shown, response.headers(), &client) {
+                local.hub.suspect(found);
+            }
+        }
+        if let Some(expects) = expects {
+            expects.check(&mut response)?;
+        }
+        Ok(response)
+    }
+
+    /// Counts a request of its address's; the edge's own health is nobody's.
+    fn count(&self, request: &Request, client: &Client) -> Result<(), Fault> {
+        let Some(rate) = self.per_ip else { return Ok(()) };
+        let free = request.uri().path() == HEALTH
+            || self.trusts(client.address)
+            || self.table.site(&client.host).is_some_and(|site| site.dev);
+        if free { Ok(()) } else { self.meter.address(client.address, rate) }
+    }
+
+    /// Where a request goes. Nothing is done on the way that cannot be done again.
+    fn decide<'a>(
+        &'a self,
+        request: &Request,
+        (client, peer): (&Client, &Peer),
+        course: &mut Course<'a>,
+    ) -> Result<Way<'a>, Fault> {
+        course.secure = client.scheme == Scheme::Https;
+        let path = request.uri().path();
+        if path == HEALTH && request.method() == Method::GET {
+            return Ok(Way::Health);
+        }
+        let changed = match config::canonical(path).map_err(|_bad| Fault::BAD_PATH)? {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(path) => Some(path),
+        };
+        let site = self.table.site(&client.host);
         if let Some(site) = site
             && self.is_misdirected(site, peer, client.scheme)
         {
             return Err(Fault::MISDIRECTED);
         }
         if let Some(site) = site
-            && let Some(response) = self.elsewhere(site, &request, &client)
+            && let Some(response) = self.elsewhere(site, request, client)
         {
-            access.route = Some(Arc::clone(&self.edge_count));
-            return Ok(response);
+            course.site = Some(site);
+            return Ok(Way::Answered(response, None));
         }
         // Without sites the process is a hub for whoever asks.
         if let Some(policy) = &self.hub
             && (site.is_some() || self.table.is_empty())
-            && is_below(request.uri().path(), policy.path())
+            && is_below(path, policy.path())
         {
-            access.route = Some(Arc::clone(&self.hub_count));
-            let (response, reason) = local.hub.answer(request, &client).await;
-            access.reason = reason;
-            if let Some(reason) = reason {
-                metrics::count(&metrics::FAULTS, reason);
-            }
-            return Ok(response);
+            return Ok(Way::Hub);
         }
         let site = site.ok_or(Fault::NO_SITE)?;
+        course.site = Some(site);
         // What the application answers for the hub is not there for anybody else.
-        if self.hub.as_ref().is_some_and(|policy| policy.is_private(request.uri().path())) {
+        if self.hub.as_ref().is_some_and(|policy| policy.is_private(path)) {
             return Err(Fault::PRIVATE);
         }
-        let (route, captures) = site.route(request.uri().path()).ok_or(Fault::NO_ROUTE)?;
-        access.route = Some(Arc::clone(&route.count));
-        if let Some(quota) = route.quota.as_ref().filter(|_| !site.unlimited) {
-            self.meter.route(quota, &client, request.headers())?;
+        if let Some(closed) = &site.maintenance
+            && closed.closes_for(client.address)
+        {
+            course.page.clone_from(&closed.page);
+            course.retry = Some(closed.retry.clone());
+            return Err(Fault::new(503, exchange::Side::Edge, "maintenance"));
         }
-        match &route.handler {
-            Handler::Redirect(redirect) => {
-                let capture = |name: &str| captures.get(name).map(str::to_owned);
-                Ok(redirect.answer(&capture, request.uri().query()))
-            }
-            Handler::Proxy(proxy) => {
-                let mut request = limit(request, route.body_max)?;
-                door::strip(&mut request);
-                if let Some(door) = &route.door {
-                    match door.admit(&mut request, &client, &self.auth, &local.users).await {
-                        Ok(()) => (),
-                        Err(Shut::Login(login)) => return Ok(door::to_login(login)),
-                        Err(Shut::Fault(fault)) => return Err(fault),
-                    }
-                }
-                let shown = self.auth.shown(request.headers());
-                let choice = site.compress.choose(&mut request);
-                let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
-                let mut response = answered.await.map_err(Fault::from)?;
-                choice.apply(&mut response);
-                if let Some(shown) = shown {
-                    // A logout that passes by ends the sockets that it is about.
-                    for found in self.auth.suspicions(&shown, response.headers(), &client) {
-                        local.hub.suspect(found);
-                    }
-                }
-                Ok(response)
-            }
+        let (route, captures) = find(site, request, changed.as_deref(), client, course)?;
+        course.route = Some(route);
+        if !route.addresses.admits(client.address) {
+            return Err(Fault::new(403, exchange::Side::Client, "denied"));
         }
+        if let Some(response) = course.preflight(request) {
+            return Ok(Way::Answered(response, None));
+        }
+        if route.to_next
+            && !site.dev
+            && let Some(refusal) = guard(request, changed.as_deref(), client, site)
+        {
+            let fault = refusal.fault();
+            let response = refusal.response().ok_or(fault)?;
+            return Ok(Way::Answered(response, Some(fault.reason)));
+        }
+        Ok(Way::Route(route, captures, changed))
     }
 
     /// Whom the request comes from. Only origin-form targets are answered, and `*` for OPTIONS.
@@ -262,6 +353,101 @@ impl Router {
     }
 }
 
+/// Where a request goes.
+enum Way<'a> {
+    /// Is the process well?
+    Health,
+    Hub,
+    /// Answered already; with a reason if that is a refusal.
+    Answered(Response, Option<&'static str>),
+    /// To a route, with what its pattern captured, and the path if it came in another form.
+    Route(&'a Route, Captures, Option<String>),
+}
+
+fn refused(access: &mut Access, reason: Option<&'static str>) {
+    access.reason = reason;
+    if let Some(reason) = reason {
+        metrics::count(&metrics::FAULTS, reason);
+    }
+}
+
+/// Why the application is not asked, as far as its build is known.
+fn guard(
+    request: &Request,
+    changed: Option<&str>,
+    client: &Client,
+    site: &Site,
+) -> Option<next::Refusal> {
+    let (uri, body) = (request.uri(), request.body());
+    // Only actions are told by it, and those are posted.
+    let is_post = request.method() == Method::POST;
+    let authority = if is_post { client.authority() } else { String::new() };
+    let unmeasured =
+        !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
+    let asked = next::Asked {
+        method: request.method(),
+        path: changed.unwrap_or(uri.path()),
+        query: uri.query(),
+        headers: request.headers(),
+        authority: &authority,
+        unmeasured,
+    };
+    let judge = |build: Option<&next::Build>| next::judge(&asked, build, &site.action_origins);
+    let Some(assets) = &site.assets else { return judge(None) };
+    match assets.built.with(|build| judge(Some(build))) {
+        // Another build has taken its place, and was not read yet.
+        Some(next::Refusal::ActionUnknown) if !assets.built.is_fresh() => None,
+        found => found,
+    }
+}
+
+/// A file of the route's folder, or of the application's build.
+fn from_disk(
+    request: &Request,
+    changed: Option<&str>,
+    route: &Route,
+    captures: &Captures,
+    course: &Course<'_>,
+) -> Option<Result<Response, Fault>> {
+    let uri = request.uri();
+    let whole = changed.unwrap_or(uri.path());
+    let wanted = |path| Wanted {
+        method: request.method(),
+        path,
+        whole,
+        query: uri.query(),
+        headers: request.headers(),
+    };
+    match &route.handler {
+        Handler::Files(files) => {
+            let rest = captures.get("*").map(|rest| format!("/{rest}"));
+            Some(files.answer(&wanted(rest.as_deref().unwrap_or(whole))))
+        }
+        Handler::Proxy(proxy) if route.to_next && !proxy.rewrites() => {
+            let site = course.site.filter(|site| !site.dev)?;
+            site.assets.as_ref()?.look(&wanted(whole)).transpose()
+        }
+        _ => None,
+    }
+}
+
+/// What an answer of the site's application must be; what it need not know is taken away.
+fn expects(
+    request: &mut Request,
+    changed: Option<&str>,
+    route: &Route,
+    site: Option<&Site>,
+) -> Option<next::Expects> {
+    let site = site.filter(|site| route.to_next && !site.dev)?;
+    let path = changed.unwrap_or(request.uri().path());
+    let expects = next::Expects::of(request.method(), path, request.headers());
+    let looks = |assets: &build::Assets| assets.built.with(|build| build.middleware);
+    if !site.assets.as_ref().is_some_and(looks) {
+        expects.strip(request.headers_mut());
+    }
+    Some(expects)
+}
+
 /// Answered by the edge itself on every public listener.
 const HEALTH: &str = "/health";
 
@@ -280,64 +466,54 @@ fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Refuses a body that says it is too large before a byte of it is read.
-fn limit(mut request: Request, max: u64) -> Result<Request, Fault> {
-    let length = http_body::Body::size_hint(request.body()).exact();
-    if length.is_some_and(|length| length > max) {
-        return Err(Fault::BODY_TOO_LARGE);
+/// The route of a request, whose path is `changed` if it came in another form.
+///
+/// A path with an escaped slash is one segment here, and two for some applications: it is refused
+/// if they would find it on another route than this.
+fn find<'a>(
+    site: &'a Site,
+    request: &Request,
+    changed: Option<&str>,
+    client: &Client,
+    course: &mut Course<'a>,
+) -> Result<(&'a Route, Captures), Fault> {
+    let uri = request.uri();
+    let mut ask = Ask {
+        path: changed.unwrap_or(uri.path()),
+        query: uri.query(),
+        host: &client.host,
+        method: request.method(),
+        headers: request.headers(),
+    };
+    let found = site.route(&ask, &mut course.lots).ok_or(Fault::NO_ROUTE)?;
+    if let Some(open) = config::opened(ask.path).map_err(|_bad| Fault::BAD_PATH)? {
+        ask.path = &open;
+        let other = site.route(&ask, &mut course.lots).map(|(route, _)| route);
+        if !other.is_some_and(|other| std::ptr::eq(other, found.0)) {
+            return Err(Fault::new(400, exchange::Side::Client, "ambiguous_path"));
+        }
     }
-    request.body_mut().limit(max);
-    Ok(request)
+    Ok(found)
 }
 
-fn compile_site(
-    site: &config::Site,
-    config: &Config,
-    (registry, auth): (&Arc<Registry>, &Auth),
-    has_certificate: bool,
-) -> Site {
-    let proxy =
-        |upstream: &config::Upstream, strip: Option<String>, route: Option<&config::Route>| {
-            let first_byte = route.and_then(|route| route.first_byte);
-            let upstream = Upstream::compile(upstream, &config.timeouts, first_byte, registry);
-            let upgrade = route.is_some_and(|route| route.upgrade);
-            Handler::Proxy(Box::new(Proxy::compile(upstream, strip, upgrade, site.dev)))
-        };
-    let routes = site.routes.iter().filter_map(|route| {
-        let handler = match &route.action {
-            config::Action::Next => proxy(site.next.as_ref()?, None, Some(route)),
-            config::Action::To { upstream, strip } => proxy(upstream, strip.clone(), Some(route)),
-            config::Action::Redirect { location, status } => {
-                Handler::Redirect(Redirect::compile(location, *status))
-            }
-        };
-        Some(Route {
-            path: Some(route.path.clone()),
-            handler,
-            door: route.auth.as_ref().map(|words| Door::compile(words, auth)),
-            body_max: route.body.unwrap_or(config.limits.body),
-            quota: route
-                .rate
-                .as_ref()
-                .map(|rate| Quota::compile(rate, site.host.as_str(), &route.path.to_string())),
-            count: RouteCount::new(&route.path.to_string()),
-        })
-    });
-    let rest = site.next.as_ref().map(|next| Route {
-        path: None,
-        handler: proxy(next, None, None),
-        door: None,
-        body_max: config.limits.body,
-        quota: None,
-        count: RouteCount::new("next"),
-    });
-    Site {
-        host: site.host.clone(),
-        aliases: site.aliases.clone(),
-        secure: has_certificate && !config.listen.https.is_empty(),
-        verified: site.client_ca.is_some(),
-        routes: routes.chain(rest).collect(),
-        compress: Compress::compile(site),
-        unlimited: site.dev,
+/// Asks for the path in the form that was compared.
+fn set_path(request: &mut Request, path: &str) -> Result<(), Fault> {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = format!("{path}{query}").parse::<PathAndQuery>();
+    *request.uri_mut() = Uri::from(target.map_err(|_error| Fault::BAD_TARGET)?);
+    Ok(())
+}
+
+/// Refuses a body that says it is too large before a byte of it is read.
+fn limit(mut request: Request, route: &Route) -> Result<Request, Fault> {
+    let length = http_body::Body::size_hint(request.body()).exact();
+    if length.is_some_and(|length| length > route.body_max) {
+        return Err(Fault::BODY_TOO_LARGE);
     }
+    let body = request.body_mut();
+    body.limit(route.body_max);
+    if let Some(idle) = route.body_idle {
+        body.patience(idle);
+    }
+    Ok(request)
 }

@@ -87,6 +87,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     match arguments.command {
         cli::Command::Run(file) => start(&file.config),
         cli::Command::Check { file, show } => cli::check::run(&file.config, show),
+        cli::Command::Explain(words) => cli::explain::run(&words),
         cli::Command::Reload(file) => cli::reload::run(&file.config),
         cli::Command::Status(file) => cli::status::run(&file.config),
         cli::Command::Schema => cli::say(&config::schema()),
@@ -99,7 +100,9 @@ fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop>
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
     let registry = Registry::new();
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
-    Ok((Resident { hub, registry, tickets: Tickets::new()?, meter: Arc::default() }, inboxes))
+    let (flags, builds, tickets) = (Arc::default(), Arc::default(), Tickets::new()?);
+    let meter = Arc::default();
+    Ok((Resident { hub, registry, flags, builds, tickets, meter }, inboxes))
 }
 
 fn compile(
@@ -170,6 +173,8 @@ impl Service {
         let (reload, mut reloads) = mpsc::channel(1);
         self.start_admin(reload)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
+        self.drain.spawn_background(Arc::clone(&self.resident.flags).watch());
+        self.drain.spawn_background(Arc::clone(&self.resident.builds).watch());
         self.drain.spawn_background(memory::give_back());
         let hub = Arc::clone(&self.resident.hub);
         let address = self.open_to_nodes().await?;

@@ -226,6 +226,7 @@ impl Registry {
             eject: None,
             slow_start: Duration::ZERO,
             max: None,
+            head: usize::MAX,
             keep: KEEP,
         };
         let timeouts = config::Timeouts {

@@ -2,6 +2,7 @@
 
 mod ask;
 pub mod check;
+pub mod explain;
 pub mod reload;
 pub mod status;
 
@@ -33,6 +34,8 @@ pub enum Command {
         #[arg(long)]
         show: bool,
     },
+    /// Say what a request would meet: site, route, upstream, headers, and why. Nothing is sent.
+    Explain(explain::Words),
     /// Ask the running process to read its configuration again, and report its verdict.
     Reload(File),
     /// Say whether the running process is ready, and why not.

@@ -1,0 +1,130 @@
+//! The sites as written → sites that answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::auth::Auth;
+use crate::compress::Compress;
+use crate::config::{self, Config};
+use crate::exchange::HeaderRules;
+use crate::files::Files;
+use crate::observe::access::RouteCount;
+use crate::proxy::Proxy;
+use crate::redirect::Redirect;
+use crate::upstream::{Registry, Upstream};
+
+use super::Handler;
+use super::build::{Assets, Builds};
+use super::cors::Cors;
+use super::door::Door;
+use super::maintenance::{Flags, Maintenance};
+use super::meter::Quota;
+use super::pages::Pages;
+use super::share::Share;
+use super::table::{Route, Site, Treatment};
+
+/// What sites are compiled with.
+pub struct Around<'a> {
+    pub config: &'a Config,
+    pub registry: &'a Arc<Registry>,
+    pub auth: &'a Auth,
+    pub flags: &'a Flags,
+    pub builds: &'a Builds,
+}
+
+pub fn site(site: &config::Site, around: &Around<'_>, has_certificate: bool) -> Site {
+    let routes = site.routes.iter().filter_map(|route| self::route(route, site, around));
+    let rest = site.next.as_ref().map(|next| Route {
+        path: None,
+        when: config::When::default(),
+        share: None,
+        handler: proxy(next, None, site, around),
+        to_next: true,
+        addresses: config::Addresses::default(),
+        door: None,
+        headers: HeaderRules::default(),
+        cors: None,
+        body_max: around.config.limits.body,
+        body_idle: None,
+        quota: None,
+        count: RouteCount::new("next"),
+    });
+    let maintenance = site.maintenance.as_ref();
+    Site {
+        host: site.host.clone(),
+        aliases: site.aliases.clone(),
+        secure: has_certificate && !around.config.listen.https.is_empty(),
+        verified: site.client_ca.is_some(),
+        treatment: Treatment {
+            hsts: site.hsts.as_ref().and_then(hsts),
+            headers: rules(&site.headers),
+        },
+        cors: site.cors.as_ref().map(Cors::compile),
+        maintenance: maintenance.map(|words| Maintenance::compile(words, around.flags)),
+        pages: Pages::compile(&site.errors),
+        dev: site.dev,
+        assets: site.build.as_ref().map(|words| Assets::compile(words, around.builds)),
+        compress: Compress::compile(site),
+        action_origins: site.action_origins.clone(),
+        routes: routes.chain(rest).collect(),
+    }
+}
+
+fn route(route: &config::Route, site: &config::Site, around: &Around<'_>) -> Option<Route> {
+    let handler = match &route.action {
+        config::Action::Next => proxy(site.next.as_ref()?, Some(route), site, around),
+        config::Action::To(upstream) => proxy(upstream, Some(route), site, around),
+        config::Action::Files(files) => Handler::Files(Files::compile(files)),
+        config::Action::Redirect { location, status } => {
+            Handler::Redirect(Redirect::compile(location, *status))
+        }
+    };
+    Some(Route {
+        path: Some(route.path.clone()),
+        when: route.when.clone(),
+        share: route.share.as_ref().map(|share| Share {
+            of: share.of,
+            cookie: share.cookie.clone(),
+            lasts: share.lasts,
+        }),
+        handler,
+        to_next: matches!(route.action, config::Action::Next),
+        addresses: route.addresses.clone(),
+        door: route.auth.as_ref().map(|words| Door::compile(words, around.auth)),
+        headers: rules(&route.headers),
+        cors: route.cors.as_ref().map(Cors::compile),
+        body_max: route.body.unwrap_or(around.config.limits.body),
+        body_idle: route.body_idle,
+        quota: route
+            .rate
+            .as_ref()
+            .map(|rate| Quota::compile(rate, site.host.as_str(), &route.path.to_string())),
+        count: RouteCount::new(&route.path.to_string()),
+    })
+}
+
+fn proxy(
+    words: &config::Upstream,
+    route: Option<&config::Route>,
+    site: &config::Site,
+    around: &Around<'_>,
+) -> Handler {
+    let mut timeouts = around.config.timeouts.clone();
+    let of = |time: fn(&config::Route) -> Option<Duration>| route.and_then(time);
+    timeouts.body_idle = of(|route| route.body_idle).unwrap_or(timeouts.body_idle);
+    let first_byte = of(|route| route.first_byte);
+    let upstream = Upstream::compile(words, &timeouts, first_byte, around.registry);
+    Handler::Proxy(Box::new(Proxy::compile(upstream, words, route, site.dev)))
+}
+
+fn rules(words: &config::HeaderRules) -> HeaderRules {
+    HeaderRules::new(&words.remove, &words.set, &words.add)
+}
+
+fn hsts(words: &config::Hsts) -> Option<HeaderValue> {
+    let subdomains = if words.subdomains { "; includeSubDomains" } else { "" };
+    let preload = if words.preload { "; preload" } else { "" };
+    HeaderValue::try_from(format!("max-age={}{subdomains}{preload}", words.max_age.as_secs())).ok()
+}
