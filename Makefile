@@ -4,6 +4,7 @@
 # make check   what needs no browser and no app: format, architecture, lints, docs
 # make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
+# make bench-proxy the proxy beside Debian's nginx and HAProxy; BENCH="--rounds 3" takes a few minutes
 # make deb    a Debian package of the release binary, in target/debian; `make deb-check` installs it in a chroot
 # make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
 # make clean   away with everything that was built or installed here
@@ -18,7 +19,7 @@ FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app fuzz bench-hub deb deb-check clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub bench-proxy deb deb-check clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -70,6 +71,10 @@ fuzz: rust
 bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target
 	@tests/bench/hub.sh $(BENCH)
+
+bench-proxy: build
+	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin bench-proxy
+	@tests/bench/proxy.sh $(BENCH)
 
 deb: build
 	@debian/build.sh target/release/vestibule target/debian
