@@ -47,7 +47,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use acme::is_public;
+pub use acme::{Acme, AcmeChallenge, Eab, is_public};
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
     JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
@@ -122,37 +122,6 @@ pub struct Tls {
     pub min: TlsVersion,
     /// `None`: no certificate is asked for.
     pub acme: Option<Acme>,
-}
-
-/// Where certificates are asked for that the folder lacks (RFC 8555).
-#[derive(Debug, Clone)]
-pub struct Acme {
-    /// Where the authority can reach the operator.
-    pub email: String,
-    /// The URL of the authority's directory.
-    pub directory: String,
-    pub challenge: AcmeChallenge,
-    /// Certificates that the directory's own must come from, instead of the public ones.
-    pub ca: Option<PathBuf>,
-    pub eab: Option<Eab>,
-}
-
-/// How it is shown that a name is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AcmeChallenge {
-    /// A file over plain HTTP, on port 80.
-    #[default]
-    Http,
-    /// A handshake on port 443 (RFC 8737).
-    TlsAlpn,
-}
-
-/// What ties an account to one that the authority has already (RFC 8555 §7.3.4).
-#[derive(Debug, Clone)]
-pub struct Eab {
-    pub id: String,
-    /// In base64, as URLs have it.
-    pub key: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
