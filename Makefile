@@ -6,6 +6,7 @@
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
 # make bench-auth  what sessions cost: known, unknown, and while their database is away
 # make bench-cluster   two nodes over Redis beside Node's servers with the same adapter
+# make bench-proxy the proxy beside Debian's nginx and HAProxy; BENCH="--rounds 3" takes a few minutes
 # make deb    a Debian package of the release binary, in target/debian; `make deb-check` installs it in a chroot
 # make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
 # make chaos   2,000 clients on three nodes that are killed, over a Redis that fails: two minutes each
@@ -21,7 +22,7 @@ FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app fuzz bench-hub bench-auth bench-cluster soak chaos deb deb-check clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub bench-auth bench-cluster bench-proxy soak chaos deb deb-check clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -81,6 +82,10 @@ bench-auth: build
 bench-cluster: build $(NODE_TESTS)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin bench-cluster
 	@tests/bench/cluster.sh $(BENCH)
+
+bench-proxy: build
+	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin bench-proxy
+	@tests/bench/proxy.sh $(BENCH)
 
 deb: build
 	@debian/build.sh target/release/vestibule target/debian

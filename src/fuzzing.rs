@@ -12,8 +12,9 @@ use crate::redirect::Redirect;
 
 pub use crate::admin::fuzzing::operations;
 pub use crate::auth::fuzzing::{cookies, sessions};
+pub use crate::compress::fuzzing::codings;
 pub use crate::config::fuzzing::{paths, patterns, proxy_yaml};
-pub use crate::exchange::fuzzing::{forwarded, host};
+pub use crate::exchange::fuzzing::{forwarded, h2_frames, host, requests};
 pub use crate::files::fuzzing::files;
 pub use crate::hub::fuzzing::{
     binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
@@ -27,17 +28,19 @@ pub use crate::upstream::fuzzing::{chunked, response};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 35] = [
+pub const TARGETS: [(&str, Target); 38] = [
     ("asked", asked),
     ("binary", binary),
     ("built", built),
     ("chunked", chunked),
+    ("codings", codings),
     ("cookies", cookies),
     ("deflate", deflate),
     ("files", files),
     ("forwarded", forwarded),
     ("frames", frames),
     ("guarded", guarded),
+    ("h2_frames", h2_frames),
     ("host", host),
     ("locations", locations),
     ("msgpack", msgpack),
@@ -57,6 +60,7 @@ pub const TARGETS: [(&str, Target); 35] = [
     ("query", query),
     ("redirects", redirects),
     ("reply", reply),
+    ("requests", requests),
     ("resp", resp),
     ("response", response),
     ("rules", rules),

@@ -12,6 +12,7 @@ mod tls;
 mod admin;
 mod router;
 // The answers.
+mod compress;
 mod files;
 mod hub;
 mod proxy;

@@ -39,6 +39,11 @@ impl Rate {
         Self { each, ahead: each.saturating_mul(burst - 1) }
     }
 
+    /// How long until one more would pass.
+    fn wait(self, due: u64, now: u64) -> Duration {
+        Duration::from_nanos(due.saturating_sub(now.saturating_add(self.ahead)))
+    }
+
     /// As many as this or the other gives, at once and in the long run.
     pub fn or(self, other: Self) -> Self {
         Self::of(self.each.min(other.each), self.burst().max(other.burst()))
@@ -157,13 +162,19 @@ impl Buckets {
 
     /// Takes one of the key's, if there is one. Two that come at the very same time may pass as one.
     pub fn take(&self, key: u64, rate: Rate, now: Duration) -> bool {
+        self.ask(key, rate, now).is_ok()
+    }
+
+    /// As `take`; if there is none it says how long to wait for one.
+    pub fn ask(&self, key: u64, rate: Rate, now: Duration) -> Result<(), Duration> {
         let cells = self.0.cells(key);
         let due = cells.map(|cell| cell.load(Ordering::Relaxed)).into_iter().min();
-        let Some(after) = rate.after(due.unwrap_or_default(), nanos(now)) else { return false };
+        let (due, now) = (due.unwrap_or_default(), nanos(now));
+        let after = rate.after(due, now).ok_or_else(|| rate.wait(due, now))?;
         for cell in cells {
             cell.fetch_max(after, Ordering::Relaxed);
         }
-        true
+        Ok(())
     }
 }
 
@@ -276,7 +287,14 @@ mod tests {
                 let filled = tokens + step as f64 / 1000.0 * f64::from(count);
                 tokens = filled.min(f64::from(burst));
                 let passes = bucket.take(rate, ms(now));
-                prop_assert_eq!(passes, shared.take(7, rate, ms(now)));
+                let asked = shared.ask(7, rate, ms(now));
+                prop_assert_eq!(passes, asked.is_ok());
+                if let Err(wait) = asked {
+                    // The next moment is the first one that passes.
+                    prop_assert!(bucket.clone().take(rate, ms(now) + wait));
+                    let before = ms(now) + wait - Duration::from_nanos(1);
+                    prop_assert!(!bucket.clone().take(rate, before));
+                }
                 // At the very edge the two round differently.
                 if (tokens - 1.0).abs() > 1e-6 {
                     prop_assert_eq!(passes, tokens >= 1.0, "{} tokens at {}", tokens, now);

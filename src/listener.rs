@@ -1,6 +1,6 @@
 //! Accept sockets; refuse when full; hand each to tls and connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use crate::connection;
 use crate::exchange::{Guard, Peer, Scheme, Stream};
+use crate::limits::{self, Counters};
 use crate::observe::metrics::{self, Series};
 use crate::router::Local;
 use crate::snapshot::Current;
@@ -19,30 +20,57 @@ use crate::tls::HandshakeError;
 /// How long to wait before the next accept when the process is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What is open in the whole process, against `limits.connections`.
+/// What is open in the whole process, against `limits.connections`; and by address, against
+/// `limits.per_ip.connections`.
 #[derive(Clone, Default)]
-pub struct Open(Arc<AtomicUsize>);
+pub struct Open {
+    all: Arc<AtomicUsize>,
+    each: Arc<Counters>,
+}
 
 /// One connection's place; given back when it ends, also long after its upgrade.
 struct Place {
     open: Open,
+    /// `None` if its address is not counted.
+    key: Option<u64>,
     gauge: Arc<Series>,
 }
 
+/// Why there is no place.
+#[derive(Clone, Copy)]
+enum Full {
+    All,
+    Address,
+}
+
 impl Open {
-    fn take(&self, max: usize, gauge: &Arc<Series>) -> Option<Place> {
-        if self.0.fetch_add(1, Ordering::Relaxed) >= max {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-            return None;
+    /// A place, if the process has one, and the address too where it is limited.
+    fn take(
+        &self,
+        max: usize,
+        address: Option<(IpAddr, u64)>,
+        gauge: &Arc<Series>,
+    ) -> Result<Place, Full> {
+        let key = address.map(|(address, _)| limits::key_of(address));
+        if let (Some(key), Some((_, max))) = (key, address)
+            && !self.each.take(key, max)
+        {
+            return Err(Full::Address);
         }
+        let before = self.all.fetch_add(1, Ordering::Relaxed);
         gauge.increment();
-        Some(Place { open: self.clone(), gauge: Arc::clone(gauge) })
+        // Gives back what was taken if there is none.
+        let place = Place { open: self.clone(), key, gauge: Arc::clone(gauge) };
+        if before >= max { Err(Full::All) } else { Ok(place) }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.open.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(key) = self.key {
+            self.open.each.give(key);
+        }
         self.gauge.decrement();
     }
 }
@@ -57,7 +85,8 @@ pub async fn serve(
 ) {
     let accepted = metrics::series(&metrics::CONNECTIONS, &[scheme.as_str()]);
     let gauge = metrics::series(&metrics::CONNECTIONS_OPEN, &[scheme.as_str()]);
-    let refused = metrics::series(&metrics::CONNECTIONS_REFUSED, &["full"]);
+    let refused =
+        ["full", "per_ip"].map(|reason| metrics::series(&metrics::CONNECTIONS_REFUSED, &[reason]));
     let port = socket.local_addr().map_or(0, |address| address.port());
     loop {
         let next = tokio::select! {
@@ -74,10 +103,21 @@ pub async fn serve(
             }
         };
         accepted.increment();
-        let Some(place) = open.take(current.load().connections_max(), &gauge) else {
-            refused.increment();
-            continue;
+        let snapshot = current.load();
+        let ip = address.ip().to_canonical();
+        let each = snapshot.connections_per_ip(ip).map(|max| (ip, max));
+        let place = match open.take(snapshot.connections_max(), each, &gauge) {
+            Ok(place) => place,
+            Err(full) => {
+                let [all, address] = &refused;
+                match full {
+                    Full::All => all.increment(),
+                    Full::Address => address.increment(),
+                }
+                continue;
+            }
         };
+        drop(snapshot);
         let peer = Peer { address, local_port: port, tls: None };
         let (current, local) = (current.clone(), Rc::clone(&local));
         let drain = local.drain.clone();

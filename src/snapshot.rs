@@ -1,5 +1,6 @@
 //! Everything compiled from one configuration, frozen; and what outlives it.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use arc_swap::ArcSwap;
 use crate::auth::Auth;
 use crate::config::{Action, Config, Timeouts};
 use crate::hub;
-use crate::router::{Builds, Flags, Router};
+use crate::observe::Format;
+use crate::router::{Builds, Flags, Meter, Router};
 use crate::tls::acme::Proofs;
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::{self, Registry};
@@ -20,6 +22,7 @@ pub struct Snapshot {
     router: Router,
     tls: Option<Acceptor>,
     certificates: Arc<Certificates>,
+    lines: Option<Arc<Format>>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
 }
@@ -32,6 +35,7 @@ pub struct Resident {
     pub builds: Arc<Builds>,
     pub tickets: Tickets,
     pub proofs: Proofs,
+    pub meter: Arc<Meter>,
 }
 
 /// Why a checked configuration cannot run here.
@@ -72,7 +76,7 @@ impl Snapshot {
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            (&resident.registry, &resident.flags, &resident.builds),
+            (&resident.registry, &resident.flags, &resident.builds, &resident.meter),
             resident.proofs.http().clone(),
             &has_certificate,
         )?;
@@ -82,7 +86,8 @@ impl Snapshot {
             let (tickets, proofs) = (&resident.tickets, &resident.proofs);
             Some(Acceptor::compile(&config, &certificates, tickets, proofs)?)
         };
-        Ok(Self { config, generation, router, tls, certificates, hub, auth })
+        let lines = Format::compile(&config.log.access).map(Arc::new);
+        Ok(Self { config, generation, router, tls, certificates, hub, auth, lines })
     }
 
     pub fn config(&self) -> &Config {
@@ -112,6 +117,18 @@ impl Snapshot {
 
     pub fn auth(&self) -> &Arc<Auth> {
         &self.auth
+    }
+
+    /// How exchanges' lines are written; `None` if they have none.
+    pub fn lines(&self) -> Option<&Arc<Format>> {
+        self.lines.as_ref()
+    }
+
+    /// Connections that an address may have, if that is limited for it.
+    pub fn connections_per_ip(&self, address: IpAddr) -> Option<u64> {
+        let max = self.config.limits.per_ip.connections?;
+        let trusted = self.config.trust.iter().any(|block| block.contains(address));
+        (!trusted).then(|| u64::try_from(max).unwrap_or(u64::MAX))
     }
 
     pub fn connections_max(&self) -> usize {

@@ -37,7 +37,7 @@ fn heads_fit_next_js_and_no_more() {
     let too_large = "x".repeat(70_000);
     let answer = edge.connect().ask("GET", "/", &[("next-router-state-tree", &too_large)], b"");
     assert_eq!(answer.status, 431);
-    let lines: Vec<(String, &str)> = (0..190).map(|n| (format!("x-line-{n}"), "v")).collect();
+    let lines: Vec<(String, &str)> = (0..95).map(|n| (format!("x-line-{n}"), "v")).collect();
     let lines: Vec<(&str, &str)> = lines.iter().map(|(n, v)| (n.as_str(), *v)).collect();
     assert_eq!(edge.connect().ask("GET", "/", &lines, b"").status, 200);
 }
@@ -173,4 +173,37 @@ fn connections_over_the_limit_are_refused_and_the_place_is_given_back() {
         next.try_send(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
         next.rest().starts_with(b"HTTP/1.1 200").then_some(())
     });
+}
+
+#[test]
+fn a_parked_connection_goes_on_where_it_was() {
+    let origin = Origin::echo();
+    let edge = with_origin(&origin, "timeouts: { idle: 3s, head: 900ms }\n");
+    // Long enough for it to be parked, before the first request too, and half a head at a time.
+    let pause = || std::thread::sleep(Duration::from_millis(700));
+    let mut client = edge.connect();
+    pause();
+    assert_eq!(client.get("/1").json()["line"], "GET /1 HTTP/1.1");
+    pause();
+    client.send("POST /2 HTTP/1.1\r\nHost: localhost\r\nContent-Le");
+    pause();
+    client.send("ngth: 3\r\n\r\nabc");
+    assert_eq!(client.answer().json()["line"], "POST /2 HTTP/1.1");
+    // The next head comes with the body before, but not whole.
+    client.send(
+        "POST /3 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabcGET /4 HTTP/1.1\r\nHo",
+    );
+    assert_eq!(client.answer().json()["line"], "POST /3 HTTP/1.1");
+    pause();
+    client.send("st: localhost\r\n\r\n");
+    assert_eq!(client.answer().json()["line"], "GET /4 HTTP/1.1");
+    // What is ambiguous still is, and the deadlines hold.
+    pause();
+    client.send("GET /5 HTTP/1.1\nHost: localhost\r\n\r\n");
+    assert_eq!(client.answer().status, 400);
+    let mut client = edge.connect();
+    client.get("/");
+    let begun = Instant::now();
+    assert!(client.is_closed());
+    assert!(begun.elapsed() > Duration::from_millis(2500), "{:?}", begun.elapsed());
 }

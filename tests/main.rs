@@ -9,6 +9,8 @@
 
 mod harness;
 
+/// The lines of exchanges: their shapes, what is left out of them, and files that are moved away.
+mod access_log;
 /// Certificates from a real ACME server: had, renewed, refused.
 mod acme;
 /// Health, readiness, metrics and reload on the private listener.
@@ -23,6 +25,8 @@ mod auth_libraries;
 mod auth_stores;
 /// Sessions when things go wrong: stores that are away, crowds, guessing, keys that change.
 mod auth_trouble;
+/// Bodies on their way: compressed, limited, with trailers, after interim responses.
+mod bodies;
 /// Certificates that change, come in two kinds, and are asked of clients; sessions that go on.
 mod certificates;
 /// The command line and what it says of a configuration.
@@ -93,6 +97,8 @@ mod hub_upgrade;
 mod hub_websocket;
 /// The hub on two workers.
 mod hub_workers;
+/// What is too much: connections, requests, clients that are slow, frames that carry nothing.
+mod limits;
 /// The guides that lead here from nginx and Node.
 mod migration;
 /// What the edge knows of Next.js: its builds, its actions, its images.
@@ -107,6 +113,8 @@ mod readme;
 mod reload;
 /// Which route a request takes, and what it does to it.
 mod routes;
+/// Ambiguous framing: bytes in, and exactly what the application saw.
+mod smuggling;
 /// The units, socket activation, the notify protocol.
 mod systemd;
 /// Another binary takes over: no connection refused, no request failed.

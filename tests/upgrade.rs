@@ -1,8 +1,10 @@
 //! WebSockets that are not the hub's.
 
 use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
 
-use crate::harness::{Edge, Origin, PLAIN};
+use crate::harness::http2::{DATA, END_STREAM, Http2, Outcome};
+use crate::harness::{Authority, Edge, Folder, Origin, PLAIN, SECURE, eventually};
 
 /// Accepts every upgrade and sends back what comes, in upper case.
 fn shouting() -> Origin {
@@ -96,4 +98,114 @@ fn a_development_server_keeps_its_hot_reload() {
         assert_eq!(edge.connect().ask("GET", path, &ASK, b"").status, 101, "{path}");
     }
     assert_eq!(edge.connect().ask("GET", "/other", &ASK, b"").status, 426);
+}
+
+/// A text in one frame of a client's, masked with zeros.
+fn masked(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).expect("a short text");
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+/// The next text of the edge's on a stream.
+fn heard(client: &mut Http2, stream: u32, bytes: &mut Vec<u8>) -> String {
+    loop {
+        let length = match bytes.get(..4) {
+            Some([_, 126, a, b]) => Some((4, usize::from(u16::from_be_bytes([*a, *b])))),
+            Some([_, length, ..]) => Some((2, usize::from(*length))),
+            _ => None,
+        };
+        if let Some((head, length)) = length.filter(|(head, length)| bytes.len() >= head + length) {
+            let frame: Vec<u8> = bytes.drain(..head + length).collect();
+            return String::from_utf8_lossy(&frame[head..]).into_owned();
+        }
+        bytes.extend(client.data(stream).expect("the tunnel is open"));
+    }
+}
+
+const TUNNEL: [(&str, &str); 3] =
+    [(":protocol", "websocket"), ("sec-websocket-version", "13"), ("origin", "https://localhost")];
+
+fn secure(yaml: &str) -> (Edge, Authority) {
+    let (folder, authority) = (Folder::new(), Authority::new());
+    authority.issue(&folder, "localhost", &["localhost"]);
+    (Edge::start_in(folder, &format!("{SECURE}{yaml}")), authority)
+}
+
+#[test]
+fn http2_carries_websockets_into_the_hub() {
+    let (edge, authority) = secure(
+        "timeouts: { idle: 1s, head: 500ms }\nsites:\n  localhost: {}\nhub: { ping: { interval: 300ms, timeout: 5s }, namespaces: { /: { auth: none, events: { echo: { relay: '*', echo: true } } } } }\n",
+    );
+    let mut client = Http2::connect(&edge, &authority, &[]);
+    client.request(1, "CONNECT", "/socket.io/?EIO=4&transport=websocket", &TUNNEL, false);
+    assert_eq!(client.status(1), Some(200));
+    let mut bytes = Vec::new();
+    assert!(heard(&mut client, 1, &mut bytes).starts_with("0{\"sid\":"));
+    client.send(DATA, 0, 1, &masked("40"));
+    let mut pings = 0;
+    let mut next = |client: &mut Http2| loop {
+        let text = heard(client, 1, &mut bytes);
+        if text != "2" {
+            return (text, pings);
+        }
+        pings += 1;
+        client.send(DATA, 0, 1, &masked("3"));
+    };
+    assert!(next(&mut client).0.starts_with("40{\"sid\":"));
+    client.send(DATA, 0, 1, &masked("42[\"echo\",1]"));
+    assert_eq!(next(&mut client).0, "42[\"echo\",1]");
+    // The connection is not idle while a tunnel is open, however little passes; and it carries
+    // other requests meanwhile.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2500) {
+        client.send(DATA, 0, 1, &masked("42[\"echo\",2]"));
+        assert_eq!(next(&mut client).0, "42[\"echo\",2]");
+        std::thread::sleep(Duration::from_millis(400));
+    }
+    client.request(3, "GET", "/health", &[], true);
+    assert_eq!(client.outcome(3), Outcome::Status(200, b"ok\n".to_vec()));
+    let sessions = || edge.admin("GET", "/metrics").text();
+    assert!(sessions().contains("vestibule_hub_sessions{transport=\"websocket\"} 1"));
+    // The client's end is the session's.
+    client.send(DATA, END_STREAM, 1, b"");
+    eventually("the session's end", || {
+        sessions().contains("vestibule_hub_sessions{transport=\"websocket\"} 0").then_some(())
+    });
+}
+
+#[test]
+fn http2_carries_websockets_into_tunnels() {
+    let origin = shouting();
+    let (edge, authority) = secure(&format!(
+        "sites:\n  localhost:\n    next: {}\n    routes: [{{ path: /ws/*, upgrade: true }}]\n",
+        origin.url()
+    ));
+    let mut client = Http2::connect(&edge, &authority, &[]);
+    client.request(1, "CONNECT", "/ws/a?b", &TUNNEL, false);
+    assert_eq!(client.status(1), Some(200));
+    let mut bytes = Vec::new();
+    while bytes != b"hello " {
+        bytes.extend(client.data(1).expect("the tunnel is open"));
+    }
+    for number in 0..20 {
+        let text = format!("message {number}");
+        client.send(DATA, 0, 1, text.as_bytes());
+        let mut bytes = Vec::new();
+        while bytes.len() < text.len() {
+            bytes.extend(client.data(1).expect("the tunnel is open"));
+        }
+        assert_eq!(bytes, text.to_ascii_uppercase().as_bytes());
+    }
+    let seen = origin.seen().remove(0);
+    assert_eq!(seen.line, "GET /ws/a?b HTTP/1.1");
+    assert_eq!(seen.all("sec-websocket-version"), ["13"]);
+    assert_eq!(seen.all("sec-websocket-key").len(), 1);
+    client.send(DATA, END_STREAM, 1, b"");
+    assert_eq!(client.data(1), None);
+    // Elsewhere tunnels are refused, and so is one to another host.
+    client.request(3, "CONNECT", "/other", &TUNNEL, false);
+    assert_eq!(client.status(3), Some(426));
+    client.request(5, "CONNECT", "/ws/a", &[(":protocol", "connect-udp")], false);
+    assert_eq!(client.status(5), Some(400));
 }

@@ -1,8 +1,41 @@
 //! `tls.acme` as written → where certificates are asked for, and how; pure.
 
+use std::path::PathBuf;
+
 use super::field::Field;
 use super::section::Section;
-use super::{Acme, AcmeChallenge, Eab, HostPattern, Listen, Site, Tls};
+use super::{HostPattern, Listen, Secret, Site, Tls};
+
+/// Where certificates are asked for that the folder lacks (RFC 8555).
+#[derive(Debug, Clone)]
+pub struct Acme {
+    /// Where the authority can reach the operator.
+    pub email: String,
+    /// The URL of the authority's directory.
+    pub directory: String,
+    pub challenge: AcmeChallenge,
+    /// Certificates that the directory's own must come from, instead of the public ones.
+    pub ca: Option<PathBuf>,
+    pub eab: Option<Eab>,
+}
+
+/// How it is shown that a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AcmeChallenge {
+    /// A file over plain HTTP, on port 80.
+    #[default]
+    Http,
+    /// A handshake on port 443 (RFC 8737).
+    TlsAlpn,
+}
+
+/// What ties an account to one that the authority has already (RFC 8555 §7.3.4).
+#[derive(Debug, Clone)]
+pub struct Eab {
+    pub id: String,
+    /// In base64, as URLs have it.
+    pub key: Option<Secret>,
+}
 
 /// What is written, if anything is.
 pub fn read(tls: &Section<'_>) -> Option<Acme> {

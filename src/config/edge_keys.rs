@@ -1,6 +1,7 @@
 //! The catalogue of what a site and its routes do themselves.
 
 use super::keys::{Key, Kind, key};
+use super::limit_keys::ROUTE_RATE;
 use super::upstream_keys::UPSTREAM;
 
 pub static ROUTE: &[Key] = &[
@@ -36,6 +37,12 @@ pub static ROUTE: &[Key] = &[
     ),
     key("body", Kind::Size, None, "Bytes of a request's body; limits.body unless written."),
     key("timeouts", Kind::Object(ROUTE_TIMEOUTS), None, "Waits that differ here."),
+    key(
+        "rate",
+        Kind::Short("to", ROUTE_RATE),
+        None,
+        "How often each client may ask here; more is answered 429.",
+    ),
     key(
         "upgrade",
         Kind::Flag,

@@ -4,6 +4,8 @@
 
 use super::auth::keys::PROVIDER;
 use super::edge_keys::{ACTIONS, CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
+use super::limit_keys::PER_IP;
+use super::log_keys::LOG;
 use super::redis_keys::REDIS;
 use super::tls_keys::TLS;
 use super::upstream_keys::UPSTREAM;
@@ -150,7 +152,7 @@ static LIMITS: &[Key] = &[
     ),
     key("headers", Kind::Size, Some("64KiB"), "Bytes of a request's head."),
     key("body", Kind::Size, Some("10MB"), "Bytes of a request's body; a route may raise it."),
-    later("per_ip"),
+    key("per_ip", Kind::Object(PER_IP), None, "What one address may have; IPv6 by its /64."),
 ];
 
 static TIMEOUTS: &[Key] = &[
@@ -209,7 +211,12 @@ static SITE: &[Key] = &[
         None,
         "Browsers come over HTTPS alone from now on; left out, they are not told.",
     ),
-    later("compress"),
+    key(
+        "compress",
+        Kind::List(&Kind::Choice(&["zstd", "br", "gzip"])),
+        Some("[zstd, br, gzip]"),
+        "What bodies are compressed with, the best first; [] leaves them alone.",
+    ),
     key("headers", Kind::Object(HEADER_RULES), None, "Headers of every response of this site."),
     key(
         "cors",
@@ -449,33 +456,6 @@ static RULE: &[Key] = &[
     ),
     key("rate", Kind::Rate, None, "How often one client may send it; more is refused."),
     key("max", Kind::Size, None, "Bytes of its data, attachments too; more is refused."),
-];
-
-static LOG: &[Key] = &[
-    key("access", Kind::Short("to", ACCESS), None, "One line for each exchange."),
-    key(
-        "level",
-        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
-        Some("info"),
-        "What of the process's own log is written.",
-    ),
-    key(
-        "format",
-        Kind::Choice(&["human", "json"]),
-        Some("human"),
-        "How the process's own log is written, to standard error.",
-    ),
-    key(
-        "events",
-        Kind::List(&Kind::Choice(&["connect", "disconnect", "event", "deny"])),
-        Some("[]"),
-        "What of the hub gets a line each, where the lines of access go.",
-    ),
-];
-
-static ACCESS: &[Key] = &[
-    key("to", Kind::Text, Some("stdout"), "stdout, none, or the path of a file."),
-    key("format", Kind::Choice(&["json"]), Some("json"), "How a line is written."),
 ];
 
 static METRICS: &[Key] =

@@ -18,7 +18,10 @@ pub mod fuzzing;
 mod glob;
 mod hub;
 mod keys;
+mod limit_keys;
 mod load;
+mod log;
+mod log_keys;
 #[cfg(test)]
 mod manual;
 mod path;
@@ -45,7 +48,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use acme::is_public;
+pub use acme::{Acme, AcmeChallenge, Eab, is_public};
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
     JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
@@ -57,6 +60,8 @@ pub use edge::{
 #[cfg(test)]
 pub use glob::Glob;
 pub use load::{admin_of, load};
+#[cfg(test)]
+pub use log::format as access_format;
 pub use path::{canonical, opened};
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
@@ -120,37 +125,6 @@ pub struct Tls {
     pub acme: Option<Acme>,
 }
 
-/// Where certificates are asked for that the folder lacks (RFC 8555).
-#[derive(Debug, Clone)]
-pub struct Acme {
-    /// Where the authority can reach the operator.
-    pub email: String,
-    /// The URL of the authority's directory.
-    pub directory: String,
-    pub challenge: AcmeChallenge,
-    /// Certificates that the directory's own must come from, instead of the public ones.
-    pub ca: Option<PathBuf>,
-    pub eab: Option<Eab>,
-}
-
-/// How it is shown that a name is ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum AcmeChallenge {
-    /// A file over plain HTTP, on port 80.
-    #[default]
-    Http,
-    /// A handshake on port 443 (RFC 8737).
-    TlsAlpn,
-}
-
-/// What ties an account to one that the authority has already (RFC 8555 §7.3.4).
-#[derive(Debug, Clone)]
-pub struct Eab {
-    pub id: String,
-    /// In base64, as URLs have it.
-    pub key: Option<Secret>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsVersion {
     V12,
@@ -161,10 +135,41 @@ pub enum TlsVersion {
 pub struct Limits {
     /// Open connections per process; above it new ones are refused.
     pub connections: usize,
+    pub per_ip: PerIp,
     /// Bytes of a request head.
     pub headers: usize,
     /// Bytes of a request body; a route may raise it.
     pub body: u64,
+}
+
+/// What one address may have; IPv6 by its /64. `None`: as much as there is.
+#[derive(Debug, Clone)]
+pub struct PerIp {
+    pub connections: Option<usize>,
+    pub requests: Option<Quota>,
+}
+
+/// So many in the long run, and so many at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    pub rate: Rate,
+    pub burst: u32,
+}
+
+/// How often a route may be asked by each of whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteRate {
+    pub quota: Quota,
+    pub by: RateBy,
+}
+
+/// What requests are counted by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RateBy {
+    Address,
+    /// A header's value; its name in lower case.
+    Header(String),
+    Cookie(String),
 }
 
 #[derive(Debug, Clone)]
@@ -191,6 +196,8 @@ pub struct Site {
     pub aliases: Vec<HostPattern>,
     pub next: Option<Upstream>,
     pub routes: Vec<Route>,
+    /// What bodies are compressed with, the best first.
+    pub compress: Vec<Coding>,
     /// Clients must show a certificate that comes from one of this file's.
     pub client_ca: Option<PathBuf>,
     /// Tunnels Next's HMR sockets.
@@ -208,6 +215,25 @@ pub struct Site {
     pub build: Option<Build>,
 }
 
+/// A content coding that responses can be given (RFC 9110 §8.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    Zstd,
+    Brotli,
+    Gzip,
+}
+
+impl Coding {
+    /// As the file and HTTP have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Brotli => "br",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Route {
     pub path: PathPattern,
@@ -220,6 +246,8 @@ pub struct Route {
     pub body: Option<u64>,
     /// `timeouts.first_byte` unless given.
     pub first_byte: Option<Duration>,
+    /// How often it may be asked.
+    pub rate: Option<RouteRate>,
     /// `timeouts.body_idle` unless given.
     pub body_idle: Option<Duration>,
     /// Whether `Upgrade` requests become tunnels here.
@@ -586,7 +614,7 @@ pub enum Audience {
 
 #[derive(Debug, Clone)]
 pub struct Log {
-    pub access: AccessTo,
+    pub access: Access,
     pub level: Level,
     pub format: LogFormat,
     /// What of the hub gets a line each.
@@ -600,6 +628,56 @@ pub enum EventKind {
     Disconnect,
     Event,
     Deny,
+}
+
+/// One line for each exchange.
+#[derive(Debug, Clone)]
+pub struct Access {
+    pub to: AccessTo,
+    pub format: AccessFormat,
+    /// Words of a query's keys whose values are not written, in lower case.
+    pub redact: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessFormat {
+    Json,
+    /// As Apache and nginx have it.
+    Combined,
+    Template {
+        written: String,
+        pieces: Vec<LogPiece>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogPiece {
+    Text(String),
+    Field(LogField),
+    /// Of the request, in lower case.
+    Header(String),
+}
+
+/// What is known of an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogField {
+    Agent,
+    Bytes,
+    Client,
+    Host,
+    Method,
+    Ms,
+    Path,
+    Protocol,
+    Query,
+    Reason,
+    Referer,
+    Route,
+    Status,
+    /// Path and query.
+    Target,
+    Time,
+    Tls,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,10 +6,10 @@ use super::edge_show;
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience, Build, Config,
-    Cors, EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax,
-    Namespace, NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route,
-    Rule, Share, Site, TlsVersion, Upstream,
+    AccessFormat, AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience,
+    Build, Config, Cors, EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat,
+    Maintenance, MemoryMax, Namespace, NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis,
+    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Upstream,
 };
 
 impl Config {
@@ -37,13 +37,20 @@ impl Config {
         ]);
         let sites = self.sites.iter().map(|site| (site.host.as_str().to_owned(), site.yaml()));
         let sites = (!self.sites.is_empty()).then(|| Yaml::named(sites));
-        let access = match &self.log.access {
+        let to = match &self.log.access.to {
             AccessTo::Stdout => Yaml::text("stdout"),
             AccessTo::File(path) => Yaml::text(absolute(path)),
             AccessTo::Off => Yaml::text("none"),
         };
         let log = Yaml::map([
-            ("access", Yaml::map([("to", access), ("format", Yaml::text("json"))])),
+            (
+                "access",
+                Yaml::map([
+                    ("to", to),
+                    ("format", Yaml::text(self.log.access.format.word())),
+                    ("redact", Yaml::texts(&self.log.access.redact)),
+                ]),
+            ),
             ("level", Yaml::text(self.log.level.word())),
             ("format", Yaml::text(self.log.format.word())),
             ("events", Yaml::texts(self.log.events.iter().map(|kind| kind.word()))),
@@ -73,6 +80,7 @@ impl Config {
     fn limits(&self) -> Yaml {
         Yaml::map([
             ("connections", Yaml::word(self.limits.connections)),
+            ("per_ip", self.limits.per_ip.yaml()),
             ("headers", Yaml::text(bytes(self.limits.headers))),
             ("body", Yaml::text(show_size(self.limits.body))),
         ])
@@ -148,6 +156,7 @@ impl Site {
         Yaml::map([("aliases", Yaml::texts(aliases))])
             .with("next", self.next.as_ref().map(|next| self.next_yaml(next)))
             .with("routes", Some(Yaml::List(routes)))
+            .with("compress", Some(Yaml::texts(self.compress.iter().map(|coding| coding.name()))))
             .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
             .with("dev", Some(Yaml::word(self.dev)))
             .with("hsts", self.hsts.as_ref().map(Hsts::yaml))
@@ -160,6 +169,43 @@ impl Site {
 
     fn next_yaml(&self, next: &Upstream) -> Yaml {
         next.yaml().with("build", self.build.as_ref().map(Build::yaml))
+    }
+}
+
+impl AccessFormat {
+    fn word(&self) -> &str {
+        match self {
+            Self::Json => "json",
+            Self::Combined => "combined",
+            Self::Template { written, .. } => written,
+        }
+    }
+}
+
+impl PerIp {
+    fn yaml(&self) -> Yaml {
+        let none = || Yaml::text("none");
+        let requests = self.requests.as_ref();
+        Yaml::map([
+            ("connections", self.connections.map_or_else(none, Yaml::word)),
+            ("requests", requests.map_or_else(none, |quota| Yaml::text(quota.rate))),
+        ])
+        .with("burst", requests.map(|quota| Yaml::word(quota.burst)))
+    }
+}
+
+impl RouteRate {
+    fn yaml(&self) -> Yaml {
+        let by = match &self.by {
+            RateBy::Address => "ip".to_owned(),
+            RateBy::Header(name) => format!("header:{name}"),
+            RateBy::Cookie(name) => format!("cookie:{name}"),
+        };
+        Yaml::map([
+            ("to", Yaml::text(self.quota.rate)),
+            ("burst", Yaml::word(self.quota.burst)),
+            ("by", Yaml::text(by)),
+        ])
     }
 }
 
@@ -183,7 +229,8 @@ impl Route {
             Action::Redirect { location, status } => {
                 return route
                     .with("redirect", Some(Yaml::text(location)))
-                    .with("status", Some(Yaml::word(status)));
+                    .with("status", Some(Yaml::word(status)))
+                    .with("rate", self.rate.as_ref().map(RouteRate::yaml));
             }
         }
         .with("strip", self.rewrite.strip.as_ref().map(Yaml::text))
@@ -191,6 +238,7 @@ impl Route {
         .with("request_headers", self.request_headers.yaml())
         .with("body", self.body.map(|body| Yaml::text(show_size(body))))
         .with("timeouts", edge_show::timeouts(self))
+        .with("rate", self.rate.as_ref().map(RouteRate::yaml))
         .with("upgrade", Some(Yaml::word(self.upgrade)));
         self.behind_door(route)
     }

@@ -3,8 +3,12 @@
 use super::field::{Field, Named};
 use super::routes;
 use super::section::{Section, choose};
-use super::units::{deadline, size};
-use super::{Action, HostPattern, Hub, PathPattern, Rewrite, Route, Site, upstream};
+use super::units::{deadline, rate, size};
+use super::validate::quota;
+use super::{
+    Action, Coding, HostPattern, Hub, PathPattern, RateBy, Rewrite, Route, RouteRate, Site,
+    upstream,
+};
 
 /// Every site, in the order written.
 pub fn read(file: &Section<'_>, hub: Option<&Hub>) -> Vec<Site> {
@@ -61,6 +65,7 @@ fn site(
         Around { host: host.as_ref().unwrap_or(&any), has_next: next.is_some(), hub, providers };
     let routes = read_routes(section, &around);
     let client_ca = section.field("client_ca", |field| field.read_path()).flatten();
+    let compress = compress(section);
     let dev = section.flag("dev");
     let hsts = section.written("hsts").map(|_| routes::hsts(&section.section("hsts")));
     let headers = routes::header_rules(&section.section("headers"));
@@ -82,6 +87,7 @@ fn site(
         next,
         routes,
         client_ca,
+        compress,
         dev,
         hsts,
         headers,
@@ -99,6 +105,20 @@ struct Around<'a> {
     has_next: bool,
     hub: Option<&'a Hub>,
     providers: &'a [&'a str],
+}
+
+fn compress(section: &Section<'_>) -> Vec<Coding> {
+    let codings =
+        [Coding::Zstd, Coding::Brotli, Coding::Gzip].map(|coding| (coding.name(), coding));
+    let list = section.list("compress", |text| choose(text, &codings));
+    let double =
+        |(place, coding): &(usize, &Coding)| list.iter().take(*place).any(|other| other == *coding);
+    if let Some((_, coding)) = list.iter().enumerate().find(double)
+        && let Some(field) = section.written("compress")
+    {
+        field.refuse(format!("has {} twice", coding.name()));
+    }
+    list
 }
 
 fn aliases(section: &Section<'_>, host: &HostPattern, claims: &mut Claims) -> Vec<HostPattern> {
@@ -176,6 +196,7 @@ fn route(section: &Section<'_>, around: &Around<'_>) -> Option<Route> {
         body: section.get("body", size),
         first_byte: timeouts.get("first_byte", deadline),
         body_idle: timeouts.get("body_idle", deadline),
+        rate: section.written("rate").and_then(|_| route_rate(&section.section("rate"))),
         upgrade: section.flag("upgrade"),
         addresses: routes::addresses(section),
         headers: routes::header_rules(&section.section("headers")),
@@ -184,6 +205,26 @@ fn route(section: &Section<'_>, around: &Around<'_>) -> Option<Route> {
         auth: super::door::read(section, around.providers),
         path: path?,
     })
+}
+
+fn route_rate(section: &Section<'_>) -> Option<RouteRate> {
+    if section.written("to").is_none() {
+        section.refuse_lack("has no to, so nothing is limited; write 10/s");
+    }
+    let (quota, by) = (quota(section, section.get("to", rate)), section.get("by", rate_by));
+    Some(RouteRate { quota: quota?, by: by? })
+}
+
+fn rate_by(text: &str) -> Result<RateBy, String> {
+    let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+    let is_name = !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    match kind {
+        "ip" if text == "ip" => Ok(RateBy::Address),
+        "header" if is_name => Ok(RateBy::Header(name.to_ascii_lowercase())),
+        "cookie" if is_name => Ok(RateBy::Cookie(name.to_owned())),
+        _ => Err(format!("{text:?} is nothing to count by; write ip, header:NAME or cookie:NAME")),
+    }
 }
 
 fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> (Action, Rewrite) {

@@ -7,11 +7,11 @@ use super::field::{Field, Reader, Surroundings};
 use super::file::Node;
 use super::keys::FILE;
 use super::problem::Problem;
-use super::section::{Section, choose};
-use super::units::{Cidr, address, count, deadline, duration, size};
+use super::section::Section;
+use super::units::{Cidr, address, count, deadline, duration, rate, size};
 use super::{
-    AccessTo, Admin, AdminAddress, Config, EventKind, Level, Limits, Listen, Log, LogFormat,
-    Shutdown, Timeouts, Tls, TlsVersion, acme, auth, hub, sites,
+    Admin, AdminAddress, Config, Limits, Listen, PerIp, Quota, Rate, Shutdown, Timeouts, Tls,
+    TlsVersion, acme, auth, hub, log, sites,
 };
 
 /// The configuration, worth something only if there are no problems.
@@ -32,7 +32,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
         sites: sites::read(&file, hub.as_ref()),
         hub,
         auth,
-        log: log(&file.section("log")),
+        log: log::read(&file.section("log")),
         metrics: file.section("metrics").flag("prometheus"),
         shutdown: Shutdown { grace: file.section("shutdown").value("grace", duration) },
     };
@@ -129,9 +129,31 @@ fn tls(section: &Section<'_>) -> Tls {
 fn limits(section: &Section<'_>) -> Limits {
     Limits {
         connections: section.value("connections", at_least_one),
+        per_ip: per_ip(&section.section("per_ip")),
         headers: section.value("headers", |text| bytes(text, HEADERS_MIN, HEADERS_MAX)),
         body: section.value("body", size),
     }
+}
+
+fn per_ip(section: &Section<'_>) -> PerIp {
+    let none = |text: &str| text == "none";
+    let connections = |text: &str| {
+        if none(text) { Ok(None) } else { at_least_one(text).map(Some) }
+    };
+    let requests = |text: &str| if none(text) { Ok(None) } else { rate(text).map(Some) };
+    PerIp {
+        connections: section.value("connections", connections),
+        requests: quota(section, section.value("requests", requests)),
+    }
+}
+
+/// A rate with the `burst` that stands beside it.
+pub fn quota(section: &Section<'_>, rate: Option<Rate>) -> Option<Quota> {
+    let burst = section.get("burst", |text| {
+        let burst = u32::try_from(at_least_one(text)?).ok();
+        burst.ok_or_else(|| format!("{text:?} is too much; write 1 to {}", u32::MAX))
+    });
+    rate.map(|rate| Quota { burst: burst.unwrap_or(rate.count), rate })
 }
 
 /// Browsers alone send heads of some kilobytes.
@@ -163,38 +185,3 @@ fn timeouts(section: &Section<'_>) -> Timeouts {
         first_byte: section.value("first_byte", deadline),
     }
 }
-
-fn log(section: &Section<'_>) -> Log {
-    let access = section.section("access");
-    let to = access.get("to", |text| match text {
-        "stdout" => Ok(AccessTo::Stdout),
-        "none" => Ok(AccessTo::Off),
-        "off" | "false" => Err(format!("{text:?} is no place; write none")),
-        "stderr" => Err("stderr is the log's own; write stdout, none or a path".to_owned()),
-        path => Ok(AccessTo::File(section.folder().join(path))),
-    });
-    // One format so far; the key is there so that a file says what it expects.
-    access.get("format", |text| choose(text, &[("json", ())]));
-    let formats = [("human", LogFormat::Human), ("json", LogFormat::Json)];
-    Log {
-        access: to.unwrap_or(AccessTo::Stdout),
-        level: section.choice("level", &LEVELS).unwrap_or(Level::Info),
-        format: section.choice("format", &formats).unwrap_or(LogFormat::Human),
-        events: section.list("events", |text| choose(text, &EVENTS)),
-    }
-}
-
-const EVENTS: [(&str, EventKind); 4] = [
-    ("connect", EventKind::Connect),
-    ("disconnect", EventKind::Disconnect),
-    ("event", EventKind::Event),
-    ("deny", EventKind::Deny),
-];
-
-const LEVELS: [(&str, Level); 5] = [
-    ("error", Level::Error),
-    ("warn", Level::Warn),
-    ("info", Level::Info),
-    ("debug", Level::Debug),
-    ("trace", Level::Trace),
-];

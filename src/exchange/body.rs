@@ -58,6 +58,15 @@ impl Body {
         Self { kind: Kind::Stream(Box::pin(body)) }
     }
 
+    /// All of it, if it is here already.
+    pub fn whole(self) -> Result<Bytes, Self> {
+        match self.kind {
+            Kind::Empty => Ok(Bytes::new()),
+            Kind::Full(bytes) => Ok(bytes),
+            kind => Err(Self { kind }),
+        }
+    }
+
     /// Raises or lowers the limit of a client's body that was not read yet.
     pub fn limit(&mut self, max: u64) {
         if let Kind::Incoming(limited) = &mut self.kind {

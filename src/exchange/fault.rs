@@ -11,6 +11,8 @@ pub struct Fault {
     pub side: Side,
     /// One stable word: the access line's field, the metric's label, the page's second line.
     pub reason: &'static str,
+    /// Seconds after which it may be tried again, if that is known.
+    pub wait: u16,
 }
 
 /// Who made the exchange fail.
@@ -34,7 +36,12 @@ impl Fault {
     pub const BODY_TOO_LARGE: Self = Self::new(413, Side::Client, "body_too_large");
 
     pub const fn new(status: u16, side: Side, reason: &'static str) -> Self {
-        Self { status, side, reason }
+        Self { status, side, reason, wait: 0 }
+    }
+
+    /// It may be tried again after so many seconds.
+    pub const fn after(self, wait: u16) -> Self {
+        Self { wait, ..self }
     }
 
     /// A short text page: status and reason. Never cached; 503 says when to come back.
@@ -45,8 +52,8 @@ impl Fault {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.status == 503 {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if self.wait > 0 || self.status == 503 {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.wait.max(1)));
         }
         response
     }

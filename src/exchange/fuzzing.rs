@@ -3,10 +3,13 @@
 //! Each function panics where something does not hold; see `crate::fuzzing`.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, header};
 
+use super::frames::Frames;
 use super::headers::{client, set_forwarded, split_port, strip_hop_by_hop, upgrade};
+use super::requests::{Ambiguous, Requests};
 use super::{Client, Peer};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -88,4 +91,46 @@ pub fn host(data: &[u8]) {
             assert_eq!(split_port(&format!("{host}:{port}")), Some((host, Some(port))));
         }
     }
+}
+
+/// Requests of an HTTP/1.1 client, in pieces as long as the first byte says.
+pub fn requests(data: &[u8]) {
+    let Some((step, bytes)) = data.split_first() else { return };
+    let (whole, pieces) =
+        (clear(bytes, bytes.len().max(1)), clear(bytes, usize::from(*step).max(1)));
+    assert_eq!(whole, pieces, "it depends on the pieces");
+    // What is clear stays so whatever comes after it, and what is not is not mended.
+    if let Some(at) = whole {
+        assert!(at < bytes.len());
+        assert_eq!(clear(bytes.get(..at).unwrap_or_default(), 7), None);
+        assert_eq!(clear(&[bytes, b"\r\n"].concat(), 5), Some(at));
+    }
+}
+
+/// Where the bytes become ambiguous, if they do.
+fn clear(bytes: &[u8], step: usize) -> Option<usize> {
+    let (mut requests, mut done) = (Requests::default(), 0);
+    for piece in bytes.chunks(step) {
+        if let Err(Ambiguous { at }) = requests.follow(piece) {
+            return Some(done + at);
+        }
+        done += piece.len();
+    }
+    None
+}
+
+/// Frames of an HTTP/2 client after its preface, in pieces as long as the first byte says.
+pub fn h2_frames(data: &[u8]) {
+    let Some((step, bytes)) = data.split_first() else { return };
+    let follow = |step: usize| {
+        let mut frames = Frames::default();
+        frames.follow(&[0; 24], || Duration::ZERO).expect("a preface");
+        let flood =
+            bytes.chunks(step).find_map(|piece| frames.follow(piece, || Duration::ZERO).err());
+        (flood, flood.is_some() || frames.in_head())
+    };
+    let whole = follow(bytes.len().max(1));
+    assert_eq!(whole, follow(usize::from(*step).max(1)), "it depends on the pieces");
+    // Fewer frames than a browser may send are no flood.
+    assert!(whole.0.is_none() || bytes.len() > 9 * 500);
 }

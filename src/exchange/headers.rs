@@ -49,6 +49,50 @@ const NOT_NOMINABLE: [HeaderName; 8] = [
     FORWARDED_PROTO,
 ];
 
+/// What a trailer may not say: where a message ends, whom it is for, who asks, and what its head
+/// has said already (RFC 9110 §6.5.1). Besides these, nothing that the edge itself writes or reads.
+const NOT_IN_TRAILERS: [HeaderName; 27] = [
+    header::AGE,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::EXPECT,
+    header::EXPIRES,
+    header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::PRAGMA,
+    header::RANGE,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::VARY,
+    header::WARNING,
+    header::WWW_AUTHENTICATE,
+];
+
+/// What the edge, or Next.js, believes in when it is in a head.
+const BELIEVED: [&str; 8] = [
+    "x-forwarded-",
+    "x-middleware-",
+    "x-nextjs-",
+    "x-vestibule-",
+    "forwarded",
+    "next-",
+    "proxy-",
+    "x-real-ip",
+];
+
 /// Other words for what the edge writes as `X-Forwarded-*`; a client's are removed.
 const FORWARDING: [HeaderName; 2] = [header::FORWARDED, REAL_IP];
 
@@ -191,6 +235,58 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what only looks like a header that the edge or the application believes in: servers that
+/// make variables of headers take `x_forwarded_for` for `x-forwarded-for`.
+pub fn strip_look_alikes(headers: &mut HeaderMap) {
+    let is_odd = |name: &HeaderName| name.as_str().contains('_');
+    if !headers.keys().any(is_odd) {
+        return;
+    }
+    let odd: Vec<_> = headers.keys().filter(|name| is_odd(name)).cloned().collect();
+    for name in odd {
+        let plain = name.as_str().replace('_', "-");
+        let meant = HeaderName::try_from(&plain);
+        let known = meant.is_ok_and(|meant| {
+            HOP_BY_HOP.contains(&meant) || NOT_NOMINABLE.contains(&meant) || meant == header::EXPECT
+        });
+        if known || is_believed(&plain) {
+            headers.remove(name);
+        }
+    }
+}
+
+fn is_believed(name: &str) -> bool {
+    BELIEVED.iter().any(|begin| name.starts_with(begin))
+}
+
+/// Removes from a message's trailers what only its head may say.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    let barred: Vec<_> = trailers
+        .keys()
+        .filter(|name| NOT_IN_TRAILERS.contains(name) || is_believed(name.as_str()))
+        .cloned()
+        .collect();
+    for name in barred {
+        trailers.remove(name);
+    }
+    strip_look_alikes(trailers);
+}
+
+/// True if whoever sent these headers takes trailers (RFC 9110 §10.1.4).
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        let mut codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// Says that trailers are taken, for this hop.
+pub fn set_takes_trailers(headers: &mut HeaderMap) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+}
+
 /// True for the options that nearly every message has, and that name no header.
 fn names_nothing(options: &[u8]) -> bool {
     options.eq_ignore_ascii_case(b"keep-alive") || options.eq_ignore_ascii_case(b"close")
@@ -206,12 +302,31 @@ pub fn upgrade(headers: &HeaderMap) -> Option<String> {
     asked.then_some(protocol)
 }
 
+/// True if another protocol is named at all, whether or not the request asks for it as it should.
+pub fn names_protocol(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
 /// The `Connection: upgrade` pair of a tunnelled handshake, either way.
 pub fn set_upgrade(headers: &mut HeaderMap, protocol: &str) {
     if let Ok(protocol) = HeaderValue::from_str(protocol) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
+}
+
+/// Makes the request for a tunnel that HTTP/2 has (RFC 8441 §5) the one that HTTP/1.1 has, which
+/// handlers and the application know. Its key opens nothing, as the stream is one's own already.
+pub fn become_upgrade(headers: &mut HeaderMap, protocol: &str) {
+    set_upgrade(headers, protocol);
+    let key = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
+    headers.insert(header::SEC_WEBSOCKET_KEY, key);
+}
+
+/// Makes a 101's headers those of the 200 by which HTTP/2 opens a tunnel.
+pub fn forget_upgrade(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(header::SEC_WEBSOCKET_ACCEPT);
 }
 
 /// Asks the far end to close the connection after this message.
@@ -365,6 +480,56 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["accept", "cookie", "x-forwarded-host"]);
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        left
+    }
+
+    #[test]
+    fn look_alikes_go_and_other_underscores_stay() {
+        let mut headers = map(&[
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-forwarded_host", "a"),
+            ("content_length", "5"),
+            ("transfer_encoding", "chunked"),
+            ("x_middleware_subrequest", "a"),
+            ("x_vestibule_user", "root"),
+            ("api_key", "kept"),
+            ("x-forwarded-for", "the edge's own"),
+        ]);
+        strip_look_alikes(&mut headers);
+        assert_eq!(names(&headers), ["api_key", "x-forwarded-for"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_only_a_head_may() {
+        let mut trailers = map(&[
+            ("server-timing", "db;dur=5"),
+            ("grpc-status", "0"),
+            ("x-checksum", "abc"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("cookie", "a=b"),
+            ("set-cookie", "a=b"),
+            ("authorization", "Basic x"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-middleware-rewrite", "/"),
+            ("connection", "x-checksum2"),
+            ("x-checksum2", "nominated"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "server-timing", "x-checksum"]);
+    }
+
+    #[test]
+    fn who_takes_trailers_says_so() {
+        assert!(takes_trailers(&map(&[("te", "gzip, Trailers")])));
+        assert!(!takes_trailers(&map(&[("te", "trailers;q=0")])));
+        assert!(!takes_trailers(&map(&[("trailer", "trailers")])));
     }
 
     #[test]

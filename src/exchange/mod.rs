@@ -1,24 +1,31 @@
 //! The words that every layer shares: a request, its response, who sent it, what went wrong.
 
 mod body;
+mod bridge;
 mod challenges;
 mod fault;
+mod frames;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod headers;
+mod interim;
 mod peer;
 pub mod query;
+mod requests;
 mod rules;
+mod signs;
 mod socket;
 mod stream;
 
 pub use body::{Body, BodyError};
 pub use challenges::Challenges;
 pub use fault::{Fault, Side};
+pub use interim::Interims;
 pub use peer::{Client, Peer, Scheme, TlsFacts};
 pub use rules::HeaderRules;
+pub use signs::Signs;
 pub use socket::{Asks, Detached, Guard, Socket};
-pub use stream::{Stream, Watched, take_back};
+pub use stream::{Stream, Taken, Watched, take_back};
 
 pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;

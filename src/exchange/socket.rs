@@ -4,15 +4,18 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::TcpStream as StdStream;
+use std::net::{Shutdown, TcpStream as StdStream};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConnection;
-use tokio::io::{AsyncRead as _, ReadBuf};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 
-use super::{Stream, Watched};
+use super::bridge::bridge;
+use super::{Stream, Taken};
 
 /// What is given back when the connection ends: its place among the open ones.
 pub type Guard = Option<Box<dyn Any + Send>>;
@@ -26,6 +29,8 @@ pub struct Socket {
 enum Kind {
     Plain(TcpStream),
     Tls(Box<Tls>),
+    /// One stream of a connection, at the end of a bridge.
+    Bridged(UnixStream),
 }
 
 struct Tls {
@@ -44,10 +49,18 @@ pub enum Asks {
 
 /// A socket between two threads.
 pub struct Detached {
-    stream: StdStream,
-    session: Option<Box<ServerConnection>>,
+    kind: Loose,
     guard: Guard,
 }
+
+enum Loose {
+    Plain(StdStream),
+    Tls(StdStream, Box<ServerConnection>),
+    Bridged(StdUnixStream),
+}
+
+/// What has to run for as long as a socket is open, on the thread where its client is.
+pub type Bridge = Pin<Box<dyn Future<Output = ()>>>;
 
 impl Socket {
     pub fn plain(stream: TcpStream, guard: Guard) -> Self {
@@ -56,6 +69,26 @@ impl Socket {
 
     pub fn tls(stream: TcpStream, session: ServerConnection, guard: Guard) -> Self {
         Self { kind: Kind::Tls(Box::new(Tls { stream, session })), guard }
+    }
+
+    /// What was taken back of a client's, driven from here on.
+    pub fn of(taken: Taken) -> io::Result<(Self, Option<Bridge>)> {
+        let watched = match taken {
+            Taken::Connection(watched) => watched,
+            Taken::Stream(stream) => {
+                let (near, carried) = bridge(stream.into_inner())?;
+                let socket = Self { kind: Kind::Bridged(near), guard: None };
+                return Ok((socket, Some(Box::pin(carried))));
+            }
+        };
+        let socket = match watched.into_parts() {
+            (Stream::Plain(stream), guard) => Self::plain(stream, guard),
+            (Stream::Tls(stream), guard) => {
+                let (stream, session) = stream.into_inner();
+                Self::tls(stream, session, guard)
+            }
+        };
+        Ok((socket, None))
     }
 
     /// Reads what is there; 0 is the end.
@@ -67,6 +100,7 @@ impl Socket {
         match &mut self.kind {
             Kind::Plain(stream) => poll_plain(stream, cx, buffer),
             Kind::Tls(tls) => tls.poll_read(cx, buffer),
+            Kind::Bridged(stream) => poll_plain(stream, cx, buffer),
         }
     }
 
@@ -77,13 +111,14 @@ impl Socket {
         match &mut self.kind {
             Kind::Plain(stream) => write_plain(stream, slices, asks),
             Kind::Tls(tls) => tls.try_write(slices, asks),
+            Kind::Bridged(stream) => write_bridged(stream, slices, asks),
         }
     }
 
     /// True once nothing written waits in this process.
     pub fn is_flushed(&mut self) -> bool {
         match &mut self.kind {
-            Kind::Plain(_) => true,
+            Kind::Plain(_) | Kind::Bridged(_) => true,
             Kind::Tls(tls) => {
                 !matches!(tls.flush(Asks::Runtime), Ok(())) || !tls.session.wants_write()
             }
@@ -95,45 +130,46 @@ impl Socket {
         match &self.kind {
             Kind::Plain(stream) => stream.poll_write_ready(cx),
             Kind::Tls(tls) => tls.stream.poll_write_ready(cx),
+            Kind::Bridged(stream) => stream.poll_write_ready(cx),
         }
     }
 
     /// Says that nothing more will be written.
     pub fn finish(&mut self) {
-        let stream = match &mut self.kind {
-            Kind::Plain(stream) => stream,
+        // The peer may be gone, or will see the end of the stream anyway.
+        let _shut = match &mut self.kind {
+            Kind::Plain(stream) => SockRef::from(&*stream).shutdown(Shutdown::Write),
             Kind::Tls(tls) => {
                 tls.session.send_close_notify();
-                // The peer may be gone, or will see the end of the stream anyway.
+                // As above.
                 let _flushed = tls.flush(Asks::Runtime);
-                &mut tls.stream
+                SockRef::from(&tls.stream).shutdown(Shutdown::Write)
             }
+            Kind::Bridged(stream) => SockRef::from(&*stream).shutdown(Shutdown::Write),
         };
-        // As above.
-        let _shut = shut_write(stream);
     }
 
     /// Takes the socket from this thread's runtime.
     pub fn detach(self) -> io::Result<Detached> {
-        let (stream, session) = match self.kind {
-            Kind::Plain(stream) => (stream, None),
-            Kind::Tls(tls) => (tls.stream, Some(Box::new(tls.session))),
+        let kind = match self.kind {
+            Kind::Plain(stream) => Loose::Plain(stream.into_std()?),
+            Kind::Tls(tls) => Loose::Tls(tls.stream.into_std()?, Box::new(tls.session)),
+            Kind::Bridged(stream) => Loose::Bridged(stream.into_std()?),
         };
-        Ok(Detached { stream: stream.into_std()?, session, guard: self.guard })
+        Ok(Detached { kind, guard: self.guard })
     }
-}
-
-fn shut_write(stream: &TcpStream) -> io::Result<()> {
-    socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)
 }
 
 impl Detached {
     /// Gives the socket to this thread's runtime.
     pub fn attach(self) -> io::Result<Socket> {
-        let stream = TcpStream::from_std(self.stream)?;
-        let kind = match self.session {
-            None => Kind::Plain(stream),
-            Some(session) => Kind::Tls(Box::new(Tls { stream, session: *session })),
+        let kind = match self.kind {
+            Loose::Plain(stream) => Kind::Plain(TcpStream::from_std(stream)?),
+            Loose::Tls(stream, session) => {
+                let stream = TcpStream::from_std(stream)?;
+                Kind::Tls(Box::new(Tls { stream, session: *session }))
+            }
+            Loose::Bridged(stream) => Kind::Bridged(UnixStream::from_std(stream)?),
         };
         Ok(Socket { kind, guard: self.guard })
     }
@@ -143,12 +179,19 @@ fn write_plain(stream: &TcpStream, slices: &[IoSlice<'_>], asks: Asks) -> io::Re
     match (asks, slices) {
         (Asks::Runtime, [one]) => stream.try_write(one),
         (Asks::Runtime, many) => stream.try_write_vectored(many),
-        (Asks::Kernel, many) => socket2::SockRef::from(stream).send_vectored(many),
+        (Asks::Kernel, many) => SockRef::from(stream).send_vectored(many),
+    }
+}
+
+fn write_bridged(stream: &UnixStream, slices: &[IoSlice<'_>], asks: Asks) -> io::Result<usize> {
+    match asks {
+        Asks::Runtime => stream.try_write_vectored(slices),
+        Asks::Kernel => SockRef::from(stream).send_vectored(slices),
     }
 }
 
 fn poll_plain(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {
@@ -234,17 +277,5 @@ impl Write for Trying<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl From<Watched> for Socket {
-    fn from(watched: Watched) -> Self {
-        match watched.into_parts() {
-            (Stream::Plain(stream), guard) => Self::plain(stream, guard),
-            (Stream::Tls(stream), guard) => {
-                let (stream, session) = stream.into_inner();
-                Self::tls(stream, session, guard)
-            }
-        }
     }
 }

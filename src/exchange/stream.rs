@@ -4,16 +4,21 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::upgrade::OnUpgrade;
+use bytes::{Buf as _, Bytes};
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
+use super::frames::{Flood, Frames};
+use super::interim::Interims;
+use super::requests::{Ambiguous, Requests};
+use super::signs::{Cut, Signs};
 use super::socket::Guard;
 
 /// What the listener accepted, the connection serves, and an upgrade takes back whole.
@@ -105,21 +110,160 @@ fn poll_write_joined(
     })
 }
 
-/// A stream that remembers whether bytes came, so that a request's head can have a deadline; and
-/// that holds the connection's place among the open ones for as long as it is open itself.
+/// A client's stream under watch: it tells whether bytes came, refuses what is ambiguous or a
+/// flood, writes interim responses, and ends when the client does not read. It holds the
+/// connection's place among the open ones for as long as it is open itself.
 pub struct Watched {
     stream: Stream,
-    came: Arc<AtomicBool>,
     guard: Guard,
+    signs: Arc<Signs>,
+    watch: Watch,
+    /// Read already, and looked at, but not used.
+    early: Bytes,
+    interims: Interims,
+    /// What is left of interim responses that have begun to go out.
+    interim: Bytes,
+    /// How long the client may take nothing of what it is sent.
+    patience: Option<Duration>,
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
+/// What is made of the client's bytes on their way to hyper.
+enum Watch {
+    Nothing,
+    Http1(Box<Requests>),
+    Http2(Box<Frames>, Instant),
+    /// Nothing more is read.
+    Refused,
+}
+
+/// Makes a parser of HTTP/1.1 refuse, wherever it stands but in a body's data.
+const POISON: u8 = 0;
+
 impl Watched {
-    pub fn new(stream: Stream, came: Arc<AtomicBool>, guard: Guard) -> Self {
-        Self { stream, came, guard }
+    pub fn new(stream: Stream, guard: Guard) -> Self {
+        Self {
+            stream,
+            guard,
+            signs: Arc::default(),
+            watch: Watch::Nothing,
+            early: Bytes::new(),
+            interims: Interims::default(),
+            interim: Bytes::new(),
+            patience: None,
+            stuck: None,
+        }
+    }
+
+    /// For a client of HTTP/1.1, which may be sent interim responses.
+    pub fn http1(self, signs: Arc<Signs>, interims: Interims, patience: Duration) -> Self {
+        let watch = Watch::Http1(Box::default());
+        Self { signs, interims, watch, patience: Some(patience), ..self }
+    }
+
+    /// For a client of HTTP/2.
+    pub fn http2(self, signs: Arc<Signs>, patience: Duration) -> Self {
+        let watch = Watch::Http2(Box::default(), Instant::now());
+        Self { signs, watch, patience: Some(patience), ..self }
+    }
+
+    /// From now on the bytes are another protocol's.
+    fn unwatched(self) -> Self {
+        Self { watch: Watch::Nothing, patience: None, stuck: None, ..self }
     }
 
     pub(super) fn into_parts(self) -> (Stream, Guard) {
         (self.stream, self.guard)
+    }
+
+    /// Puts back what was read too much.
+    pub fn put_back(&mut self, early: Bytes) {
+        self.early = early;
+    }
+
+    /// Resolves when the client has sent something, or has gone. Only for a stream whose last read
+    /// found nothing.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.stream {
+            Stream::Plain(stream) => stream.poll_read_ready(cx),
+            Stream::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+        }
+    }
+
+    /// Looks at what was read after `before`.
+    fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.signs.note_bytes();
+        match &mut self.watch {
+            Watch::Nothing | Watch::Refused => (),
+            Watch::Http1(requests) => {
+                if let Err(Ambiguous { at }) = requests.follow(new) {
+                    buffer.set_filled(before + at);
+                    buffer.put_slice(&[POISON]);
+                    self.watch = Watch::Refused;
+                    self.signs.set_cut(Cut::Ambiguous);
+                }
+            }
+            Watch::Http2(frames, began) => {
+                let flood = frames.follow(new, || began.elapsed());
+                self.signs.set_head(frames.in_head());
+                if let Err(flood) = flood {
+                    self.watch = Watch::Refused;
+                    let cut = match flood {
+                        Flood::Idle => Cut::Flood,
+                        Flood::Reset => Cut::Resets,
+                    };
+                    self.signs.set_cut(cut);
+                    return Err(io::Error::other("the client floods"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what has begun of interim responses.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
+            let written = ready!(self.patiently(written, cx))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.signs.set_unflushed(true);
+        if let (Poll::Ready(Ok(count)), Watch::Http2(frames, _)) = (&written, &mut self.watch) {
+            frames.sent(*count);
+        }
+        self.patiently(written, cx)
+    }
+
+    /// A write that waits for the client; it does so only for a time.
+    fn patiently<T>(
+        &mut self,
+        done: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        let Some(patience) = self.patience else { return done };
+        if done.is_ready() {
+            self.stuck = None;
+            return done;
+        }
+        let at = Instant::now() + patience;
+        ready!(self.stuck.get_or_insert_with(|| Box::pin(sleep_until(at))).as_mut().poll(cx));
+        self.signs.set_cut(Cut::Stuck);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -129,12 +273,18 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.came.store(true, Ordering::Relaxed);
+        if matches!(self.watch, Watch::Refused) {
+            return Poll::Ready(Ok(()));
         }
-        read
+        if !self.early.is_empty() {
+            let here = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early.split_to(here));
+            self.signs.note_bytes();
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        Poll::Ready(self.look(buffer, before))
     }
 }
 
@@ -144,7 +294,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        ready!(self.poll_interim(cx))?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(written, cx)
     }
 
     fn poll_write_vectored(
@@ -152,7 +304,9 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        ready!(self.poll_interim(cx))?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.wrote(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -160,27 +314,75 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        // hyper flushes when it has written all that it had: here an answer has ended, and none
+        // has begun.
+        if self.interim.is_empty() {
+            self.interim = self.interims.take().into();
+        }
+        ready!(self.poll_interim(cx))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.signs.set_unflushed(flushed.is_pending());
+        self.patiently(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.patiently(shut, cx)
     }
 }
 
-/// Why an upgraded connection could not be had.
-#[derive(Debug, thiserror::Error)]
-pub enum TakeBackError {
-    #[error("the connection ended before it was upgraded")]
-    Ended(#[source] hyper::Error),
-    #[error("the upgraded connection is not one of this edge's")]
-    Foreign,
+/// What a client speaks another protocol on: its connection, or one stream of it (RFC 8441).
+pub enum Taken {
+    Connection(Box<Watched>),
+    Stream(TokioIo<Upgraded>),
 }
 
-/// Takes the socket back from hyper after a 101, with the bytes that came early.
-pub async fn take_back(upgrade: OnUpgrade) -> Result<(Watched, Bytes), TakeBackError> {
-    let upgraded = upgrade.await.map_err(TakeBackError::Ended)?;
-    let parts =
-        upgraded.downcast::<TokioIo<Watched>>().map_err(|_upgraded| TakeBackError::Foreign)?;
-    Ok((parts.io.into_inner(), parts.read_buf))
+/// Takes back from hyper what was upgraded, with the bytes that came early.
+pub async fn take_back(upgrade: OnUpgrade) -> Result<(Taken, Bytes), hyper::Error> {
+    Ok(match upgrade.await?.downcast::<TokioIo<Watched>>() {
+        Ok(parts) => {
+            (Taken::Connection(Box::new(parts.io.into_inner().unwatched())), parts.read_buf)
+        }
+        Err(stream) => (Taken::Stream(TokioIo::new(stream)), Bytes::new()),
+    })
+}
+
+impl AsyncRead for Taken {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_read(cx, buffer),
+            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Taken {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_write(cx, bytes),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_flush(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Connection(watched) => Pin::new(&mut **watched).poll_shutdown(cx),
+            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
 }

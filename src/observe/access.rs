@@ -1,20 +1,17 @@
-//! One JSON line per exchange, also when it fails.
+//! One line per exchange, also when it fails.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
 
-use http::{Method, Version};
-use serde::Serialize;
+use http::{HeaderMap, Method, Version};
 use tokio::time::Instant;
 
-use super::lines;
+use super::format::{Format, Noted};
 use super::metrics::{self, Series};
 
 /// What one exchange comes to; counted and written when it is dropped.
 ///
-/// The path stands without its query, which may carry secrets.
+/// The path stands without its query, which may carry secrets: what a line has of it is redacted.
 pub struct Access {
     started: Instant,
     pub client: Option<IpAddr>,
@@ -23,7 +20,6 @@ pub struct Access {
     pub path: String,
     pub version: Version,
     pub tls: Option<&'static str>,
-    pub agent: Option<String>,
     /// `None` until the response's head is known.
     pub status: Option<u16>,
     pub bytes: u64,
@@ -31,7 +27,8 @@ pub struct Access {
     pub route: Option<Arc<RouteCount>>,
     /// Set when the response's last byte was handed over.
     pub complete: bool,
-    pub log: bool,
+    /// `None`: there is no line.
+    line: Option<(Arc<Format>, Noted)>,
 }
 
 /// The counters of one route, found once when it is compiled.
@@ -55,27 +52,6 @@ impl RouteCount {
     }
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    time: String,
-    client: Option<IpAddr>,
-    method: &'a str,
-    host: &'a str,
-    path: &'a str,
-    protocol: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<&'static str>,
-    status: u16,
-    bytes: u64,
-    ms: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    route: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    agent: Option<&'a str>,
-}
-
 impl Access {
     pub fn begin(method: Method, path: String, version: Version) -> Self {
         Self {
@@ -86,37 +62,18 @@ impl Access {
             path,
             version,
             tls: None,
-            agent: None,
             status: None,
             bytes: 0,
             reason: None,
             route: None,
             complete: false,
-            log: true,
+            line: None,
         }
     }
 
-    fn write(&self, status: u16, took: Duration) {
-        let line = Line {
-            time: lines::time(SystemTime::now() - took),
-            client: self.client,
-            method: self.method.as_str(),
-            host: &self.host,
-            path: &self.path,
-            protocol: match self.version {
-                Version::HTTP_2 => "HTTP/2",
-                Version::HTTP_10 => "HTTP/1.0",
-                _ => "HTTP/1.1",
-            },
-            tls: self.tls,
-            status,
-            bytes: self.bytes,
-            ms: (took.as_secs_f64() * 1e6).round() / 1e3,
-            route: self.route.as_ref().map(|route| route.name.as_str()),
-            reason: self.reason,
-            agent: self.agent.as_deref(),
-        };
-        lines::write(&line);
+    /// Has a line of this shape written in the end; `query` and `fields` are the request's.
+    pub fn log(&mut self, format: &Arc<Format>, query: Option<&str>, fields: &HeaderMap) {
+        self.line = Some((Arc::clone(format), format.note(query, fields)));
     }
 }
 
@@ -136,16 +93,8 @@ impl Drop for Access {
             route.seconds.observe(took);
             route.bytes.add(i64::try_from(self.bytes).unwrap_or(i64::MAX));
         }
-        if self.log && WRITING.load(Ordering::Relaxed) {
-            self.write(status, took);
+        if let Some((format, noted)) = &self.line {
+            format.write(self, noted, status, took);
         }
     }
-}
-
-/// False while lines would go nowhere.
-static WRITING: AtomicBool = AtomicBool::new(false);
-
-/// Whether exchanges have lines at all.
-pub fn set_wanted(wanted: bool) {
-    WRITING.store(wanted, Ordering::Relaxed);
 }

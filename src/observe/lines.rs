@@ -25,12 +25,23 @@ thread_local! {
     static WAITING: Rc<Notify> = Rc::default();
 }
 
-/// Adds a line to this worker's.
+/// Adds a line of JSON to this worker's.
 pub fn write(line: &impl Serialize) {
-    LINES.with_borrow_mut(|lines| {
-        let first = lines.is_empty();
+    add(|lines| {
         // Writing to a Vec cannot fail, and a line has no map keys that could.
         let _written = serde_json::to_writer(&mut *lines, line);
+    });
+}
+
+/// Adds a line of text.
+pub fn write_text(line: &str) {
+    add(|lines| lines.extend_from_slice(line.as_bytes()));
+}
+
+fn add(line: impl FnOnce(&mut Vec<u8>)) {
+    LINES.with_borrow_mut(|lines| {
+        let first = lines.is_empty();
+        line(lines);
         lines.push(b'\n');
         if lines.len() >= FLUSH_AT {
             hand_over(lines);
@@ -50,6 +61,7 @@ static WRITER: OnceLock<SyncSender<Message>> = OnceLock::new();
 enum Message {
     Lines(Vec<u8>),
     Target(Target),
+    Reopen,
     Flush(SyncSender<()>),
 }
 
@@ -76,6 +88,14 @@ pub fn install(target: Target) {
     });
     // The writer lives as long as the process.
     let _sent = writer.send(Message::Target(target));
+}
+
+/// Opens the file anew: whoever keeps old ones has moved it away.
+pub fn reopen() {
+    if let Some(writer) = WRITER.get() {
+        // As above.
+        let _sent = writer.send(Message::Reopen);
+    }
 }
 
 /// Hands this worker's lines over whenever some wait; runs for as long as the worker.
@@ -128,18 +148,28 @@ impl Writer {
             match message {
                 Message::Lines(lines) => self.write(&lines),
                 Message::Target(target) => self.point_at(target),
+                Message::Reopen => {
+                    if let Some(target) = self.target.clone() {
+                        self.point_at(target);
+                    }
+                }
                 Message::Flush(done) => drop(done.send(())),
             }
         }
     }
 
     fn point_at(&mut self, target: Target) {
-        self.file = None;
-        if let Target::File(path) = &target {
-            match OpenOptions::new().create(true).append(true).open(path) {
+        let same = self.target.as_ref() == Some(&target);
+        match &target {
+            Target::File(path) => match OpenOptions::new().create(true).append(true).open(path) {
                 Ok(file) => self.file = Some(file),
-                Err(error) => tracing::error!(path = %path.display(), %error, "no access log"),
-            }
+                Err(error) => {
+                    // Better a file that was moved than none.
+                    self.file = self.file.take().filter(|_| same);
+                    tracing::error!(path = %path.display(), %error, "no access log");
+                }
+            },
+            Target::Stdout | Target::Off => self.file = None,
         }
         self.target = Some(target);
     }

@@ -2,8 +2,10 @@
 
 pub mod access;
 pub mod events;
+mod format;
 pub mod lines;
 pub mod log;
 pub mod metrics;
 
 pub use access::Access;
+pub use format::Format;

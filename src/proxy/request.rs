@@ -1,7 +1,7 @@
 //! What the application sees of a request.
 
 use http::HeaderMap;
-use http::header::{COOKIE, HeaderValue, TRAILER};
+use http::header::{COOKIE, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 
 use crate::config::Rewrite;
@@ -25,12 +25,15 @@ pub fn rewrite(
     }
     let data = next::is_data(request.uri().path());
     let fields = request.headers_mut();
+    let trailers = headers::takes_trailers(fields);
     headers::strip_hop_by_hop(fields);
-    // Trailers are not passed on.
-    fields.remove(TRAILER);
+    headers::strip_look_alikes(fields);
     next::strip_request(fields, data, mode);
     join_cookies(fields);
     headers::set_forwarded(fields, client, peer);
+    if trailers {
+        headers::set_takes_trailers(fields);
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use crate::auth::Auth;
+use crate::compress::Compress;
 use crate::config::{self, Config};
 use crate::exchange::HeaderRules;
 use crate::files::Files;
@@ -19,6 +20,7 @@ use super::build::{Assets, Builds};
 use super::cors::Cors;
 use super::door::Door;
 use super::maintenance::{Flags, Maintenance};
+use super::meter::Quota;
 use super::pages::Pages;
 use super::share::Share;
 use super::table::{Route, Site, Treatment};
@@ -59,6 +61,7 @@ pub fn site(
         pages: Pages::compile(&site.errors),
         dev: site.dev,
         assets: site.build.as_ref().map(|words| Assets::compile(words, around.builds)),
+        compress: Compress::compile(site),
         action_origins: site.action_origins.clone(),
         routes,
     })
@@ -82,6 +85,7 @@ fn rest(
         cors: None,
         body_max: around.config.limits.body,
         body_idle: None,
+        quota: None,
         count: RouteCount::new("next"),
     })
 }
@@ -121,6 +125,10 @@ fn route(
         cors: route.cors.as_ref().map(Cors::compile),
         body_max: route.body.unwrap_or(around.config.limits.body),
         body_idle: route.body_idle,
+        quota: route
+            .rate
+            .as_ref()
+            .map(|rate| Quota::compile(rate, site.host.as_str(), &route.path.to_string())),
         count: RouteCount::new(&route.path.to_string()),
     }))
 }

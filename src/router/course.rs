@@ -47,6 +47,9 @@ impl<'a> Course<'a> {
         let none = Pages::default();
         let pages = self.site.map_or(&none, |site| &site.pages);
         let mut response = pages.answer(fault, &self.wants, self.page.as_ref());
+        if fault.wait > 0 {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(fault.wait));
+        }
         if let Some(retry) = &self.retry {
             response.headers_mut().insert(header::RETRY_AFTER, retry.clone());
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use crate::compress::Compress;
 use crate::config::{self, Addresses, HostPattern, PathPattern, When};
 use crate::exchange::{Fault, HeaderRules, Side};
 use crate::observe::access::RouteCount;
@@ -104,6 +105,7 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         cors: None,
         body_max: index as u64,
         body_idle: None,
+        quota: None,
         count: count.clone(),
     };
     let (host, aliases) = hosts.split_first().expect("a site has a host");
@@ -119,6 +121,7 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         pages: Pages::default(),
         dev: false,
         assets: None,
+        compress: Compress::default(),
         action_origins: Vec::new(),
         routes,
     }

@@ -10,11 +10,13 @@ mod explain;
 pub mod fuzzing;
 mod keeper;
 mod maintenance;
+mod meter;
 mod pages;
 mod share;
 mod table;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use crate::drain::Drain;
 use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
 use crate::files::{Files, Wanted};
 use crate::hub;
+use crate::limits::Rate;
 use crate::next;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
@@ -41,6 +44,7 @@ use table::{Ask, Route, Site, Table};
 pub use build::Builds;
 pub use explain::Explanation;
 pub use maintenance::Flags;
+pub use meter::Meter;
 
 /// What a worker owns and lends to the handlers.
 pub struct Local {
@@ -59,6 +63,9 @@ pub struct Router {
     /// Headers by which the application is told who somebody is.
     vouched: Vec<HeaderName>,
     challenges: Challenges,
+    meter: Arc<Meter>,
+    /// What one address may ask for.
+    per_ip: Option<Rate>,
     hub_count: Arc<RouteCount>,
     edge_count: Arc<RouteCount>,
     /// Where plain HTTP is sent when the site has a certificate.
@@ -77,7 +84,7 @@ impl Router {
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
-        (registry, flags, builds): (&Arc<Registry>, &Flags, &Builds),
+        (registry, flags, builds, meter): (&Arc<Registry>, &Flags, &Builds, &Arc<Meter>),
         challenges: Challenges,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Result<Self, CompileError> {
@@ -97,6 +104,8 @@ impl Router {
             hub,
             auth,
             challenges,
+            meter: Arc::clone(meter),
+            per_ip: config.limits.per_ip.requests.as_ref().map(meter::rate),
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
@@ -145,6 +154,7 @@ impl Router {
         let client = self.client(&request, peer)?;
         access.client = Some(client.address);
         access.host.clone_from(&client.host);
+        self.count(&request, &client)?;
         let (route, captures, changed) = match self.decide(&request, (&client, peer), course)? {
             Way::Health => {
                 access.route = Some(Arc::clone(&self.edge_count));
@@ -165,6 +175,11 @@ impl Router {
             Way::Route(route, captures, changed) => (route, captures, changed),
         };
         access.route = Some(Arc::clone(&route.count));
+        if let Some(quota) =
+            route.quota.as_ref().filter(|_| course.site.is_none_or(|site| !site.dev))
+        {
+            self.meter.route(quota, &client, request.headers())?;
+        }
         if let Handler::Redirect(redirect) = &route.handler {
             let capture = |name: &str| captures.get(name).map(str::to_owned);
             return Ok(redirect.answer(&capture, request.uri().query()));
@@ -184,7 +199,11 @@ impl Router {
             }
         }
         if let Some(answered) = from_disk(&request, changed.as_deref(), route, &captures, course) {
-            return answered;
+            let choice = course.site.map(|site| site.compress.accepted(&request));
+            return answered.map(|mut response| {
+                choice.inspect(|choice| choice.apply(&mut response));
+                response
+            });
         }
         let Handler::Proxy(proxy) = &route.handler else { return Err(Fault::NO_ROUTE) };
         let shown = self.auth.shown(request.headers());
@@ -192,8 +211,10 @@ impl Router {
         if let Some(path) = changed.filter(|_| proxy.rewrites()) {
             set_path(&mut request, &path)?;
         }
+        let choice = course.site.map(|site| site.compress.choose(&mut request));
         let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
         let mut response = answered.await.map_err(Fault::from)?;
+        choice.inspect(|choice| choice.apply(&mut response));
         if let Some(shown) = shown {
             // A logout that passes by ends the sockets that it is about.
             for found in self.auth.suspicions(&shown, response.headers(), &client) {
@@ -204,6 +225,15 @@ impl Router {
             expects.check(&mut response)?;
         }
         Ok(response)
+    }
+
+    /// Counts a request of its address's; the edge's own health is nobody's.
+    fn count(&self, request: &Request, client: &Client) -> Result<(), Fault> {
+        let Some(rate) = self.per_ip else { return Ok(()) };
+        let free = request.uri().path() == HEALTH
+            || self.trusts(client.address)
+            || self.table.site(&client.host).is_some_and(|site| site.dev);
+        if free { Ok(()) } else { self.meter.address(client.address, rate) }
     }
 
     /// Where a request goes. Nothing is done on the way that cannot be done again.
@@ -288,6 +318,10 @@ impl Router {
         if request.method() == Method::CONNECT || !(path.starts_with('/') || asterisk) {
             return Err(Fault::BAD_TARGET);
         }
+        // It would show a script what the edge and others on the way add to a request.
+        if request.method() == Method::TRACE {
+            return Err(Fault::new(501, exchange::Side::Client, "method_refused"));
+        }
         let trusted = self.is_trusted(peer);
         let (uri, headers) = (request.uri(), request.headers());
         exchange::headers::client(peer, uri, request.version(), headers, trusted)
@@ -314,7 +348,10 @@ impl Router {
     }
 
     fn is_trusted(&self, peer: &Peer) -> bool {
-        let address = peer.address.ip().to_canonical();
+        self.trusts(peer.address.ip().to_canonical())
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
         self.trust.iter().any(|block| block.contains(address))
     }
 

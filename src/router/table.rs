@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::COOKIE;
 use http::{HeaderMap, Method};
 
+use crate::compress::Compress;
 use crate::config::{Addresses, Captures, HostPattern, PathPattern, When};
 use crate::exchange::HeaderRules;
 use crate::exchange::query::decode;
@@ -17,6 +18,7 @@ use super::build::Assets;
 use super::cors::Cors;
 use super::door::Door;
 use super::maintenance::Maintenance;
+use super::meter::Quota;
 use super::pages::Pages;
 use super::share::{Lots, Share};
 
@@ -41,6 +43,7 @@ pub struct Site {
     /// What the application was built to.
     pub assets: Option<Assets>,
     /// Hosts whose pages may call actions, besides the site's own.
+    pub compress: Compress,
     pub action_origins: Vec<String>,
     /// Only for clients that showed a certificate.
     pub verified: bool,
@@ -71,6 +74,8 @@ pub struct Route {
     /// Instead of the site's.
     pub cors: Option<Cors>,
     pub body_max: u64,
+    /// How often it may be asked.
+    pub quota: Option<Quota>,
     /// Between two pieces of the request's body, where it is not as everywhere.
     pub body_idle: Option<Duration>,
     pub count: Arc<RouteCount>,

@@ -35,7 +35,7 @@ use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
 use crate::hub::{Central, Hub, Nodes, TrustError};
 use crate::listener::Open;
-use crate::observe::{access, events, lines, log, metrics};
+use crate::observe::{events, lines, log, metrics};
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
 use crate::tls::acme::{Keeper, Proofs, Troubles, Wanted};
 use crate::tls::{self, Tickets, TlsError, Watch};
@@ -116,7 +116,8 @@ fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop>
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
     let (flags, builds) = (Arc::default(), Arc::default());
     let (tickets, proofs) = (Tickets::new()?, Proofs::default());
-    Ok((Resident { hub, registry, flags, builds, tickets, proofs }, inboxes))
+    let meter = Arc::default();
+    Ok((Resident { hub, registry, flags, builds, tickets, proofs, meter }, inboxes))
 }
 
 fn compile(
@@ -242,6 +243,8 @@ impl Service {
                 // Nothing is lost when an arm is dropped: signals and requests stay queued.
                 event = signals.next() => match event {
                     Event::Reload => drop(self.reload().await),
+                    Event::Reopen => lines::reopen(),
+
                     Event::Upgrade => self.begin_upgrade(None),
                     Event::Stop => break Farewell::Stopped,
                 },
@@ -435,14 +438,13 @@ fn level(words: config::Level) -> LevelFilter {
 
 /// What gets a line, and where lines go.
 fn install_lines(log: &config::Log) {
-    let target = match &log.access {
+    let target = match &log.access.to {
         config::AccessTo::File(path) => lines::Target::File(path.clone()),
         config::AccessTo::Off if log.events.is_empty() => lines::Target::Off,
         // Events go somewhere also without lines of access.
         config::AccessTo::Off | config::AccessTo::Stdout => lines::Target::Stdout,
     };
     lines::install(target);
-    access::set_wanted(log.access != config::AccessTo::Off);
     events::set_wanted(log.events.iter().map(|kind| match kind {
         config::EventKind::Connect => events::Kind::Connect,
         config::EventKind::Disconnect => events::Kind::Disconnect,

@@ -1,4 +1,4 @@
-//! TERM, INT, HUP, USR2 → Event.
+//! TERM, INT, HUP, USR1, USR2 → Event.
 
 use std::io;
 
@@ -9,6 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub enum Event {
     Reload,
     Upgrade,
+    /// The files of the log.
+    Reopen,
     Stop,
 }
 
@@ -16,6 +18,7 @@ pub struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    user: Signal,
     user2: Signal,
 }
 
@@ -25,6 +28,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            user: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
         })
     }
@@ -35,6 +39,7 @@ impl Signals {
             _ = self.hangup.recv() => Event::Reload,
             _ = self.interrupt.recv() => Event::Stop,
             _ = self.terminate.recv() => Event::Stop,
+            _ = self.user.recv() => Event::Reopen,
             _ = self.user2.recv() => Event::Upgrade,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, header, request};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::exchange::BodyError;
+use crate::exchange::{BodyError, Interims};
 
 use super::Deadlines;
 use super::connection::Connection;
@@ -79,7 +79,8 @@ pub struct Answered {
     pub sent: bool,
 }
 
-/// Sends `request` and reads until the response's head is whole; 1xx heads are passed over.
+/// Sends `request` and reads until the response's head is whole; 1xx heads are passed on to clients
+/// that may be sent some.
 ///
 /// A 101 is a response only to a request that asks for an upgrade.
 pub async fn exchange(
@@ -214,10 +215,16 @@ impl Attempt<'_> {
                 Some(head) if !head.status.is_informational() => {
                     return Poll::Ready(self.answered(head));
                 }
-                Some(_interim) if self.waits_until.take().is_some() => {
-                    return Poll::Ready(Ok(None));
+                Some(interim) if interim.status == StatusCode::CONTINUE => {
+                    if self.waits_until.take().is_some() {
+                        return Poll::Ready(Ok(None));
+                    }
                 }
-                Some(_interim) => (),
+                Some(interim) => {
+                    if let Some(interims) = self.request.parts.extensions.get::<Interims>() {
+                        interims.pass(interim.status, interim.headers);
+                    }
+                }
             }
         }
     }

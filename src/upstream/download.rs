@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::exchange::{Body, BodyError};
+use crate::exchange::{Body, BodyError, headers};
 
 use super::connection::Connection;
 use super::http1::{BadResponse, Chunked, Decoded, Framing, Head};
@@ -192,8 +192,9 @@ impl http_body::Body for Download {
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Ok(Decoded::Trailers(trailers)) => {
+                Ok(Decoded::Trailers(mut trailers)) => {
                     this.end();
+                    headers::strip_trailers(&mut trailers);
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
                 Ok(Decoded::End) => {

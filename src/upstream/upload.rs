@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use http_body::Body as _;
 
-use crate::exchange::{Body, BodyError};
+use crate::exchange::{Body, BodyError, headers};
 
 use super::connection::Connection;
-use super::http1::Framing;
+use super::http1::{self, Framing};
 
 /// A body's piece up to this size goes out in one write with what stands before it.
 const SMALL: usize = 16 * 1024;
@@ -25,6 +26,8 @@ pub struct Upload {
     pulled: bool,
     /// The first piece when it is to be sent again.
     again: Option<Bytes>,
+    /// What came after the body; kept, so that it can be sent again too.
+    trailers: Option<HeaderMap>,
     /// Bytes that the length still promises.
     left: u64,
     unsent: Unsent,
@@ -51,8 +54,18 @@ impl Upload {
             Some(length) => Framing::Length(length),
             None => Framing::Chunked,
         };
-        let (first, again, unsent) = (None, None, Unsent::default());
-        Self { body, framing, first, pulled: false, again, left: 0, unsent, ended: false, moved: 0 }
+        Self {
+            body,
+            framing,
+            first: None,
+            pulled: false,
+            again: None,
+            trailers: None,
+            left: 0,
+            unsent: Unsent::default(),
+            ended: false,
+            moved: 0,
+        }
     }
 
     pub fn framing(&self) -> Framing {
@@ -138,7 +151,10 @@ impl Upload {
             }
             (Framing::Chunked, None) => {
                 self.ended = true;
-                queue.push_back(Bytes::from_static(b"0\r\n\r\n"));
+                queue.push_back(match &self.trailers {
+                    Some(trailers) => Bytes::from(http1::encode_trailers(trailers)),
+                    None => Bytes::from_static(b"0\r\n\r\n"),
+                });
             }
             (_, Some(data)) => {
                 let left = self.left.checked_sub(data.len() as u64);
@@ -154,13 +170,21 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
-    /// The next bytes of the body. Trailers are not passed on (RFC 9110 §6.5.1 allows it).
+    /// The next bytes of the body; trailers are noted. Only a chunked body can carry them on.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         loop {
             let Some(frame) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
                 return Poll::Ready(Ok(None));
             };
-            let Ok(data) = frame?.into_data() else { continue };
+            let data = match frame?.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    let mut trailers = frame.into_trailers().unwrap_or_default();
+                    headers::strip_trailers(&mut trailers);
+                    self.trailers = Some(trailers);
+                    continue;
+                }
+            };
             if data.is_empty() {
                 continue;
             }

@@ -3,6 +3,7 @@
 pub mod balancer;
 pub mod client;
 pub mod cluster;
+pub mod http2;
 pub mod node;
 pub mod origin;
 pub mod pebble;

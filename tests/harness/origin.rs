@@ -11,6 +11,7 @@ pub struct Seen {
     pub line: String,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    pub trailers: Vec<(String, String)>,
     /// Which connection it came on, from 0.
     pub connection: usize,
 }
@@ -105,6 +106,17 @@ fn serve(stream: TcpStream, connection: usize, script: &Script, seen: &Mutex<Vec
     }
 }
 
+/// Headers or trailers, up to the blank line.
+fn lines(reader: &mut BufReader<TcpStream>) -> Option<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { return Some(all) };
+        all.push((name.to_owned(), value.trim().to_owned()));
+    }
+}
+
 fn read(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<Seen> {
     let mut line = String::new();
     if reader.read_line(&mut line).ok()? == 0 {
@@ -114,25 +126,22 @@ fn read(reader: &mut BufReader<TcpStream>, connection: usize) -> Option<Seen> {
         line: line.trim_end().to_owned(),
         headers: Vec::new(),
         body: Vec::new(),
+        trailers: Vec::new(),
         connection,
     };
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
-        let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        seen.headers.push((name.to_owned(), value.trim().to_owned()));
-    }
+    seen.headers = lines(reader)?;
     if seen.header("transfer-encoding").is_some() {
         loop {
             let mut size = String::new();
             reader.read_line(&mut size).ok()?;
             let size = usize::from_str_radix(size.trim(), 16).ok()?;
+            if size == 0 {
+                seen.trailers = lines(reader)?;
+                break;
+            }
             let mut chunk = vec![0; size + 2];
             reader.read_exact(&mut chunk).ok()?;
             seen.body.extend(&chunk[..size]);
-            if size == 0 {
-                break;
-            }
         }
     } else if let Some(length) = seen.header("content-length") {
         seen.body = vec![0; length.parse().ok()?];

@@ -6,7 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -236,8 +235,7 @@ impl Relay {
     }
 
     async fn converse(self: Rc<Self>, stream: TcpStream, peer: Peer, engine: Rc<Engine>) {
-        let came = Arc::new(AtomicBool::new(false));
-        let io = TokioIo::new(Watched::new(Stream::Plain(stream), came, None));
+        let io = TokioIo::new(Watched::new(Stream::Plain(stream), None));
         let service = service_fn(move |request: http::Request<Incoming>| {
             let (relay, peer, engine) = (Rc::clone(&self), peer.clone(), Rc::clone(&engine));
             async move {

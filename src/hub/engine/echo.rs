@@ -7,7 +7,6 @@ use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -113,11 +112,7 @@ pub fn serve(listener: StdListener) -> io::Result<()> {
                     Ok::<_, Infallible>(engine.answer(request, &client).await.0)
                 }
             });
-            let io = TokioIo::new(Watched::new(
-                Stream::Plain(stream),
-                Arc::new(AtomicBool::new(false)),
-                None,
-            ));
+            let io = TokioIo::new(Watched::new(Stream::Plain(stream), None));
             let connection =
                 http1::Builder::new().timer(TokioTimer::new()).serve_connection(io, service);
             drain.spawn("connection", async move {

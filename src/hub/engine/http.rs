@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::auth::Credentials;
-use crate::exchange::{self, BodyError, Client, Detached, Request, Response, Socket};
+use crate::exchange::{self, BodyError, Client, Detached, Request, Response, Socket, Taken};
 
 use super::deflate::{self, Deflate};
 use super::origin::Verdict;
@@ -200,11 +200,12 @@ impl Engine {
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
         self.drain.spawn("upgrade", async move {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
-            let Ok(Ok((stream, early))) = taken else { return };
+            let Ok(Ok((taken, early))) = taken else { return };
+            let Some(socket) = engine.socket(taken) else { return };
             if arrival.version == Version::V3 {
                 sleep(OLD_CLIENTS_LISTEN).await;
             }
-            let websocket = WebSocket::new(Socket::from(stream), &early, deflate);
+            let websocket = WebSocket::new(socket, &early, deflate);
             let session = engine.open(arrival, Transport::WebSocket(websocket));
             engine.send_open(&session);
             engine.above.opened(&session);
@@ -340,8 +341,8 @@ impl Engine {
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
         self.drain.spawn("upgrade", async move {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
-            let Ok(Ok((stream, early))) = taken else { return };
-            let socket = Socket::from(stream);
+            let Ok(Ok((taken, early))) = taken else { return };
+            let Some(socket) = engine.socket(taken) else { return };
             if id.worker() == engine.worker {
                 return engine.take_upgrade(&id, WebSocket::new(socket, &early, deflate));
             }
@@ -360,6 +361,17 @@ impl Engine {
         let wanted = self.settings.borrow().deflate;
         let deflate = deflate::negotiate(wanted, asked, response.headers_mut());
         Ok((response, deflate))
+    }
+
+    /// The client's socket; what carries it, if it is one stream of a connection, runs here.
+    fn socket(&self, taken: Taken) -> Option<Socket> {
+        let socket = Socket::of(taken);
+        let socket = socket.inspect_err(|error| debug!(%error, "no socket for a stream"));
+        let (socket, bridge) = socket.ok()?;
+        if let Some(bridge) = bridge {
+            self.drain.spawn("bridge", bridge);
+        }
+        Some(socket)
     }
 
     fn take_upgrade(self: &Rc<Self>, id: &Id, websocket: WebSocket) {

@@ -9,7 +9,7 @@ mod request;
 mod response;
 
 pub use chunked::{Chunked, Decoded};
-pub use request::encode_head;
+pub use request::{encode_head, encode_trailers};
 pub use response::{Head, HeadReader};
 
 /// What says where a body ends (RFC 9112 §6.3).

@@ -32,6 +32,16 @@ pub fn encode_head(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes a chunked body's end: the last chunk, the trailers and the blank line.
+pub fn encode_trailers(trailers: &HeaderMap) -> Vec<u8> {
+    let mut out = b"0\r\n".to_vec();
+    for (name, value) in trailers {
+        put(&mut out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         out.extend_from_slice(part);

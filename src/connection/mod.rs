@@ -1,0 +1,466 @@
+//! HTTP/1.1 and HTTP/2 on one socket: deadlines, and one Access line per exchange.
+
+mod turns;
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode, Version};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::ext::Protocol;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use crate::config::Timeouts;
+use crate::drain::Drain;
+use crate::exchange::{
+    Body, BodyError, Guard, Interims, Peer, Response, Signs, Stream, Watched, headers,
+};
+use crate::observe::{Access, metrics};
+use crate::router::Local;
+use crate::snapshot::Current;
+
+use turns::{Turn, Turns};
+
+/// Exchanges at once on one HTTP/2 connection, as nginx has it.
+const STREAMS: u32 = 128;
+/// At least this much is read at once.
+const READ_BUFFER: usize = 64 * 1024;
+/// After this time without a request a connection is parked: hyper's buffers, 16 KiB, are given back
+/// until the client says something. Pages ask for what is in them sooner, and people much later.
+const PARK_AFTER: Duration = Duration::from_millis(500);
+/// A client that has just connected, or has sent a part of a request, is answered also while the
+/// process leaves, if the rest comes within this time: whoever closed now would fail it.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
+/// HTTP/2 windows: an upload may be this far ahead of the application.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What one stream of HTTP/2 may hold of an answer that its client does not take yet.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that a client may make us reset, before its connection ends.
+const RESETS: usize = 256;
+
+/// Serves one client's connection to its end; `guard` goes with the socket, also into an upgrade.
+pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local>, guard: Guard) {
+    let words = current.load();
+    let (headers_max, timeouts) = (words.headers_max(), words.timeouts().clone());
+    drop(words);
+    let drain = local.drain.clone();
+    let http2 = peer.tls.as_ref().is_some_and(|tls| tls.http2);
+    let (signs, interims) = (Arc::<Signs>::default(), Interims::default());
+    let activity = Rc::new(Activity::new(Arc::clone(&signs), http2));
+    let watch = Watch { drain: drain.clone(), activity: Rc::clone(&activity), timeouts };
+    let (stream, patience) = (Watched::new(stream, guard), watch.timeouts.body_idle);
+    let stream = if http2 {
+        stream.http2(Arc::clone(&signs), patience)
+    } else {
+        stream.http1(Arc::clone(&signs), interims.clone(), patience)
+    };
+    let conversation = Rc::new(Conversation { peer, current, local, activity, interims });
+    let ended = if http2 {
+        Box::pin(serve_http2(stream, conversation, &watch, headers_max)).await
+    } else {
+        serve_http1(stream, conversation, &watch, headers_max).await
+    };
+    if let Some(cut) = signs.cut() {
+        metrics::count(&metrics::CONNECTIONS_CUT, cut.as_str());
+    }
+    if let Err(error) = ended {
+        debug!(%error, "connection ended");
+    }
+}
+
+async fn serve_http2(
+    stream: Watched,
+    conversation: Rc<Conversation>,
+    watch: &Watch,
+    headers_max: usize,
+) -> hyper::Result<()> {
+    let patience = watch.timeouts.body_idle;
+    let turns = Turns::new(watch.drain.clone(), Rc::clone(&watch.activity), patience);
+    let builder = http2::Builder::new(turns.clone());
+    let service =
+        service_fn(move |request| Rc::clone(&conversation).answer(request, Some(turns.next())));
+    let builder = tuned(builder, headers_max, &watch.timeouts);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = Box::pin(connection);
+    let ended = watch.over(connection, |connection| connection.graceful_shutdown(), false).await;
+    match ended {
+        Ended::Over(ended) => ended,
+        Ended::Idle(_) => Ok(()),
+    }
+}
+
+async fn serve_http1(
+    stream: Watched,
+    conversation: Rc<Conversation>,
+    watch: &Watch,
+    headers_max: usize,
+) -> hyper::Result<()> {
+    // Behind a handshake the first request may be here already, where the socket cannot tell.
+    let mut parked = conversation.peer.tls.is_none();
+    let mut service = service_fn(move |request| Rc::clone(&conversation).answer(request, None));
+    let mut io = TokioIo::new(stream);
+    loop {
+        if parked && !watch.parked(io.inner()).await {
+            let farewell = timeout(watch.timeouts.head, io.inner_mut().shutdown());
+            // It may be gone already.
+            let _told = farewell.await;
+            return Ok(());
+        }
+        // No read timeout of hyper's: it would end idle connections as if their head were late.
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            // A hundred lines, as hyper has it: it would allocate for more at each request.
+            .max_header_size(headers_max)
+            .max_buf_size(headers_max.max(READ_BUFFER))
+            .serve_connection(io, service)
+            .with_upgrades();
+        let connection = Box::pin(connection);
+        let ended = watch.over(connection, |connection| connection.graceful_shutdown(), true).await;
+        let parts = match ended {
+            Ended::Over(ended) => return ended,
+            Ended::Idle(connection) => Pin::into_inner(connection).into_parts(),
+        };
+        // There is nothing to take apart of what has become another protocol.
+        let Some(parts) = parts else { return Ok(()) };
+        (io, service, parked) = (parts.io, parts.service, parts.read_buf.is_empty());
+        io.inner_mut().put_back(parts.read_buf);
+    }
+}
+
+fn tuned(
+    mut builder: http2::Builder<Turns>,
+    headers_max: usize,
+    timeouts: &Timeouts,
+) -> http2::Builder<Turns> {
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(headers_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS)
+        .enable_connect_protocol()
+        .max_local_error_reset_streams(RESETS)
+        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(Some(timeouts.idle))
+        .keep_alive_timeout(timeouts.head);
+    builder
+}
+
+/// What a connection is doing, for its deadlines.
+struct Activity {
+    exchanges: Cell<usize>,
+    /// Since when it does what it does: accepted, last exchange ended, or head begun.
+    since: Cell<Instant>,
+    /// A head is awaited (new connection) or has begun.
+    head: Cell<bool>,
+    /// No request has come yet.
+    fresh: Cell<bool>,
+    /// Told by the socket.
+    signs: Arc<Signs>,
+    http2: bool,
+}
+
+impl Activity {
+    fn new(signs: Arc<Signs>, http2: bool) -> Self {
+        let (exchanges, since) = (Cell::new(0), Cell::new(Instant::now()));
+        let (head, fresh) = (Cell::new(true), Cell::new(true));
+        Self { exchanges, since, head, fresh, signs, http2 }
+    }
+
+    fn begin(self: &Rc<Self>) -> Exchange {
+        self.exchanges.set(self.exchanges.get() + 1);
+        self.head.set(false);
+        self.fresh.set(false);
+        Exchange(Rc::clone(self))
+    }
+
+    /// When the connection is to be parked if nothing changes; `None` while it is at work.
+    fn parks(&self) -> Option<Instant> {
+        let idle = self.exchanges.get() == 0 && !self.head.get() && self.signs.is_flushed();
+        idle.then(|| self.since.get() + PARK_AFTER)
+    }
+
+    /// True while a request may be on its way: none has come yet, or one has begun to come.
+    fn awaits_head(&self) -> bool {
+        self.exchanges.get() == 0 && self.head.get()
+    }
+
+    /// When the connection is to be closed if nothing changes; `None` while it is at work.
+    fn due(&self, timeouts: &Timeouts) -> Option<Instant> {
+        let came = self.signs.take_bytes();
+        if self.exchanges.get() > 0 {
+            return None;
+        }
+        // On HTTP/2 other frames come between requests; on HTTP/1.1 whatever comes is a head.
+        let head = match self.http2 {
+            true => self.fresh.get() || self.signs.in_head(),
+            false => self.head.get() || came,
+        };
+        if self.head.replace(head) != head {
+            self.since.set(Instant::now());
+        }
+        let limit = if self.head.get() { timeouts.head } else { timeouts.idle };
+        Some(self.since.get() + limit)
+    }
+}
+
+/// One exchange at work; ends with its response's last byte.
+struct Exchange(Rc<Activity>);
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let left = self.0.exchanges.get() - 1;
+        self.0.exchanges.set(left);
+        self.0.since.set(Instant::now());
+    }
+}
+
+/// Keeps a connection to its deadlines and lets it leave when the process does.
+struct Watch {
+    drain: Drain,
+    activity: Rc<Activity>,
+    timeouts: Timeouts,
+}
+
+/// Why a connection is not driven any more.
+enum Ended<C> {
+    Over(hyper::Result<()>),
+    /// It has nothing to do and nothing to say.
+    Idle(Pin<Box<C>>),
+}
+
+impl Watch {
+    /// Waits for the client to say something; false if the connection is to be closed instead.
+    async fn parked(&self, stream: &Watched) -> bool {
+        let activity = &self.activity;
+        let limit = if activity.fresh.get() { self.timeouts.head } else { self.timeouts.idle };
+        tokio::select! {
+            // Nothing is lost when an arm is dropped: bytes stay in the socket.
+            _readable = poll_fn(|cx| stream.poll_readable(cx)) => true,
+            () = sleep_until(activity.since.get() + limit) => false,
+            () = self.drain.leaving() => activity.fresh.get() && self.comes(stream).await,
+        }
+    }
+
+    /// True if the first request of a client that has just connected comes while the process leaves.
+    async fn comes(&self, stream: &Watched) -> bool {
+        let wait = FIRST_REQUEST.min(self.timeouts.head);
+        timeout(wait, poll_fn(|cx| stream.poll_readable(cx))).await.is_ok()
+    }
+
+    /// Drives the connection; when it is due, or the process leaves, it closes gracefully. One that
+    /// `parks` is given back when it is idle.
+    async fn over<C>(
+        &self,
+        mut connection: Pin<Box<C>>,
+        graceful: fn(Pin<&mut C>),
+        parks: bool,
+    ) -> Ended<C>
+    where
+        C: Future<Output = hyper::Result<()>>,
+    {
+        let (mut closing, mut left, mut told) = (None, false, false);
+        let mut alarm = pin!(sleep_until(Instant::now() + self.timeouts.head));
+        let mut leaving = pin!(self.drain.leaving());
+        let over = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Some(ended));
+                }
+                let due = self.activity.due(&self.timeouts);
+                left = left || leaving.as_mut().poll(cx).is_ready();
+                if left && !told && !self.activity.awaits_head() {
+                    told = true;
+                    closing = Some(Instant::now() + self.timeouts.idle);
+                    graceful(connection.as_mut());
+                    continue;
+                }
+                if left && closing.is_none() {
+                    closing = Some(Instant::now() + FIRST_REQUEST.min(self.timeouts.head));
+                }
+                let due = if closing.is_some() { due.and(closing) } else { due };
+                let parks = self.activity.parks().filter(|_| parks && closing.is_none());
+                let next = [due, parks].into_iter().flatten().min();
+                // The alarm is only ever set earlier; one that rings too early is set anew.
+                if let Some(next) = next.filter(|next| *next < alarm.deadline()) {
+                    alarm.as_mut().reset(next);
+                }
+                if alarm.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                let now = Instant::now();
+                if parks.is_some_and(|at| at <= now) {
+                    return Poll::Ready(None);
+                }
+                match due {
+                    Some(due) if due > now => alarm.as_mut().reset(next.unwrap_or(due)),
+                    Some(_) if left && !told => {
+                        told = true;
+                        closing = Some(now + self.timeouts.head);
+                        graceful(connection.as_mut());
+                    }
+                    Some(_) if closing.is_some() || self.activity.head.get() => {
+                        return Poll::Ready(Some(Ok(())));
+                    }
+                    Some(_) => {
+                        told = true;
+                        closing = Some(now + self.timeouts.head);
+                        graceful(connection.as_mut());
+                    }
+                    None => alarm.as_mut().reset(now + self.timeouts.idle),
+                }
+            }
+        });
+        match over.await {
+            Some(ended) => Ended::Over(ended),
+            None => Ended::Idle(connection),
+        }
+    }
+}
+
+/// What all exchanges of one connection share.
+struct Conversation {
+    peer: Peer,
+    current: Current,
+    local: Rc<Local>,
+    activity: Rc<Activity>,
+    interims: Interims,
+}
+
+impl Conversation {
+    async fn answer(
+        self: Rc<Self>,
+        mut request: http::Request<Incoming>,
+        turn: Option<Rc<Turn>>,
+    ) -> Result<http::Response<Served>, Infallible> {
+        let exchange = self.activity.begin();
+        let tunnel = become_upgrade(&mut request);
+        let named = turn.is_none() && headers::names_protocol(request.headers());
+        let snapshot = self.current.load();
+        let method = request.method().clone();
+        let mut access = Access::begin(method, request.uri().path().to_owned(), request.version());
+        access.client = Some(self.peer.address.ip().to_canonical());
+        access.tls = self.peer.tls.as_ref().map(|tls| tls.version);
+        if let Some(lines) = snapshot.lines() {
+            access.log(lines, request.uri().query(), request.headers());
+        }
+        let idle = snapshot.timeouts().body_idle;
+        let mut request = request.map(|body| Body::incoming(body, u64::MAX, idle));
+        if request.version() == Version::HTTP_11 {
+            request.extensions_mut().insert(self.interims.clone());
+        }
+        let answer = snapshot.router().answer(request, &self.peer, &self.local, &mut access);
+        let mut response = Box::pin(answer).await;
+        // What follows was not looked at, since it could have been the other protocol.
+        if named && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            headers::set_close(response.headers_mut());
+        }
+        if tunnel && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            *response.status_mut() = StatusCode::OK;
+            headers::forget_upgrade(response.headers_mut());
+        }
+        access.status = Some(response.status().as_u16());
+        self.interims.clear();
+        Ok(Served::wrap(response, access, exchange, turn))
+    }
+}
+
+/// Makes the request of HTTP/2 for a WebSocket one that handlers know; true if it was one.
+fn become_upgrade(request: &mut http::Request<Incoming>) -> bool {
+    let protocol = request.extensions().get::<Protocol>();
+    let asked = request.method() == Method::CONNECT
+        && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
+    if asked {
+        *request.method_mut() = Method::GET;
+        headers::become_upgrade(request.headers_mut(), "websocket");
+    }
+    asked
+}
+
+/// A response's body that carries its Access line to the last byte.
+struct Served {
+    body: Body,
+    access: Access,
+    /// Bytes still promised by the length, when there is one.
+    left: Option<u64>,
+    turn: Option<Rc<Turn>>,
+    _exchange: Exchange,
+}
+
+impl Served {
+    fn wrap(
+        response: Response,
+        access: Access,
+        exchange: Exchange,
+        turn: Option<Rc<Turn>>,
+    ) -> http::Response<Self> {
+        response.map(|body| {
+            let left = body.size_hint().exact();
+            let mut served = Self { body, access, left, turn, _exchange: exchange };
+            // hyper does not read the body of an answer to HEAD.
+            served.access.complete =
+                served.body.is_end_stream() || served.access.method == Method::HEAD;
+            served
+        })
+    }
+}
+
+impl http_body::Body for Served {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(turn) = &self.turn {
+            turn.ours();
+        }
+        let next = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(turn) = &self.turn {
+            turn.theirs();
+        }
+        match &next {
+            Some(Ok(frame)) => {
+                let came = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.access.bytes += came;
+                self.left = self.left.map(|left| left.saturating_sub(came));
+                self.access.complete = self.left == Some(0) || self.body.is_end_stream();
+            }
+            Some(Err(_)) => self.access.reason = Some("upstream_cut"),
+            None => self.access.complete = true,
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if self.turn.as_ref().is_some_and(|turn| turn.is_cut()) {
+            self.access.reason = Some("client_stuck");
+        }
+    }
+}

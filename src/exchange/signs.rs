@@ -1,0 +1,81 @@
+//! What a connection's socket tells about its client while others read and write.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+/// Shared between a socket and who keeps its deadlines. Atomic, since a socket may change threads
+/// with an upgrade.
+#[derive(Debug, Default)]
+pub struct Signs {
+    came: AtomicBool,
+    head: AtomicBool,
+    unflushed: AtomicBool,
+    cut: AtomicU8,
+}
+
+/// Why a connection was ended for what its client did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Its bytes could be read in two ways.
+    Ambiguous = 1,
+    /// Too many frames that carry nothing.
+    Flood,
+    /// Too many requests taken back.
+    Resets,
+    /// It does not read.
+    Stuck,
+}
+
+impl Cut {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ambiguous => "ambiguous",
+            Self::Flood => "flood",
+            Self::Resets => "resets",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+impl Signs {
+    pub(super) fn note_bytes(&self) {
+        self.came.store(true, Ordering::Relaxed);
+    }
+
+    /// True if bytes have come since this was asked last.
+    pub fn take_bytes(&self) -> bool {
+        self.came.swap(false, Ordering::Relaxed)
+    }
+
+    pub(super) fn set_unflushed(&self, unflushed: bool) {
+        self.unflushed.store(unflushed, Ordering::Relaxed);
+    }
+
+    /// True once all that was written has gone out.
+    pub fn is_flushed(&self) -> bool {
+        !self.unflushed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_head(&self, begun: bool) {
+        self.head.store(begun, Ordering::Relaxed);
+    }
+
+    /// HTTP/2: a request's head has begun and not ended.
+    pub fn in_head(&self) -> bool {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_cut(&self, why: Cut) {
+        self.cut.store(why as u8, Ordering::Relaxed);
+    }
+
+    /// Why the socket has ended the connection, if it has.
+    pub fn cut(&self) -> Option<Cut> {
+        match self.cut.load(Ordering::Relaxed) {
+            1 => Some(Cut::Ambiguous),
+            2 => Some(Cut::Flood),
+            3 => Some(Cut::Resets),
+            4 => Some(Cut::Stuck),
+            _ => None,
+        }
+    }
+}

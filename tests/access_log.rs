@@ -1,0 +1,93 @@
+//! The lines of exchanges: their shapes, what is left out of them, and files that are moved away.
+
+use std::fs;
+
+use crate::harness::{Edge, Origin, PLAIN, eventually};
+
+fn edge(origin: &Origin, access: &str) -> Edge {
+    Edge::start(&format!(
+        "{PLAIN}sites:\n  localhost:\n    next: {}\nlog: {{ access: {access} }}\n",
+        origin.url()
+    ))
+}
+
+/// The lines of a file once `wanted` is in them.
+fn lines(edge: &Edge, file: &str, wanted: &str) -> Vec<String> {
+    eventually(wanted, || {
+        let text = fs::read_to_string(edge.folder.path(file)).unwrap_or_default();
+        text.contains(wanted).then(|| text.lines().map(str::to_owned).collect())
+    })
+}
+
+const HEADERS: [(&str, &str); 4] = [
+    ("User-Agent", "test/1 \"quoted\""),
+    ("Referer", "https://a.example/?code=s3cret&x=1"),
+    ("Cookie", "session=s3cret"),
+    ("Authorization", "Bearer s3cret"),
+];
+
+#[test]
+fn lines_have_the_shape_that_was_asked_for_and_no_secrets() {
+    let origin = Origin::text("hello");
+    for (access, start, end) in [
+        (
+            "{ to: access.log, format: combined }",
+            "127.0.0.1 - - [",
+            r#" +0000] "GET /page?access_token=***&x=1 HTTP/1.1" 200 5 "https://a.example/?code=***&x=1" "test/1 \"quoted\"""#,
+        ),
+        (
+            "{ to: access.log, format: '{method} {host} {target} {status} {bytes} {route} {tls} {header.X-Id}' }",
+            "GET localhost /page?access_token=***&x=1 200 5 next - -",
+            "",
+        ),
+        ("access.log", "{\"time\":\"", "\\\"quoted\\\"\"}"),
+    ] {
+        let edge = edge(&origin, access);
+        edge.connect().ask("GET", "/page?access_token=s3cret&x=1", &HEADERS, b"");
+        let lines = lines(&edge, "access.log", "/page");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with(start) && lines[0].ends_with(end), "{}", lines[0]);
+        assert!(!lines[0].contains("s3cret"), "{}", lines[0]);
+    }
+}
+
+#[test]
+fn what_is_redacted_can_be_chosen() {
+    let origin = Origin::text("hello");
+    let edge = edge(&origin, "{ to: access.log, redact: [mail] }");
+    edge.get("/page?token=1&e-mail=me");
+    let lines = lines(&edge, "access.log", "/page");
+    assert!(lines[0].contains("\"query\":\"token=1&e-mail=***\""), "{}", lines[0]);
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_opened_anew() {
+    let origin = Origin::text("hello");
+    let edge = edge(&origin, "access.log");
+    edge.get("/before");
+    lines(&edge, "access.log", "/before");
+    fs::rename(edge.folder.path("access.log"), edge.folder.path("access.log.1")).expect("moved");
+    edge.get("/between");
+    lines(&edge, "access.log.1", "/between");
+    edge.signal("USR1");
+    eventually("the new file", || edge.folder.path("access.log").exists().then_some(()));
+    edge.get("/after");
+    assert_eq!(lines(&edge, "access.log", "/after").len(), 1);
+    assert_eq!(lines(&edge, "access.log.1", "/between").len(), 2);
+}
+
+#[test]
+fn no_lines_if_none_are_wanted() {
+    let origin = Origin::text("hello");
+    let mut edge = edge(&origin, "none");
+    edge.get("/before");
+    let yaml = format!(
+        "{PLAIN}sites:\n  localhost:\n    next: {}\nlog: {{ access: access.log }}\n",
+        origin.url()
+    );
+    edge.reload_with(&yaml);
+    edge.get("/after");
+    let lines = lines(&edge, "access.log", "/after");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(edge.access().is_empty());
+}
