@@ -65,9 +65,8 @@ impl<'a> Course<'a> {
         }
         // What caches keep for ever must not hand one client's lot to all others.
         let cached = headers.get(header::CACHE_CONTROL);
-        let kept = |words: &http::HeaderValue| {
-            memchr::memmem::find(words.as_bytes(), b"immutable").is_some()
-        };
+        let kept =
+            |words: &HeaderValue| memchr::memmem::find(words.as_bytes(), b"immutable").is_some();
         if !cached.is_some_and(kept) {
             for cookie in self.lots.cookies(self.secure) {
                 headers.append(header::SET_COOKIE, cookie);
