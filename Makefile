@@ -4,6 +4,7 @@
 # make check   what needs no browser and no app: format, architecture, lints, docs
 # make fuzz    hostile bytes for everything that reads a peer's; SECONDS=30 for each, FUZZ="packet query"
 # make bench-hub   the hub beside Node's socket.io and socketioxide; BENCH=--quick takes two minutes
+# make bench-auth  what sessions cost: known, unknown, and while their database is away
 # make bench-cluster   two nodes over Redis beside Node's servers with the same adapter
 # make deb    a Debian package of the release binary, in target/debian; `make deb-check` installs it in a chroot
 # make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
@@ -20,7 +21,7 @@ FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app fuzz bench-hub bench-cluster soak chaos deb deb-check clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub bench-auth bench-cluster soak chaos deb deb-check clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -61,7 +62,8 @@ tools:
 # Next.js writes its BUILD_ID before it is done, so a mark of our own says that a build is whole.
 app: $(APP)/.next/whole
 
-$(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts $(APP)/tsconfig.json \
+$(APP)/.next/whole: $(APP)/node_modules/.package-lock.json $(APP)/next.config.ts $(APP)/instrumentation.ts \
+		$(APP)/tsconfig.json \
 		$(shell find $(APP)/app $(APP)/lib $(APP)/public -type f 2>/dev/null)
 	cd $(APP) && node_modules/.bin/next build
 	@touch $@
@@ -72,6 +74,9 @@ fuzz: rust
 bench-hub: build $(BENCH_NODE)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target
 	@tests/bench/hub.sh $(BENCH)
+
+bench-auth: build
+	@ulimit -n "$$(ulimit -Hn)" && OUT=target/bench/auth.json node tests/bench/auth.mjs
 
 bench-cluster: build $(NODE_TESTS)/node_modules/.package-lock.json
 	$(CARGO) build --release --locked --manifest-path tests/bench/Cargo.toml --target-dir target --bin bench-cluster

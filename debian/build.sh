@@ -26,12 +26,17 @@ put 644 README.md "$doc/README.md"
 put 644 LICENSE "$doc/copyright"
 put 644 docs/from-custom-server.md "$doc/from-custom-server.md"
 put 644 docs/from-socket-server.md "$doc/from-socket-server.md"
+for page in tls upgrade; do
+    put 644 "docs/$page.md" "$doc/$page.md"
+done
 put 644 examples/grafana.json "$doc/examples/grafana.json"
 install -d -m 755 "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions" \
     "$root/usr/share/fish/vendor_completions.d"
 "$binary" completions bash >"$root/usr/share/bash-completion/completions/vestibule"
 "$binary" completions zsh >"$root/usr/share/zsh/vendor-completions/_vestibule"
 "$binary" completions fish >"$root/usr/share/fish/vendor_completions.d/vestibule.fish"
+
+"$binary" man | gzip -9n | install -D -m 644 /dev/stdin "$root/usr/share/man/man1/vestibule.1.gz"
 
 # The oldest C library that has every symbol of it.
 libc=$(objdump -T "$binary" | sed -n 's/.*GLIBC_\([0-9.]*\).*/\1/p' | sort -V | tail -n 1)

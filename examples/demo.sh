@@ -7,6 +7,8 @@ export HTTP_PORT="${HTTP_PORT:-8080}" HTTPS_PORT="${HTTPS_PORT:-8443}" APP_PORT=
 # What the app is asked about its clients is signed with it.
 HOOK_SECRET="${HOOK_SECRET:-$(od -An -tx1 -N16 /dev/urandom | tr -d ' \n')}"
 export HOOK_SECRET PINS_FILE="${PINS_FILE:-$PWD/demo/pins.jsonl}"
+# Who may chat: written by the app, read by Vestibule.
+export AUTH_DB="${AUTH_DB:-$PWD/demo/app.db}"
 vestibule=target/release/vestibule
 mkdir -p demo
 
@@ -51,6 +53,12 @@ echo "starting the app on port $APP_PORT (log: demo/app.log)"
 (cd examples/next-chat && exec node node_modules/next/dist/bin/next start -H 127.0.0.1 -p "$APP_PORT") \
     </dev/null >demo/app.log 2>&1 &
 app=$!
+# It makes the file of users, which Vestibule reads from its start.
+for _ in $(seq 300); do
+    if (exec 3<>"/dev/tcp/127.0.0.1/$APP_PORT") 2>/dev/null; then break; fi
+    if ! kill -0 "$app" 2>/dev/null; then cat demo/app.log >&2; exit 1; fi
+    sleep 0.1
+done
 
 echo "starting Vestibule (log: demo/vestibule.log, requests: demo/access.log)"
 "$vestibule" run -c examples/demo.yaml </dev/null >demo/access.log 2>demo/vestibule.log &
@@ -64,7 +72,8 @@ for _ in $(seq 300); do
         echo
         echo "    https://localhost:$HTTPS_PORT"
         echo
-        echo "Open /chat in two windows; the browser warns unless it trusts certs/ca.crt."
+        echo "Log in as two people in two windows, one of them private; any name and password will do."
+        echo "The browser warns unless it trusts certs/ca.crt."
         echo "Reload after a change of examples/demo.yaml: $vestibule reload -c examples/demo.yaml"
         echo "Ctrl-C ends everything."
         wait -n "$edge" "$app" || true

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, header};
@@ -32,6 +33,9 @@ const HEADER_LINES: usize = 200;
 const STREAMS: u32 = 128;
 /// At least this much is read at once.
 const READ_BUFFER: usize = 64 * 1024;
+/// A client that has just connected, or has sent a part of a request, is answered also while the
+/// process leaves, if the rest comes within this time: whoever closed now would fail it.
+const FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// HTTP/2 windows: an upload may be this far ahead of the application.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -110,6 +114,11 @@ impl Activity {
         Exchange(Rc::clone(self))
     }
 
+    /// True while a request may be on its way: none has come yet, or one has begun to come.
+    fn awaits_head(&self) -> bool {
+        self.exchanges.get() == 0 && self.head.get()
+    }
+
     /// When the connection is to be closed if nothing changes; `None` while it is at work.
     fn due(&self, timeouts: &Timeouts) -> Option<Instant> {
         let came = self.came.swap(false, Ordering::Relaxed);
@@ -152,7 +161,7 @@ impl Watch {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let mut closing = None;
+        let (mut closing, mut left, mut told) = (None, false, false);
         let mut alarm = pin!(sleep_until(Instant::now() + self.timeouts.head));
         let mut leaving = pin!(self.drain.leaving());
         poll_fn(|cx| {
@@ -160,12 +169,17 @@ impl Watch {
                 if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                     return Poll::Ready(ended);
                 }
-                if closing.is_none() && leaving.as_mut().poll(cx).is_ready() {
+                let due = self.activity.due(&self.timeouts);
+                left = left || leaving.as_mut().poll(cx).is_ready();
+                if left && !told && !self.activity.awaits_head() {
+                    told = true;
                     closing = Some(Instant::now() + self.timeouts.idle);
                     graceful(connection.as_mut());
                     continue;
                 }
-                let due = self.activity.due(&self.timeouts);
+                if left && closing.is_none() {
+                    closing = Some(Instant::now() + FIRST_REQUEST.min(self.timeouts.head));
+                }
                 let due = if closing.is_some() { due.and(closing) } else { due };
                 // The alarm is only ever set earlier; one that rings too early is set anew.
                 if let Some(due) = due.filter(|due| *due < alarm.deadline()) {
@@ -177,10 +191,16 @@ impl Watch {
                 let now = Instant::now();
                 match due {
                     Some(due) if due > now => alarm.as_mut().reset(due),
+                    Some(_) if left && !told => {
+                        told = true;
+                        closing = Some(now + self.timeouts.head);
+                        graceful(connection.as_mut());
+                    }
                     Some(_) if closing.is_some() || self.activity.head.get() => {
                         return Poll::Ready(Ok(()));
                     }
                     Some(_) => {
+                        told = true;
                         closing = Some(now + self.timeouts.head);
                         graceful(connection.as_mut());
                     }

@@ -149,6 +149,12 @@ impl Default for Buckets {
 }
 
 impl Buckets {
+    /// True if one of the key's could be taken now.
+    pub fn has(&self, key: u64, rate: Rate, now: Duration) -> bool {
+        let due = self.0.cells(key).map(|cell| cell.load(Ordering::Relaxed)).into_iter().min();
+        rate.after(due.unwrap_or_default(), nanos(now)).is_some()
+    }
+
     /// Takes one of the key's, if there is one. Two that come at the very same time may pass as one.
     pub fn take(&self, key: u64, rate: Rate, now: Duration) -> bool {
         let cells = self.0.cells(key);

@@ -14,6 +14,7 @@ use crate::exchange::{Guard, Peer, Scheme, Stream};
 use crate::observe::metrics::{self, Series};
 use crate::router::Local;
 use crate::snapshot::Current;
+use crate::tls::HandshakeError;
 
 /// How long to wait before the next accept when the process is out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -105,6 +106,7 @@ async fn begin(
             peer.tls = Some(facts);
             connection::serve(Stream::Tls(Box::new(stream)), peer, current, local, place).await;
         }
+        Err(proof @ HandshakeError::Proof) => debug!(peer = %peer.address, "{proof}"),
         Err(error) => {
             metrics::count(&metrics::CONNECTIONS_REFUSED, "handshake");
             debug!(peer = %peer.address, %error, "no handshake");

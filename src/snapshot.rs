@@ -9,8 +9,9 @@ use crate::auth::Auth;
 use crate::config::{Action, Config, Timeouts};
 use crate::hub;
 use crate::router::{Builds, Flags, Router};
+use crate::tls::acme::Proofs;
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
-use crate::upstream::Registry;
+use crate::upstream::{self, Registry};
 
 /// What a reload replaces. Never changes after `compile`.
 pub struct Snapshot {
@@ -30,6 +31,7 @@ pub struct Resident {
     pub flags: Arc<Flags>,
     pub builds: Arc<Builds>,
     pub tickets: Tickets,
+    pub proofs: Proofs,
 }
 
 /// Why a checked configuration cannot run here.
@@ -39,6 +41,8 @@ pub enum CompileError {
     Certificates(#[from] CertificateError),
     #[error("{0}")]
     Auth(String),
+    #[error("{0}")]
+    Upstream(#[from] upstream::CompileError),
     #[error("sites.{site}: {path} is no folder", path = path.display())]
     Folder { site: String, path: PathBuf },
     #[error("tls: {0}")]
@@ -55,27 +59,28 @@ impl Snapshot {
         generation: u64,
         resident: &Resident,
     ) -> Result<Self, CompileError> {
-        let hosts =
-            config.sites.iter().flat_map(|site| std::iter::once(&site.host).chain(&site.aliases));
         check_folders(&config)?;
-        let certificates = Arc::new(Certificates::read(&config.tls.certs, hosts)?);
+        let certificates = Arc::new(Certificates::read(&config)?);
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
             .hub
             .as_ref()
-            .map(|hub| Arc::new(hub::Policy::compile(hub, &config, &resident.registry, &auth)));
+            .map(|hub| hub::Policy::compile(hub, &config, &resident.registry, &auth).map(Arc::new))
+            .transpose()?;
         let has_certificate = |host: &str| certificates.covers(host);
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
             (&resident.registry, &resident.flags, &resident.builds),
+            resident.proofs.http().clone(),
             &has_certificate,
-        );
+        )?;
         let tls = if certificates.is_empty() {
             None
         } else {
-            Some(Acceptor::compile(&config, &certificates, &resident.tickets)?)
+            let (tickets, proofs) = (&resident.tickets, &resident.proofs);
+            Some(Acceptor::compile(&config, &certificates, tickets, proofs)?)
         };
         Ok(Self { config, generation, router, tls, certificates, hub, auth })
     }

@@ -47,7 +47,7 @@ pub struct Shared {
     pub current: Current,
     pub hub: Arc<hub::Hub>,
     pub open: Open,
-    pub desk: mpsc::Sender<auth::Ask>,
+    pub desk: auth::Way,
 }
 
 /// The main thread sends few commands and waits while the queue is full.
@@ -101,7 +101,7 @@ async fn run(
         drain: drain.clone(),
     });
     drain.spawn_background(lines::flush_lines());
-    let mut listeners: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
+    let mut listeners: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listen(scheme, socket) => match TcpListener::from_std(socket) {
@@ -109,12 +109,13 @@ async fn run(
                     let Ok(address) = socket.local_addr() else { continue };
                     let (current, local) = (current.clone(), Rc::clone(&local));
                     let accepting = listener::serve(socket, scheme, current, local, open.clone());
-                    listeners.insert(address, drain.spawn("listener", accepting));
+                    let accepting = drain.spawn("listener", accepting);
+                    listeners.entry(address).or_default().push(accepting);
                 }
                 Err(error) => error!(%error, "cannot listen"),
             },
             Command::Unlisten(address) => {
-                if let Some(listener) = listeners.remove(&address) {
+                for listener in listeners.remove(&address).into_iter().flatten() {
                     listener.abort();
                 }
             }

@@ -22,11 +22,20 @@ const UPLOAD: usize = 100 * 1024 * 1024;
 const UPLOAD_KB: u64 = 16 * 1024;
 const CROWD: usize = 12;
 
-/// The demo's hub, so that what `make demo` shows is what is tested.
+/// The demo's users and its hub, so that what `make demo` shows is what is tested.
+fn demo(next: &Next) -> String {
+    let demo = fs::read_to_string(project("examples/demo.yaml")).expect("the demo's file");
+    let (_, rest) = demo.split_once("\nauth:\n").expect("users in it");
+    let database = rest.replace("${AUTH_DB:-../demo/app.db}", &next.users().display().to_string());
+    format!("auth:\n{database}")
+}
+
+/// The same hub for whoever comes, as the programs do that have no login.
 fn hub() -> String {
     let demo = fs::read_to_string(project("examples/demo.yaml")).expect("the demo's file");
     let (_, hub) = demo.split_once("\nhub:\n").expect("a hub in it");
-    format!("hub:\n{hub}")
+    let hub = hub.replace("auth: app", "auth: none").replace(", name: \"{user.name}\"", "");
+    format!("hub:\n{}", hub.replace("join: [\"user:{user.id}\"]", "join: []"))
 }
 
 fn yaml(listen: &str, next: &Next, more: &str) -> String {
@@ -51,11 +60,21 @@ impl App {
     }
 
     fn secure() -> Self {
+        Self::over_tls(&|_| hub())
+    }
+
+    /// As `make demo` has it, with users who log in.
+    fn demo() -> Self {
+        Self::over_tls(&demo)
+    }
+
+    fn over_tls(hub: &dyn Fn(&Next) -> String) -> Self {
         let (folder, authority) = (Folder::new(), Authority::new());
         authority.issue(&folder, "localhost", &["localhost"]);
         let ca = folder.write("ca.crt", &authority.pem).display().to_string();
         let next = Next::shared();
-        let edge = Edge::start_in(folder, &yaml(SECURE, &next, ""));
+        let site = format!("{SECURE}sites:\n  localhost:\n    next: {}\n{ROUTES}", next.url());
+        let edge = Edge::start_in(folder, &format!("{site}{}", hub(&next)));
         let url = format!("https://localhost:{}", edge.https().port());
         Self { edge, next, url, ca }
     }
@@ -91,7 +110,7 @@ impl App {
 
 #[test]
 fn two_windows_of_a_browser_chat_over_tls_and_http2() {
-    let app = App::secure();
+    let app = App::demo();
     let said = app.script("browser.mjs", &[]).finish();
     let stream = said.lines().find(|line| line.contains("\"event\":\"stream\""));
     assert!(stream.is_some(), "{said}");

@@ -92,8 +92,91 @@ fn postgresql() {
     assert_in(&better, &format!("better-auth.session_token={}", signed(TOKEN, true)), "anna");
     assert_out(&better, &format!("better-auth.session_token={TOKEN}"));
 
+    // The application's own time, in columns that do not say so.
+    server.run(&["CREATE TABLE local_session (id TEXT, user_id TEXT, expires_at TIMESTAMP)"]);
+    for (letter, zone, minutes) in [
+        ("k", "Asia/Tokyo", 10),
+        ("l", "Asia/Tokyo", -10),
+        ("m", "+09:00", 10),
+        ("o", "+09:00", -10),
+    ] {
+        let id = letter.repeat(40);
+        server.run(&[&format!(
+            "INSERT INTO local_session VALUES ('{id}', '{zone}', (now() at time zone 'Asia/Tokyo') + interval '{minutes} minutes')"
+        )]);
+    }
+    let local = |zone: &str| {
+        edge(&format!(
+            "{{ lucia: v3, database: \"{url}\", table: local_session, time_zone: \"{zone}\" }}"
+        ))
+    };
+    for (zone, here, gone) in [("Asia/Tokyo", "k", "l"), ("+09:00", "m", "o")] {
+        let local = local(zone);
+        assert_in(&local, &session(&here.repeat(40)), zone);
+        assert_out(&local, &session(&gone.repeat(40)));
+        assert!(!local.log().contains("have no time zone"));
+    }
+    let unaware = local("UTC");
+    crate::harness::eventually("a warning", || {
+        unaware.log().contains("have no time zone").then_some(())
+    });
+
     server.stop();
     assert_eq!(answer_of(with_cookie(&lucia, &session(ID))), Heard::Closed(Some(1013)));
+}
+
+/// Where each transaction may be on another connection, what one has prepared means nothing, or
+/// worse, something else.
+#[test]
+fn postgresql_behind_a_pooler() {
+    let server = Server::postgres();
+    let pooler = Server::pgbouncer(&server);
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", pooler.port);
+    let session_of = |number: usize| format!("{number:040}");
+    let token_of = |number: usize| format!("6e0f1c9a-2b4d-4c8e-9f10-{number:012}");
+    for sql in [
+        "CREATE TABLE user_session (id TEXT PRIMARY KEY, user_id TEXT, expires_at TIMESTAMPTZ)",
+        "CREATE TABLE sessions (\"sessionToken\" TEXT PRIMARY KEY, \"userId\" TEXT, expires TIMESTAMPTZ)",
+        "INSERT INTO user_session SELECT lpad(n::text, 40, '0'), 'lucia' || n, now() + interval '1 day' FROM generate_series(0, 99) n",
+        "INSERT INTO sessions SELECT '6e0f1c9a-2b4d-4c8e-9f10-' || lpad(n::text, 12, '0'), 'auth' || n, now() + interval '1 day' FROM generate_series(0, 99) n",
+    ] {
+        server.run(&[sql]);
+    }
+    // Two providers in one process share its connections, and ask for different things.
+    let yaml = config(&format!("{{ lucia: v3, database: \"{url}\", cache: 0s }}"), "").replace(
+        "hub:\n",
+        &format!("  other: {{ authjs: v5, database: \"{url}\", cache: 0s }}\nhub:\n"),
+    );
+    let edge = Edge::start(&yaml.replace("auth: app\n", "auth: [app, other]\n"));
+    let mut all = Vec::new();
+    for number in 0..60 {
+        let cookies = [
+            (session(&session_of(number)), format!("lucia{number}")),
+            (format!("authjs.session-token={}", token_of(number)), format!("auth{number}")),
+        ];
+        for (cookie, user) in cookies {
+            let mut web = with_cookie(&edge, &cookie);
+            web.say("40");
+            all.push((web, user));
+        }
+    }
+    for (web, user) in &mut all {
+        assert!(matches!(web.hear(), Heard::Text(text) if text.starts_with("40")), "{user}");
+        web.say(&format!(r#"42["all",{{"of":"{user}"}}]"#));
+    }
+    // Everybody hears everybody; what the first hears has the edge's word for who it is.
+    let (web, _) = all.first_mut().expect("somebody");
+    let mut heard = 0;
+    while heard < 120 {
+        let Heard::Text(text) = web.hear() else { panic!("the connection ended") };
+        let Some(json) = text.strip_prefix("42[\"all\",") else { continue };
+        let said: serde_json::Value =
+            serde_json::from_str(json.trim_end_matches(']')).expect("an object");
+        assert_eq!(said["of"], said["from"]);
+        heard += 1;
+    }
+    assert_out(&edge, &session(&session_of(100)));
+    assert!(!edge.log().contains("sessions cannot be looked up"), "{}", edge.log());
 }
 
 #[test]
@@ -117,6 +200,14 @@ fn mariadb() {
     // Its collation finds these rows.
     assert_out(&lucia, &session(&ID.to_uppercase()));
     assert_out(&lucia, &format!("auth_session={ID}%20"));
+
+    crate::harness::eventually("a warning", || {
+        lucia.log().contains("have no time zone").then_some(())
+    });
+    server.run(&[&format!("INSERT INTO app.user_session VALUES ('{}', 'ann', UTC_TIMESTAMP() + INTERVAL 9 HOUR + INTERVAL 10 MINUTE), ('{}', 'ann', UTC_TIMESTAMP() + INTERVAL 9 HOUR - INTERVAL 10 MINUTE)", "k".repeat(40), "l".repeat(40))]);
+    let tokyo = edge(&format!("{{ lucia: v3, database: \"{url}\", time_zone: \"+09:00\" }}"));
+    assert_in(&tokyo, &session(&"k".repeat(40)), "ann");
+    assert_out(&tokyo, &session(&"l".repeat(40)));
 
     server.run(&[&format!(
         "INSERT INTO app.old_session VALUES ('{ID}', 7, UNIX_TIMESTAMP() * 1000 + 9000000)"

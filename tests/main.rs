@@ -9,14 +9,20 @@
 
 mod harness;
 
+/// Certificates from a real ACME server: had, renewed, refused.
+mod acme;
 /// Health, readiness, metrics and reload on the private listener.
 mod admin;
 /// The example app in a real browser and with the stock Socket.IO client.
 mod app;
 /// The application's own sessions: who gets in, who stays, who is sent away.
 mod auth;
+/// Lucia, Auth.js, better-auth and others at work, and stock clients with their cookies.
+mod auth_libraries;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
+/// Sessions when things go wrong: stores that are away, crowds, guessing, keys that change.
+mod auth_trouble;
 /// Certificates that change, come in two kinds, and are asked of clients; sessions that go on.
 mod certificates;
 /// The command line and what it says of a configuration.
@@ -39,6 +45,8 @@ mod cluster_spread;
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.
 mod config;
+/// Routes for whoever has a password, or whom another server lets in.
+mod doors;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
 /// Folders that are served: types, conditions, ranges, and what is not there.
@@ -89,6 +97,8 @@ mod hub_workers;
 mod migration;
 /// What the edge knows of Next.js: its builds, its actions, its images.
 mod next;
+/// What the operator looks with: pictures, advice, pages.
+mod operator;
 /// What the application sees, what the client gets back, and what happens when one of them fails.
 mod proxy;
 /// What the README and the demo show is what the binary takes.
@@ -99,6 +109,8 @@ mod reload;
 mod routes;
 /// The units, socket activation, the notify protocol.
 mod systemd;
+/// Another binary takes over: no connection refused, no request failed.
+mod takeover;
 /// Certificates by name, ALPN, versions.
 mod tls;
 /// WebSockets that are not the hub's.
@@ -111,3 +123,5 @@ mod upstream_balance;
 mod upstream_faults;
 /// Requests that wait until a target can take them.
 mod upstream_hold;
+/// Targets that are spoken to over TLS.
+mod upstream_tls;

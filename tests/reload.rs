@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::harness::{Client, Edge, Origin, PLAIN, eventually};
+use crate::harness::{Client, Edge, Origin, PLAIN, eventually, vestibule};
 
 fn site(origin: &Origin, more: &str) -> String {
     format!("{PLAIN}sites:\n  localhost:\n    next: {}\n{more}", origin.url())
@@ -121,4 +121,29 @@ fn what_takes_a_restart_is_said() {
     let mut edge = Edge::start(&site(&origin, ""));
     edge.reload_with(&site(&origin, "").replace("workers: 2", "workers: 1"));
     assert!(edge.log().contains("workers takes effect at the next restart"), "{}", edge.log());
+}
+
+#[test]
+fn what_a_reload_changes_is_told_before_and_after() {
+    let (one, two) = (Origin::text("one"), Origin::text("two"));
+    let edge = Edge::start(&site(&one, ""));
+    let said = |command: &str| {
+        let output = vestibule(&[command], &edge.folder);
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(said("diff"), (true, "nothing would change\n".to_owned()));
+    let changed = site(&two, "trust: 10.0.0.0/8\n").replace("workers: 2", "workers: 1");
+    edge.folder.write("proxy.yaml", &changed);
+    let line = format!("~ sites.localhost.next.targets: [\"{}\"] → [\"{}\"]", one.url(), two.url());
+    let (_, told) = said("diff");
+    assert!(told.contains(&line) && told.contains("~ trust: [] → [\"10.0.0.0/8\"]"), "{told}");
+    assert!(told.contains("workers takes effect at the next restart"), "{told}");
+    assert_eq!(edge.get("/").text(), "one", "nothing is installed");
+    let (_, told) = said("reload");
+    assert!(told.starts_with("installed as generation 2\n") && told.contains(&line), "{told}");
+    assert!(edge.log().contains("~ sites.localhost.next.targets"), "{}", edge.log());
+    edge.folder.write("proxy.yaml", &format!("{PLAIN}site: {{}}\n"));
+    let output = vestibule(&["diff"], &edge.folder);
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && why.contains("did you mean \"sites\"?"), "{why}");
 }

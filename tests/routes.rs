@@ -264,6 +264,19 @@ fn a_share_of_the_clients_stays_where_it_was() {
 }
 
 #[test]
+fn what_is_kept_for_ever_hands_out_no_lot() {
+    let origin = Origin::start(|seen, stream| {
+        let cache = if seen.path() == "/" { "no-cache" } else { "public, immutable" };
+        let headers = format!("cache-control: {cache}\r\n");
+        crate::harness::origin::reply(stream, "200 OK", &headers, b"ok")
+    });
+    let edge =
+        site(&origin.url(), &format!("    routes: [{{ to: '{}', share: 50% }}]\n", origin.url()));
+    assert_eq!(all(&edge.get("/"), "set-cookie").len(), 1);
+    assert_eq!(edge.get("/asset").header("set-cookie"), None);
+}
+
+#[test]
 fn a_file_closes_the_site() {
     let origin = Origin::text("ok");
     let folder = Folder::new();

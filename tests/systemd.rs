@@ -68,8 +68,14 @@ fn sockets_are_taken_from_systemd() {
         });
         Client::over(Box::new(stream)).get("/").text()
     });
-    let edge = Edge::spawn(folder, command);
+    let mut edge = Edge::spawn(folder, command);
     assert_eq!(early.join().expect("an answer"), "activated");
+    for _ in 0..20 {
+        assert_eq!(edge.get("/").text(), "activated");
+    }
+    // And go on to the next process.
+    edge.upgrade();
+    edge.ended();
     for _ in 0..20 {
         assert_eq!(edge.get("/").text(), "activated");
     }
@@ -123,6 +129,7 @@ fn a_package_has_what_an_installation_needs() {
         "./usr/lib/systemd/system/vestibule.socket",
         "./usr/lib/sysusers.d/vestibule.conf",
         "./usr/share/bash-completion/completions/vestibule",
+        "./usr/share/man/man1/vestibule.1.gz",
         "./usr/share/doc/vestibule/proxy.yaml",
     ] {
         assert!(files.lines().any(|line| line.ends_with(file)), "{file}:\n{files}");

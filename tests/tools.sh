@@ -13,8 +13,11 @@ if [ "${1:-}" != demo ]; then
     need chromium chromium
     need curl curl
     need mariadbd mariadb-server
+    need pebble pebble
     # Debian keeps PostgreSQL's server out of the path.
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+    # Where only root's path leads.
+    [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
     need redis-server redis-server
     need redis-sentinel redis-sentinel
     need systemd-analyze systemd

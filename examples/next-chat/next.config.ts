@@ -1,6 +1,8 @@
 import type { NextConfig } from "next";
 
 const config: NextConfig = {
+  // Native code, which is not bundled.
+  serverExternalPackages: ["libsql"],
   // localhost on any port is allowed already; these are its other names.
   allowedDevOrigins: ["127.0.0.1", "[::1]"],
 };

@@ -172,7 +172,11 @@ impl Refusal {
             }
             Self::Unanswered(unanswered) => {
                 let message = unanswered.to_string();
-                refuse(StatusCode::GATEWAY_TIMEOUT, "timeout", None, &message)
+                let (status, code) = match unanswered {
+                    Unanswered::Here => (StatusCode::BAD_GATEWAY, "here_alone"),
+                    _ => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+                };
+                refuse(status, code, None, &message)
             }
         }
     }

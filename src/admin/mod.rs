@@ -26,7 +26,7 @@ use crate::drain::Drain;
 use crate::exchange::{Body, Response};
 use crate::observe::metrics;
 
-/// What came of a reload.
+/// What came of a reload, or of an upgrade.
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     pub installed: bool,
@@ -34,6 +34,16 @@ pub struct Verdict {
     pub generation: u64,
     /// Why nothing was installed, or what takes a restart, one line each.
     pub notes: Vec<String>,
+    /// What is different now, or would be: `+` new, `-` gone, `~` changed; one line each.
+    pub changes: Vec<String>,
+}
+
+/// What is asked of the process as a whole, and who waits for the verdict.
+pub enum Ask {
+    Reload(oneshot::Sender<Verdict>),
+    Upgrade(oneshot::Sender<Verdict>),
+    /// What a reload would change; nothing is installed.
+    Diff(oneshot::Sender<Verdict>),
 }
 
 /// Why the process should not get traffic.
@@ -49,8 +59,8 @@ pub struct Readiness {
 /// What the admin listener can tell and do; the service knows how.
 pub struct Admin {
     pub readiness: Box<dyn Fn() -> Readiness>,
-    /// Each sender asks for one reload. Full: the request waits.
-    pub reload: mpsc::Sender<oneshot::Sender<Verdict>>,
+    /// Full: the request waits.
+    pub asks: mpsc::Sender<Ask>,
     pub metrics: bool,
     pub hub: hub::Door,
     /// Required for what changes something; over a unix socket the file's rights are enough.
@@ -66,6 +76,8 @@ pub enum Listener {
 
 /// How long a request may take to come, and a reload to answer.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long an upgrade may take to answer: the next process has half a minute to serve.
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(50);
 
 /// Serves until the thread ends.
 pub async fn serve(listener: Listener, admin: Rc<Admin>, drain: Drain) {
@@ -123,8 +135,14 @@ async fn answer(
             page.headers_mut().insert(header::CONTENT_TYPE, kind);
             page
         }
-        (&Method::POST, "/reload") if may(&request, &admin) => reload(&admin).await,
-        (&Method::POST, "/reload") => text(
+        (&Method::POST, "/reload") if may(&request, &admin) => {
+            ask(&admin, Ask::Reload, DEADLINE).await
+        }
+        (&Method::POST, "/upgrade") if may(&request, &admin) => {
+            ask(&admin, Ask::Upgrade, UPGRADE_DEADLINE).await
+        }
+        (&Method::POST, "/diff") if may(&request, &admin) => ask(&admin, Ask::Diff, DEADLINE).await,
+        (&Method::POST, "/reload" | "/upgrade" | "/diff") => text(
             StatusCode::UNAUTHORIZED,
             "listen.admin is a TCP address: send its token, Authorization: Bearer TOKEN\n",
         ),
@@ -137,7 +155,7 @@ async fn answer(
         }
         _ => text(
             StatusCode::NOT_FOUND,
-            "GET /health/live, GET /health/ready, GET /metrics, POST /reload, /hub/…\n",
+            "GET /health/live, GET /health/ready, GET /metrics, POST /reload, POST /diff, POST /upgrade, /hub/…\n",
         ),
     })
 }
@@ -152,10 +170,14 @@ fn may(request: &http::Request<Incoming>, admin: &Admin) -> bool {
     }
 }
 
-async fn reload(admin: &Admin) -> Response {
+async fn ask(
+    admin: &Admin,
+    what: fn(oneshot::Sender<Verdict>) -> Ask,
+    deadline: Duration,
+) -> Response {
     let (answer, verdict) = oneshot::channel();
-    let asked = admin.reload.send(answer).await.is_ok();
-    let verdict = tokio::time::timeout(DEADLINE, verdict).await;
+    let asked = admin.asks.send(what(answer)).await.is_ok();
+    let verdict = tokio::time::timeout(deadline, verdict).await;
     match verdict {
         Ok(Ok(verdict)) if asked => {
             let status = if verdict.installed { StatusCode::OK } else { StatusCode::CONFLICT };

@@ -98,15 +98,17 @@ fn emit(namespace: &str, fields: &mut Fields<'_>) -> Result<Operation, Wrong> {
 
 /// As `whom`, but nobody is moved or sent away because a field was forgotten.
 fn somebody(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
-    let named = ["to", "sid", "user"].iter().any(|name| fields.has(name));
+    let named = ["to", "sid", "user", "session"].iter().any(|name| fields.has(name));
     if !named {
-        let message = "is missing; name rooms, a sid or a user; \"*\" is the whole namespace";
+        let message =
+            "is missing; name rooms, a sid, a user or a session; \"*\" is the whole namespace";
         return Err(fields.wrong("to", message));
     }
     whom(fields)
 }
 
-/// The rooms of `to`, the socket `sid` and the user's sockets together; without them, everyone.
+/// The rooms of `to`, the socket `sid`, the user's sockets and those of one of the application's
+/// sessions together; without them, everyone.
 fn whom(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
     let to = fields.texts("to")?;
     let everyone = to.as_ref().is_none_or(|rooms| rooms.iter().any(|room| room == "*"));
@@ -127,6 +129,9 @@ fn whom(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
     }
     if let Some(user) = fields.name("user")? {
         rooms.push(format!("user:{user}"));
+    }
+    if let Some(session) = fields.name("session")? {
+        rooms.push(format!("session:{session}"));
     }
     let except = fields.texts("except")?.unwrap_or_default();
     let rooms = (!all && !rooms.is_empty()).then_some(rooms);

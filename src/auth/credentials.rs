@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 
 use super::identity::Denial;
-use super::seal::sha256_of;
+use super::seal::{base64, sha256_of};
 
 /// What some provider may read, and nothing else of a request.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -46,6 +46,8 @@ const COOKIES_MAX: usize = 100;
 const CHUNKS_MAX: usize = 10;
 /// Bytes of one credential.
 const CREDENTIAL_MAX: usize = 64 << 10;
+/// Bytes of a name and its password, as they are sent.
+const BASIC_MAX: usize = 1024;
 
 impl Wanted {
     fn keeps(&self, name: &str) -> bool {
@@ -243,6 +245,21 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     (alone && !token.is_empty() && token.len() <= CREDENTIAL_MAX).then(|| token.trim().to_owned())
 }
 
+/// Name and password of the one `Authorization: Basic` (RFC 7617).
+pub fn basic(headers: &HeaderMap) -> Option<(String, String)> {
+    let mut lines = headers.get_all(AUTHORIZATION).iter();
+    let line = lines.next()?.to_str().ok()?;
+    let (scheme, encoded) = line.split_once(' ')?;
+    if lines.next().is_some() || !scheme.eq_ignore_ascii_case("basic") || encoded.len() > BASIC_MAX
+    {
+        return None;
+    }
+    let text = String::from_utf8(base64(encoded.trim())?).ok()?;
+    let (name, password) = text.split_once(':')?;
+    let plain = !name.is_empty() && !text.chars().any(char::is_control);
+    plain.then(|| (name.to_owned(), password.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
@@ -292,6 +309,25 @@ mod tests {
         let crowd = "a=1; ".repeat(101);
         headers.append(COOKIE, HeaderValue::from_str(&crowd).expect("a line"));
         assert_eq!(Credentials::read(&headers, &wanted).err(), Some(TooMany));
+    }
+
+    #[test]
+    fn names_and_passwords_are_read() {
+        let read = |line: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(AUTHORIZATION, HeaderValue::from_static(line));
+            basic(&headers)
+        };
+        let pair = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+        assert_eq!(read("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), pair("Aladdin", "open sesame"));
+        assert_eq!(read("basic YTo6Yg=="), pair("a", ":b"));
+        for wrong in
+            ["Basic", "Basic !", "Basic QQ==", "Basic OmI=", "Bearer YTpi", "Basic YTpi YTpi"]
+        {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+        // A control letter, and what is no UTF-8.
+        assert_eq!((read("Basic YQo6Yg=="), read("Basic /zpi")), (None, None));
     }
 
     proptest! {

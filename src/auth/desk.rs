@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
@@ -20,28 +20,20 @@ use crate::observe::metrics;
 use crate::upstream::Pools;
 
 use super::clock;
-use super::identity::{Denial, Identity};
+use super::identity::Denial;
+use super::inquiry::{Ask, Inquiry, Verdict};
 use super::jwks::Documents;
+use super::line::Line;
+use super::passwords::Checker;
 use super::preset::{better_auth, callback, express};
 use super::provider::{Provider, Question, Shown, Store, callback_words};
-use super::redis::Redis;
-use super::store::Rows;
+use super::redis::{Redis, RedisError};
+use super::store::{Rows, StoreError};
 
-/// A question of a worker's.
-pub struct Ask {
-    pub provider: Arc<Provider>,
-    pub question: Question,
-    /// Whom the application is told of, where it is asked.
-    pub client: Client,
-    pub reply: oneshot::Sender<Verdict>,
-}
-
-pub type Verdict = Result<Identity, Denial>;
-
-/// Questions that nobody has come to yet. Full: they are answered as temporary at once.
-pub const QUESTIONS: usize = 4096;
 /// From the question to its answer, the wait for its turn too.
 const DEADLINE: Duration = Duration::from_secs(2);
+/// What one statement or command may take of it.
+const STEP: Duration = Duration::from_secs(1);
 /// Between two words about the same trouble.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -55,6 +47,8 @@ pub struct Desk {
     documents: Documents,
     turns: RefCell<HashMap<Arc<str>, Rc<Semaphore>>>,
     complained: RefCell<HashMap<Arc<str>, Instant>>,
+    checker: Checker,
+    lines: RefCell<HashMap<Arc<str>, Rc<Line>>>,
 }
 
 impl Desk {
@@ -67,19 +61,161 @@ impl Desk {
             documents: Documents::default(),
             turns: RefCell::default(),
             complained: RefCell::default(),
+            checker: Checker::default(),
+            lines: RefCell::default(),
         })
     }
 
     /// Answers for as long as the process lives.
     pub async fn work(self: Rc<Self>, mut questions: mpsc::Receiver<Ask>) {
         while let Some(ask) = questions.recv().await {
-            let desk = Rc::clone(&self);
-            self.drain.spawn_background(async move {
-                let Ask { provider, question, client, reply } = ask;
-                let answer = desk.answer(&provider, &question, &client).await;
-                // Its client may have gone.
-                let _told = reply.send(answer);
+            match ask {
+                Ask::Password(attempt) => self.checker.ask(*attempt),
+                Ask::Session(inquiry) => self.take(inquiry),
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, inquiry: Box<Inquiry>) {
+        let desk = Rc::clone(self);
+        if let Question::Row(_) | Question::Value(_) = inquiry.question {
+            let line = self.line(&inquiry.provider);
+            if line.push(*inquiry) {
+                self.drain.spawn_background(async move { desk.work_off(&line).await });
+            }
+            return;
+        }
+        self.drain.spawn_background(async move {
+            let answer = desk.answer(&inquiry.provider, &inquiry.question, &inquiry.client).await;
+            inquiry.answer(answer);
+        });
+    }
+
+    fn line(&self, provider: &Provider) -> Rc<Line> {
+        let mut lines = self.lines.borrow_mut();
+        let own = lines.entry(Arc::clone(&provider.name));
+        Rc::clone(own.or_insert_with(|| Rc::new(Line::default())))
+    }
+
+    /// Asks for as many as wait, until nobody does.
+    async fn work_off(&self, line: &Rc<Line>) {
+        let _place = line.begin();
+        while let Some(batch) = line.next() {
+            let Some(provider) = batch.first().map(|one| Arc::clone(&one.provider)) else {
+                continue;
+            };
+            let verdicts = timeout(STEP, self.look_up_all(&provider, &batch)).await;
+            let mut verdicts = verdicts.unwrap_or_else(|_elapsed| {
+                self.complain(&provider, "sessions cannot be looked up", &"no answer in time");
+                Vec::new()
             });
+            verdicts.resize(batch.len(), Err(Denial::Temporary("store_slow")));
+            for (inquiry, verdict) in batch.into_iter().zip(verdicts) {
+                inquiry.answer(verdict);
+            }
+        }
+    }
+
+    /// The answers to questions of one provider, in their order.
+    async fn look_up_all(&self, provider: &Provider, batch: &[Inquiry]) -> Vec<Verdict> {
+        metrics::series(&metrics::AUTH_QUERIES, &[]).increment();
+        let failed = |denial: Denial| vec![Err(denial); batch.len()];
+        match provider.store() {
+            Store::Rows(database) => match self.find_rows(provider, database, batch).await {
+                Ok(verdicts) => verdicts,
+                Err(denial) => failed(denial),
+            },
+            Store::Redis(place) => {
+                let redis = self.redis(place);
+                match self.find_values(provider, &redis, batch).await {
+                    Ok(verdicts) => verdicts,
+                    Err(error) => failed(self.failed(provider, &error)),
+                }
+            }
+            _ => failed(Denial::Misconfigured("no_store")),
+        }
+    }
+
+    async fn find_rows(
+        &self,
+        provider: &Provider,
+        database: &crate::config::Database,
+        batch: &[Inquiry],
+    ) -> Result<Vec<Verdict>, Denial> {
+        let misfit = |error: &StoreError| {
+            let denial = self.failed(provider, error);
+            if error.is_misfit() { Denial::Misconfigured("database_misfit") } else { denial }
+        };
+        let rows = self.rows(database).map_err(|error| self.failed(provider, &error))?;
+        let statement = provider.statement().ok_or(Denial::Misconfigured("no_statement"))?;
+        let mut ids: Vec<String> = batch.iter().filter_map(Inquiry::row_id).collect();
+        // Several workers may ask for the same.
+        ids.sort_unstable();
+        ids.dedup();
+        let found = rows.find(&statement, &ids).await.map_err(|error| misfit(&error))?;
+        let now = clock::now();
+        let judge = |inquiry: &Inquiry| match &inquiry.question {
+            Question::Row(key) => match found.get(&key.id) {
+                Some(Err(error)) => Err(misfit(error)),
+                Some(Ok(row)) => self.settle(provider, provider.judge_row(key, Some(row), now)),
+                None => self.settle(provider, provider.judge_row(key, None, now)),
+            },
+            _ => Err(Denial::Misconfigured("no_store")),
+        };
+        Ok(batch.iter().map(judge).collect())
+    }
+
+    async fn find_values(
+        &self,
+        provider: &Provider,
+        redis: &Redis,
+        batch: &[Inquiry],
+    ) -> Result<Vec<Verdict>, RedisError> {
+        let key_of = |inquiry: &Inquiry| match (&inquiry.question, &provider.words.kind) {
+            (Question::Value(id), ProviderKind::Redis(words)) => words.key.replace("{id}", id),
+            (Question::Row(key), ProviderKind::BetterAuth { store, .. }) => match store {
+                BetterAuthStore::Redis { prefix, .. } => format!("{prefix}{}", key.id),
+                BetterAuthStore::Rows(_) => String::new(),
+            },
+            _ => String::new(),
+        };
+        let keys: Vec<String> = batch.iter().map(key_of).collect();
+        let values = redis.get(&keys).await?;
+        let now = clock::now();
+        match &provider.words.kind {
+            ProviderKind::Redis(words) => {
+                let judge = |(inquiry, value): (&Inquiry, &Option<String>)| {
+                    let Question::Value(id) = &inquiry.question else {
+                        return Err(Denial::Misconfigured("no_store"));
+                    };
+                    let (user, expires) = (&words.user, &words.expires);
+                    let judged = express::judge(id, value.as_deref(), user, expires, now);
+                    self.settle(provider, judged)
+                };
+                Ok(batch.iter().zip(&values).map(judge).collect())
+            }
+            ProviderKind::BetterAuth { store: BetterAuthStore::Redis { prefix, .. }, .. } => {
+                let user_of = |value: &Option<String>| better_auth::user_in(value.as_deref()?);
+                let users: Vec<_> = values.iter().map(user_of).collect();
+                let known = users.iter().flatten();
+                let keys: Vec<_> =
+                    known.map(|user| better_auth::revoked_key(prefix, user)).collect();
+                let revoked = if keys.is_empty() { Vec::new() } else { redis.get(&keys).await? };
+                let mut revoked = revoked.into_iter();
+                let mut verdicts = Vec::with_capacity(batch.len());
+                for ((inquiry, value), user) in batch.iter().zip(&values).zip(users) {
+                    let before = user.and_then(|_| revoked.next().flatten());
+                    let Question::Row(key) = &inquiry.question else {
+                        verdicts.push(Err(Denial::Misconfigured("no_store")));
+                        continue;
+                    };
+                    let (value, before) = (value.as_deref(), before.as_deref());
+                    let judged = better_auth::judge_document(key, value, before, now);
+                    verdicts.push(self.settle(provider, judged));
+                }
+                Ok(verdicts)
+            }
+            _ => Ok(Vec::new()),
         }
     }
 
@@ -90,15 +226,13 @@ impl Desk {
             let _turn = turns.acquire().await;
             self.look_up(provider, question, client).await
         });
-        let verdict = match Box::pin(answer).await {
+        match Box::pin(answer).await {
             Ok(verdict) => verdict,
             Err(_elapsed) => {
                 self.complain(provider, "sessions cannot be looked up", &"no answer in time");
                 Err(Denial::Temporary("store_slow"))
             }
-        };
-        metrics::count(&metrics::AUTH_LOOKUPS, word(&verdict));
-        verdict
+        }
     }
 
     fn turns(&self, provider: &Provider) -> Rc<Semaphore> {
@@ -109,54 +243,8 @@ impl Desk {
 
     async fn look_up(&self, provider: &Provider, question: &Question, client: &Client) -> Verdict {
         match (question, provider.store()) {
-            (Question::Row(key), Store::Rows(database)) => {
-                let rows = self.rows(database).map_err(|error| self.failed(provider, &error))?;
-                let statement =
-                    provider.statement().ok_or(Denial::Misconfigured("no_statement"))?;
-                let row = rows.find(&statement, &key.id).await;
-                let row = row.map_err(|error| {
-                    let denial = self.failed(provider, &error);
-                    if error.is_misfit() {
-                        Denial::Misconfigured("database_misfit")
-                    } else {
-                        denial
-                    }
-                })?;
-                self.settle(provider, provider.judge_row(key, row.as_ref(), clock::now()))
-            }
-            (Question::Row(key), Store::Redis(place)) => {
-                let ProviderKind::BetterAuth {
-                    store: BetterAuthStore::Redis { prefix, .. }, ..
-                } = &provider.words.kind
-                else {
-                    return Err(Denial::Misconfigured("no_store"));
-                };
-                let redis = self.redis(place);
-                let get = async |key: &str| {
-                    redis.get(key).await.map_err(|error| self.failed(provider, &error))
-                };
-                let document = get(&format!("{prefix}{}", key.id)).await?;
-                let user = document.as_deref().and_then(better_auth::user_in);
-                let revoked = match user {
-                    Some(user) => get(&better_auth::revoked_key(prefix, &user)).await?,
-                    None => None,
-                };
-                let (document, revoked) = (document.as_deref(), revoked.as_deref());
-                let judged = better_auth::judge_document(key, document, revoked, clock::now());
-                self.settle(provider, judged)
-            }
-            (Question::Value(id), Store::Redis(place)) => {
-                let ProviderKind::Redis(words) = &provider.words.kind else {
-                    return Err(Denial::Misconfigured("no_store"));
-                };
-                let value = self.redis(place).get(&words.key.replace("{id}", id)).await;
-                let value = value.map_err(|error| self.failed(provider, &error))?;
-                let (user, expires) = (&words.user, &words.expires);
-                let judged = express::judge(id, value.as_deref(), user, expires, clock::now());
-                self.settle(provider, judged)
-            }
-            (Question::Token(token), Store::Jwks(url)) => {
-                let opened = self.documents.open(provider, url, token).await;
+            (Question::Token(token, since), Store::Jwks(url)) => {
+                let opened = self.documents.open(provider, url, (token, *since)).await;
                 opened.inspect_err(|denial| {
                     if denial.is_temporary() {
                         self.complain(provider, "its keys cannot be read", &url);
@@ -171,10 +259,7 @@ impl Desk {
         }
     }
 
-    fn rows(
-        &self,
-        database: &crate::config::Database,
-    ) -> Result<Rc<Rows>, super::store::StoreError> {
+    fn rows(&self, database: &crate::config::Database) -> Result<Rc<Rows>, StoreError> {
         let mut known = self.rows.borrow_mut();
         if let Some(rows) = known.get(database.url.expose()) {
             return Ok(Rc::clone(rows));
@@ -264,28 +349,30 @@ impl Desk {
         else {
             return;
         };
-        let found = match self.rows(database) {
-            Ok(rows) => timeout(DEADLINE, rows.find(&statement, "no session has this id")).await,
-            Err(error) => Ok(Err(error)),
+        let asking = async {
+            let rows = self.rows(database)?;
+            rows.find(&statement, &["no session has this id".to_owned()]).await?;
+            // Whoever may read the table may not be told of what it is made.
+            Ok::<_, StoreError>(rows.is_zoneless(&statement).await.unwrap_or(false))
         };
         let name = &provider.name;
-        match found {
-            Ok(Ok(_)) => info!(provider = %name, "sessions can be looked up"),
+        match timeout(DEADLINE, Box::pin(asking)).await {
+            Ok(Ok(zoneless)) => {
+                info!(provider = %name, "sessions can be looked up");
+                if zoneless {
+                    warn!(
+                        provider = %name,
+                        "its moments have no time zone and are taken as UTC; if they are the \
+                         application's local time, write time_zone"
+                    );
+                }
+            }
             Ok(Err(why)) => error!(provider = %name, reason = %why, "sessions cannot be looked up"),
             Err(_elapsed) => warn!(provider = %name, "the database does not answer"),
         }
         if database.kind == DatabaseKind::Sqlite && provider.words.grace.is_zero() {
             warn!(provider = %name, "grace is 0s: a database that is busy cuts connections");
         }
-    }
-}
-
-fn word(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Ok(_) => "valid",
-        Err(Denial::Missing | Denial::Refused(_)) => "refused",
-        Err(Denial::Temporary(_)) => "temporary",
-        Err(Denial::Misconfigured(_)) => "misconfigured",
     }
 }
 

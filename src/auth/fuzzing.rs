@@ -2,7 +2,7 @@
 //!
 //! Each function panics where something does not hold; see `crate::fuzzing`.
 
-use super::credentials::{Chunks, Credentials, Wanted};
+use super::credentials::{Chunks, Credentials, Wanted, basic};
 use super::preset::authjs::Version;
 use super::preset::lucia::Variant;
 use super::preset::{authjs, better_auth, express, iron, jwt, lucia};
@@ -19,6 +19,13 @@ pub fn cookies(data: &[u8]) {
         let value = value.unwrap_or_default();
         assert!(value.len() <= data.len(), "{value} out of {} bytes", data.len());
     };
+    let mut headers = http::HeaderMap::new();
+    if let Ok(line) = http::HeaderValue::from_bytes(data) {
+        headers.append(http::header::AUTHORIZATION, line);
+    }
+    if let Some((name, password)) = basic(&headers) {
+        assert!(!name.contains(':') && name.len() + password.len() < data.len());
+    }
     for chunks in [Chunks::Strict, Chunks::FirstGap] {
         credentials.chunked(COOKIE, chunks).into_iter().for_each(fits);
     }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::seal::{hex, sha256};
+
 /// A user, as one session of the application's vouches for.
 #[derive(Clone, PartialEq)]
 pub struct Identity {
@@ -51,6 +53,8 @@ impl Denial {
 
 /// Names of users go into rooms, logs and headers.
 const USER_MAX: usize = 256;
+/// Names of sessions go into rooms; longer ones are shortened to their hash.
+const SESSION_MAX: usize = 128;
 /// Nobody's session lasts longer: a number in the wrong unit does.
 const AHEAD_MAX: i64 = 400 * 86_400_000;
 /// 2015: before there was any of these libraries.
@@ -65,7 +69,9 @@ impl Identity {
         if user.len() > USER_MAX || user.chars().any(char::is_control) {
             return Err(Denial::Refused("bad_user_id"));
         }
-        let (user, session) = (user.to_owned(), session.to_owned());
+        let is_short = session.len() <= SESSION_MAX && !session.chars().any(char::is_control);
+        let session = if is_short { session.to_owned() } else { hex(&sha256(session.as_bytes())) };
+        let user = user.to_owned();
         Ok(Self { user, session, expires_at, claims: Map::new() })
     }
 

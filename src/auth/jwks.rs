@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clock;
-use super::desk::Verdict;
 use super::fetch;
 use super::identity::Denial;
+use super::inquiry::Verdict;
 use super::keys::Key;
 use super::preset::jwt::Unverified;
 use super::provider::Provider;
@@ -44,28 +44,33 @@ const COOL_DOWN_AT_FIRST: Duration = Duration::from_secs(1);
 
 impl Documents {
     /// Who the token is for, by the document's keys; read once more if it names another.
-    pub async fn open(&self, provider: &Provider, url: &str, token: &str) -> Verdict {
+    pub async fn open(
+        &self,
+        provider: &Provider,
+        url: &str,
+        (token, since): (&str, Option<u32>),
+    ) -> Verdict {
         const UNREAD: Denial = Denial::Temporary("keys_unread");
         let document = {
             let mut known = self.0.borrow_mut();
             Rc::clone(known.entry(url.to_owned()).or_default())
         };
         let keys = document.keys(url, FRESH).await.ok_or(UNREAD)?;
-        match provider.open_token(token, &keys, clock::now()) {
+        match provider.open_token(token, since, &keys, clock::now()) {
             Ok(identity) => return Ok(identity),
             Err(Unverified::Denied(denial)) => return Err(denial),
             Err(Unverified::UnknownKey) => (),
         }
-        let since = document.state.borrow().fetched;
+        let before = document.state.borrow().fetched;
         let keys = document.keys(url, COOL_DOWN).await.ok_or(UNREAD)?;
-        match provider.open_token(token, &keys, clock::now()) {
+        match provider.open_token(token, since, &keys, clock::now()) {
             Ok(identity) => Ok(identity),
             Err(Unverified::Denied(denial)) => Err(denial),
             Err(Unverified::UnknownKey) => {
                 let state = document.state.borrow();
                 // A document that was read lately, and knows nothing of the key, has the last word.
                 let read = state.fetched.is_some()
-                    && (state.fetched == state.tried || state.fetched != since);
+                    && (state.fetched == state.tried || state.fetched != before);
                 if read { Err(Denial::Refused("unknown_key")) } else { Err(UNREAD) }
             }
         }

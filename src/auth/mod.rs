@@ -11,8 +11,11 @@ mod fetch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod identity;
+mod inquiry;
 mod jwks;
 mod keys;
+mod line;
+mod passwords;
 mod preset;
 mod provider;
 mod redis;
@@ -31,11 +34,12 @@ use crate::config::{Config, Source};
 use crate::upstream::{Registry, Upstream};
 
 pub use credentials::{Credentials, Wanted};
-pub use desk::{Ask, Desk, QUESTIONS};
+pub use desk::Desk;
 pub use identity::{Denial, Identity};
+pub use passwords::{Passwords, TOO_MANY};
 pub use provider::{Digest, Provider};
 pub use watch::Suspicion;
-pub use worker::{Known, Local};
+pub use worker::{Known, Local, Way};
 
 /// All providers, compiled; part of the snapshot.
 #[derive(Debug, Default)]
@@ -46,15 +50,22 @@ pub struct Auth {
 
 impl Auth {
     pub fn compile(config: &Config, registry: &Arc<Registry>) -> Result<Self, String> {
-        let upstream = |words| Upstream::compile(words, &config.timeouts, None, registry);
+        let upstream = |words| {
+            let compiled = Upstream::compile(words, &config.timeouts, None, registry);
+            compiled.map_err(|error| error.to_string())
+        };
         let mut providers = Vec::new();
         for words in &config.auth {
             let mut application = Vec::new();
             if let crate::config::ProviderKind::Http(callback) = &words.kind {
-                application.extend(callback.to.iter().map(|words| (None, upstream(words))));
-                application.extend(config.sites.iter().filter_map(|site| {
-                    Some((Some(site.host.clone()), upstream(site.next.as_ref()?)))
-                }));
+                if let Some(words) = &callback.to {
+                    application.push((None, upstream(words)?));
+                }
+                for site in &config.sites {
+                    if let Some(next) = &site.next {
+                        application.push((Some(site.host.clone()), upstream(next)?));
+                    }
+                }
             }
             let provider = Provider::compile(words, application)
                 .map_err(|what| format!("auth.{}: the key {what}", words.name))?;

@@ -53,6 +53,8 @@ pub struct Shown {
     pub value: String,
     pub from: Source,
     pub secure: bool,
+    /// Seconds since 1970: what was issued before is over, since the user has left elsewhere.
+    pub issued_since: Option<u32>,
 }
 
 /// What was shown: somebody, or something to ask about.
@@ -66,8 +68,8 @@ pub enum Question {
     Row(Key),
     /// A key in Redis.
     Value(String),
-    /// A token whose keys are a document.
-    Token(String),
+    /// A token whose keys are a document, and since when it must have been issued.
+    Token(String, Option<u32>),
     /// The application decides.
     Application(Box<Shown>),
 }
@@ -138,7 +140,8 @@ impl Provider {
                 Source::Connect => shown.token().map(str::to_owned),
             };
             if let Some(value) = value {
-                return Ok(Some(Shown { value, from, secure }));
+                let issued_since = self.issued_since(shown, from)?;
+                return Ok(Some(Shown { value, from, secure, issued_since }));
             }
         }
         Ok(None)
@@ -160,13 +163,28 @@ impl Provider {
         }
     }
 
+    /// Clerk's other cookie, which says when the user's state last changed.
+    fn issued_since(&self, shown: &Credentials, from: Source) -> Result<Option<u32>, Denial> {
+        let ProviderKind::Jwt(words) = &self.words.kind else { return Ok(None) };
+        if words.parties.is_empty() || from != Source::Cookie {
+            return Ok(None);
+        }
+        let Some(name) = self.names[0].get(1) else { return Ok(None) };
+        match shown.cookie(name)?.as_deref() {
+            None => Ok(None),
+            Some("0") => Err(Denial::Refused("signed_out")),
+            Some(since) => since.parse().map(Some).map_err(|_error| Denial::MALFORMED),
+        }
+    }
+
     fn is_supabase(&self) -> bool {
         matches!(&self.words.kind, ProviderKind::Jwt(words) if words.supabase)
     }
 
     pub fn digest(&self, shown: &Shown) -> Digest {
         let from = [shown.from as u8, u8::from(shown.secure)];
-        sha256_of([self.name.as_bytes(), &from, shown.value.as_bytes()])
+        let since = shown.issued_since.unwrap_or_default().to_be_bytes();
+        sha256_of([self.name.as_bytes(), &from, shown.value.as_bytes(), &since])
     }
 
     /// What is said by what was shown alone.
@@ -202,9 +220,9 @@ impl Provider {
                 let in_cookie = shown.from == Source::Cookie && self.is_supabase();
                 let token = if in_cookie { jwt::supabase_token(value)? } else { value.to_owned() };
                 match keys {
-                    None => Question::Token(token),
+                    None => Question::Token(token, shown.issued_since),
                     Some(keys) => {
-                        let opened = self.open_token(&token, keys, now);
+                        let opened = self.open_token(&token, shown.issued_since, keys, now);
                         return opened.map(Opened::Known).map_err(refused);
                     }
                 }
@@ -218,13 +236,17 @@ impl Provider {
     pub fn open_token(
         &self,
         token: &str,
+        issued_since: Option<u32>,
         keys: &[SigningKey],
         now: i64,
     ) -> Result<Identity, jwt::Unverified> {
         let Opener::Jwt { rules, .. } = &self.opener else {
             return Err(Denial::MALFORMED.into());
         };
-        jwt::open(token, keys, rules, now)
+        if issued_since.is_none() {
+            return jwt::open(token, keys, rules, now);
+        }
+        jwt::open(token, keys, &jwt::Rules { issued_since, ..rules.clone() }, now)
     }
 
     pub fn store(&self) -> Store<'_> {
@@ -313,7 +335,12 @@ fn variant_of(variant: LuciaVariant) -> lucia::Variant {
 /// On HTTPS a cookie that only HTTPS can set is believed alone.
 fn names(words: &config::Provider) -> [Vec<String>; 2] {
     if let Some(name) = &words.cookie {
-        return [vec![name.clone()], vec![name.clone()]];
+        let mut names = vec![name.clone()];
+        if matches!(&words.kind, ProviderKind::Jwt(words) if !words.parties.is_empty()) {
+            let suffix = name.strip_prefix("__session").unwrap_or_default();
+            names.push(format!("__client_uat{suffix}"));
+        }
+        return [names.clone(), names];
     }
     let both = |name: &str| [vec![format!("__Secure-{name}")], vec![name.to_owned()]];
     let same = |name: &str| [vec![name.to_owned()], vec![name.to_owned()]];

@@ -1,4 +1,4 @@
-//! Values of Redis by their keys: the two commands that sessions need, read only.
+//! Values of Redis by their keys: the one command that sessions need, read only.
 
 use std::cell::RefCell;
 use std::io;
@@ -42,19 +42,20 @@ impl Redis {
         Self { place: place.clone(), idle: RefCell::default() }
     }
 
-    pub async fn get(&self, key: &str) -> Result<Option<String>, RedisError> {
+    /// The values of these keys, in their order, by one command.
+    pub async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, RedisError> {
         let kept = self.idle.borrow_mut().pop();
         if let Some(mut line) = kept
-            && let Ok(value) = self.ask(&mut line, key).await
+            && let Ok(values) = Self::ask(&mut line, keys).await
         {
             self.keep(line);
-            return Ok(value);
+            return Ok(values);
         }
         // None was kept, or it had been closed meanwhile.
         let mut line = self.connect().await?;
-        let value = self.ask(&mut line, key).await?;
+        let values = Self::ask(&mut line, keys).await?;
         self.keep(line);
-        Ok(value)
+        Ok(values)
     }
 
     fn keep(&self, line: Line) {
@@ -88,9 +89,21 @@ impl Redis {
         Ok(line)
     }
 
-    async fn ask(&self, line: &mut Line, key: &str) -> Result<Option<String>, RedisError> {
-        send(line, &["GET", key]).await?;
-        read(line).await
+    async fn ask(line: &mut Line, keys: &[String]) -> Result<Vec<Option<String>>, RedisError> {
+        let words: Vec<&str> =
+            std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
+        send(line, &words).await?;
+        let head = head(line).await?;
+        match head.split_at_checked(1) {
+            Some(("*", count)) if count.parse() == Ok(keys.len()) => (),
+            Some(("-", text)) => return Err(RedisError::Said(text.to_owned())),
+            _ => return Err(RedisError::Malformed),
+        }
+        let mut values = Vec::with_capacity(keys.len());
+        for _ in keys {
+            values.push(read(line).await?);
+        }
+        Ok(values)
     }
 }
 
@@ -103,12 +116,17 @@ async fn send(line: &mut Line, words: &[&str]) -> io::Result<()> {
     line.flush().await
 }
 
-/// A simple or a bulk string (RESP2).
-async fn read(line: &mut Line) -> Result<Option<String>, RedisError> {
+/// The first line of an answer.
+async fn head(line: &mut Line) -> Result<String, RedisError> {
     const HEAD_MAX: u64 = 1024;
     let mut head = String::new();
     (&mut *line).take(HEAD_MAX).read_line(&mut head).await?;
-    let head = head.strip_suffix("\r\n").ok_or(RedisError::Malformed)?;
+    head.strip_suffix("\r\n").map(str::to_owned).ok_or(RedisError::Malformed)
+}
+
+/// A simple or a bulk string (RESP2).
+async fn read(line: &mut Line) -> Result<Option<String>, RedisError> {
+    let head = head(line).await?;
     match head.split_at_checked(1) {
         Some(("+", text)) => Ok(Some(text.to_owned())),
         Some(("-", text)) => Err(RedisError::Said(text.to_owned())),

@@ -16,14 +16,21 @@ pub struct Layout {
     sqlite: Unit,
 }
 
+/// How many keys one statement asks for at most.
+pub const KEYS_MAX: usize = 500;
+
 pub struct Statement {
-    pub text: String,
+    kind: DatabaseKind,
+    before: String,
+    after: String,
     pub binds: Vec<Constant>,
     /// How SQLite's moments are read.
     pub unit: Unit,
     pub claims: Vec<String>,
     /// Its fourth column is a hash.
     pub hashed: bool,
+    /// Table and column of the moments, where they may lack a time zone and none is configured.
+    pub zone_of: Option<(String, String)>,
 }
 
 impl Layout {
@@ -96,7 +103,7 @@ impl Statement {
         };
         let (id, user) = (column(&rows.id, layout.id), column(&rows.user, layout.user));
         let unit = rows.unit.or(layout.unit);
-        let moment = moment(kind, &column(&rows.expires, layout.moment), unit);
+        let moment = moment(kind, &column(&rows.expires, layout.moment), unit, &rows.time_zone);
         let hash = match (&rows.hash, layout.hash) {
             (_, None) => "NULL".to_owned(),
             (given, Some(own)) => column(given, own),
@@ -113,19 +120,59 @@ impl Statement {
             let (table, key) = (quoted(table), quoted(key));
             statement.push_str(&format!(" JOIN {table} u ON u.{key} = {user}"));
         }
-        statement.push_str(&format!(" WHERE {id} = {}", place(kind, 1)));
+        statement.push_str(&format!(" WHERE {id} "));
+        let mut after = String::new();
         for ((name, _), number) in rows.only.iter().zip(2..) {
-            statement.push_str(&format!(" AND s.{} = {}", quoted(name), place(kind, number)));
+            let place =
+                if kind == DatabaseKind::Postgres { format!("${number}") } else { "?".to_owned() };
+            after.push_str(&format!(" AND s.{} = {place}", quoted(name)));
         }
-        // One more than there can be, to notice a key that is none.
-        statement.push_str(" LIMIT 2");
+        // More than there can be, to notice a key that is none.
+        after.push_str(&format!(" LIMIT {}", 2 * KEYS_MAX));
         Self {
-            text: statement,
+            kind,
+            before: statement,
+            after,
             binds: rows.only.iter().map(|(_, value)| value.clone()).collect(),
             unit: rows.unit.unwrap_or(layout.sqlite),
             claims: rows.claims.clone(),
             hashed: layout.hash.is_some(),
+            zone_of: (unit.is_none() && kind != DatabaseKind::Sqlite && rows.time_zone == UTC)
+                .then(|| {
+                    let table = rows.table.as_deref().unwrap_or(layout.table);
+                    let table = table.rsplit('.').next().unwrap_or(table);
+                    let column = rows.expires.as_deref().unwrap_or(layout.moment);
+                    (table.to_owned(), column.to_owned())
+                }),
         }
+    }
+}
+
+impl Statement {
+    /// For so many keys: few lengths, since databases prepare each of them.
+    pub fn text(&self, keys: usize) -> String {
+        let keys = match self.kind {
+            DatabaseKind::Postgres => "= ANY($1)".to_owned(),
+            _ => format!("IN ({})", vec!["?"; self.places(keys)].join(", ")),
+        };
+        format!("{}{keys}{}", self.before, self.after)
+    }
+
+    /// How many keys the statement has room for; the last is said again where there are fewer.
+    pub fn places(&self, keys: usize) -> usize {
+        [1, 8, 64].into_iter().find(|places| keys <= *places).unwrap_or(KEYS_MAX)
+    }
+}
+
+/// What columns without a zone are read as by themselves.
+const UTC: &str = "UTC";
+
+/// PostgreSQL counts distances in a zone's name westward (POSIX); `+01:00` means what it says in SQL.
+fn posix(zone: &str) -> String {
+    match zone.split_at_checked(1) {
+        Some(("+", rest)) => format!("-{rest}"),
+        Some(("-", rest)) => format!("+{rest}"),
+        _ => zone.to_owned(),
     }
 }
 
@@ -134,14 +181,6 @@ fn quote(kind: DatabaseKind, name: &str) -> String {
     let quote = if kind == DatabaseKind::MySql { '`' } else { '"' };
     let parts = name.split('.').map(|part| format!("{quote}{part}{quote}"));
     parts.collect::<Vec<_>>().join(".")
-}
-
-fn place(kind: DatabaseKind, number: usize) -> String {
-    match kind {
-        DatabaseKind::Postgres => format!("${number}"),
-        DatabaseKind::Sqlite => format!("?{number}"),
-        DatabaseKind::MySql => "?".to_owned(),
-    }
 }
 
 fn text(kind: DatabaseKind, column: &str) -> String {
@@ -153,7 +192,7 @@ fn text(kind: DatabaseKind, column: &str) -> String {
 }
 
 /// Milliseconds since 1970; in SQLite the text of whatever is there.
-fn moment(kind: DatabaseKind, column: &str, unit: Option<Unit>) -> String {
+fn moment(kind: DatabaseKind, column: &str, unit: Option<Unit>, zone: &str) -> String {
     let number = match kind {
         DatabaseKind::Sqlite => return text(kind, column),
         DatabaseKind::Postgres => format!("{column}::bigint"),
@@ -163,9 +202,23 @@ fn moment(kind: DatabaseKind, column: &str, unit: Option<Unit>) -> String {
         (_, Some(Unit::Milliseconds)) => number,
         (_, Some(Unit::Seconds)) => format!("{number} * 1000"),
         // No limit in 2038, as UNIX_TIMESTAMP has on older servers.
-        (DatabaseKind::MySql, _) => format!(
-            "CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', {column}) DIV 1000 AS SIGNED)"
-        ),
-        _ => format!("floor(extract(epoch from {column}) * 1000)::bigint"),
+        (DatabaseKind::MySql, _) => {
+            let column = if zone == UTC {
+                column.to_owned()
+            } else {
+                format!("CONVERT_TZ({column}, '{zone}', '+00:00')")
+            };
+            format!(
+                "CAST(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', {column}) DIV 1000 AS SIGNED)"
+            )
+        }
+        _ => {
+            let column = if zone == UTC {
+                column.to_owned()
+            } else {
+                format!("({column} AT TIME ZONE '{}')", posix(zone))
+            };
+            format!("floor(extract(epoch from {column}) * 1000)::bigint")
+        }
     }
 }

@@ -7,20 +7,57 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::config::Source;
 use crate::exchange::Client;
+use crate::limits::{Buckets, Rate, key_of};
 
 use super::clock;
-use super::credentials::Credentials;
-use super::desk::{Ask, Verdict};
+use super::credentials::{self, Credentials};
 use super::identity::{Denial, Identity};
+use super::inquiry::{Ask, Inquiry, Verdict};
+use super::passwords::{self, Passwords};
 use super::provider::{Digest, Opened, Provider, Shown};
 use super::seal::sha256_of;
 
-/// One worker's way to the desk.
-pub struct Local {
+/// The way to the desk, and what all workers know together.
+#[derive(Clone)]
+pub struct Way {
     desk: mpsc::Sender<Ask>,
+    /// How often each address showed what is wrong.
+    wrong: Arc<Buckets>,
+    begun: Instant,
+}
+
+/// Questions that nobody has come to yet. Full: they are answered as temporary at once.
+const QUESTIONS: usize = 16_384;
+
+impl Way {
+    pub fn open() -> (Self, mpsc::Receiver<Ask>) {
+        let (desk, questions) = mpsc::channel(QUESTIONS);
+        (Self { desk, wrong: Arc::default(), begun: Instant::now() }, questions)
+    }
+}
+
+/// How a provider's store does, as far as this worker has heard.
+#[derive(Default)]
+struct Health {
+    /// Answers in a row that were none.
+    failed: u32,
+    /// Nobody asks until then.
+    away: Option<Instant>,
+}
+
+/// So many in a row, and the store is away.
+const FAILED_MAX: u32 = 3;
+/// How long it is left alone then.
+const AWAY: Duration = Duration::from_secs(1);
+
+/// One worker's memory, and its way to the desk.
+pub struct Local {
+    way: Way,
+    health: RefCell<HashMap<Arc<str>, Health>>,
     remembered: RefCell<HashMap<Digest, Remembered>>,
     /// Who waits for an answer that is under way.
     waiting: RefCell<HashMap<Digest, Vec<oneshot::Sender<Verdict>>>>,
@@ -81,6 +118,19 @@ impl Known {
         ends.is_some_and(|ends| ends.saturating_add(grace) <= clock::now())
     }
 
+    /// Whose connection it is: the same for another credential of the same session. Tokens that are
+    /// renewed with each page have no name for their session: there the user counts.
+    pub fn owner(&self) -> Digest {
+        let stateless = self.provider.is_stateless();
+        let session = if stateless { "" } else { self.identity.session.as_str() };
+        sha256_of([self.user_key().as_bytes(), session.as_bytes()])
+    }
+
+    /// It came with each request, rather than once.
+    pub fn is_ambient(&self) -> bool {
+        self.shown.0.from != Source::Connect
+    }
+
     /// The user among those of all providers.
     pub fn user_key(&self) -> String {
         format!("{}:{}", self.provider.name, self.identity.user)
@@ -91,6 +141,11 @@ impl Known {
         let [a, b, c, d, e, f, g, h, ..] = sha256_of([self.user_key().as_bytes()]);
         u64::from_be_bytes([a, b, c, d, e, f, g, h])
     }
+}
+
+fn rate_of(provider: &Provider) -> Rate {
+    let failures = provider.words.failures;
+    Rate::new(failures.count, failures.per, failures.count)
 }
 
 /// A question that is under way for all who wait for it.
@@ -112,9 +167,10 @@ impl Drop for Turn<'_> {
 }
 
 impl Local {
-    pub fn new(desk: mpsc::Sender<Ask>) -> Rc<Self> {
+    pub fn new(way: Way) -> Rc<Self> {
         Rc::new(Self {
-            desk,
+            way,
+            health: RefCell::default(),
             remembered: RefCell::default(),
             waiting: RefCell::default(),
             revoked: RefCell::default(),
@@ -137,6 +193,32 @@ impl Local {
             return Ok(Rc::new(known));
         }
         Err(Denial::Missing)
+    }
+
+    /// The same if it is known already; `None` if somebody must be asked.
+    pub fn recognize(
+        &self,
+        shown: &Credentials,
+        client: &Client,
+        providers: &[Arc<Provider>],
+    ) -> Option<Result<Rc<Known>, Denial>> {
+        for provider in providers {
+            let shown = match provider.find(shown, client) {
+                Ok(None) => continue,
+                Ok(Some(shown)) => shown,
+                Err(denial) => return Some(Err(denial)),
+            };
+            let (digest, now) = (provider.digest(&shown), clock::now());
+            if self.revoked.borrow().get(&digest).is_some_and(|until| *until > now) {
+                return Some(Err(Denial::Refused("revoked")));
+            }
+            let (provider, client) = (Arc::clone(provider), client.clone());
+            let known = self.recall(&digest, now)?.map(|identity| {
+                Rc::new(Known { identity, provider, digest, shown: Secretly(shown), client })
+            });
+            return Some(known);
+        }
+        Some(Err(Denial::Missing))
     }
 
     /// The same one once more, without what is remembered.
@@ -182,26 +264,129 @@ impl Local {
             Ok(Opened::Known(identity)) => Ok(identity),
             Err(denial) => Err(denial),
             Ok(Opened::Ask(question)) => {
-                let (reply, answer) = oneshot::channel();
-                let first = {
-                    let mut waiting = self.waiting.borrow_mut();
-                    let line = waiting.entry(digest).or_default();
-                    line.push(reply);
-                    line.len() == 1
-                };
-                if first {
-                    // If this is dropped half way, the others hear that nothing came of it.
-                    let turn = Turn { local: self, digest };
+                self.may_ask(provider, client)?;
+                let ask = async {
                     let verdict = self.ask(provider, question, client).await;
-                    self.remember(provider, digest, &verdict);
-                    // Some may have gone.
-                    turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
-                }
-                return answer.await.unwrap_or(Err(Denial::Temporary("interrupted")));
+                    self.learn(provider, &verdict);
+                    self.count_wrong(provider, client, &verdict);
+                    verdict
+                };
+                return self.once(digest, provider.words.cache, ask).await;
             }
         };
-        self.remember(provider, digest, &verdict);
+        self.count_wrong(provider, client, &verdict);
+        self.remember(provider.words.cache, digest, &verdict);
         verdict
+    }
+
+    /// True if nothing can be said of who shows this, since the store is away.
+    pub fn is_away(
+        &self,
+        shown: &Credentials,
+        client: &Client,
+        providers: &[Arc<Provider>],
+    ) -> bool {
+        for provider in providers {
+            match provider.find(shown, client) {
+                Ok(None) => (),
+                // It is refused without a store.
+                Err(_) => return false,
+                Ok(Some(shown)) => {
+                    let known = self.recall(&provider.digest(&shown), clock::now());
+                    return known.is_none() && self.is_store_away(provider);
+                }
+            }
+        }
+        false
+    }
+
+    /// False if some provider's store is away.
+    pub fn is_well(&self) -> bool {
+        let now = Instant::now();
+        self.health.borrow().values().all(|health| health.away.is_none_or(|until| until <= now))
+    }
+
+    fn is_store_away(&self, provider: &Provider) -> bool {
+        let health = self.health.borrow();
+        let until = health.get(&provider.name).and_then(|health| health.away);
+        until.is_some_and(|until| until > Instant::now())
+    }
+
+    fn may_ask(&self, provider: &Provider, client: &Client) -> Result<(), Denial> {
+        if self.is_store_away(provider) {
+            return Err(Denial::Temporary("store_away"));
+        }
+        let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
+        if !self.way.wrong.has(key_of(client.address), rate, now) {
+            return Err(Denial::Temporary("too_many_wrong"));
+        }
+        Ok(())
+    }
+
+    fn learn(&self, provider: &Provider, verdict: &Verdict) {
+        let mut health = self.health.borrow_mut();
+        let health = health.entry(Arc::clone(&provider.name)).or_default();
+        let failed = matches!(verdict, Err(Denial::Temporary(_)));
+        health.failed = if failed { health.failed + 1 } else { 0 };
+        health.away = (health.failed >= FAILED_MAX).then(|| Instant::now() + AWAY);
+    }
+
+    fn count_wrong(&self, provider: &Provider, client: &Client, verdict: &Verdict) {
+        if let Err(Denial::Refused(_)) = verdict {
+            let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
+            let _within = self.way.wrong.take(key_of(client.address), rate, now);
+        }
+    }
+
+    /// Who has such a name and password; the name alone is known of them.
+    pub async fn check_password(
+        &self,
+        passwords: &Passwords,
+        headers: &http::HeaderMap,
+        client: &Client,
+    ) -> Verdict {
+        let (user, password) = credentials::basic(headers).ok_or(Denial::Missing)?;
+        let digest = passwords.digest(&user, &password);
+        if let Some(verdict) = self.recall(&digest, clock::now()) {
+            return verdict;
+        }
+        let ask = async {
+            let (reply, answer) = oneshot::channel();
+            let attempt = passwords.attempt(user, password, client.address, reply);
+            if self.way.desk.try_send(Ask::Password(Box::new(attempt))).is_err() {
+                return Err(Denial::Temporary("busy"));
+            }
+            let answer = timeout(passwords::DEADLINE, answer).await;
+            answer.map_or(Err(Denial::Temporary("busy")), |answer| {
+                answer.unwrap_or(Err(Denial::Temporary("stopping")))
+            })
+        };
+        self.once(digest, passwords::REMEMBERED, ask).await
+    }
+
+    /// Asks once for all who want the same answer meanwhile.
+    async fn once(
+        &self,
+        digest: Digest,
+        lasts: Duration,
+        ask: impl Future<Output = Verdict>,
+    ) -> Verdict {
+        let (reply, answer) = oneshot::channel();
+        let first = {
+            let mut waiting = self.waiting.borrow_mut();
+            let line = waiting.entry(digest).or_default();
+            line.push(reply);
+            line.len() == 1
+        };
+        if first {
+            // If this is dropped half way, the others hear that nothing came of it.
+            let turn = Turn { local: self, digest };
+            let verdict = ask.await;
+            self.remember(lasts, digest, &verdict);
+            // Some may have gone.
+            turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
+        }
+        answer.await.unwrap_or(Err(Denial::Temporary("interrupted")))
     }
 
     async fn ask(
@@ -212,7 +397,8 @@ impl Local {
     ) -> Verdict {
         let (reply, answer) = oneshot::channel();
         let (provider, client) = (Arc::clone(provider), client.clone());
-        if self.desk.try_send(Ask { provider, question, client, reply }).is_err() {
+        let inquiry = Box::new(Inquiry { provider, question, client, reply });
+        if self.way.desk.try_send(Ask::Session(inquiry)).is_err() {
             return Err(Denial::Temporary("busy"));
         }
         answer.await.unwrap_or(Err(Denial::Temporary("stopping")))
@@ -228,9 +414,9 @@ impl Local {
         (!over).then(|| known.verdict.clone())
     }
 
-    fn remember(&self, provider: &Provider, digest: Digest, verdict: &Verdict) {
+    fn remember(&self, valid: Duration, digest: Digest, verdict: &Verdict) {
         let lasts = match verdict {
-            Ok(_) => provider.words.cache,
+            Ok(_) => valid,
             Err(denial) if denial.is_temporary() => return,
             Err(_) => REFUSED,
         };

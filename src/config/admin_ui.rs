@@ -1,5 +1,7 @@
 //! `hub.admin_ui` as written → `AdminUi`; pure.
 
+use std::ops::RangeInclusive;
+
 use super::field::Named;
 use super::hub::namespace_name;
 use super::section::Section;
@@ -7,7 +9,7 @@ use super::units::Secret;
 use super::{AdminDoor, AdminUi};
 
 /// A weaker hash is guessed too soon, a stronger one takes seconds.
-const COSTS: std::ops::RangeInclusive<u8> = 10..=14;
+const COSTS: RangeInclusive<u8> = 10..=14;
 
 pub fn read(section: &Section<'_>, namespaces: &[Named<'_>]) -> AdminUi {
     let namespace: String = section.value("namespace", |name| {
@@ -25,7 +27,7 @@ pub fn read(section: &Section<'_>, namespaces: &[Named<'_>]) -> AdminUi {
     }
     let password = section.field("password", |field| {
         let secret = field.read_secret()?;
-        check(secret.expose()).map_err(|what| field.refuse(what)).ok()?;
+        check_hash(secret.expose(), COSTS).map_err(|what| field.refuse(what)).ok()?;
         Some(secret)
     });
     let door = AdminDoor {
@@ -44,7 +46,7 @@ impl AdminDoor {
 }
 
 /// `$2b$12$` and 53 characters. The text itself never prints.
-fn check(hash: &str) -> Result<(), String> {
+pub fn check_hash(hash: &str, costs: RangeInclusive<u8>) -> Result<(), String> {
     const MAKE: &str = "make one: htpasswd -nBC 12 admin";
     let known = ["$2a$", "$2b$", "$2y$"].iter().find_map(|start| hash.strip_prefix(start));
     let parts = known.and_then(|rest| rest.split_once('$'));
@@ -56,8 +58,11 @@ fn check(hash: &str) -> Result<(), String> {
         return Err(format!("is no hash of bcrypt; {MAKE}"));
     };
     match cost.parse::<u8>() {
-        Ok(cost) if COSTS.contains(&cost) => Ok(()),
-        _ => Err(format!("is a hash of cost {cost}; 10 to 14 can be written; {MAKE}")),
+        Ok(cost) if costs.contains(&cost) => Ok(()),
+        _ => {
+            let (least, most) = costs.into_inner();
+            Err(format!("is a hash of cost {cost}; {least} to {most} can be written; {MAKE}"))
+        }
     }
 }
 
@@ -69,13 +74,13 @@ mod tests {
     fn hashes_are_known_by_their_form() {
         let rest = "./".repeat(26) + "a";
         for start in ["$2a$10$", "$2b$12$", "$2y$14$"] {
-            assert_eq!(check(&format!("{start}{rest}")), Ok(()), "{start}");
+            assert_eq!(check_hash(&format!("{start}{rest}"), COSTS), Ok(()), "{start}");
         }
         for hash in ["changeit", "$2b$12$", "$1$abc$def", "$2b$1$a", "$2b$\u{e9}$"] {
-            assert!(check(hash).is_err_and(|what| what.contains("no hash")), "{hash}");
+            assert!(check_hash(hash, COSTS).is_err_and(|what| what.contains("no hash")), "{hash}");
         }
         for start in ["$2b$05$", "$2b$31$", "$2b$xx$"] {
-            let weak = check(&format!("{start}{rest}"));
+            let weak = check_hash(&format!("{start}{rest}"), COSTS);
             assert!(weak.is_err_and(|what| what.contains("10 to 14")), "{start}");
         }
     }

@@ -1,6 +1,6 @@
 //! The catalogue of what a site and its routes do themselves.
 
-use super::keys::{Key, Kind, key, later};
+use super::keys::{Key, Kind, key};
 use super::upstream_keys::UPSTREAM;
 
 pub static ROUTE: &[Key] = &[
@@ -63,7 +63,12 @@ pub static ROUTE: &[Key] = &[
         "Headers of requests, as the upstream sees them.",
     ),
     key("cors", Kind::Short("origins", CORS), None, "As the site's cors, and instead of it."),
-    later("basic"),
+    key(
+        "basic",
+        Kind::Short("users", BASIC),
+        None,
+        "Names and passwords, one of which opens it; instead of auth.",
+    ),
     key("auth", Kind::Short("by", ROUTE_AUTH), None, "Who may come here; left out, everybody."),
 ];
 
@@ -72,9 +77,36 @@ static ROUTE_AUTH: &[Key] = &[
         "by",
         Kind::List(&Kind::Text),
         None,
-        "Providers of auth, asked in this order. Must be written.",
+        "Providers of auth, asked in this order. Must be written, or forward.",
     ),
     key("login", Kind::Text, None, "Where pages are sent whose visitor is nobody; else 401."),
+    key(
+        "forward",
+        Kind::Short("url", FORWARD),
+        None,
+        "Another server is asked about each request, instead of by.",
+    ),
+];
+
+static FORWARD: &[Key] = &[
+    key("url", Kind::Text, None, "What is asked by GET: http://HOST:PORT/PATH. Must be written."),
+    key(
+        "headers",
+        Kind::List(&Kind::Text),
+        Some("[]"),
+        "Headers of its answer that the application is told; a client's own are removed.",
+    ),
+    key("timeout", Kind::Duration, Some("2s"), "How long its answer may take; then 503."),
+];
+
+static BASIC: &[Key] = &[
+    key(
+        "users",
+        Kind::Secret,
+        None,
+        "Lines NAME:HASH of bcrypt, as htpasswd -B writes them: file:PATH. Must be written.",
+    ),
+    key("realm", Kind::Text, Some("restricted"), "What a browser may show beside its question."),
 ];
 
 static ROUTE_TIMEOUTS: &[Key] = &[

@@ -55,7 +55,9 @@ pub fn origin(text: &str) -> Result<String, String> {
     for (scheme, port) in [("https://", ":443"), ("http://", ":80")] {
         let Some(host) = origin.strip_prefix(scheme) else { continue };
         let host = host.strip_suffix(port).unwrap_or(host);
-        if !host.is_empty() && host.bytes().all(letter) {
+        // A star is one label, the first, of a name that has at least two more.
+        let named = host.strip_prefix("*.").filter(|rest| rest.contains('.')).unwrap_or(host);
+        if !named.is_empty() && named.bytes().all(letter) {
             return Ok(format!("{scheme}{host}"));
         }
     }
@@ -367,7 +369,10 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
     });
     let reserved = match reserved {
         Some(room) => Some(room.to_string()),
-        None => clashes(USER).then(|| format!("{USER}…")),
+        None => [USER, SESSION]
+            .into_iter()
+            .find(|start| clashes(start))
+            .map(|start| format!("{start}…")),
     };
     if let Some(room) = reserved {
         return Err(format!(
@@ -394,6 +399,8 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
 
 /// Rooms of one user each, by convention of this language.
 const USER: &str = "user:";
+/// Rooms of one session each, which sockets join by themselves.
+const SESSION: &str = "session:";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {

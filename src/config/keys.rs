@@ -37,7 +37,7 @@ pub enum Kind {
     Address,
     Host,
     Cidr,
-    /// `http://127.0.0.1:3000`, `unix:PATH`
+    /// `http://127.0.0.1:3000`, `https://HOST`, `unix:PATH`
     Target,
     PathPattern,
     Template,

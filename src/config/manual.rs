@@ -27,8 +27,13 @@ fn switched_on(line: &str) -> String {
 const HASH: &str = "$2b$10$................................./...................";
 
 fn problems(root: &Node) -> Vec<Problem> {
-    let contents =
-        |path: &Path| Ok(if path.ends_with("admin-ui") { HASH } else { "secret" }.to_owned());
+    let contents = |path: &Path| {
+        Ok(match path.file_name().and_then(std::ffi::OsStr::to_str) {
+            Some("admin-ui") => HASH.to_owned(),
+            Some("htpasswd") => format!("anna:{HASH}\n"),
+            _ => "secret".to_owned(),
+        })
+    };
     let around =
         Surroundings { folder: Path::new("."), contents: &contents, cores: 2, state: None };
     validate(root, &around).1

@@ -2,8 +2,11 @@
 //!
 //! `load` gives a whole `Config` or every problem of the file at once.
 
+mod acme;
 mod admin_ui;
 mod auth;
+mod changes;
+mod door;
 mod edge;
 mod edge_keys;
 mod edge_show;
@@ -42,6 +45,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use acme::is_public;
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
     JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
@@ -60,7 +64,7 @@ pub use room::RoomPattern;
 pub use schema::schema;
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
-pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream};
+pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream, UpstreamTls};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
@@ -112,6 +116,39 @@ pub struct Tls {
     /// A folder of `NAME.pem` + `NAME.key`, or `NAME/fullchain.pem` + `NAME/privkey.pem`.
     pub certs: PathBuf,
     pub min: TlsVersion,
+    /// `None`: no certificate is asked for.
+    pub acme: Option<Acme>,
+}
+
+/// Where certificates are asked for that the folder lacks (RFC 8555).
+#[derive(Debug, Clone)]
+pub struct Acme {
+    /// Where the authority can reach the operator.
+    pub email: String,
+    /// The URL of the authority's directory.
+    pub directory: String,
+    pub challenge: AcmeChallenge,
+    /// Certificates that the directory's own must come from, instead of the public ones.
+    pub ca: Option<PathBuf>,
+    pub eab: Option<Eab>,
+}
+
+/// How it is shown that a name is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AcmeChallenge {
+    /// A file over plain HTTP, on port 80.
+    #[default]
+    Http,
+    /// A handshake on port 443 (RFC 8737).
+    TlsAlpn,
+}
+
+/// What ties an account to one that the authority has already (RFC 8555 §7.3.4).
+#[derive(Debug, Clone)]
+pub struct Eab {
+    pub id: String,
+    /// In base64, as URLs have it.
+    pub key: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,10 +237,35 @@ pub struct Route {
 
 /// Whom a route is for.
 #[derive(Debug, Clone)]
-pub struct RouteAuth {
-    pub by: Vec<String>,
-    /// Where pages are sent whose visitor is nobody.
-    pub login: Option<String>,
+pub enum RouteAuth {
+    /// Whom a provider of `auth` knows.
+    Users {
+        by: Vec<String>,
+        /// Where pages are sent whose visitor is nobody.
+        login: Option<String>,
+    },
+    Basic(Basic),
+    Forward(Forward),
+}
+
+/// Names and passwords that open a route (RFC 7617).
+#[derive(Debug, Clone)]
+pub struct Basic {
+    /// As it was written.
+    pub file: Secret,
+    /// Hashes of bcrypt by name.
+    pub users: Vec<(String, Secret)>,
+    pub realm: String,
+}
+
+/// Another server is asked about each request.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    pub target: Target,
+    pub path: String,
+    /// Headers of its answer that the application is told; nobody else may send them.
+    pub headers: Vec<String>,
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -470,6 +532,13 @@ pub enum Rule {
     /// Who is in the room, for one who is in it.
     Presence(Template),
     Deny,
+}
+
+impl Site {
+    /// Its own name, then its aliases.
+    pub fn names(&self) -> impl Iterator<Item = &HostPattern> {
+        std::iter::once(&self.host).chain(&self.aliases)
+    }
 }
 
 impl Config {

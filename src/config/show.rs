@@ -6,9 +6,9 @@ use super::edge_show;
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
-    AccessTo, Action, Adapter, AdminAddress, AdminUi, Audience, Build, Config, Cors, EventKind,
-    EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax, Namespace,
-    NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route, RouteAuth,
+    AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience, Build, Config,
+    Cors, EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat, Maintenance, MemoryMax,
+    Namespace, NamespaceAuth, Protocol, Recovery, Redis, RedisServers, Relay, RoomChannels, Route,
     Rule, Share, Site, TlsVersion, Upstream,
 };
 
@@ -17,6 +17,15 @@ impl Config {
     ///
     /// Paths are absolute. A secret shows where it comes from, or `***` if the file itself holds it.
     pub fn show(&self) -> String {
+        self.tree().print()
+    }
+
+    /// What would be different with `after`, a line each; secrets of the file's own are not told.
+    pub fn changes(&self, after: &Self) -> Vec<String> {
+        super::changes::changes(&self.tree(), &after.tree())
+    }
+
+    fn tree(&self) -> Yaml {
         let file = Yaml::map([
             ("listen", self.listen.yaml()),
             ("state", Yaml::text(absolute(&self.state))),
@@ -50,7 +59,6 @@ impl Config {
                 "shutdown",
                 Some(Yaml::map([("grace", Yaml::text(show_duration(self.shutdown.grace)))])),
             )
-            .print()
     }
 
     fn tls(&self) -> Yaml {
@@ -59,6 +67,7 @@ impl Config {
             TlsVersion::V13 => "1.3",
         };
         Yaml::map([("certs", Yaml::text(absolute(&self.tls.certs))), ("min", Yaml::text(min))])
+            .with("acme", self.tls.acme.as_ref().map(Acme::yaml))
     }
 
     fn limits(&self) -> Yaml {
@@ -89,6 +98,26 @@ pub fn absolute(path: &Path) -> String {
 
 fn bytes(size: usize) -> String {
     show_size(u64::try_from(size).unwrap_or(u64::MAX))
+}
+
+impl Acme {
+    fn yaml(&self) -> Yaml {
+        let challenge = match self.challenge {
+            AcmeChallenge::Http => "http-01",
+            AcmeChallenge::TlsAlpn => "tls-alpn-01",
+        };
+        let eab = self.eab.as_ref().map(|eab| {
+            let key = eab.key.as_ref().map(|key| Yaml::raw(key.written()));
+            Yaml::map([("id", Yaml::text(&eab.id))]).with("key", key)
+        });
+        Yaml::map([
+            ("email", Yaml::text(&self.email)),
+            ("directory", Yaml::text(&self.directory)),
+            ("challenge", Yaml::text(challenge)),
+        ])
+        .with("ca", self.ca.as_deref().map(|file| Yaml::text(absolute(file))))
+        .with("eab", eab)
+    }
 }
 
 impl Listen {
@@ -145,12 +174,11 @@ impl Route {
             .with("deny", edge_show::texts(&self.addresses.deny))
             .with("headers", self.headers.yaml())
             .with("cors", self.cors.as_ref().map(Cors::yaml));
-        match &self.action {
+        let route = match &self.action {
             Action::Next => route,
             Action::To(upstream) => route.with("to", Some(upstream.yaml())),
             Action::Files(files) => {
-                let auth = self.auth.as_ref().map(RouteAuth::yaml);
-                return route.with("files", Some(files.yaml())).with("auth", auth);
+                return self.behind_door(route.with("files", Some(files.yaml())));
             }
             Action::Redirect { location, status } => {
                 return route
@@ -163,15 +191,15 @@ impl Route {
         .with("request_headers", self.request_headers.yaml())
         .with("body", self.body.map(|body| Yaml::text(show_size(body))))
         .with("timeouts", edge_show::timeouts(self))
-        .with("upgrade", Some(Yaml::word(self.upgrade)))
-        .with("auth", self.auth.as_ref().map(RouteAuth::yaml))
+        .with("upgrade", Some(Yaml::word(self.upgrade)));
+        self.behind_door(route)
     }
-}
 
-impl RouteAuth {
-    fn yaml(&self) -> Yaml {
-        let by = Yaml::map([("by", Yaml::texts(&self.by))]);
-        by.with("login", self.login.as_ref().map(Yaml::text))
+    fn behind_door(&self, route: Yaml) -> Yaml {
+        match &self.auth {
+            Some(auth) => auth.yaml(route),
+            None => route,
+        }
     }
 }
 

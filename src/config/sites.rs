@@ -4,9 +4,7 @@ use super::field::{Field, Named};
 use super::routes;
 use super::section::{Section, choose};
 use super::units::{deadline, size};
-use super::{
-    Action, HostPattern, Hub, NamespaceAuth, PathPattern, Rewrite, Route, RouteAuth, Site, upstream,
-};
+use super::{Action, HostPattern, Hub, PathPattern, Rewrite, Route, Site, upstream};
 
 /// Every site, in the order written.
 pub fn read(file: &Section<'_>, hub: Option<&Hub>) -> Vec<Site> {
@@ -183,25 +181,9 @@ fn route(section: &Section<'_>, around: &Around<'_>) -> Option<Route> {
         headers: routes::header_rules(&section.section("headers")),
         request_headers: routes::header_rules(&section.section("request_headers")),
         cors: section.written("cors").map(|_| routes::cors(&section.section("cors"))),
-        auth: section.written("auth").map(|_| auth(&section.section("auth"), around.providers)),
+        auth: super::door::read(section, around.providers),
         path: path?,
     })
-}
-
-fn auth(section: &Section<'_>, providers: &[&str]) -> RouteAuth {
-    let login = section.get("login", url_path);
-    if section.written("by").is_none() {
-        section.refuse_lack("has no by, so it would be for nobody; write a provider's name");
-    }
-    let by = match super::hub::auth(section, "by", providers) {
-        NamespaceAuth::Users(names) => names,
-        NamespaceAuth::Anyone => {
-            let open = section.written("by").filter(|field| field.is_word("none"));
-            open.inspect(|field| field.refuse("is everybody, as without auth; remove it"));
-            Vec::new()
-        }
-    };
-    RouteAuth { by, login }
 }
 
 fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> (Action, Rewrite) {
@@ -248,8 +230,9 @@ fn meaningless(section: &Section<'_>, beside: &str) {
 
 fn redirect_of(section: &Section<'_>, path: Option<&PathPattern>) -> Action {
     meaningless(section, "redirect");
-    let auth = section.written("auth");
-    auth.inspect(|field| field.refuse_key("has no meaning beside redirect"));
+    for field in ["auth", "basic"].iter().filter_map(|key| section.written(key)) {
+        field.refuse_key("has no meaning beside redirect");
+    }
     let location = section.get("redirect", |text| location(text, path));
     let statuses = [301, 302, 303, 307, 308].map(|status| (status.to_string(), status));
     let statuses: Vec<_> = statuses.iter().map(|(text, status)| (text.as_str(), *status)).collect();

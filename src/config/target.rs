@@ -8,27 +8,31 @@ use super::units::address;
 use super::{AdminAddress, Target};
 
 impl Target {
-    /// `http://HOST`, `http://HOST:PORT` or `unix:PATH`; a relative path begins at `folder`.
+    /// `http://HOST`, `https://HOST`, both perhaps with a port, or `unix:PATH`; a relative path
+    /// begins at `folder`.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket(path, folder).map(Self::Unix);
         }
-        let Some(rest) = text.strip_prefix("http://") else {
-            return Err(match text.strip_prefix("https://") {
-                Some(rest) => {
-                    format!("{text:?}: targets are spoken to without TLS; write http://{rest}")
+        let (rest, scheme, usual) =
+            match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+                (Some(rest), _) => (rest, "http", 80),
+                (None, Some(rest)) => (rest, "https", 443),
+                (None, None) if text.starts_with(['/', '.']) => {
+                    return Err(format!("{text:?} has no scheme; write unix:{text}"));
                 }
-                None if text.starts_with(['/', '.']) => {
-                    format!("{text:?} has no scheme; write unix:{text}")
+                (None, None) => {
+                    return Err(format!(
+                        "{text:?} is no target; write http://HOST:PORT or unix:PATH"
+                    ));
                 }
-                None => format!("{text:?} is no target; write http://HOST:PORT or unix:PATH"),
-            });
-        };
-        let authority = authority(rest.strip_suffix('/').unwrap_or(rest), 80);
+            };
+        let authority = authority(rest.strip_suffix('/').unwrap_or(rest), usual);
         let (host, port) = authority.ok_or_else(|| {
-            format!("{text:?} is no target; write http://HOST:PORT, without a path")
+            format!("{text:?} is no target; write {scheme}://HOST:PORT, without a path")
         })?;
-        Ok(Self::Tcp(host.to_owned(), port))
+        let host = host.to_owned();
+        Ok(if scheme == "http" { Self::Tcp(host, port) } else { Self::Tls(host, port) })
     }
 }
 
@@ -55,11 +59,19 @@ pub fn authority(text: &str, usual: u16) -> Option<(&str, u16)> {
     Some((host, port))
 }
 
+fn at(scheme: &str, host: &str, port: u16, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if host.contains(':') {
+        write!(f, "{scheme}://[{host}]:{port}")
+    } else {
+        write!(f, "{scheme}://{host}:{port}")
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(host, port) if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Tcp(host, port) => write!(f, "http://{host}:{port}"),
+            Self::Tcp(host, port) => at("http", host, *port, f),
+            Self::Tls(host, port) => at("https", host, *port, f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -120,6 +132,8 @@ mod tests {
         check("http://127.0.0.1:3000/", Some("http://127.0.0.1:3000"));
         check("http://[::1]:3000", Some("http://[::1]:3000"));
         check("http://[::1]", Some("http://[::1]:80"));
+        check("https://app.example", Some("https://app.example:443"));
+        check("https://[::1]:8443/", Some("https://[::1]:8443"));
         check("unix:run/a.sock", Some("unix:etc/run/a.sock"));
         check("unix:/run/a.sock", Some("unix:/run/a.sock"));
         for text in [
@@ -132,6 +146,8 @@ mod tests {
             "http://a:+80",
             "http://a:65536",
             "http://a/b",
+            "https://a/b",
+            "https://",
             "http://a b",
             "http://user@a",
             "http://::1",

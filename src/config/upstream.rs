@@ -7,6 +7,7 @@ use super::field::Field;
 use super::section::Section;
 use super::show::absolute;
 use super::sites::url_path;
+use super::target::authority;
 use super::units::{count, deadline, duration, show_duration, show_size};
 use super::validate::{at_least_one, bytes};
 use super::yaml::Yaml;
@@ -26,15 +27,39 @@ pub struct Upstream {
     /// Requests in flight per target, of all workers; `None` is no bound.
     pub max: Option<usize>,
     pub keep: Keep,
+    /// For the targets that are `https://`.
+    pub tls: UpstreamTls,
     /// Bytes of a request's head that it takes.
     pub head: usize,
 }
 
-/// One server of the application, spoken to in plain HTTP/1.1.
+/// Whom a target must be, and who we are to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Certificates that the target's must come from; `None` is those that the system believes.
+    pub ca: Option<PathBuf>,
+    /// The name in its certificate; `None` is the target's host.
+    pub server_name: Option<String>,
+    /// False: whoever answers is believed.
+    pub verify: bool,
+    /// What a target that asks is shown; both or none.
+    pub cert: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self { ca: None, server_name: None, verify: true, cert: None, key: None }
+    }
+}
+
+/// One server of the application, spoken to in HTTP/1.1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Host (name or address, IPv6 without brackets) and port.
     Tcp(String, u16),
+    /// The same over TLS.
+    Tls(String, u16),
     Unix(PathBuf),
 }
 
@@ -110,6 +135,11 @@ pub fn read_next(section: &Section<'_>) -> Upstream {
         section.refuse(format!("{target} is listed twice"));
     }
     let keep = section.section("keep");
+    let tls = tls(&section.section("tls"));
+    let secure = targets.iter().any(|target| matches!(target, Target::Tls(..)));
+    if let Some(field) = section.written("tls").filter(|_| !secure) {
+        field.refuse_key("is for targets that begin with https://, and there is none");
+    }
     let unless_none = |name: &str| {
         let none = section.written(name).is_some_and(|field| field.is_word("none"));
         (!none).then(|| section.section(name))
@@ -126,6 +156,7 @@ pub fn read_next(section: &Section<'_>) -> Upstream {
         slow_start: section.value("slow_start", duration),
         max: section.get("max", at_least_one),
         keep: Keep { idle: keep.value("idle", count), lasts: keep.value("for", duration) },
+        tls,
         head: section.value("head", |text| bytes(text, HEAD_MIN, HEAD_MAX)),
     }
 }
@@ -134,6 +165,30 @@ pub fn read_next(section: &Section<'_>) -> Upstream {
 const HEAD_MIN: usize = 4 << 10;
 /// As much as a client's may have.
 const HEAD_MAX: usize = 1 << 20;
+
+fn tls(section: &Section<'_>) -> UpstreamTls {
+    let path = |name: &str| section.written(name).and_then(Field::read_path);
+    let tls = UpstreamTls {
+        ca: path("ca"),
+        server_name: section.get("server_name", |text| match authority(text, 1) {
+            Some((host, 1)) => Ok(host.to_owned()),
+            _ => Err(format!("{text:?} is no name; write it as it stands in the certificate")),
+        }),
+        verify: section.flag("verify"),
+        cert: path("cert"),
+        key: path("key"),
+    };
+    if !tls.verify {
+        for name in ["ca", "server_name"] {
+            let useless = section.written(name);
+            useless.inspect(|field| field.refuse_key("says what to verify; verify is false"));
+        }
+    }
+    if tls.cert.is_some() != tls.key.is_some() {
+        section.refuse("has one of cert and key; write both");
+    }
+    tls
+}
 
 fn health(section: &Section<'_>) -> Health {
     let health = Health {
@@ -167,10 +222,15 @@ fn in_a_row(text: &str) -> Result<usize, String> {
 }
 
 impl Upstream {
+    /// Whether some target is spoken to over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.targets.iter().any(|target| matches!(target, Target::Tls(..)))
+    }
+
     pub fn yaml(&self) -> Yaml {
         let targets = self.targets.iter().map(|target| match target {
             Target::Unix(path) => format!("unix:{}", absolute(path)),
-            Target::Tcp(..) => target.to_string(),
+            Target::Tcp(..) | Target::Tls(..) => target.to_string(),
         });
         let balance = BALANCES.iter().find(|(_, balance)| *balance == self.balance);
         let none = || Yaml::text("none");
@@ -185,11 +245,23 @@ impl Upstream {
             ("head", Yaml::text(show_size(u64::try_from(self.head).unwrap_or(u64::MAX)))),
         ])
         .with("max", self.max.map(Yaml::word))
+        .with("tls", self.is_secure().then(|| self.tls.yaml()))
     }
 }
 
 fn time(duration: Duration) -> Yaml {
     Yaml::text(show_duration(duration))
+}
+
+impl UpstreamTls {
+    fn yaml(&self) -> Yaml {
+        let path = |path: &Option<PathBuf>| path.as_deref().map(|path| Yaml::text(absolute(path)));
+        Yaml::map([("verify", Yaml::word(self.verify))])
+            .with("ca", path(&self.ca))
+            .with("server_name", self.server_name.as_ref().map(Yaml::text))
+            .with("cert", path(&self.cert))
+            .with("key", path(&self.key))
+    }
 }
 
 impl Health {

@@ -8,7 +8,7 @@ pub static UPSTREAM: &[Key] = &[
         "targets",
         Kind::List(&Kind::Target),
         None,
-        "Servers that are each as good as the other: http://HOST:PORT or unix:PATH.",
+        "Servers that are each as good as the other: http://HOST:PORT, https://HOST:PORT or unix:PATH.",
     ),
     key(
         "balance",
@@ -42,6 +42,12 @@ pub static UPSTREAM: &[Key] = &[
         "Requests in flight per target, of all workers; more are held. Left out, there is no bound.",
     ),
     key("keep", Kind::Object(KEEP), None, "Idle connections that are kept for the next request."),
+    key(
+        "tls",
+        Kind::Object(TLS),
+        None,
+        "Whom targets with https:// must be, and who we are to them.",
+    ),
     key(
         "head",
         Kind::Size,
@@ -93,6 +99,24 @@ static EJECT: &[Key] = &[
         "The first time; doubled each time that it fails again.",
     ),
     key("most", Kind::Duration, Some("1m"), "The longest that a target is passed over."),
+];
+
+static TLS: &[Key] = &[
+    key(
+        "ca",
+        Kind::Path,
+        None,
+        "Certificates in PEM that a target's must come from; left out, those that the system believes.",
+    ),
+    key(
+        "server_name",
+        Kind::Host,
+        None,
+        "The name in its certificate; left out, the target's host.",
+    ),
+    key("verify", Kind::Flag, Some("true"), "false believes whoever answers."),
+    key("cert", Kind::Path, None, "A certificate in PEM for targets that ask for one; with key."),
+    key("key", Kind::Path, None, "Its key in PEM."),
 ];
 
 static KEEP: &[Key] = &[

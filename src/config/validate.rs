@@ -11,7 +11,7 @@ use super::section::{Section, choose};
 use super::units::{Cidr, address, count, deadline, duration, size};
 use super::{
     AccessTo, Admin, AdminAddress, Config, EventKind, Level, Limits, Listen, Log, LogFormat,
-    Shutdown, Timeouts, Tls, TlsVersion, auth, hub, sites,
+    Shutdown, Timeouts, Tls, TlsVersion, acme, auth, hub, sites,
 };
 
 /// The configuration, worth something only if there are no problems.
@@ -39,6 +39,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
     if file.written("sites").is_none() && file.written("hub").is_none() {
         file.refuse_lack("has neither sites nor hub, so there is nothing to do; write one");
     }
+    acme::check(&file.section("tls"), &config.tls, &config.listen, &config.sites);
     if let Some(path) = config.asks_nobody() {
         let hub = file.section("hub");
         hub.refuse(format!(
@@ -119,6 +120,7 @@ fn admin(listen: &Section<'_>) -> Option<Admin> {
 fn tls(section: &Section<'_>) -> Tls {
     let versions = [("1.2", TlsVersion::V12), ("1.3", TlsVersion::V13)];
     Tls {
+        acme: acme::read(section),
         certs: section.field("certs", |field| field.read_path()).flatten().unwrap_or_default(),
         min: section.choice("min", &versions).unwrap_or(TlsVersion::V12),
     }

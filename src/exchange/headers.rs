@@ -5,14 +5,19 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use super::{Client, Fault, Peer, Scheme};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -245,6 +250,25 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
     };
     headers.insert(FORWARDED_PORT, port);
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+}
+
+/// What was asked for, to a server that decides about it: in the words of Traefik and of nginx.
+pub fn set_original(headers: &mut HeaderMap, client: &Client, method: &Method, uri: &Uri) {
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let url = format!("{}://{}{target}", client.scheme.as_str(), client.authority());
+    for (name, value) in [
+        (FORWARDED_METHOD, method.as_str()),
+        (ORIGINAL_METHOD, method.as_str()),
+        (FORWARDED_URI, target),
+        (ORIGINAL_URI, target),
+        (ORIGINAL_URL, url.as_str()),
+    ] {
+        // A client's own never stays.
+        headers.remove(&name);
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
 }
 
 /// As `Display` writes it, without the formatting machinery for the common kind.

@@ -1,6 +1,7 @@
 //! The words that every layer shares: a request, its response, who sent it, what went wrong.
 
 mod body;
+mod challenges;
 mod fault;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -12,6 +13,7 @@ mod socket;
 mod stream;
 
 pub use body::{Body, BodyError};
+pub use challenges::Challenges;
 pub use fault::{Fault, Side};
 pub use peer::{Client, Peer, Scheme, TlsFacts};
 pub use rules::HeaderRules;

@@ -11,13 +11,15 @@ use bytes::Bytes;
 use serde_json::Map;
 use tokio::time::Instant;
 
+use crate::auth::Credentials;
 use crate::drain::Drain;
+use crate::exchange;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
 use super::client::Client;
 use super::connecting::{auth_of, refuse};
-use super::engine::{Above, Close, Delivery, FrameError, Session, Version};
+use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
@@ -209,18 +211,6 @@ impl Clients {
         self.presence.worker
     }
 
-    pub fn names(&self) -> Vec<String> {
-        self.namespaces.borrow().keys().cloned().collect()
-    }
-
-    /// The namespace of the Admin UI, if there is one.
-    pub fn watched_by(&self) -> Option<String> {
-        let namespaces = self.namespaces.borrow();
-        let mut all = namespaces.iter();
-        let found = all.find(|(_, namespace)| namespace.policy().admin_ui.is_some());
-        found.map(|(name, _)| name.clone())
-    }
-
     pub fn namespace(&self, name: &str) -> Option<Rc<Namespace>> {
         self.namespaces.borrow().get(name).cloned()
     }
@@ -246,7 +236,7 @@ impl Clients {
         client
     }
 
-    fn client(&self, session: &Session) -> Option<Rc<Client>> {
+    pub(super) fn client(&self, session: &Session) -> Option<Rc<Client>> {
         self.clients.borrow().get(session.key.index as usize).cloned().flatten()
     }
 
@@ -467,6 +457,18 @@ impl Clients {
 }
 
 impl Above for Clients {
+    fn may_open(&self, shown: &Credentials, client: &exchange::Client) -> bool {
+        self.may_identify(shown, client)
+    }
+
+    fn owners<'a>(&'a self, shown: &'a Credentials, client: &'a exchange::Client) -> Owners<'a> {
+        Box::pin(self.owners_of(shown, client))
+    }
+
+    fn adopt(&self, session: &Rc<Session>, owners: &[Owner], shown: &Credentials) -> bool {
+        self.renew(session, owners, shown)
+    }
+
     fn opened(&self, session: &Rc<Session>) {
         let index = session.key.index as usize;
         let client = Rc::new(Client::default());

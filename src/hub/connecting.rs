@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::auth::Identity;
 use crate::exchange::query;
 
 use super::client::Client;
@@ -142,7 +143,9 @@ impl Clients {
         let identity = user.as_ref().map(|user| &user.identity);
         let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str(), identity)?;
         rooms.extend_from_slice(more);
-        rooms.extend(back.iter().flat_map(|(back, _)| back.rooms.iter().cloned()));
+        rooms.extend(identity.and_then(session_room));
+        let kept = back.iter().flat_map(|(back, _)| back.rooms.iter());
+        rooms.extend(kept.filter(|room| !room.starts_with(SESSION)).cloned());
         let socket = namespace.enter(session, id, user);
         // Who comes back had its rooms by rights.
         let rooms_max = if back.is_some() { rooms.len() } else { policy.rooms_max };
@@ -160,6 +163,15 @@ impl Clients {
         journal::connected(&socket);
         Ok(socket)
     }
+}
+
+/// What the room of one of the application's sessions begins with.
+const SESSION: &str = "session:";
+
+/// Where the sockets of one session are, so that they can be sent away on all nodes.
+fn session_room(identity: &Identity) -> Option<String> {
+    let session = identity.session.as_str();
+    (!session.is_empty()).then(|| format!("{SESSION}{session}"))
 }
 
 /// The query of an old client's CONNECT: a name that comes twice has a list, as Node reads it.

@@ -15,6 +15,8 @@ pub enum Unanswered {
     Workers(#[from] Silent),
     #[error(transparent)]
     Nodes(#[from] Absent),
+    #[error("applied on this node alone: Redis is away, and the others were not told")]
+    Here,
 }
 
 /// What the other nodes are asked, too.
@@ -35,8 +37,13 @@ impl Hub {
             Some(_) => operations.iter().map(query).collect(),
             None => Vec::new(),
         };
+        let disconnects = operations.iter().any(|one| matches!(one.deed, Deed::Disconnect { .. }));
         let mut outcomes = self.operate(operations).await?;
         let Some(cluster) = &self.cluster else { return Ok(outcomes) };
+        // Who is to be sent away may be elsewhere, and would stay.
+        if disconnects && !cluster.is_up() {
+            return Err(Unanswered::Here);
+        }
         for (outcome, query) in outcomes.iter_mut().zip(queries) {
             if let Some((namespace, query)) = query {
                 query.ask(cluster, &namespace, outcome).await?;

@@ -12,7 +12,7 @@ use crate::config::{
     Template,
 };
 use crate::limits::Rate;
-use crate::upstream::{Registry, Upstream};
+use crate::upstream::{CompileError, Registry, Upstream};
 
 use super::engine::{Bounds, Deflate, Origins, Settings};
 use super::meter::Allowance;
@@ -85,10 +85,10 @@ impl Policy {
         config: &Config,
         registry: &Arc<Registry>,
         auth: &Auth,
-    ) -> Self {
+    ) -> Result<Self, CompileError> {
         let identifies =
             hub.namespaces.iter().any(|namespace| namespace.auth != NamespaceAuth::Anyone);
-        let hooks = HookPolicy::compile(hub, config, registry);
+        let hooks = HookPolicy::compile(hub, config, registry)?;
         let names = hub.hooks.headers.iter().filter_map(|name| HeaderName::try_from(name).ok());
         let allowed = hub.origins.iter().map(|origin| origin.to_ascii_lowercase());
         let events = hub.limits.events;
@@ -130,7 +130,7 @@ impl Policy {
         let admin = hub.admin_ui.iter().map(|words| {
             (words.namespace.clone(), Arc::new(NamespacePolicy::admin(words.door.clone())))
         });
-        Self {
+        Ok(Self {
             path: hub.path.clone(),
             settings,
             namespaces: namespaces.chain(admin).collect(),
@@ -139,7 +139,7 @@ impl Policy {
             memory: hub.limits.memory,
             per_user: hub.limits.per_user as u64,
             recovery: RecoveryPolicy::compile(hub),
-        }
+        })
     }
 
     /// The namespaces that there are.
@@ -220,28 +220,34 @@ fn small(count: usize) -> u32 {
 
 impl HookPolicy {
     /// `None` if no namespace asks.
-    fn compile(hub: &config::Hub, config: &Config, registry: &Arc<Registry>) -> Option<Arc<Self>> {
+    fn compile(
+        hub: &config::Hub,
+        config: &Config,
+        registry: &Arc<Registry>,
+    ) -> Result<Option<Arc<Self>>, CompileError> {
         let paths: HashSet<_> =
             hub.namespaces.iter().flat_map(config::Namespace::hooks).map(plain).collect();
+        if paths.is_empty() {
+            return Ok(None);
+        }
         let asked = |host, words| {
-            let upstream = Upstream::compile(words, &config.timeouts, None, registry);
-            Asked { host, id: upstream.id().into(), upstream }
+            let upstream = Upstream::compile(words, &config.timeouts, None, registry)?;
+            Ok::<_, CompileError>(Asked { host, id: upstream.id().into(), upstream })
         };
         let everywhere = hub.hooks.to.iter().map(|words| asked(None, words));
         let sites = config.sites.iter().filter_map(|site| {
             let next = site.next.as_ref()?;
             Some(asked(Some(site.host.clone()), next))
         });
+        let upstreams: Result<_, CompileError> = everywhere.chain(sites).collect();
         let hooks = &hub.hooks;
-        (!paths.is_empty()).then(|| {
-            Arc::new(Self {
-                timeout: hooks.timeout,
-                retry: hooks.retry,
-                secret: hooks.secret.clone(),
-                upstreams: everywhere.chain(sites).collect(),
-                paths,
-            })
-        })
+        Ok(Some(Arc::new(Self {
+            timeout: hooks.timeout,
+            retry: hooks.retry,
+            secret: hooks.secret.clone(),
+            upstreams: upstreams?,
+            paths,
+        })))
     }
 
     /// The application of the site at `host`, with its id; of the first site, for whom none is meant.

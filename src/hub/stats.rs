@@ -51,6 +51,19 @@ struct NamespaceCount {
 /// What is counted each second, and every other second told.
 const SECOND: Duration = Duration::from_secs(1);
 
+impl Clients {
+    fn names(&self) -> Vec<String> {
+        self.namespaces().iter().map(|namespace| namespace.name.to_string()).collect()
+    }
+
+    /// The namespace of the Admin UI, if there is one.
+    fn watched_by(&self) -> Option<String> {
+        let namespaces = self.namespaces();
+        let found = namespaces.iter().find(|namespace| namespace.policy().admin_ui.is_some());
+        found.map(|namespace| namespace.name.to_string())
+    }
+}
+
 /// Tells the pages that watch, for as long as the worker lives; one worker does it for all.
 pub async fn tell(clients: Rc<Clients>) {
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname");

@@ -12,13 +12,14 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::debug;
 
 use crate::auth::{self, Credentials, Denial, Digest, Identity, Known, Suspicion};
+use crate::exchange;
 use crate::limits::Counters;
 
 use super::client::Client;
 use super::clients::Clients;
 use super::cluster::{Told, Uplink};
 use super::connecting::{refuse, say_refused};
-use super::engine::{Close, Session};
+use super::engine::{Close, Owner, Session};
 use super::journal;
 use super::namespace::Namespace;
 
@@ -31,6 +32,8 @@ pub struct Users {
     uplink: Option<Rc<Uplink>>,
     max: Cell<u64>,
     watched: RefCell<HashMap<Digest, Watched>>,
+    /// When somebody is looked at next; `None` while nobody is to be.
+    planned: Cell<Option<Instant>>,
     earlier: Notify,
 }
 
@@ -95,6 +98,7 @@ impl Users {
             uplink,
             max: Cell::new(u64::MAX),
             watched: RefCell::default(),
+            planned: Cell::new(None),
             earlier: Notify::new(),
         })
     }
@@ -128,24 +132,59 @@ impl Users {
         if !one.sessions.iter().any(|(one, _)| Rc::ptr_eq(one, session)) {
             one.sessions.push((Rc::clone(session), now));
         }
-        self.earlier.notify_one();
+        self.plan(one.next);
+    }
+
+    /// Somebody is to be looked at then, which may be before anybody else.
+    fn plan(&self, at: Instant) {
+        if self.planned.get().is_none_or(|planned| at < planned) {
+            self.planned.set(Some(at));
+            self.earlier.notify_one();
+        }
     }
 
     pub fn unwatch(&self, session: &Rc<Session>, client: &Client) {
-        let mut watched = self.watched.borrow_mut();
         for here in client.here.borrow_mut().drain(..) {
-            if let Some(one) = watched.get_mut(&here.known.digest) {
-                one.sessions.retain(|(one, _)| !Rc::ptr_eq(one, session));
-                if one.sessions.is_empty() {
-                    watched.remove(&here.known.digest);
-                }
+            self.leave(session, &here.known.digest);
+        }
+    }
+
+    /// The same user, by another credential from now on.
+    fn replace(&self, session: &Rc<Session>, client: &Client, namespace: &str, known: &Rc<Known>) {
+        let before = {
+            let mut here = client.here.borrow_mut();
+            let Some(one) = here.iter_mut().find(|one| *one.namespace == *namespace) else {
+                return;
+            };
+            std::mem::replace(&mut one.known, Rc::clone(known)).digest
+        };
+        let used = client.here.borrow().iter().any(|one| one.known.digest == before);
+        if !used {
+            self.leave(session, &before);
+        }
+        self.watch(session, known);
+    }
+
+    fn leave(&self, session: &Rc<Session>, digest: &Digest) {
+        let mut watched = self.watched.borrow_mut();
+        if let Some(one) = watched.get_mut(digest) {
+            one.sessions.retain(|(one, _)| !Rc::ptr_eq(one, session));
+            if one.sessions.is_empty() {
+                watched.remove(digest);
             }
         }
     }
 
     fn due(&self, now: Instant) -> Vec<Rc<Known>> {
         let mut watched = self.watched.borrow_mut();
-        let due = watched.values_mut().filter(|one| one.next <= now);
+        let any = watched.values().any(|one| one.next <= now);
+        // Those whose turn is soon come along, so that one statement is for many.
+        let due = watched.values_mut().filter(|one| {
+            let stateless = one.known.provider.is_stateless();
+            let soon =
+                if stateless { Duration::ZERO } else { one.known.provider.words.recheck / 10 };
+            any && one.next <= now + soon
+        });
         let take = |one: &mut Watched| {
             // Until it is known better.
             one.next = now + one.known.provider.words.recheck;
@@ -155,7 +194,9 @@ impl Users {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.watched.borrow().values().map(|one| one.next).min()
+        let next = self.watched.borrow().values().map(|one| one.next).min();
+        self.planned.set(next);
+        next
     }
 
     fn sessions_of(&self, digest: &Digest) -> Vec<(Rc<Session>, Instant)> {
@@ -169,7 +210,7 @@ impl Users {
         let mut watched = self.watched.borrow_mut();
         let Some(one) = watched.get_mut(&known.digest) else { return Fate::Stays };
         let words = &known.provider.words;
-        match verdict {
+        let fate = match verdict {
             Ok(identity) if identity.user == known.identity.user => {
                 let known = known.renewed(identity);
                 one.next = next(&known, now);
@@ -195,7 +236,9 @@ impl Users {
                 Fate::Stays
             }
             _ => Fate::Ended,
-        }
+        };
+        self.plan(one.next);
+        fate
     }
 }
 
@@ -219,21 +262,33 @@ impl Clients {
         namespace: &Rc<Namespace>,
         mut auth: Map<String, Value>,
     ) {
+        let policy = namespace.policy();
+        let providers = policy.users.as_deref().unwrap_or_default();
+        let reads = |provider: &Arc<auth::Provider>| provider.reads(crate::config::Source::Connect);
+        // What opens a session goes no further.
+        let token = if providers.iter().any(reads) { auth.remove("token") } else { None };
+        let found = match &session.handshake {
+            None => Some(Err(Denial::Missing)),
+            // Mostly somebody who was here a moment ago.
+            Some(handshake) if token.is_none() => handshake.with_credentials(|shown| {
+                self.users.local.recognize(shown, &handshake.client, providers)
+            }),
+            Some(_) => None,
+        };
+        if let Some(found) = found {
+            return self.identified(session, client, namespace, auth, found);
+        }
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
         self.drain.spawn("identify", async move {
             let policy = namespace.policy();
             let providers = policy.users.as_deref().unwrap_or_default();
-            let reads =
-                |provider: &Arc<auth::Provider>| provider.reads(crate::config::Source::Connect);
-            // What opens a session goes no further.
-            let token = if providers.iter().any(reads) { auth.remove("token") } else { None };
             let token = token.as_ref().and_then(Value::as_str);
             let found = match &session.handshake {
                 None => Err(Denial::Missing),
                 Some(handshake) => {
-                    let shown: Credentials = handshake.credentials.with_token(token);
+                    let shown: Credentials = handshake.credentials().with_token(token);
                     clients.users.local.identify(&shown, &handshake.client, providers).await
                 }
             };
@@ -347,8 +402,12 @@ impl Clients {
                 Fate::Cut(why) => session.close(*why),
                 Fate::Ended => {
                     let sockets = self.sockets_of(&session);
+                    let client = self.client(&session);
                     let theirs = |socket: &Rc<super::socket::Socket>| {
-                        socket.user.as_ref().is_some_and(|user| user.digest == known.digest)
+                        let user = client
+                            .as_ref()
+                            .and_then(|client| client.user_in(&socket.namespace.name));
+                        user.is_some_and(|user| user.digest == known.digest)
                     };
                     for socket in sockets.iter().filter(|socket| theirs(socket)) {
                         self.expel(socket);
@@ -357,6 +416,78 @@ impl Clients {
                 }
             }
         }
+    }
+}
+
+impl Clients {
+    /// False if all who want to know who it is could not be told.
+    pub(super) fn may_identify(&self, shown: &Credentials, client: &exchange::Client) -> bool {
+        if self.users.local.is_well() {
+            return true;
+        }
+        let namespaces = self.namespaces();
+        let mut wanting =
+            namespaces.iter().filter(|one| one.policy().admin_ui.is_none()).peekable();
+        let nobody = wanting.peek().is_none();
+        nobody
+            || wanting.any(|namespace| match namespace.policy().users.as_deref() {
+                None => true,
+                Some(providers) => !self.users.local.is_away(shown, client, providers),
+            })
+    }
+
+    /// Whose sessions these credentials are, by any provider that is asked here.
+    pub(super) async fn owners_of(
+        &self,
+        shown: &Credentials,
+        client: &exchange::Client,
+    ) -> Vec<Owner> {
+        let mut owners: Vec<Owner> = Vec::new();
+        for namespace in self.namespaces() {
+            let policy = namespace.policy();
+            let Some(providers) = policy.users.as_deref() else { continue };
+            if let Ok(known) = self.users.local.identify(shown, client, providers).await
+                && !owners.contains(&known.owner())
+            {
+                owners.push(known.owner());
+            }
+        }
+        owners
+    }
+
+    /// The session goes on with another credential of the same user's, if it is one.
+    pub(super) fn renew(
+        &self,
+        session: &Rc<Session>,
+        owners: &[Owner],
+        shown: &Credentials,
+    ) -> bool {
+        let (Some(client), Some(handshake)) = (self.client(session), &session.handshake) else {
+            return false;
+        };
+        let here: Vec<_> = {
+            let here = client.here.borrow();
+            here.iter().map(|one| (Arc::clone(&one.namespace), Rc::clone(&one.known))).collect()
+        };
+        if !here.iter().any(|(_, known)| owners.contains(&known.owner())) {
+            return false;
+        }
+        handshake.renew(shown);
+        let Some(me) = self.me.upgrade() else { return true };
+        let (session, handshake) = (Rc::clone(session), Rc::clone(handshake));
+        self.drain.spawn("identify", async move {
+            for (namespace, known) in here.iter().filter(|(_, known)| known.is_ambient()) {
+                let by = [Arc::clone(&known.provider)];
+                let shown = handshake.credentials();
+                let found = me.users.local.identify(&shown, &handshake.client, &by).await;
+                // What cannot be told now is looked at again later, by what was shown first.
+                let Ok(found) = found else { continue };
+                if found.identity.user == known.identity.user {
+                    me.users.replace(&session, &client, namespace, &found);
+                }
+            }
+        });
+        true
     }
 }
 

@@ -273,6 +273,8 @@ metrics! {
     TLS_KEY_EXCHANGES: Counter "vestibule_tls_key_exchanges_total" ["group"] "TLS handshakes by the group of their key exchange; x25519 with ML-KEM is safe from quantum computers.";
     CERTIFICATE_ENDS: Gauge "vestibule_certificate_expiry_timestamp_seconds" ["certificate"] "When a certificate ends, by its file; seconds since 1970.";
     CERTIFICATES_STALE: Gauge "vestibule_certificates_stale" [] "1 while the certificate files are not right and the last good ones are served.";
+    ACME_ORDERS: Counter "vestibule_acme_orders_total" ["outcome"] "Certificates asked of an authority: issued or failed.";
+    ACME_PENDING: Gauge "vestibule_acme_pending" [] "Names that wait for their first certificate.";
     REQUESTS: Counter "vestibule_requests_total" ["route" "class"] "Exchanges ended, by route and status class.";
     REQUEST_SECONDS: Histogram "vestibule_request_duration_seconds" ["route"] "From the request's head to the response's last byte.";
     REQUEST_BYTES: Counter "vestibule_response_bytes_total" ["route"] "Bytes of response bodies.";
@@ -294,6 +296,7 @@ metrics! {
     HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
     AUTH_LOOKUPS: Counter "vestibule_auth_lookups_total" ["outcome"] "Sessions looked up: valid, refused, temporary, misconfigured.";
+    AUTH_QUERIES: Counter "vestibule_auth_queries_total" [] "Statements and commands that stores of sessions were asked; one is for many sessions.";
     HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts.";
     HOOKS_WAITING: Gauge "vestibule_hooks_left_waiting" [] "What those who have left leave to be told: disconnect hooks, and backlogs of events.";
     HOOKS_LOST: Counter "vestibule_hooks_lost_total" ["reason"] "Disconnect hooks, and events of those who have left, that are not told: full, unanswered, stopped, unconfigured.";
@@ -309,6 +312,13 @@ metrics! {
     ACCESS_LOST: Counter "vestibule_access_lines_lost_total" [] "Lines of access and of events dropped because the log could not take them.";
     RELOADS: Counter "vestibule_reloads_total" ["verdict"] "Reloads, installed or refused.";
     GENERATION: Gauge "vestibule_generation" [] "Number of the installed configuration, from 1.";
+    CONFIG_LOADED: Gauge "vestibule_config_loaded_timestamp_seconds" [] "When the installed configuration was installed; seconds since 1970.";
+    WORKERS: Gauge "vestibule_workers" [] "Threads that serve.";
+    LISTEN_OVERFLOWS: Counter "vestibule_listen_overflows_total" [] "Connections that the kernel dropped because an accept queue was full, on all of this network namespace.";
+    STARTED: Gauge "process_start_time_seconds" [] "When the process was started; seconds since 1970.";
+    OPEN_FDS: Gauge "process_open_fds" [] "File descriptors that are open.";
+    MAX_FDS: Gauge "process_max_fds" [] "File descriptors that may be open.";
+    RESIDENT: Gauge "process_resident_memory_bytes" [] "Memory that the process has.";
     BUILD: Gauge "vestibule_build_info" ["version"] "1, with the version that runs.";
 }
 

@@ -166,6 +166,7 @@ impl From<ForwardError> for Fault {
             SendError::ConnectDeadline { .. } => upstream(504, "upstream_unreachable"),
             SendError::HeadDeadline { .. } => upstream(504, "upstream_slow"),
             SendError::UploadDeadline { .. } => upstream(504, "upstream_stuck"),
+            SendError::Tls { .. } => upstream(502, "upstream_tls"),
             SendError::NoSocket { .. } => Self::new(503, Side::Edge, "out_of_sockets"),
             SendError::Body { source } => match source {
                 BodyError::TooLarge { .. } => Self::BODY_TOO_LARGE,
@@ -211,6 +212,8 @@ mod tests {
             Side::Upstream,
             "upstream_slow",
         );
+        let unknown = SendError::Tls { target: target(), source: source() };
+        check(unknown, 502, Side::Upstream, "upstream_tls");
         let full = SendError::NoSocket { target: target(), source: source() };
         check(full, 503, Side::Edge, "out_of_sockets");
         let large = SendError::Body { source: BodyError::TooLarge { max: 1 } };

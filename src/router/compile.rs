@@ -12,7 +12,7 @@ use crate::files::Files;
 use crate::observe::access::RouteCount;
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
-use crate::upstream::{Registry, Upstream};
+use crate::upstream::{CompileError, Registry, Upstream};
 
 use super::Handler;
 use super::build::{Assets, Builds};
@@ -32,24 +32,20 @@ pub struct Around<'a> {
     pub builds: &'a Builds,
 }
 
-pub fn site(site: &config::Site, around: &Around<'_>, has_certificate: bool) -> Site {
-    let routes = site.routes.iter().filter_map(|route| self::route(route, site, around));
-    let rest = site.next.as_ref().map(|next| Route {
-        path: None,
-        when: config::When::default(),
-        share: None,
-        handler: proxy(next, None, site, around),
-        to_next: true,
-        addresses: config::Addresses::default(),
-        door: None,
-        headers: HeaderRules::default(),
-        cors: None,
-        body_max: around.config.limits.body,
-        body_idle: None,
-        count: RouteCount::new("next"),
-    });
+pub fn site(
+    site: &config::Site,
+    around: &Around<'_>,
+    has_certificate: bool,
+) -> Result<Site, CompileError> {
+    let mut routes = Vec::new();
+    for words in &site.routes {
+        routes.extend(route(words, site, around)?);
+    }
+    if let Some(next) = &site.next {
+        routes.push(rest(next, site, around)?);
+    }
     let maintenance = site.maintenance.as_ref();
-    Site {
+    Ok(Site {
         host: site.host.clone(),
         aliases: site.aliases.clone(),
         secure: has_certificate && !around.config.listen.https.is_empty(),
@@ -64,20 +60,52 @@ pub fn site(site: &config::Site, around: &Around<'_>, has_certificate: bool) -> 
         dev: site.dev,
         assets: site.build.as_ref().map(|words| Assets::compile(words, around.builds)),
         action_origins: site.action_origins.clone(),
-        routes: routes.chain(rest).collect(),
-    }
+        routes,
+    })
 }
 
-fn route(route: &config::Route, site: &config::Site, around: &Around<'_>) -> Option<Route> {
-    let handler = match &route.action {
-        config::Action::Next => proxy(site.next.as_ref()?, Some(route), site, around),
-        config::Action::To(upstream) => proxy(upstream, Some(route), site, around),
-        config::Action::Files(files) => Handler::Files(Files::compile(files)),
-        config::Action::Redirect { location, status } => {
+/// What matches nothing goes to the application.
+fn rest(
+    next: &config::Upstream,
+    site: &config::Site,
+    around: &Around<'_>,
+) -> Result<Route, CompileError> {
+    Ok(Route {
+        path: None,
+        when: config::When::default(),
+        share: None,
+        handler: proxy(next, None, site, around)?,
+        to_next: true,
+        addresses: config::Addresses::default(),
+        door: None,
+        headers: HeaderRules::default(),
+        cors: None,
+        body_max: around.config.limits.body,
+        body_idle: None,
+        count: RouteCount::new("next"),
+    })
+}
+
+/// `None` if the site has nothing that could answer it.
+fn route(
+    route: &config::Route,
+    site: &config::Site,
+    around: &Around<'_>,
+) -> Result<Option<Route>, CompileError> {
+    let handler = match (&route.action, &site.next) {
+        (config::Action::Next, Some(next)) => proxy(next, Some(route), site, around)?,
+        (config::Action::Next, None) => return Ok(None),
+        (config::Action::To(upstream), _) => proxy(upstream, Some(route), site, around)?,
+        (config::Action::Files(files), _) => Handler::Files(Files::compile(files)),
+        (config::Action::Redirect { location, status }, _) => {
             Handler::Redirect(Redirect::compile(location, *status))
         }
     };
-    Some(Route {
+    let door = route
+        .auth
+        .as_ref()
+        .map(|words| Door::compile(words, around.auth, &around.config.timeouts, around.registry));
+    Ok(Some(Route {
         path: Some(route.path.clone()),
         when: route.when.clone(),
         share: route.share.as_ref().map(|share| Share {
@@ -88,13 +116,13 @@ fn route(route: &config::Route, site: &config::Site, around: &Around<'_>) -> Opt
         handler,
         to_next: matches!(route.action, config::Action::Next),
         addresses: route.addresses.clone(),
-        door: route.auth.as_ref().map(|words| Door::compile(words, around.auth)),
+        door: door.transpose()?,
         headers: rules(&route.headers),
         cors: route.cors.as_ref().map(Cors::compile),
         body_max: route.body.unwrap_or(around.config.limits.body),
         body_idle: route.body_idle,
         count: RouteCount::new(&route.path.to_string()),
-    })
+    }))
 }
 
 fn proxy(
@@ -102,13 +130,13 @@ fn proxy(
     route: Option<&config::Route>,
     site: &config::Site,
     around: &Around<'_>,
-) -> Handler {
+) -> Result<Handler, CompileError> {
     let mut timeouts = around.config.timeouts.clone();
     let of = |time: fn(&config::Route) -> Option<Duration>| route.and_then(time);
     timeouts.body_idle = of(|route| route.body_idle).unwrap_or(timeouts.body_idle);
     let first_byte = of(|route| route.first_byte);
-    let upstream = Upstream::compile(words, &timeouts, first_byte, around.registry);
-    Handler::Proxy(Box::new(Proxy::compile(upstream, words, route, site.dev)))
+    let upstream = Upstream::compile(words, &timeouts, first_byte, around.registry)?;
+    Ok(Handler::Proxy(Box::new(Proxy::compile(upstream, words, route, site.dev))))
 }
 
 fn rules(words: &config::HeaderRules) -> HeaderRules {

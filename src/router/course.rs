@@ -60,8 +60,15 @@ impl<'a> Course<'a> {
         if let Some(cors) = cors {
             cors.apply(self.origin.as_ref(), headers, self.preflight);
         }
-        for cookie in self.lots.cookies(self.secure) {
-            headers.append(header::SET_COOKIE, cookie);
+        // What caches keep for ever must not hand one client's lot to all others.
+        let cached = headers.get(header::CACHE_CONTROL);
+        let kept = |words: &http::HeaderValue| {
+            memchr::memmem::find(words.as_bytes(), b"immutable").is_some()
+        };
+        if !cached.is_some_and(kept) {
+            for cookie in self.lots.cookies(self.secure) {
+                headers.append(header::SET_COOKIE, cookie);
+            }
         }
         if let Some(hsts) = site.treatment.hsts.as_ref().filter(|_| self.secure) {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());

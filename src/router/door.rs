@@ -1,55 +1,104 @@
 //! Who may come to a route, and how the application is told who it is.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
-use crate::auth::{self, Auth, Denial, Identity, Provider};
-use crate::config::RouteAuth;
-use crate::exchange::{Body, Client, Fault, Request, Response, Side};
+use crate::auth::{self, Auth, Denial, Identity, Passwords, Provider};
+use crate::config::{RouteAuth, Timeouts};
+use crate::exchange::{Body, Client, Fault, Peer, Request, Response, Side};
+use crate::upstream::{CompileError, Pools, Registry};
+
+use super::keeper::Keeper;
 
 /// Whom a route is for.
-pub struct Door {
-    providers: Vec<Arc<Provider>>,
-    login: Option<HeaderValue>,
+pub enum Door {
+    Users { providers: Vec<Arc<Provider>>, login: Option<HeaderValue> },
+    Passwords(Passwords),
+    Keeper(Box<Keeper>),
 }
 
 /// Why somebody is not let in.
 pub enum Shut {
     Fault(Fault),
-    /// To where one logs in.
-    Login(HeaderValue),
+    /// A page to log in at, a question for a password, or what another server says.
+    Answer(Box<Response>, &'static str),
 }
 
 /// The edge's own word for who it is; nobody else's is passed on.
-const USER: HeaderName = HeaderName::from_static("x-vestibule-user");
+pub const USER: HeaderName = HeaderName::from_static("x-vestibule-user");
 
 const UNAUTHORIZED: Fault = Fault::new(401, Side::Client, "unauthorized");
 const UNAVAILABLE: Fault = Fault::new(503, Side::Edge, "auth_unavailable");
+const TOO_MANY: Fault = Fault::new(429, Side::Client, "too_many_tries");
 
 impl Door {
-    pub fn compile(words: &RouteAuth, auth: &Auth) -> Self {
-        let login = words.login.as_ref().and_then(|path| HeaderValue::from_str(path).ok());
-        Self { providers: auth.named(&words.by), login }
+    pub fn compile(
+        words: &RouteAuth,
+        auth: &Auth,
+        timeouts: &Timeouts,
+        registry: &Arc<Registry>,
+    ) -> Result<Self, CompileError> {
+        Ok(match words {
+            RouteAuth::Users { by, login } => {
+                let login = login.as_ref().and_then(|path| HeaderValue::from_str(path).ok());
+                Self::Users { providers: auth.named(by), login }
+            }
+            RouteAuth::Basic(words) => Self::Passwords(Passwords::compile(words)),
+            RouteAuth::Forward(words) => {
+                Self::Keeper(Box::new(Keeper::compile(words, timeouts, registry)?))
+            }
+        })
+    }
+
+    /// Headers that only who decides here may write.
+    pub fn told(&self) -> &[HeaderName] {
+        match self {
+            Self::Keeper(keeper) => keeper.told(),
+            Self::Users { .. } | Self::Passwords(_) => &[],
+        }
     }
 
     /// Lets the request pass, with the user's name on it.
     pub async fn admit(
         &self,
         request: &mut Request,
-        client: &Client,
+        (client, peer): (&Client, &Peer),
         auth: &Auth,
-        users: &auth::Local,
+        (users, pools): (&auth::Local, &Rc<Pools>),
     ) -> Result<(), Shut> {
-        let shown = auth.all_shown(request.headers());
-        let shown = shown.ok_or(Shut::Fault(Fault::new(400, Side::Client, "too_many_cookies")))?;
-        match users.identify(&shown, client, &self.providers).await {
-            Ok(known) => {
-                let name = name_of(&known.identity).ok_or(Shut::Fault(UNAUTHORIZED))?;
-                request.headers_mut().insert(USER, name);
+        let found = match self {
+            Self::Users { providers, .. } => {
+                let shown = auth.all_shown(request.headers());
+                let many = Fault::new(400, Side::Client, "too_many_cookies");
+                let shown = shown.ok_or(Shut::Fault(many))?;
+                let known = users.identify(&shown, client, providers).await;
+                known.map(|known| name_of(&known.identity))
+            }
+            Self::Passwords(passwords) => {
+                let known = users.check_password(passwords, request.headers(), client).await;
+                known.map(|identity| name_of(&identity))
+            }
+            Self::Keeper(keeper) => {
+                let asked = keeper.ask(request, client, peer, pools).await;
+                return asked.map_err(|shut| match shut {
+                    Ok(answer) => Shut::Answer(Box::new(answer), "unauthorized"),
+                    Err(fault) => Shut::Fault(fault),
+                });
+            }
+        };
+        match found {
+            Ok(name) => {
+                request.headers_mut().insert(USER, name.ok_or(Shut::Fault(UNAUTHORIZED))?);
+                if let Self::Passwords(_) = self {
+                    // It opens this door; the application has no use for it.
+                    request.headers_mut().remove(header::AUTHORIZATION);
+                }
                 Ok(())
             }
+            Err(auth::TOO_MANY) => Err(Shut::Fault(TOO_MANY)),
             Err(Denial::Temporary(_) | Denial::Misconfigured(_)) => Err(Shut::Fault(UNAVAILABLE)),
             Err(Denial::Missing | Denial::Refused(_)) => Err(self.refuse(request)),
         }
@@ -60,19 +109,24 @@ impl Door {
             && request.headers().get(header::ACCEPT).is_some_and(|accept| {
                 accept.to_str().is_ok_and(|accept| accept.contains("text/html"))
             });
-        match &self.login {
-            Some(login) if page => Shut::Login(login.clone()),
+        match self {
+            Self::Users { login: Some(login), .. } if page => {
+                Shut::Answer(Box::new(to_login(login.clone())), "to_login")
+            }
+            Self::Passwords(passwords) => {
+                let mut response = UNAUTHORIZED.response();
+                let question = format!("Basic realm=\"{}\", charset=\"UTF-8\"", passwords.realm);
+                if let Ok(question) = HeaderValue::try_from(question) {
+                    response.headers_mut().insert(header::WWW_AUTHENTICATE, question);
+                }
+                Shut::Answer(Box::new(response), "unauthorized")
+            }
             _ => Shut::Fault(UNAUTHORIZED),
         }
     }
 }
 
-/// A client cannot say who it is.
-pub fn strip(request: &mut Request) {
-    request.headers_mut().remove(USER);
-}
-
-pub fn to_login(login: HeaderValue) -> Response {
+fn to_login(login: HeaderValue) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SEE_OTHER;
     response.headers_mut().insert(header::LOCATION, login);

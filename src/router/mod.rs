@@ -8,6 +8,7 @@ mod door;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod keeper;
 mod maintenance;
 mod pages;
 mod share;
@@ -18,12 +19,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
-use crate::exchange::{self, Body, Client, Fault, Peer, Request, Response, Scheme};
+use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
 use crate::files::{Files, Wanted};
 use crate::hub;
 use crate::next;
@@ -31,10 +32,10 @@ use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
-use crate::upstream::{Pools, Registry, Upstream};
+use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
 use course::Course;
-use door::Shut;
+use door::{Door, Shut};
 use table::{Ask, Route, Site, Table};
 
 pub use build::Builds;
@@ -55,6 +56,9 @@ pub struct Router {
     trust: Vec<Cidr>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
+    /// Headers by which the application is told who somebody is.
+    vouched: Vec<HeaderName>,
+    challenges: Challenges,
     hub_count: Arc<RouteCount>,
     edge_count: Arc<RouteCount>,
     /// Where plain HTTP is sent when the site has a certificate.
@@ -74,22 +78,29 @@ impl Router {
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
         (registry, flags, builds): (&Arc<Registry>, &Flags, &Builds),
+        challenges: Challenges,
         has_certificate: &dyn Fn(&str) -> bool,
-    ) -> Self {
+    ) -> Result<Self, CompileError> {
         let around = compile::Around { config, registry, auth: &auth, flags, builds };
         let sites = config
             .sites
             .iter()
             .map(|site| compile::site(site, &around, has_certificate(site.host.as_str())));
-        Self {
-            table: Table::new(sites.collect()),
+        let sites: Result<Vec<_>, _> = sites.collect();
+        let table = Table::new(sites?);
+        let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
+        let vouched = std::iter::once(door::USER).chain(told.cloned()).collect();
+        Ok(Self {
+            table,
+            vouched,
             trust: config.trust.clone(),
             hub,
             auth,
+            challenges,
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
-        }
+        })
     }
 
     /// The upstreams that requests may go to, for readiness.
@@ -159,11 +170,16 @@ impl Router {
             return Ok(redirect.answer(&capture, request.uri().query()));
         }
         let mut request = limit(request, route)?;
-        door::strip(&mut request);
+        // A client cannot say who it is.
+        self.vouched.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         if let Some(door) = &route.door {
-            match door.admit(&mut request, &client, &self.auth, &local.users).await {
+            let (from, by) = ((&client, peer), (&*local.users, &local.pools));
+            match Box::pin(door.admit(&mut request, from, &self.auth, by)).await {
                 Ok(()) => (),
-                Err(Shut::Login(login)) => return Ok(door::to_login(login)),
+                Err(Shut::Answer(response, reason)) => {
+                    access.reason = Some(reason);
+                    return Ok(*response);
+                }
                 Err(Shut::Fault(fault)) => return Err(fault),
             }
         }
@@ -199,8 +215,16 @@ impl Router {
     ) -> Result<Way<'a>, Fault> {
         course.secure = client.scheme == Scheme::Https;
         let path = request.uri().path();
+        // Before everything else, and for any host: an authority asks over plain HTTP.
+        if let Some(proof) = self.challenges.at(path) {
+            return Ok(Way::Answered(Response::new(Body::from(proof)), None));
+        }
         if path == HEALTH && request.method() == Method::GET {
             return Ok(Way::Health);
+        }
+        // Before everything else, and for any host: an authority asks over plain HTTP.
+        if let Some(proof) = self.challenges.at(path) {
+            return Ok(Way::Answered(Response::new(Body::from(proof)), None));
         }
         let changed = match config::canonical(path).map_err(|_bad| Fault::BAD_PATH)? {
             Cow::Borrowed(_) => None,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 
 use listenfd::ListenFd;
@@ -13,6 +14,8 @@ use crate::admin;
 use crate::config::{AdminAddress, Listen};
 use crate::exchange::Scheme;
 use crate::listener;
+
+use super::handover::Socket;
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -38,35 +41,54 @@ impl ListenError {
     }
 }
 
-/// One address, open: a socket for each worker.
+/// One address, open: a socket for each worker, or some more.
 pub struct Opened {
     pub scheme: Scheme,
     pub address: SocketAddr,
     pub sockets: Vec<StdListener>,
 }
 
+/// What the workers listen on.
+struct Open {
+    scheme: Scheme,
+    /// As the configuration writes it.
+    configured: SocketAddr,
+    actual: SocketAddr,
+    /// For the next process.
+    sockets: Vec<StdListener>,
+}
+
 /// What is open and what was not handed out yet.
 pub struct Listeners {
-    /// As configured, with the address that the socket really has.
-    open: Vec<(Scheme, SocketAddr, SocketAddr)>,
+    open: Vec<Open>,
     fresh: Vec<Opened>,
     workers: usize,
 }
 
 impl Listeners {
-    /// Takes what systemd handed over and binds the rest.
-    pub fn open(words: &Listen, workers: usize) -> Result<Self, ListenError> {
+    /// Takes what the process before or systemd handed over, and binds the rest.
+    pub fn open(
+        words: &Listen,
+        workers: usize,
+        mut handed: Vec<Socket>,
+    ) -> Result<Self, ListenError> {
         let mut activated = activated();
         let mut listeners = Self { open: Vec::new(), fresh: Vec::new(), workers };
         for (scheme, address) in wanted(words) {
+            let (mine, others): (Vec<_>, Vec<_>) = handed
+                .into_iter()
+                .partition(|socket| (socket.scheme, socket.configured) == (scheme, address));
+            handed = others;
             let given = activated
                 .iter()
                 .position(|socket| socket.local_addr().is_ok_and(|local| serves(local, address)));
             let opened = match given.map(|index| activated.swap_remove(index)) {
+                _ if !mine.is_empty() => adopt(scheme, mine, workers),
                 Some(socket) => share(scheme, &socket, workers),
                 None => bind(scheme, address, workers),
             };
-            listeners.add(address, opened.map_err(|error| ListenError::new(address, error))?);
+            let added = opened.and_then(|opened| listeners.add(address, opened));
+            added.map_err(|error| ListenError::new(address, error))?;
         }
         Ok(listeners)
     }
@@ -76,8 +98,8 @@ impl Listeners {
         let wanted: Vec<_> = wanted(words).collect();
         let mut added = Vec::new();
         for (scheme, address) in &wanted {
-            if !self.open.iter().any(|(had, configured, _)| (had, configured) == (scheme, address))
-            {
+            let is_it = |open: &Open| (open.scheme, open.configured) == (*scheme, *address);
+            if !self.open.iter().any(is_it) {
                 let opened = bind(*scheme, *address, self.workers)
                     .map_err(|error| ListenError::new(address, error))?;
                 added.push((*address, opened));
@@ -85,17 +107,28 @@ impl Listeners {
         }
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open)
             .into_iter()
-            .partition(|(scheme, configured, _)| wanted.contains(&(*scheme, *configured)));
+            .partition(|open: &Open| wanted.contains(&(open.scheme, open.configured)));
         self.open = kept;
         for (address, opened) in added {
-            self.add(address, opened);
+            self.add(address, opened).map_err(|error| ListenError::new(address, error))?;
         }
-        Ok(gone.into_iter().map(|(_, _, actual)| actual).collect())
+        Ok(gone.into_iter().map(|open| open.actual).collect())
     }
 
-    fn add(&mut self, configured: SocketAddr, opened: Opened) {
-        self.open.push((opened.scheme, configured, opened.address));
+    fn add(&mut self, configured: SocketAddr, opened: Opened) -> io::Result<()> {
+        let sockets = opened.sockets.iter().map(StdListener::try_clone);
+        let sockets = sockets.collect::<io::Result<_>>()?;
+        let (scheme, actual) = (opened.scheme, opened.address);
+        self.open.push(Open { scheme, configured, actual, sockets });
         self.fresh.push(opened);
+        Ok(())
+    }
+
+    /// Every socket, with the address as it is configured, for the next process.
+    pub fn kept(&self) -> impl Iterator<Item = (Scheme, SocketAddr, &StdListener)> {
+        self.open.iter().flat_map(|open| {
+            open.sockets.iter().map(move |socket| (open.scheme, open.configured, socket))
+        })
     }
 
     /// What is open and was not taken before.
@@ -104,7 +137,7 @@ impl Listeners {
     }
 
     pub fn any_https(&self) -> bool {
-        self.open.iter().any(|(scheme, ..)| *scheme == Scheme::Https)
+        self.open.iter().any(|open| open.scheme == Scheme::Https)
     }
 }
 
@@ -113,9 +146,9 @@ impl fmt::Display for Listeners {
         if self.open.is_empty() {
             return formatter.write_str("nothing");
         }
-        for (index, (scheme, _, actual)) in self.open.iter().enumerate() {
+        for (index, open) in self.open.iter().enumerate() {
             let comma = if index > 0 { ", " } else { "" };
-            write!(formatter, "{comma}{}://{actual}", scheme.as_str())?;
+            write!(formatter, "{comma}{}://{}", open.scheme.as_str(), open.actual)?;
         }
         Ok(())
     }
@@ -145,6 +178,22 @@ fn share(scheme: Scheme, socket: &StdListener, workers: usize) -> io::Result<Ope
     Ok(Opened { scheme, address: socket.local_addr()?, sockets })
 }
 
+/// The sockets of the process before: all of them, or what waits in one would wait for ever.
+fn adopt(scheme: Scheme, handed: Vec<Socket>, workers: usize) -> io::Result<Opened> {
+    let mut sockets: Vec<_> = handed.into_iter().map(|handed| handed.socket).collect();
+    let had = sockets.len();
+    for index in had..workers {
+        // More workers than before: some share one.
+        let shared = sockets.get(index % had).map(StdListener::try_clone).transpose()?;
+        sockets.extend(shared);
+    }
+    for socket in &sockets {
+        socket.set_nonblocking(true)?;
+    }
+    let first = sockets.first().ok_or(io::ErrorKind::NotFound)?;
+    Ok(Opened { scheme, address: first.local_addr()?, sockets })
+}
+
 /// A socket of its own for every worker.
 fn bind(scheme: Scheme, address: SocketAddr, workers: usize) -> io::Result<Opened> {
     let first = listener::bind(address)?;
@@ -162,8 +211,45 @@ pub fn bind_all(address: SocketAddr, workers: usize) -> Result<Opened, ListenErr
     bind(Scheme::Http, address, workers).map_err(|error| ListenError::new(address, error))
 }
 
-/// The private listener. A socket file left by a process that is gone is replaced.
-pub fn open_admin(address: &AdminAddress) -> Result<admin::Listener, ListenError> {
+/// The private listener, and its socket for the next process. One that the process before handed
+/// over is taken; a socket file left by a process that is gone is replaced.
+pub fn open_admin(
+    address: &AdminAddress,
+    handed: Option<(String, OwnedFd)>,
+) -> Result<(admin::Listener, OwnedFd), ListenError> {
+    let name = admin_name(address);
+    let fail = |error| ListenError::new(&name, error);
+    let listener = match handed.filter(|(handed, _)| *handed == name) {
+        Some((_, socket)) => adopt_admin(address, socket).map_err(fail)?,
+        None => bind_admin(address)?,
+    };
+    let kept = match &listener {
+        admin::Listener::Tcp(listener) => listener.as_fd().try_clone_to_owned(),
+        admin::Listener::Unix(listener) => listener.as_fd().try_clone_to_owned(),
+    };
+    Ok((listener, kept.map_err(fail)?))
+}
+
+/// The private listener's address in one word.
+pub fn admin_name(address: &AdminAddress) -> String {
+    match address {
+        AdminAddress::Tcp(address) => address.to_string(),
+        AdminAddress::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+fn adopt_admin(address: &AdminAddress, socket: OwnedFd) -> io::Result<admin::Listener> {
+    if let AdminAddress::Tcp(_) = address {
+        let socket = StdListener::from(socket);
+        socket.set_nonblocking(true)?;
+        return TcpListener::from_std(socket).map(admin::Listener::Tcp);
+    }
+    let socket = std::os::unix::net::UnixListener::from(socket);
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(socket).map(admin::Listener::Unix)
+}
+
+fn bind_admin(address: &AdminAddress) -> Result<admin::Listener, ListenError> {
     match address {
         AdminAddress::Tcp(address) => {
             let socket = listener::bind(*address).and_then(TcpListener::from_std);

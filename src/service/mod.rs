@@ -1,6 +1,7 @@
 //! The process: start, ready, reload, drain, stop.
 
 mod cli;
+mod handover;
 mod listeners;
 mod memory;
 mod reload;
@@ -8,10 +9,13 @@ mod shutdown;
 mod signals;
 mod strain;
 mod systemd;
+mod upgrade;
+mod vitals;
 
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -20,11 +24,12 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
-use crate::admin::{self, Admin, Readiness, Verdict};
+use crate::admin::{self, Admin, Ask, Readiness};
 use crate::auth;
 use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
@@ -32,12 +37,16 @@ use crate::hub::{Central, Hub, Nodes, TrustError};
 use crate::listener::Open;
 use crate::observe::{access, events, lines, log, metrics};
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
+use crate::tls::acme::{Keeper, Proofs, Troubles, Wanted};
 use crate::tls::{self, Tickets, TlsError, Watch};
 use crate::upstream::{self, Registry};
 use crate::worker::{Command, Shared, Worker};
 
+use handover::Handed;
 use listeners::{ListenError, Listeners};
+use shutdown::Farewell;
 use signals::{Event, Signals};
+use upgrade::Upgrade;
 
 /// Why the process ends before its time, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +94,16 @@ impl Stop {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     let arguments = cli::Arguments::try_parse_from(arguments)?;
     match arguments.command {
-        cli::Command::Run(file) => start(&file.config),
+        cli::Command::Run { file, take_over } => start(&file.config, take_over),
         cli::Command::Check { file, show } => cli::check::run(&file.config, show),
         cli::Command::Explain(words) => cli::explain::run(&words),
         cli::Command::Reload(file) => cli::reload::run(&file.config),
+        cli::Command::Diff(file) => cli::diff::run(&file.config),
+        cli::Command::Upgrade(file) => cli::upgrade::run(&file.config),
         cli::Command::Status(file) => cli::status::run(&file.config),
+        cli::Command::Top { file, once } => cli::top::run(&file.config, once),
+        cli::Command::Doctor(file) => cli::doctor::run(&file.config),
+        cli::Command::Man => cli::man(),
         cli::Command::Schema => cli::say(&config::schema()),
         cli::Command::Completions { shell } => cli::completions(shell),
     }
@@ -100,8 +114,9 @@ fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop>
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
     let registry = Registry::new();
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
-    let (flags, builds, tickets) = (Arc::default(), Arc::default(), Tickets::new()?);
-    Ok((Resident { hub, registry, flags, builds, tickets }, inboxes))
+    let (flags, builds) = (Arc::default(), Arc::default());
+    let (tickets, proofs) = (Tickets::new()?, Proofs::default());
+    Ok((Resident { hub, registry, flags, builds, tickets, proofs }, inboxes))
 }
 
 fn compile(
@@ -114,11 +129,20 @@ fn compile(
         .map_err(|error| Stop::Compile { file: file.to_owned(), error })
 }
 
-fn start(file: &Path) -> Result<(), Stop> {
+fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
+    let mut handed = None;
+    if take_over {
+        let taken = Handed::take().map_err(|error| Stop::Io { what: "nothing taken over", error });
+        handed = Some(taken?);
+    }
+    // The path, before another binary stands there.
+    let binary =
+        std::env::current_exe().map_err(|error| Stop::Io { what: "no path of its own", error })?;
     let config = config::load(file)?;
     log::init(level(config.log.level), config.log.format == config::LogFormat::Json);
     let (resident, inboxes) = resident(&config)?;
-    let listeners = Listeners::open(&config.listen, config.workers)?;
+    let sockets = handed.as_mut().map(|handed| std::mem::take(&mut handed.sockets));
+    let listeners = Listeners::open(&config.listen, config.workers, sockets.unwrap_or_default())?;
     let watched = tls::files(&config);
     if listeners.any_https() {
         resident.tickets.keep_in(&config.state);
@@ -133,9 +157,16 @@ fn start(file: &Path) -> Result<(), Stop> {
         let drain = Drain::default();
         let service = Service {
             file: file.to_owned(),
+            binary,
+            before: handed,
+            admin_socket: None,
+            background: Vec::new(),
+            upgrade: None,
             current: Current::new(snapshot),
             watch: Watch::new(&watched),
             complaint: Rc::default(),
+            troubles: Rc::default(),
+            retry: Rc::default(),
             resident,
             listeners,
             workers: Vec::new(),
@@ -149,6 +180,15 @@ fn start(file: &Path) -> Result<(), Stop> {
 /// The main thread's belongings.
 struct Service {
     file: PathBuf,
+    /// Where this program was started from.
+    binary: PathBuf,
+    /// What the process before handed over, until this one is ready.
+    before: Option<Handed>,
+    /// The private listener, for the next process.
+    admin_socket: Option<(String, OwnedFd)>,
+    /// What ends when another process has taken over.
+    background: Vec<JoinHandle<()>>,
+    upgrade: Option<Upgrade>,
     current: Current,
     resident: Resident,
     listeners: Listeners,
@@ -159,6 +199,10 @@ struct Service {
     watch: Watch,
     /// What is wrong with them.
     complaint: Rc<RefCell<Option<String>>>,
+    /// What an authority did not give.
+    troubles: Troubles,
+    /// Tries again what it did not.
+    retry: Rc<Notify>,
 }
 
 impl Service {
@@ -168,9 +212,13 @@ impl Service {
         install_lines(&self.current.load().config().log);
         metrics::series(&metrics::BUILD, &[env!("CARGO_PKG_VERSION")]).increment();
         metrics::series(&metrics::GENERATION, &[]).add(1);
+        vitals::installed();
+        self.drain.spawn_background(vitals::watch());
         self.start_workers(inboxes).await?;
-        let (reload, mut reloads) = mpsc::channel(1);
-        self.start_admin(reload)?;
+        metrics::series(&metrics::WORKERS, &[])
+            .set(i64::try_from(self.workers.len()).unwrap_or(i64::MAX));
+        let (asks, mut asked) = mpsc::channel(1);
+        self.start_admin(asks)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
         self.drain.spawn_background(Arc::clone(&self.resident.flags).watch());
         self.drain.spawn_background(Arc::clone(&self.resident.builds).watch());
@@ -181,18 +229,32 @@ impl Service {
         hub.tell_cluster(self.current.load().hub().map(|policy| &**policy)).await;
         self.drain.spawn_background(strain::watch(self.current.clone(), hub));
         self.drain.spawn_background(tend(self.resident.tickets.clone()));
+        self.start_keeper();
         let status = self.status();
+        if let Some(before) = self.before.take() {
+            before.ready().map_err(|error| Stop::Io { what: "nobody to take over from", error })?;
+        }
         systemd::ready(&status);
         info!(version = env!("CARGO_PKG_VERSION"), "{status}");
         let mut watchdog = systemd::Watchdog::from_env();
-        loop {
+        let farewell = loop {
             tokio::select! {
                 // Nothing is lost when an arm is dropped: signals and requests stay queued.
                 event = signals.next() => match event {
                     Event::Reload => drop(self.reload().await),
-                    Event::Stop => break,
+                    Event::Upgrade => self.begin_upgrade(None),
+                    Event::Stop => break Farewell::Stopped,
                 },
-                Some(answer) = reloads.recv() => self.reload_for(answer).await,
+                Some(ask) = asked.recv() => match ask {
+                    Ask::Reload(answer) => self.reload_for(answer).await,
+                    Ask::Upgrade(answer) => self.begin_upgrade(Some(answer)),
+                    Ask::Diff(answer) => self.diff_for(answer),
+                },
+                outcome = Self::upgraded(&mut self.upgrade) => {
+                    if self.end_upgrade(outcome) {
+                        break Farewell::Succeeded;
+                    }
+                }
                 () = watchdog.due() => self.show_life(&mut watchdog).await,
                 () = self.watch.due() => {
                     let files = tls::files(self.current.load().config());
@@ -201,13 +263,13 @@ impl Service {
                     }
                 }
             }
-        }
-        self.leave(signals).await;
+        };
+        self.leave(signals, farewell).await;
         Ok(())
     }
 
     async fn start_workers(&mut self, inboxes: Vec<crate::hub::Inbox>) -> Result<(), Stop> {
-        let (desk, questions) = mpsc::channel(auth::QUESTIONS);
+        let (desk, questions) = auth::Way::open();
         let shared = Shared {
             current: self.current.clone(),
             hub: Arc::clone(&self.resident.hub),
@@ -240,8 +302,14 @@ impl Service {
             worker.tell(Command::Neighbours(socket)).await;
         }
         let address = words.address.as_ref().map(|address| match address {
-            config::Target::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
-            config::Target::Tcp(host, port) => format!("{host}:{port}"),
+            config::Target::Tcp(host, port) | config::Target::Tls(host, port)
+                if host.contains(':') =>
+            {
+                format!("[{host}]:{port}")
+            }
+            config::Target::Tcp(host, port) | config::Target::Tls(host, port) => {
+                format!("{host}:{port}")
+            }
             config::Target::Unix(path) => path.display().to_string(),
         });
         Ok(Some(address.unwrap_or_else(|| opened.address.to_string())))
@@ -250,23 +318,36 @@ impl Service {
     /// Gives every worker its socket of each new listener.
     async fn hand_out(&self, opened: Vec<listeners::Opened>) {
         for opened in opened {
-            for (worker, socket) in self.workers.iter().zip(opened.sockets) {
+            for (worker, socket) in self.workers.iter().cycle().zip(opened.sockets) {
                 worker.tell(Command::Listen(opened.scheme, socket)).await;
             }
         }
     }
 
-    fn start_admin(&self, reload: mpsc::Sender<oneshot::Sender<Verdict>>) -> Result<(), Stop> {
+    fn start_keeper(&mut self) {
+        let current = self.current.clone();
+        let wanted = move || {
+            let snapshot = current.load();
+            Wanted::of(snapshot.config(), snapshot.certificates())
+        };
+        let (proofs, troubles) = (self.resident.proofs.clone(), Rc::clone(&self.troubles));
+        let keeper = Keeper::new(wanted, proofs, troubles, Rc::clone(&self.retry));
+        self.background.push(self.drain.spawn_background(keeper.tend()));
+    }
+
+    fn start_admin(&mut self, asks: mpsc::Sender<Ask>) -> Result<(), Stop> {
         let snapshot = self.current.load();
         let Some(words) = &snapshot.config().listen.admin else { return Ok(()) };
-        let listener = listeners::open_admin(&words.address)?;
+        let handed = self.before.as_mut().and_then(|before| before.admin.take());
+        let (listener, socket) = listeners::open_admin(&words.address, handed)?;
+        self.admin_socket = Some((listeners::admin_name(&words.address), socket));
         let (current, drain) = (self.current.clone(), self.drain.clone());
         let hub = Arc::clone(&self.resident.hub);
         let rules = self.current.clone();
-        let complaint = Rc::clone(&self.complaint);
+        let complaints = (Rc::clone(&self.complaint), Rc::clone(&self.troubles));
         let admin = Admin {
-            readiness: Box::new(move || readiness(&current, &drain, &hub, &complaint)),
-            reload,
+            readiness: Box::new(move || readiness(&current, &drain, &hub, &complaints)),
+            asks,
             metrics: snapshot.config().metrics,
             hub: admin::hub::Door {
                 hub: Arc::clone(&self.resident.hub),
@@ -276,7 +357,7 @@ impl Service {
             open: matches!(words.address, config::AdminAddress::Unix(_)),
         };
         let serving = admin::serve(listener, Rc::new(admin), self.drain.clone());
-        self.drain.spawn_background(serving);
+        self.background.push(self.drain.spawn_background(serving));
         Ok(())
     }
 
@@ -324,7 +405,7 @@ fn readiness(
     current: &Current,
     drain: &Drain,
     hub: &Hub,
-    certificates: &RefCell<Option<String>>,
+    (certificates, troubles): &(Rc<RefCell<Option<String>>>, Troubles),
 ) -> Readiness {
     let snapshot = current.load();
     let down = snapshot.router().upstreams().filter(|upstream| !upstream.is_up());
@@ -335,7 +416,10 @@ fn readiness(
         reasons.push("draining".to_owned());
     }
     let certificates = certificates.borrow().clone();
-    let complaints = hub.complaint().map(str::to_owned).into_iter().chain(certificates).collect();
+    let complaints = hub.complaint().map(str::to_owned).into_iter().chain(certificates);
+    let troubles = troubles.borrow();
+    let troubles = troubles.iter().map(|(name, why)| format!("no certificate for {name}: {why}"));
+    let complaints = complaints.chain(troubles).collect();
     Readiness { ready: reasons.is_empty(), reasons, complaints }
 }
 

@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 use crate::tls;
 use crate::worker::Command;
 
-use super::{Service, Stop, compile, install_lines, level, systemd};
+use super::{Service, Stop, compile, install_lines, level, systemd, vitals};
 
 impl Service {
     /// Reloads and tells whoever asked over the admin listener.
@@ -24,14 +24,22 @@ impl Service {
     pub(super) async fn reload(&mut self) -> Verdict {
         systemd::reloading();
         let verdict = match self.take_file().await {
-            Ok(notes) => {
+            Ok((notes, changes)) => {
                 let status = self.status();
                 info!("reloaded: {status}");
+                for change in changes.iter().take(CHANGES_LOGGED) {
+                    info!("{change}");
+                }
+                if let Some(more) =
+                    changes.len().checked_sub(CHANGES_LOGGED).filter(|more| *more > 0)
+                {
+                    info!("and {more} more changes");
+                }
                 for note in &notes {
                     warn!("{note}");
                 }
                 systemd::ready(&status);
-                self.verdict(true, notes)
+                self.verdict(true, notes, changes)
             }
             Err(stop) => {
                 let why = stop.to_string();
@@ -41,7 +49,7 @@ impl Service {
                     "not reloaded, generation {} stays: {first}",
                     self.generation()
                 ));
-                self.verdict(false, why.lines().map(str::to_owned).collect())
+                self.verdict(false, why.lines().map(str::to_owned).collect(), Vec::new())
             }
         };
         let word = if verdict.installed { "installed" } else { "refused" };
@@ -49,25 +57,44 @@ impl Service {
         verdict
     }
 
-    fn verdict(&self, installed: bool, notes: Vec<String>) -> Verdict {
-        Verdict { installed, generation: self.generation(), notes }
+    fn verdict(&self, installed: bool, notes: Vec<String>, changes: Vec<String>) -> Verdict {
+        Verdict { installed, generation: self.generation(), notes, changes }
     }
 
-    fn generation(&self) -> u64 {
+    /// Tells what a reload would change, or why it could not.
+    pub(super) fn diff_for(&self, answer: oneshot::Sender<Verdict>) {
+        let verdict = match self.compiled() {
+            Ok((next, notes)) => self.verdict(true, notes, changes(&self.current.load(), &next)),
+            Err(stop) => {
+                let why = stop.to_string().lines().map(str::to_owned).collect();
+                self.verdict(false, why, Vec::new())
+            }
+        };
+        // Whoever asked may have gone.
+        let _told = answer.send(verdict);
+    }
+
+    fn compiled(&self) -> Result<(Snapshot, Vec<String>), Stop> {
+        let config = config::load(&self.file)?;
+        let before = self.current.load();
+        let notes = restart_notes(before.config(), &config);
+        Ok((compile(config, before.generation() + 1, &self.resident, &self.file)?, notes))
+    }
+
+    pub(super) fn generation(&self) -> u64 {
         self.current.load().generation()
     }
 
     /// Everything that can fail comes first; from `install` on nothing can.
-    async fn take_file(&mut self) -> Result<Vec<String>, Stop> {
-        let config = config::load(&self.file)?;
-        let before = self.current.load();
-        let notes = restart_notes(before.config(), &config);
-        let next = compile(config, before.generation() + 1, &self.resident, &self.file)?;
+    async fn take_file(&mut self) -> Result<(Vec<String>, Vec<String>), Stop> {
+        let (next, notes) = self.compiled()?;
+        let changes = changes(&self.current.load(), &next);
         let gone = self.listeners.change(&next.config().listen)?;
         log::set_level(level(next.config().log.level));
         install_lines(&next.config().log);
         self.install(next).await;
         metrics::series(&metrics::GENERATION, &[]).increment();
+        self.retry.notify_one();
         self.desk.probe(self.current.load().auth().providers().to_vec());
         let opened = self.listeners.take_new();
         self.hand_out(opened).await;
@@ -76,12 +103,13 @@ impl Service {
                 worker.tell(Command::Unlisten(address)).await;
             }
         }
-        Ok(notes)
+        Ok((notes, changes))
     }
 
     async fn install(&mut self, next: Snapshot) {
         let hub = next.hub().cloned();
         tls::show(next.certificates());
+        vitals::installed();
         self.current.install(next);
         self.resident.hub.install(hub).await;
         self.certificates_taken(None);
@@ -110,6 +138,16 @@ impl Service {
         metrics::series(&metrics::CERTIFICATES_STALE, &[]).set(i64::from(refused.is_some()));
         *self.complaint.borrow_mut() = refused;
     }
+}
+
+/// More would hide what else is logged; `vestibule diff` and `vestibule reload` tell them all.
+const CHANGES_LOGGED: usize = 20;
+
+/// What differs: the configuration, then the certificates.
+fn changes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
+    let mut lines = before.config().changes(after.config());
+    lines.extend(after.certificates().changes(before.certificates()));
+    lines
 }
 
 /// What the file says that only a restart brings about.

@@ -1,6 +1,9 @@
 //! The order of leaving: accept no more, close the hub's transports gently, finish requests, end.
 
-use tokio::time::{Instant, timeout_at};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::observe::lines;
@@ -9,25 +12,53 @@ use crate::worker::Command;
 use super::signals::{Event, Signals};
 use super::{Service, systemd};
 
+/// Why the process leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It was told to stop.
+    Stopped,
+    /// Another process serves in its place.
+    Succeeded,
+}
+
+/// What the private listener answered last has this long to reach whoever asked.
+const LAST_ANSWER: Duration = Duration::from_millis(200);
+
 impl Service {
     /// Leaves within `shutdown.grace`; a second signal to stop hurries.
-    pub(super) async fn leave(mut self, mut signals: Signals) {
-        let (grace, over) = {
-            let snapshot = self.current.load();
+    ///
+    /// After an upgrade nobody waits for it, so clients of the hub are closed over all of
+    /// `hub.drain.over`, and the grace begins after that.
+    pub(super) async fn leave(self, mut signals: Signals, farewell: Farewell) {
+        let Self { current, listeners, admin_socket, mut workers, .. } = self;
+        let Self { resident, drain, background, .. } = self;
+        let (mut grace, mut over) = {
+            let snapshot = current.load();
             let over = snapshot.config().hub.as_ref().map(|hub| hub.drain_over);
             (snapshot.config().shutdown.grace, over.unwrap_or_default())
         };
-        systemd::stopping("draining");
+        // The sockets are open for as long as somebody has them: the workers let go of theirs below.
+        drop((listeners, admin_socket));
+        if farewell == Farewell::Succeeded {
+            background.iter().for_each(JoinHandle::abort);
+            grace += over;
+        } else {
+            // Some of the grace is left for what the last transports still have to say.
+            over = over.min(grace.mul_f32(0.7));
+            systemd::stopping("draining");
+        }
         info!(?grace, "stopping");
-        self.drain.begin();
+        drain.begin();
         let until = Instant::now() + grace;
         let emptied = async {
-            for worker in &self.workers {
+            for worker in &workers {
                 worker.tell(Command::Drain).await;
             }
-            // Some of the grace is left for what the last transports still have to say.
-            self.resident.hub.close(over.min(grace.mul_f32(0.7))).await;
-            for worker in &mut self.workers {
+            resident.hub.close(over).await;
+            if farewell == Farewell::Succeeded {
+                sleep(LAST_ANSWER).await;
+            }
+            for worker in &mut workers {
                 worker.ended().await;
             }
         };

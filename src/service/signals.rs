@@ -1,4 +1,4 @@
-//! TERM, INT, HUP → Event.
+//! TERM, INT, HUP, USR2 → Event.
 
 use std::io;
 
@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Reload,
+    Upgrade,
     Stop,
 }
 
@@ -15,6 +16,7 @@ pub struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    user2: Signal,
 }
 
 impl Signals {
@@ -23,6 +25,7 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            user2: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -32,6 +35,7 @@ impl Signals {
             _ = self.hangup.recv() => Event::Reload,
             _ = self.interrupt.recv() => Event::Stop,
             _ = self.terminate.recv() => Event::Stop,
+            _ = self.user2.recv() => Event::Upgrade,
         }
     }
 }

@@ -18,6 +18,11 @@ pub fn reloading() {
     }
 }
 
+/// Another process is the service's main one from now on.
+pub fn main_is(process: u32) {
+    notify(&[NotifyState::MainPid(process), NotifyState::Status("upgraded")]);
+}
+
 pub fn stopping(status: &str) {
     notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }

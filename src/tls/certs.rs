@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::verify_server_name;
 use rustls::crypto::aws_lc_rs;
@@ -15,7 +15,11 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
-use crate::config::HostPattern;
+use tracing::warn;
+
+use crate::config::{Config, HostPattern, Site, is_public};
+
+use super::acme;
 
 /// Every certificate there is. A client that names no host, or one that no certificate is for,
 /// gets the first site's, if it has one.
@@ -28,6 +32,10 @@ pub struct Certificates {
     all: Vec<Certificate>,
     /// Indices of those for the first site; all, if there is none for it.
     first: Vec<usize>,
+    /// Public names that nobody but an authority has a certificate for.
+    wanted: Vec<String>,
+    /// What is shown for them until there is one.
+    stand_ins: HashMap<String, Arc<CertifiedKey>>,
     /// Known hosts of the configuration, so that a handshake is one look-up.
     by_host: HashMap<String, Vec<usize>>,
 }
@@ -59,27 +67,52 @@ pub enum CertificateError {
 }
 
 impl Certificates {
-    /// Reads `NAME.pem` + `NAME.key` and `NAME/fullchain.pem` + `NAME/privkey.pem` in `folder`.
+    /// Reads `NAME.pem` + `NAME.key` and `NAME/fullchain.pem` + `NAME/privkey.pem` in the folder,
+    /// and what an authority gave.
     ///
-    /// A folder that does not exist holds no certificate. `hosts` begin with the first site.
-    pub fn read<'a>(
-        folder: &Path,
-        hosts: impl Iterator<Item = &'a HostPattern>,
-    ) -> Result<Self, CertificateError> {
+    /// A folder that does not exist holds no certificate.
+    pub fn read(config: &Config) -> Result<Self, CertificateError> {
+        let folder = &config.tls.certs;
         let mut all = Vec::new();
         for (chain, key) in pairs(folder)? {
             let name = chain.strip_prefix(folder).unwrap_or(&chain).display().to_string();
             all.push(Certificate::read(name, &chain, &key)?);
         }
-        Ok(Self::of(all, hosts))
+        let Some(acme) = &config.tls.acme else { return Ok(Self::of(all, config)) };
+        let written = Self::of(all, config);
+        let names = config.sites.iter().flat_map(Site::names).filter(|host| is_public(host));
+        let names = names.map(HostPattern::as_str).filter(|name| !written.covers(name));
+        let wanted: Vec<_> = names.map(str::to_owned).collect();
+        let mut all = written.all;
+        for file in acme::files(&acme::certificates(&config.state, acme)) {
+            let name = file.file_name().unwrap_or_default().display().to_string();
+            if !wanted.iter().any(|wanted| name.strip_suffix(".pem") == Some(wanted.as_str())) {
+                continue;
+            }
+            match Certificate::read(format!("acme/{name}"), &file, &file) {
+                Ok(certificate) => all.push(certificate),
+                // It comes from an authority, so another can be had.
+                Err(error) => warn!(%error, "a kept certificate is left out"),
+            }
+        }
+        let mut certificates = Self::of(all, config);
+        certificates.stand_ins = wanted
+            .iter()
+            .filter(|name| !certificates.covers(name))
+            .filter_map(|name| Some((name.clone(), Arc::new(stand_in(name)?))))
+            .collect();
+        certificates.wanted = wanted;
+        Ok(certificates)
     }
 
-    fn of<'a>(mut all: Vec<Certificate>, hosts: impl Iterator<Item = &'a HostPattern>) -> Self {
+    fn of(mut all: Vec<Certificate>, config: &Config) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         all.sort_by(|one, other| one.rank(now).cmp(&other.rank(now)));
         let first = (0..all.len()).collect();
-        let mut certificates = Self { all, first, by_host: HashMap::new() };
+        let (stand_ins, by_host) = (HashMap::new(), HashMap::new());
+        let mut certificates = Self { all, first, wanted: Vec::new(), stand_ins, by_host };
+        let hosts = config.sites.iter().flat_map(Site::names);
         for (index, host) in hosts.enumerate() {
             let found = certificates.find(host.as_str());
             if found.is_empty() {
@@ -93,13 +126,43 @@ impl Certificates {
         certificates
     }
 
+    /// True if no handshake could be answered.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.is_empty() && self.stand_ins.is_empty()
+    }
+
+    /// The names that an authority is to be asked for.
+    pub fn wanted(&self) -> &[String] {
+        &self.wanted
     }
 
     /// All of them, best first.
     pub fn all(&self) -> &[Certificate] {
         &self.all
+    }
+
+    /// What is different from those `before`, a line each.
+    pub fn changes(&self, before: &Self) -> Vec<String> {
+        let find = |all: &[Certificate], file: &str| all.iter().position(|one| one.file == file);
+        let ends = |one: &Certificate| {
+            let ends = u64::try_from(one.ends).unwrap_or_default();
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(ends)).to_string()
+        };
+        let mut lines = Vec::new();
+        for one in &self.all {
+            let was = find(&before.all, &one.file).and_then(|index| before.all.get(index));
+            match was {
+                None => lines.push(format!("+ certificate {}, until {}", one.file, ends(one))),
+                Some(was) if was.key.cert != one.key.cert => {
+                    lines.push(format!("~ certificate {}, until {}", one.file, ends(one)));
+                }
+                Some(_) => (),
+            }
+        }
+        let gone = before.all.iter().filter(|one| find(&self.all, &one.file).is_none());
+        lines.extend(gone.map(|one| format!("- certificate {}", one.file)));
+        lines.sort_by(|one, other| one.get(1..).cmp(&other.get(1..)));
+        lines
     }
 
     /// True if a client that asks for `host` gets a certificate that is made for it.
@@ -127,7 +190,8 @@ impl Certificates {
         let mut keys = among.iter().filter_map(|index| self.all.get(*index));
         let first = keys.clone().next();
         let fits = keys.find(|certificate| certificate.key.key.choose_scheme(schemes).is_some());
-        fits.or(first).map(|certificate| Arc::clone(&certificate.key))
+        let chosen = fits.or(first).map(|certificate| &certificate.key);
+        chosen.or_else(|| self.stand_ins.values().next()).cloned()
     }
 }
 
@@ -139,6 +203,9 @@ impl ResolvesServerCert for Certificates {
         };
         if let Some(known) = self.by_host.get(&host) {
             return self.choose(known, schemes);
+        }
+        if let Some(stand_in) = self.stand_ins.get(&host) {
+            return Some(Arc::clone(stand_in));
         }
         let found = self.find(&host);
         self.choose(if found.is_empty() { &self.first } else { &found }, schemes)
@@ -179,6 +246,32 @@ impl Certificate {
         let is_rsa = self.key.key.algorithm() == SignatureAlgorithm::RSA;
         (self.ends <= now || self.begins > now, is_rsa, &self.file)
     }
+}
+
+/// A chain and its key, if they fit.
+pub fn fitting(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Option<CertifiedKey> {
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).ok()
+}
+
+/// A certificate of this program's own making.
+pub fn certified(
+    certificate: CertificateDer<'static>,
+    key: &rcgen::KeyPair,
+) -> Option<CertifiedKey> {
+    let key = PrivateKeyDer::try_from(key.serialize_der()).ok()?;
+    let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).ok()?;
+    // They fit, and a proof has an extension that only the authority understands.
+    Some(CertifiedKey::new(vec![certificate], key))
+}
+
+/// What is shown for a name until an authority has given a certificate.
+fn stand_in(name: &str) -> Option<CertifiedKey> {
+    let key = rcgen::KeyPair::generate().ok()?;
+    let words = rcgen::CertificateParams::new(vec![name.to_owned()]).ok()?;
+    certified(words.self_signed(&key).ok()?.der().clone(), &key)
 }
 
 /// Chain and key files.

@@ -1,5 +1,6 @@
 //! The handshake, with a deadline, and what it tells about the peer.
 
+pub mod acme;
 mod certs;
 mod state;
 mod tickets;
@@ -14,6 +15,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
 };
@@ -35,6 +37,7 @@ use crate::observe::metrics::{self, Series};
 pub struct Acceptor(Arc<Inner>);
 
 struct Inner {
+    proofs: acme::Proofs,
     usual: Arc<ServerConfig>,
     /// The sites in the order written, if one of them has its own way; else none.
     sites: Vec<Site>,
@@ -70,12 +73,15 @@ pub enum HandshakeError {
     Deadline(Duration),
     #[error("the handshake failed")]
     Failed(#[source] io::Error),
+    #[error("an authority looked for the proof that a name is ours")]
+    Proof,
 }
 
 /// The files that certificates are read from, for `Watch`.
 pub fn files(config: &Config) -> Vec<PathBuf> {
     let authorities = config.sites.iter().filter_map(|site| site.client_ca.clone());
-    std::iter::once(config.tls.certs.clone()).chain(authorities).collect()
+    let own = config.tls.acme.as_ref().map(|acme| acme::certificates(&config.state, acme));
+    std::iter::once(config.tls.certs.clone()).chain(authorities).chain(own).collect()
 }
 
 /// Shows when each certificate ends, and no longer those that are gone.
@@ -94,6 +100,7 @@ impl Acceptor {
         config: &Config,
         certificates: &Arc<Certificates>,
         tickets: &Tickets,
+        proofs: &acme::Proofs,
     ) -> Result<Self, TlsError> {
         let versions = versions(config.tls.min);
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -134,7 +141,8 @@ impl Acceptor {
             sites.clear();
         }
         let (usual, deadline) = (Arc::new(usual), config.timeouts.handshake);
-        Ok(Self(Arc::new(Inner { usual, sites, deadline, handshakes: handshakes() })))
+        let proofs = proofs.clone();
+        Ok(Self(Arc::new(Inner { proofs, usual, sites, deadline, handshakes: handshakes() })))
     }
 
     pub async fn accept(
@@ -144,13 +152,21 @@ impl Acceptor {
         let handshake = Box::pin(self.shake(stream));
         let done = timeout(self.0.deadline, handshake).await;
         done.map_err(|_elapsed| HandshakeError::Deadline(self.0.deadline))?
-            .map_err(HandshakeError::Failed)
     }
 
-    async fn shake(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, TlsFacts)> {
-        let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    async fn shake(
+        &self,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, TlsFacts), HandshakeError> {
+        let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let begun = begun.await.map_err(HandshakeError::Failed)?;
+        if let Some(server) = self.proof(&begun.client_hello()) {
+            // The certificate is the proof; nothing is said after it.
+            begun.into_stream(server).await.map_err(HandshakeError::Failed)?;
+            return Err(HandshakeError::Proof);
+        }
         let server = self.choose(&begun.client_hello());
-        let stream = begun.into_stream(server).await?;
+        let stream = begun.into_stream(server).await.map_err(HandshakeError::Failed)?;
         let (_, session) = stream.get_ref();
         self.count(session);
         let facts = TlsFacts {
@@ -180,6 +196,21 @@ impl Acceptor {
         Arc::clone(strict.unwrap_or(&self.0.usual))
     }
 
+    /// What answers an authority that asks for `acme-tls/1` (RFC 8737 §3).
+    fn proof(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        hello.alpn()?.find(|name| *name == PROOF)?;
+        let key = self.0.proofs.tls(&hello.server_name()?.to_ascii_lowercase())?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider);
+        let mut server = builder
+            .with_protocol_versions(FROM_1_2)
+            .ok()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key)));
+        server.alpn_protocols = vec![PROOF.to_vec()];
+        Some(Arc::new(server))
+    }
+
     fn count(&self, session: &ServerConnection) {
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
         let is_it = |(version, kind, _): &&(ProtocolVersion, bool, _)| {
@@ -193,6 +224,9 @@ impl Acceptor {
         }
     }
 }
+
+/// The protocol of a challenge.
+const PROOF: &[u8] = b"acme-tls/1";
 
 /// What a key exchange is called in TLS's registry, for those that are spoken here.
 fn word(group: rustls::NamedGroup) -> &'static str {

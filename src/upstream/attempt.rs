@@ -151,6 +151,11 @@ impl Attempt<'_> {
                     self.rearm(alarm.as_mut());
                 }
             }
+            if self.waits_until.is_some()
+                && let Poll::Ready(Err(_broken)) = self.connection.poll_flush(cx)
+            {
+                return Poll::Ready(Err(self.closed()));
+            }
             match self.receive(cx) {
                 Poll::Ready(Ok(Some(answered))) => return Poll::Ready(Ok(answered)),
                 Poll::Ready(Ok(None)) => continue,

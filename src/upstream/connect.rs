@@ -1,4 +1,4 @@
-//! From a target to a socket: names, TCP, unix sockets; one deadline over all.
+//! From a target to a socket: names, TCP, TLS, unix sockets; one deadline over all.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -12,21 +12,27 @@ use tokio::time::timeout;
 
 use super::error::SendError;
 use super::target::{Address, Target};
+use super::tls::{self, Secured};
 
 /// The bytes of one connection to a target.
 #[derive(Debug)]
 pub enum Socket {
     Tcp(TcpStream),
+    Tls(Box<Secured>),
     Unix(UnixStream),
 }
 
-/// Opens a connection to `target`; a target that cannot be reached is marked down.
+/// Opens a connection to `target`, its handshake included; a target that cannot be reached is
+/// marked down.
 pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, SendError> {
     target.connects.increment();
     let name = || Arc::clone(&target.name);
-    match timeout(deadline, open(&target.address)).await {
+    match timeout(deadline, open(target)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(source)) if is_ours(&source) => Err(SendError::NoSocket { target: name(), source }),
+        Ok(Err(source)) if tls::is_distrust(&source) => {
+            Err(SendError::Tls { target: name(), source })
+        }
         Ok(Err(source)) => {
             target.mark_down(&source);
             Err(SendError::Refused { target: name(), source })
@@ -38,8 +44,8 @@ pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, Send
     }
 }
 
-pub async fn open(address: &Address) -> io::Result<Socket> {
-    let stream = match address {
+pub async fn open(target: &Target) -> io::Result<Socket> {
+    let stream = match &target.address {
         Address::Unix(path) => return UnixStream::connect(path).await.map(Socket::Unix),
         Address::Socket(socket) => TcpStream::connect(socket).await?,
         Address::Name(host, port) => {
@@ -48,7 +54,10 @@ pub async fn open(address: &Address) -> io::Result<Socket> {
         }
     };
     stream.set_nodelay(true)?;
-    Ok(Socket::Tcp(stream))
+    match &target.tls {
+        None => Ok(Socket::Tcp(stream)),
+        Some(client) => Ok(Socket::Tls(Box::new(Box::pin(client.greet(stream)).await?))),
+    }
 }
 
 /// The first address that takes a connection; the last error if none does.
@@ -72,11 +81,16 @@ pub fn is_ours(error: &io::Error) -> bool {
 }
 
 impl Socket {
-    /// Readable now, as far as the runtime knows: no system call.
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Readable now, as far as the runtime knows: no system call, but with TLS to read what is not
+    /// for us, as tickets are.
+    pub fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            // A byte that nobody asked for is lost, and the connection is not used again.
+            Self::Tls(stream) => {
+                Pin::new(stream.as_mut()).poll_read(cx, &mut ReadBuf::new(&mut [0]))
+            }
         }
     }
 
@@ -85,6 +99,7 @@ impl Socket {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let peeked = match self {
             Self::Tcp(stream) => socket2::SockRef::from(stream).peek(&mut byte),
+            Self::Tls(stream) => socket2::SockRef::from(stream.get_ref().0).peek(&mut byte),
             Self::Unix(stream) => socket2::SockRef::from(stream).peek(&mut byte),
         };
         peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
@@ -99,6 +114,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -112,6 +128,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -123,6 +140,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
@@ -131,13 +149,17 @@ impl AsyncWrite for Socket {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -52,7 +52,7 @@ impl Connection {
         })
     }
 
-    /// Writes the pieces of `bytes` until they are out.
+    /// Writes the pieces of `bytes` until they are out, as far as the kernel.
     pub fn poll_write_all(
         &mut self,
         bytes: &mut impl Buf,
@@ -64,7 +64,12 @@ impl Connection {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
         }
-        Poll::Ready(Ok(()))
+        self.poll_flush(cx)
+    }
+
+    /// TLS holds what it was given until the kernel takes it.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     /// Writes `bytes` once and returns how much was taken; nothing if the socket is full.
@@ -77,7 +82,7 @@ impl Connection {
 
     /// False if the target has closed it or said what it was not asked. Costs no system call, so
     /// it may be late by one turn of the loop.
-    pub fn is_fresh(&self) -> bool {
+    pub fn is_fresh(&mut self) -> bool {
         let mut nobody = Context::from_waker(Waker::noop());
         self.socket.poll_read_ready(&mut nobody).is_pending()
     }

@@ -29,6 +29,8 @@ pub enum SendError {
     Refused { target: Arc<str>, source: io::Error },
     #[error("{target} took no connection within {after:?}")]
     ConnectDeadline { target: Arc<str>, after: Duration },
+    #[error("{target} is not believed, or does not believe us: {source}")]
+    Tls { target: Arc<str>, source: io::Error },
     #[error("no socket could be had for {target}")]
     NoSocket { target: Arc<str>, source: io::Error },
     /// `unsent` is true when not a byte of the request was taken.
@@ -62,7 +64,7 @@ impl SendError {
             Self::Refused { .. } | Self::ConnectDeadline { .. } | Self::Down { .. } => {
                 Retry::Always
             }
-            Self::Closed { unsent: true, .. } => Retry::Always,
+            Self::Tls { .. } | Self::Closed { unsent: true, .. } => Retry::Always,
             Self::Closed { .. } => Retry::IfIdempotent,
             _ => Retry::Never,
         }
@@ -72,7 +74,7 @@ impl SendError {
     pub(super) fn is_failure(&self) -> bool {
         match self {
             Self::Closed { reused, .. } => !reused,
-            Self::Cut { .. } | Self::BadResponse { .. } => true,
+            Self::Cut { .. } | Self::BadResponse { .. } | Self::Tls { .. } => true,
             Self::HeadDeadline { .. } | Self::UploadDeadline { .. } => true,
             _ => false,
         }

@@ -17,7 +17,7 @@ use super::connection::Connection;
 use super::streak::{Finding, Streak};
 use super::target::{Registry, Target};
 use super::upload::Upload;
-use super::{Deadlines, connect};
+use super::{Deadlines, connect, tls};
 
 /// How often a target is asked whose verdict may change, if its own pace is slower.
 const UNSURE_EVERY: Duration = Duration::from_millis(500);
@@ -77,6 +77,9 @@ async fn find(target: &Target) -> (Finding, String) {
             warn!(target = %target.name, %error, "a check cannot be made");
             (Finding::Unknown, String::new())
         }
+        Ok(Err(Unhealthy::Unreached(error))) if tls::is_distrust(&error) => {
+            (Finding::Bad, error.to_string())
+        }
         Ok(Err(Unhealthy::Unreached(error))) => (Finding::Gone, error.to_string()),
         Ok(Err(Unhealthy::Answer(why))) => (Finding::Bad, why),
         Err(_elapsed) => (Finding::Bad, format!("no answer to a check within {patience:?}")),
@@ -90,7 +93,7 @@ enum Unhealthy {
 }
 
 async fn ask(target: &Target) -> Result<(), Unhealthy> {
-    let socket = connect::open(&target.address).await.map_err(Unhealthy::Unreached)?;
+    let socket = connect::open(target).await.map_err(Unhealthy::Unreached)?;
     let mut connection = Connection::new(socket);
     let Some(path) = &target.health.path else { return Ok(()) };
     let request = Request::builder()

@@ -13,6 +13,7 @@ mod pool;
 mod record;
 mod streak;
 mod target;
+mod tls;
 mod tunnel;
 mod upload;
 
@@ -43,6 +44,7 @@ pub use error::SendError;
 pub use http1::fuzzing;
 pub use pool::Pools;
 pub use target::Registry;
+pub use tls::CompileError;
 pub use tunnel::Tunnel;
 
 /// A named group of targets that are each as good as the other.
@@ -95,11 +97,13 @@ impl Upstream {
         timeouts: &config::Timeouts,
         first_byte: Option<Duration>,
         registry: &Arc<Registry>,
-    ) -> Self {
-        let targets = words.targets.iter().map(|target| registry.target(target, &words.health));
+    ) -> Result<Self, CompileError> {
+        let tls = words.is_secure().then(|| registry.tls(&words.tls)).transpose()?;
+        let target = |target| registry.target(target, &words.health, tls.as_ref());
+        let targets: Result<Vec<_>, _> = words.targets.iter().map(target).collect();
         let hold = words.hold.as_ref();
-        Self {
-            targets: targets.collect(),
+        Ok(Self {
+            targets: targets?,
             balance: words.balance,
             max: words.max,
             hold: hold.map(|hold| Hold::compile(hold, &words.targets, registry)),
@@ -112,7 +116,7 @@ impl Upstream {
                 first_byte: first_byte.unwrap_or(timeouts.first_byte),
                 body_idle: timeouts.body_idle,
             },
-        }
+        })
     }
 
     /// The same for upstreams of the same targets, also over reloads.
@@ -342,7 +346,10 @@ impl Upstream {
         let target = load.target();
         let mut connection = match kept.then(|| take(target, request, pools)).flatten() {
             Some(connection) => connection,
-            None => Box::pin(self.connect(target, pools)).await?,
+            None => match Box::pin(self.connect(target, pools)).await {
+                Ok(connection) => connection,
+                Err(error) => return Err(self.noted(error, &load)),
+            },
         };
         match attempt::exchange(&mut connection, request, &self.deadlines).await {
             Ok(answered) => {
@@ -355,12 +362,17 @@ impl Upstream {
                     // The target has closed what it kept: the rest is closed too, or soon.
                     pools.forget(target);
                 }
-                if let Some(rule) = self.eject.as_ref().filter(|_| error.is_failure()) {
-                    load.failed(rule);
-                }
-                Err(error)
+                Err(self.noted(error, &load))
             }
         }
+    }
+
+    /// What a target does to requests is held against it.
+    fn noted(&self, error: SendError, load: &Load) -> SendError {
+        if let Some(rule) = self.eject.as_ref().filter(|_| error.is_failure()) {
+            load.failed(rule);
+        }
+        error
     }
 
     async fn connect(&self, target: &Target, pools: &Pools) -> Result<Connection, SendError> {
@@ -429,7 +441,7 @@ struct Course {
     tried: Vec<usize>,
     /// A connection that was used before will do.
     kept: bool,
-    /// How often targets closed a new connection on it.
+    /// How often targets closed a new connection on it, or were not believed.
     closed: usize,
     unreached: usize,
     /// Until when it may be held, once it was.
@@ -463,8 +475,10 @@ impl Course {
                 self.kept = false;
                 "stale"
             }
-            SendError::Closed { .. } if self.closed >= CLOSED_MAX => return Err(error),
-            SendError::Closed { .. } => {
+            SendError::Closed { .. } | SendError::Tls { .. } if self.closed >= CLOSED_MAX => {
+                return Err(error);
+            }
+            SendError::Closed { .. } | SendError::Tls { .. } => {
                 self.closed += 1;
                 self.tried.push(place);
                 "closed"

@@ -56,7 +56,7 @@ impl Pools {
         let mut targets = self.targets.borrow_mut();
         let idle = targets.get_mut(&target.id)?;
         let now = Instant::now();
-        while let Some(kept) = idle.connections.pop() {
+        while let Some(mut kept) = idle.connections.pop() {
             if kept.until > now && kept.connection.is_fresh() {
                 return Some(kept.connection);
             }
@@ -102,7 +102,7 @@ impl Pools {
         let now = Instant::now();
         let mut targets = self.targets.borrow_mut();
         targets.retain(|_, idle| {
-            idle.connections.retain(|kept| kept.until > now && kept.connection.is_fresh());
+            idle.connections.retain_mut(|kept| kept.until > now && kept.connection.is_fresh());
             !idle.connections.is_empty()
         });
         !targets.is_empty()

@@ -16,6 +16,7 @@ use crate::observe::metrics::{self, Series};
 use super::balance;
 use super::hold::Waiting;
 use super::record::Record;
+use super::tls::{self, CompileError};
 
 /// One server of the application, as all workers see it.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Target {
     /// For hashing; the same in every process.
     pub key: u64,
     pub address: Address,
+    /// How it is spoken to if that is not in plain.
+    pub tls: Option<tls::Client>,
     /// As the configuration writes it: `http://127.0.0.1:3000`.
     pub name: Arc<str>,
     pub health: config::Health,
@@ -56,19 +59,22 @@ pub enum Address {
 }
 
 impl Target {
-    fn new(id: u64, words: config::Target, health: config::Health) -> Self {
-        let (address, name) = match &words {
-            config::Target::Unix(path) => {
-                (Address::Unix(path.clone()), format!("unix:{}", path.display()))
-            }
-            config::Target::Tcp(host, port) => match host.parse::<IpAddr>() {
-                Ok(ip) => {
-                    let socket = SocketAddr::new(ip, *port);
-                    (Address::Socket(socket), format!("http://{socket}"))
+    fn new(
+        id: u64,
+        words: config::Target,
+        health: config::Health,
+        tls: Option<tls::Client>,
+    ) -> Self {
+        let address = match &words {
+            config::Target::Unix(path) => Address::Unix(path.clone()),
+            config::Target::Tcp(host, port) | config::Target::Tls(host, port) => {
+                match host.parse::<IpAddr>() {
+                    Ok(ip) => Address::Socket(SocketAddr::new(ip, *port)),
+                    Err(_) => Address::Name(host.clone(), *port),
                 }
-                Err(_) => (Address::Name(host.clone(), *port), format!("http://{host}:{port}")),
-            },
+            }
         };
+        let name = words.to_string();
         let gauge = metrics::series(&metrics::TARGET_UP, &[&name]);
         let connects = metrics::series(&metrics::TARGET_CONNECTS, &[&name]);
         let ejections = metrics::series(&metrics::TARGET_EJECTIONS, &[&name]);
@@ -77,6 +83,7 @@ impl Target {
             id,
             key: balance::key(&name),
             address,
+            tls,
             name: name.into(),
             health,
             load: AtomicUsize::new(0),
@@ -144,7 +151,7 @@ impl Target {
 
     /// The authority of requests that the edge itself makes.
     pub fn authority(&self) -> &str {
-        self.name.strip_prefix("http://").unwrap_or("localhost")
+        self.name.split_once("://").map_or("localhost", |(_, authority)| authority)
     }
 }
 
@@ -160,6 +167,8 @@ impl Drop for Target {
 #[derive(Debug, Default)]
 pub struct Registry {
     targets: Mutex<Vec<Weak<Target>>>,
+    /// What is known of TLS.
+    secrets: Mutex<Vec<Weak<tls::Settings>>>,
     /// By what is waited for.
     waiting: Mutex<Vec<(Vec<config::Target>, Weak<Waiting>)>>,
     next_id: AtomicU64,
@@ -172,20 +181,47 @@ impl Registry {
         Arc::default()
     }
 
+    /// What the words say of TLS, read anew; the same as before if nothing has changed.
+    pub fn tls(&self, words: &config::UpstreamTls) -> Result<Arc<tls::Settings>, CompileError> {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        secrets.retain(|known| known.strong_count() > 0);
+        let known: Vec<_> = secrets.iter().filter_map(Weak::upgrade).collect();
+        let settings = tls::Settings::compile(words, known.iter())?;
+        if !known.iter().any(|known| Arc::ptr_eq(known, &settings)) {
+            secrets.push(Arc::downgrade(&settings));
+        }
+        Ok(settings)
+    }
+
     /// The one target for these words, new or known.
-    pub fn target(&self, words: &config::Target, health: &config::Health) -> Arc<Target> {
+    pub fn target(
+        &self,
+        words: &config::Target,
+        health: &config::Health,
+        tls: Option<&Arc<tls::Settings>>,
+    ) -> Result<Arc<Target>, CompileError> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|target| target.strong_count() > 0);
         let known = targets.iter().filter_map(Weak::upgrade);
-        let mut same = known.filter(|target| target.words == *words && target.health == *health);
+        let tls = tls.filter(|_| matches!(words, config::Target::Tls(..)));
+        let mut same = known.filter(|target| {
+            let known = target.tls.as_ref().map(|client| Arc::as_ptr(&client.settings));
+            target.words == *words && target.health == *health && known == tls.map(Arc::as_ptr)
+        });
         if let Some(target) = same.next() {
-            return target;
+            return Ok(target);
         }
+        let client = match (words, tls) {
+            (config::Target::Tls(host, _), Some(tls)) => {
+                Some(tls::Client::new(Arc::clone(tls), host)?)
+            }
+            _ => None,
+        };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let target = Arc::new(Target::new(id, words.clone(), health.clone()));
+        let target = Arc::new(Target::new(id, words.clone(), health.clone(), client));
         targets.push(Arc::downgrade(&target));
         self.added.notify_one();
-        target
+        Ok(target)
     }
 
     /// Who waits for these targets, on whichever route.
@@ -270,10 +306,11 @@ mod tests {
             config::Health { path: None, every: second, timeout: second, rise: 1, fall: 1 };
         let other = config::Health { path: Some("/".to_owned()), ..health.clone() };
         let words = config::Target::Tcp("::1".to_owned(), 3000);
-        let one = registry.target(&words, &health);
+        let target = |words, health| registry.target(words, health, None).expect("plain");
+        let one = target(&words, &health);
         assert_eq!(&*one.name, "http://[::1]:3000");
-        assert_eq!(registry.target(&words, &health).id, one.id);
-        assert_ne!(registry.target(&words, &other).id, one.id);
+        assert_eq!(target(&words, &health).id, one.id);
+        assert_ne!(target(&words, &other).id, one.id);
         assert_eq!(registry.since(0).len(), 1, "the other one is not used");
         let places: Vec<_> = (0..3).map_while(|_| Load::begin(&one, Some(2))).collect();
         assert_eq!((places.len(), one.load()), (2, 2));
@@ -283,6 +320,6 @@ mod tests {
         assert!(Arc::ptr_eq(&waiting, &registry.waiting(std::slice::from_ref(&words))));
         let id = one.id;
         drop(one);
-        assert_ne!(registry.target(&words, &health).id, id);
+        assert_ne!(target(&words, &health).id, id);
     }
 }

@@ -5,6 +5,7 @@ pub mod client;
 pub mod cluster;
 pub mod node;
 pub mod origin;
+pub mod pebble;
 pub mod redis;
 pub mod socketio;
 pub mod sqlite;
@@ -67,6 +68,8 @@ pub struct Edge {
     /// From the start of the process to READY=1.
     pub started_in: Duration,
     child: Child,
+    /// The process that took over from it, if one has.
+    successor: Option<u32>,
     notify: UnixDatagram,
 }
 
@@ -95,6 +98,12 @@ impl Edge {
         Self::spawn(folder, command)
     }
 
+    /// Another process in the folder of one that has ended.
+    pub fn start_again(ended: &Self, yaml: &str) -> Self {
+        let _gone = fs::remove_file(ended.folder.path("notify.sock"));
+        Self::start_in(Folder(ended.folder.0.clone()), yaml)
+    }
+
     /// `vestibule run` on the folder's proxy.yaml, for tests that add to it.
     pub fn command(folder: &Folder) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
@@ -117,7 +126,8 @@ impl Edge {
             .spawn()
             .expect("the binary starts");
         let started_in = Duration::ZERO;
-        let mut edge = Self { folder, http: None, https: None, started_in, child, notify };
+        let mut edge =
+            Self { folder, http: None, https: None, started_in, child, successor: None, notify };
         let status = edge.wait_for_notify("READY=1");
         edge.started_in = begun.elapsed();
         edge.take_addresses(&status);
@@ -126,17 +136,22 @@ impl Edge {
 
     /// Waits until the process told its service manager `word`; returns that whole message.
     pub fn wait_for_notify(&mut self, word: &str) -> String {
+        self.wait_for_line(word, |line| line == word)
+    }
+
+    fn wait_for_line(&mut self, word: &str, wanted: impl Fn(&str) -> bool) -> String {
         let begun = Instant::now();
         let mut buffer = [0; 4096];
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
+            let ended = self.child.try_wait().expect("a child");
+            if let Some(status) = ended.filter(|_| self.successor.is_none()) {
                 panic!("ended with {status} before {word}\n{}", self.log());
             }
             let step = Duration::from_millis(100);
             self.notify.set_read_timeout(Some(step)).expect("a timeout");
             if let Ok(length) = self.notify.recv(&mut buffer) {
                 let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                if message.lines().any(|line| line == word) {
+                if message.lines().any(&wanted) {
                     return message;
                 }
             }
@@ -171,8 +186,26 @@ impl Edge {
         self.connect().get(path)
     }
 
+    /// The process that serves now.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or_else(|| self.child.id())
+    }
+
+    /// SIGUSR2, and the process that serves after it.
+    pub fn upgrade(&mut self) -> u32 {
+        self.signal("USR2");
+        self.upgraded()
+    }
+
+    /// Waits until another process has taken over.
+    pub fn upgraded(&mut self) -> u32 {
+        let main = "MAINPID=";
+        let told = self.wait_for_line(main, |line| line.starts_with(main));
+        let next = told.lines().find_map(|line| line.strip_prefix(main)).expect("the line");
+        self.successor = Some(next.parse().expect("a process"));
+        let status = self.wait_for_notify("READY=1");
+        self.take_addresses(&status);
+        self.pid()
     }
 
     pub fn signal(&self, name: &str) {
@@ -246,6 +279,9 @@ fn status_kb(pid: u32, field: &str) -> u64 {
 
 impl Drop for Edge {
     fn drop(&mut self) {
+        if let Some(successor) = self.successor {
+            let _killed = Command::new("kill").arg("-KILL").arg(successor.to_string()).output();
+        }
         let _killed = self.child.kill();
         let _ended = self.child.wait();
         if std::thread::panicking() {
@@ -319,6 +355,31 @@ impl Authority {
         self.issue_with(folder, file, names, &key);
     }
 
+    /// A client that trusts what comes from `root`.
+    pub fn trusting(root: &str) -> rustls::ClientConfig {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots(root))
+            .with_no_client_auth()
+    }
+
+    /// Serves TLS as `localhost`.
+    pub fn server(&self) -> rustls::ServerConfig {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let words = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+        let certificate = words.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        rustls::ServerConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .expect("they fit")
+    }
+
     fn issue_with(&self, folder: &Folder, file: &str, names: &[&str], key: &rcgen::KeyPair) {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let words = rcgen::CertificateParams::new(names).expect("names");
@@ -334,10 +395,7 @@ impl Authority {
 
     /// The same, which shows the certificate of `shown`, if it is asked.
     pub fn client_showing(&self, alpn: &[&[u8]], shown: Option<&Self>) -> rustls::ClientConfig {
-        use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-        let mut roots = rustls::RootCertStore::empty();
-        let ca = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate");
-        roots.add(ca).expect("a CA");
+        let roots = roots(&self.pem);
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let words = rustls::ClientConfig::builder_with_provider(provider.into())
             .with_safe_default_protocol_versions()
@@ -357,4 +415,12 @@ impl Authority {
         words.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         words
     }
+}
+
+fn roots(pem: &str) -> rustls::RootCertStore {
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    let mut roots = rustls::RootCertStore::empty();
+    let ca = CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    roots.add(ca).expect("a CA");
+    roots
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -38,6 +38,7 @@ impl Next {
             .current_dir(folder)
             .env("NEXT_TELEMETRY_DISABLED", "1")
             .env("PINS_FILE", std::env::temp_dir().join(format!("vestibule-pins-{port}")))
+            .env("AUTH_DB", Self::users_at(port))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -51,6 +52,16 @@ impl Next {
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
+
+    /// The file in which it keeps its users and their sessions.
+    pub fn users(&self) -> PathBuf {
+        Self::users_at(self.address.port())
+    }
+
+    fn users_at(port: u16) -> PathBuf {
+        let name = format!("vestibule-users-{}-{port}.db", std::process::id());
+        std::env::temp_dir().join(name)
+    }
 }
 
 impl Drop for Next {
@@ -58,6 +69,9 @@ impl Drop for Next {
         // `next dev` has children of its own, which end when it is asked to.
         let _told = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
         let _ended = self.child.wait();
+        for more in ["", "-wal", "-shm"] {
+            let _gone = fs::remove_file(format!("{}{more}", self.users().display()));
+        }
     }
 }
 

@@ -101,6 +101,28 @@ impl Server {
         Self { child, port, folder, client }.ready("SELECT 1")
     }
 
+    /// A pooler in front of PostgreSQL that gives each transaction whichever of two connections is
+    /// free.
+    pub fn pgbouncer(postgres: &Self) -> Self {
+        let (folder, port) = (Folder::new(), free_port());
+        let words = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=postgres\n[pgbouncer]\nlisten_addr = \
+             127.0.0.1\nlisten_port = {port}\nauth_type = any\npool_mode = transaction\n\
+             default_pool_size = 2\nunix_socket_dir =\n",
+            postgres.port
+        );
+        let file = folder.write("pgbouncer.ini", &words);
+        let mut server = Command::new("/usr/sbin/pgbouncer");
+        server.arg(file);
+        as_user(&mut server, &folder);
+        quiet(&mut server, &folder, "server.log");
+        let child = server.spawn().expect("pgbouncer; see tests/tools.sh");
+        let port_text = port.to_string();
+        let client = ["psql", "-h", "127.0.0.1", "-p", &port_text, "-U", "postgres", "-q", "-c"];
+        let client = client.map(str::to_owned).to_vec();
+        Self { child, port, folder, client }.ready("SELECT 1")
+    }
+
     pub fn redis() -> Self {
         let (folder, port) = (Folder::new(), free_port());
         let mut server = Command::new("redis-server");

@@ -47,11 +47,23 @@ async function visitQuietly(page, path) {
   return ready;
 }
 
+/** A window of somebody who has logged in. */
 async function openWindow(browser, name) {
   const context = await browser.newContext({ viewport: WINDOW });
   const page = await context.newPage();
   watch(page, name, complaints);
+  await logIn(page, name);
   return page;
+}
+
+async function logIn(page, name) {
+  await page.goto(`${url}/chat`);
+  assert.equal(new URL(page.url()).pathname, "/login");
+  await page.getByLabel("Name").fill(name);
+  await page.getByLabel("Password").fill("correct horse");
+  await page.getByTestId("log-in").click();
+  await shown(page, "me", name);
+  assert.equal(new URL(page.url()).pathname, "/chat");
 }
 
 async function openChat(page) {
@@ -62,12 +74,15 @@ async function openChat(page) {
   return page.getByTestId("id").textContent();
 }
 
-/** Types and sends in one window, and finds it in both, under the sender's id. */
+/** Types and sends in one window, and finds it in both, under the sender's id and name. */
 async function says(sender, id, receiver, text) {
   await sender.getByTestId("message").fill(text);
   await sender.getByTestId("send").click();
   await sender.locator('[data-testid="messages"] li.own', { hasText: text }).waitFor();
-  await receiver.locator(`[data-testid="messages"] li[data-from="${id}"]`, { hasText: text }).waitFor();
+  const line = receiver.locator(`[data-testid="messages"] li[data-from="${id}"]`, { hasText: text });
+  await line.waitFor();
+  const name = await sender.getByTestId("me").textContent();
+  assert.equal(await line.locator("small").textContent(), name);
 }
 
 async function screenshot(pages, path) {
@@ -95,8 +110,8 @@ function noteAppearances() {
 
 program(async () => {
   const browser = await step("start", launch);
-  const a = await openWindow(browser, "a");
-  const b = await openWindow(browser, "b");
+  const a = await openWindow(browser, "Anna");
+  const b = await openWindow(browser, "Bert");
 
   const [idA, idB] = await step("two windows open the chat", () =>
     Promise.all([openChat(a), openChat(b)]),
@@ -105,7 +120,7 @@ program(async () => {
 
   await step("typing shows", async () => {
     await a.getByTestId("message").pressSequentially("he");
-    await shown(b, "typing", `${idA} is typing`);
+    await shown(b, "typing", "Anna is typing");
   });
 
   await step("messages", async () => {
@@ -162,7 +177,7 @@ program(async () => {
   });
 
   await step("/stream", async () => {
-    const page = await openWindow(browser, "stream");
+    const page = await openWindow(browser, "Carl");
     await page.addInitScript(noteAppearances);
     await visitQuietly(page, "/stream");
     await shown(page, "slow-2");
@@ -209,6 +224,25 @@ program(async () => {
     await a.waitForFunction((image) => image.complete && image.naturalWidth > 0, picture);
     const source = await picture.evaluate((image) => image.currentSrc);
     assert.match(source, /\/_next\/image\?/);
+  });
+
+  await step("a logout closes the socket at once", async () => {
+    const other = await a.context().newPage();
+    await other.goto(`${url}/chat`);
+    await shown(other, "state", "connected via websocket");
+    await visit(a, "/chat");
+    await a.getByTestId("log-out").click();
+    await a.getByTestId("login").waitFor();
+    await shown(other, "state", "disconnected: io server disconnect");
+    await a.goto(`${url}/chat`);
+    assert.equal(new URL(a.url()).pathname, "/login");
+  });
+
+  await step("another password", async () => {
+    await a.getByLabel("Name").fill("Bert");
+    await a.getByLabel("Password").fill("incorrect horse");
+    await a.getByTestId("log-in").click();
+    await shown(a, "wrong", "another password");
   });
 
   await browser.close();

@@ -23,7 +23,7 @@ pub struct Rules {
     /// `azp` is one of these.
     pub parties: Vec<String>,
     /// Issued before this, in seconds: the user has left since, elsewhere.
-    pub issued_since: Option<f64>,
+    pub issued_since: Option<u32>,
 }
 
 /// Bytes of a token.
@@ -136,7 +136,7 @@ fn identify(claims: Claims, rules: &Rules, token: &str, now: i64) -> Result<Iden
         return Err(Denial::Refused("session_pending"));
     }
     if let (Some(since), Some(issued)) = (rules.issued_since, claims.date("iat")?)
-        && issued < since
+        && issued < f64::from(since)
     {
         return Err(Denial::Refused("signed_out"));
     }

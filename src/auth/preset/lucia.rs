@@ -73,6 +73,11 @@ pub fn judge(variant: Variant, key: &Key, row: Option<&Row>, now: i64) -> Result
         return Err(Denial::EXPIRED);
     }
     let user = row.user.as_deref().ok_or(Denial::NO_USER)?;
-    let identity = Identity::new(user, &key.id, Some(ends))?;
+    // There the id is what opens the session, so it must not be what the session is called.
+    let session = match variant {
+        Variant::V2 | Variant::V3 => hex(&sha256(key.id.as_bytes())),
+        _ => key.id.clone(),
+    };
+    let identity = Identity::new(user, &session, Some(ends))?;
     Ok(Identity { claims: row.claims.clone(), ..identity })
 }

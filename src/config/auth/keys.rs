@@ -47,6 +47,12 @@ pub static PROVIDER: &[Key] = &[
         "How SQLite has a moment, if it is not the library's way.",
     ),
     key(
+        "time_zone",
+        Kind::Text,
+        Some("UTC"),
+        "Of columns of PostgreSQL and MySQL that have none: Europe/Prague, or +01:00.",
+    ),
+    key(
         "where",
         Kind::Map("column", &Kind::Text),
         Some("{}"),
@@ -91,7 +97,18 @@ pub static PROVIDER: &[Key] = &[
         "How long those who are connected stay while their sessions cannot be looked at.",
     ),
     key("max_age", Kind::Duration, Some("24h"), "How long anybody stays on one connection."),
-    key("lookups", Kind::Count, Some("32"), "Look-ups under way at once; more wait."),
+    key(
+        "lookups",
+        Kind::Count,
+        Some("32"),
+        "Questions to a store or to the application under way at once; more wait.",
+    ),
+    key(
+        "failures",
+        Kind::Rate,
+        Some("10/s"),
+        "Wrong credentials of one address; who shows more is told to come again.",
+    ),
 ];
 
 static BETTER_AUTH: &[Key] = &[

@@ -7,7 +7,7 @@ mod show;
 
 use std::time::Duration;
 
-use super::{Secret, Upstream};
+use super::{Rate, Secret, Upstream};
 
 pub use places::{Database, DatabaseKind, RedisAddress, RedisPlace};
 
@@ -30,6 +30,8 @@ pub struct Provider {
     pub max_age: Duration,
     /// Look-ups under way at once.
     pub lookups: usize,
+    /// Wrong credentials of one address.
+    pub failures: Rate,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct Rows {
     pub expires: Option<String>,
     pub hash: Option<String>,
     pub unit: Option<Unit>,
+    /// Of moments that have none of their own.
+    pub time_zone: String,
     /// Columns that must have these values.
     pub only: Vec<(String, Constant)>,
     /// The users' table and its key: a session without a user is none.

@@ -3,7 +3,7 @@
 use super::super::field::{Field, Named};
 use super::super::section::{Section, choose};
 use super::super::sites;
-use super::super::units::{Secret, deadline, duration};
+use super::super::units::{Secret, deadline, duration, rate};
 use super::super::upstream;
 use super::super::validate::at_least_one;
 use super::{
@@ -49,6 +49,7 @@ fn provider(named: &Named<'_>, section: &Section<'_>) -> Option<Provider> {
         grace: section.value("grace", duration),
         max_age: section.value("max_age", deadline),
         lookups: section.value("lookups", at_least_one),
+        failures: section.value("failures", rate),
         kind: kind?,
     };
     let named_otherwise = matches!(
@@ -61,6 +62,15 @@ fn provider(named: &Named<'_>, section: &Section<'_>) -> Option<Provider> {
         section.refuse_lack("has no cookie, and this kind has no name for it; write cookie: NAME");
     }
     Some(provider)
+}
+
+/// A name that databases know, or a distance from UTC.
+fn zone(text: &str) -> Result<String, String> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-:/".contains(&byte);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(letter) {
+        return Err(format!("{text:?} is no time zone; write Europe/Prague, or +01:00"));
+    }
+    Ok(text.to_owned())
 }
 
 fn cookie(text: &str) -> Result<String, String> {
@@ -278,7 +288,8 @@ fn constant(text: &str) -> Result<Constant, String> {
 }
 
 fn rows(section: &Section<'_>) -> Option<Rows> {
-    const NEED: [&str; 6] = ["table", "columns", "unit", "where", "user_table", "claims"];
+    const NEED: [&str; 7] =
+        ["table", "columns", "unit", "time_zone", "where", "user_table", "claims"];
     let columns = section.section("columns");
     let units = [("s", Unit::Seconds), ("ms", Unit::Milliseconds), ("iso", Unit::Iso)];
     let only = section.names("where").into_iter().filter_map(|Named { name: column, field }| {
@@ -288,6 +299,7 @@ fn rows(section: &Section<'_>) -> Option<Rows> {
     let (only, users) = (only.collect(), section.get("user_table", table));
     let user_key = section.value("user_key", name);
     let table = section.get("table", table);
+    let time_zone: String = section.value("time_zone", zone);
     let (unit, claims) = (section.choice("unit", &units), section.list("claims", name));
     let [id, user, expires, hash] =
         ["id", "user", "expires", "hash"].map(|column| columns.get(column, name));
@@ -300,7 +312,7 @@ fn rows(section: &Section<'_>) -> Option<Rows> {
     let database = Database::parse(&field.read_secret()?, section.folder());
     let database = database.map_err(|what| field.refuse(what)).ok()?;
     let users = users.map(|table| (table, user_key));
-    Some(Rows { database, table, id, user, expires, hash, unit, only, users, claims })
+    Some(Rows { database, table, id, user, expires, hash, unit, time_zone, only, users, claims })
 }
 
 /// `user.id`: fields within fields.

@@ -26,6 +26,7 @@ impl Provider {
             .with("grace", time(self.grace))
             .with("max_age", time(self.max_age))
             .with("lookups", Some(Yaml::word(self.lookups)))
+            .with("failures", Some(Yaml::text(self.failures)))
     }
 }
 
@@ -118,6 +119,7 @@ impl Rows {
             .with("table", self.table.as_ref().map(Yaml::text))
             .with("columns", (!columns.is_empty()).then_some(Yaml::Map(columns)))
             .with("unit", unit.map(Yaml::text))
+            .with("time_zone", Some(Yaml::text(&self.time_zone)))
             .with("where", Some(Yaml::named(only)))
             .with("user_table", self.users.as_ref().map(|(table, _)| Yaml::text(table)))
             .with("user_key", self.users.as_ref().map(|(_, key)| Yaml::text(key)))

@@ -237,6 +237,7 @@ impl Registry {
             max: None,
             head: usize::MAX,
             keep: KEEP,
+            tls: config::UpstreamTls::default(),
         };
         let timeouts = config::Timeouts {
             handshake: CONNECT,
@@ -246,7 +247,7 @@ impl Registry {
             connect: CONNECT,
             first_byte: ANSWER,
         };
-        let upstream = Upstream::compile(&words, &timeouts, None, &self.targets);
+        let upstream = Upstream::compile(&words, &timeouts, None, &self.targets).ok()?;
         let badge = HeaderValue::try_from(seal.badge(name)).ok()?;
         Some(Neighbour { upstream, badge })
     }

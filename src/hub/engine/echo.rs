@@ -19,11 +19,13 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
+use crate::auth::Credentials;
 use crate::drain::Drain;
 use crate::exchange::{Body, Client, Scheme, Stream, Watched};
 
 use super::{
-    Above, Close, Delivery, Engine, MAILBOX, Message, Node, Outgoing, Place, Session, Settings,
+    Above, Close, Delivery, Engine, MAILBOX, Message, Node, Outgoing, Owner, Owners, Place,
+    Session, Settings,
 };
 
 struct Echo;
@@ -53,6 +55,18 @@ impl Above for Echo {
 
     fn translate(&self, _text: &str, _parts: &[Bytes]) -> Option<Vec<u8>> {
         None
+    }
+
+    fn may_open(&self, _shown: &Credentials, _client: &Client) -> bool {
+        true
+    }
+
+    fn owners<'a>(&'a self, _shown: &'a Credentials, _client: &'a Client) -> Owners<'a> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
+    fn adopt(&self, _session: &Rc<Session>, _owners: &[Owner], _shown: &Credentials) -> bool {
+        false
     }
 
     fn is_congested(&self, _waker: &Waker) -> bool {

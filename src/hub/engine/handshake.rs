@@ -1,5 +1,7 @@
 //! What is remembered of the request that opened a session, for those who ask about it later.
 
+use std::cell::RefCell;
+
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
@@ -13,8 +15,8 @@ pub struct Handshake {
     /// As it came, the engine's own keys too.
     pub query: Box<str>,
     pub headers: Box<[(HeaderName, HeaderValue)]>,
-    /// What may say who the client is.
-    pub credentials: Credentials,
+    /// What may say who the client is; the last that was shown and taken for the same.
+    credentials: RefCell<Credentials>,
 }
 
 impl Handshake {
@@ -31,7 +33,7 @@ impl Handshake {
         Self {
             client: client.clone(),
             query: query.into(),
-            credentials,
+            credentials: RefCell::new(credentials),
             headers: remember
                 .iter()
                 .flat_map(|name: &HeaderName| -> Vec<_> { named(name) })
@@ -43,6 +45,25 @@ impl Handshake {
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         self.query.len() + self.client.host.len() + headers.sum::<usize>()
+    }
+}
+
+impl Handshake {
+    pub fn credentials(&self) -> Credentials {
+        self.credentials.borrow().clone()
+    }
+
+    pub fn with_credentials<T>(&self, read: impl FnOnce(&Credentials) -> T) -> T {
+        read(&self.credentials.borrow())
+    }
+
+    pub fn digest(&self) -> [u8; 32] {
+        self.credentials.borrow().digest()
+    }
+
+    /// From now on these count.
+    pub fn renew(&self, credentials: &Credentials) {
+        self.credentials.borrow_mut().clone_from(credentials);
     }
 }
 

@@ -5,27 +5,26 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::auth::Credentials;
-use crate::exchange::{self, Body, BodyError, Client, Detached, Request, Response, Socket};
+use crate::exchange::{self, BodyError, Client, Detached, Request, Response, Socket};
 
 use super::deflate::{self, Deflate};
 use super::origin::Verdict;
-use super::packet::{Form, Version};
+use super::packet::Version;
 use super::polling::{Answer, Polling};
+use super::reply::{form_field, is_websocket, permit, preflighted, respond, switch};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
-use super::sid::Id;
+use super::sid::{Id, random};
 use super::websocket::WebSocket;
-use super::{Engine, Handshake, Settings};
+use super::{Engine, Handshake, Owner, Settings};
 
 /// What one worker asks of the one on which a session lives.
 pub enum Ask {
@@ -66,6 +65,13 @@ pub enum Ask {
         shown: Shown,
         reply: oneshot::Sender<Result<(), Refusal>>,
     },
+    /// Is the session of one of these? Then it goes on with what was shown.
+    Renew {
+        id: Id,
+        owners: Vec<Owner>,
+        credentials: Box<Credentials>,
+        reply: oneshot::Sender<bool>,
+    },
     /// It came; both sides have changed protocols.
     Upgrade {
         id: Id,
@@ -77,8 +83,6 @@ pub enum Ask {
 
 /// Asks a worker has not come to yet. Full: the request is refused with 503.
 pub const MAILBOX: usize = 4096;
-
-const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// Between the 101 and the open packet of Engine.IO 3. Its clients may begin to listen only once
 /// their WebSocket has opened, and lose what came together with the 101.
@@ -110,7 +114,7 @@ impl Engine {
             }
         };
         if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
-            allow(response.headers_mut(), origin);
+            permit(response.headers_mut(), origin);
         }
         (response, reason)
     }
@@ -121,7 +125,7 @@ impl Engine {
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
         let verdict = self.settings().origins.judge(text, client);
         if let (Verdict::Allowed, Some(origin)) = (verdict, origin) {
-            allow(response.headers_mut(), origin);
+            permit(response.headers_mut(), origin);
         }
         (response, reason)
     }
@@ -133,8 +137,9 @@ impl Engine {
         credentials: Credentials,
     ) -> Result<Response, Refusal> {
         let mut query = Query::parse(request.uri().query().unwrap_or_default());
-        query.credentials =
-            self.settings.borrow().credentials.as_ref().map(|_| credentials.digest());
+        // Whoever opens a session has none to be told apart from.
+        let counts = query.id.is_some() && self.settings.borrow().credentials.is_some();
+        query.credentials = counts.then(|| credentials.digest());
         let transport = query.transport.ok_or(Refusal::UnknownTransport)?;
         let upgrade = is_websocket(request.headers());
         match query.id {
@@ -145,15 +150,16 @@ impl Engine {
                 }
                 match (request.method(), transport, upgrade) {
                     (&Method::GET, Asked::WebSocket, true) => {
-                        self.begin_upgrade(id, &query, request).await
+                        let from = (client, &credentials);
+                        self.begin_upgrade(id, &query, request, from).await
                     }
                     (&Method::GET, Asked::Polling, false) => {
                         let gzip = self.settings.borrow().deflate;
                         let gzip = gzip.filter(|_| deflate::takes_gzip(request.headers()));
-                        self.get(id, &query, gzip).await
+                        self.get(id, &query, gzip, (client, &credentials)).await
                     }
                     (&Method::POST, Asked::Polling, false) => {
-                        self.take_post(id, &query, request).await
+                        self.take_post(id, &query, request, (client, &credentials)).await
                     }
                     (&Method::GET | &Method::POST, ..) => Err(Refusal::BadRequest),
                     _ => Err(Refusal::Broken),
@@ -176,6 +182,11 @@ impl Engine {
         let version = query.version.ok_or(Refusal::UnsupportedProtocol)?;
         if self.drain.is_leaving() {
             return Err(Refusal::Busy);
+        }
+        if !self.above.may_open(&credentials, client) {
+            // Spread, so that not all who wait come back in the same second.
+            let [byte] = random();
+            return Err(Refusal::AuthAway(1 + byte % 3));
         }
         let arrival = self.arrival(version, query, &request, client, credentials)?;
         if transport == Asked::Polling {
@@ -229,15 +240,12 @@ impl Engine {
         id: Id,
         query: &Query,
         gzip: Option<Deflate>,
+        from: (&Client, &Credentials),
     ) -> Result<Response, Refusal> {
-        let ticket = self.ticket();
-        let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::Poll { id, shown: query.shown(), ticket, reply })?;
-        let mut watch = PollWatch { engine: self, id, ticket, answered: false };
-        // Answered at the latest by the next ping.
-        let answer = answer.await;
-        watch.answered = true;
-        let answer = answer.map_err(|_gone| Refusal::UnknownSession)?;
+        let mut answer = self.poll(id, query).await?;
+        if matches!(answer, Answer::Refused(Refusal::Stranger)) && self.renew(id, from).await {
+            answer = self.poll(id, query).await?;
+        }
         let packed = match &answer {
             Answer::Payload(payload, _) if query.jsonp.is_none() => {
                 gzip.and_then(|gzip| gzip.gzip(payload))
@@ -253,11 +261,35 @@ impl Engine {
         Ok(response)
     }
 
+    async fn poll(self: &Rc<Self>, id: Id, query: &Query) -> Result<Answer, Refusal> {
+        let ticket = self.ticket();
+        let (reply, answer) = oneshot::channel();
+        self.ask(id, Ask::Poll { id, shown: query.shown(), ticket, reply })?;
+        let mut watch = PollWatch { engine: self, id, ticket, answered: false };
+        // Answered at the latest by the next ping.
+        let answer = answer.await;
+        watch.answered = true;
+        answer.map_err(|_gone| Refusal::UnknownSession)
+    }
+
+    /// The cookie may have been renewed meanwhile: then whoever shows it is who it was.
+    async fn renew(self: &Rc<Self>, id: Id, (client, shown): (&Client, &Credentials)) -> bool {
+        let owners = self.above.owners(shown, client).await;
+        if owners.is_empty() {
+            return false;
+        }
+        let (reply, renewed) = oneshot::channel();
+        let credentials = Box::new(shown.clone());
+        let asked = self.ask(id, Ask::Renew { id, owners, credentials, reply });
+        asked.is_ok() && renewed.await.unwrap_or(false)
+    }
+
     async fn take_post(
         self: &Rc<Self>,
         id: Id,
         query: &Query,
         request: Request,
+        from: (&Client, &Credentials),
     ) -> Result<Response, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
@@ -273,10 +305,18 @@ impl Engine {
             Err(_) => return Err(Refusal::Broken),
         };
         let body = if query.jsonp.is_some() { form_field(&body)? } else { body };
-        let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::Post { id, shown: query.shown(), ticket, binary, body, reply })?;
+        let post = |body| {
+            let (reply, answer) = oneshot::channel();
+            self.ask(id, Ask::Post { id, shown: query.shown(), ticket, binary, body, reply })?;
+            Ok::<_, Refusal>(answer)
+        };
+        let answer = post(body.clone())?;
         watch.taken = true;
-        respond(answer.await.map_err(|_gone| Refusal::UnknownSession)?, None)
+        let mut answer = answer.await.map_err(|_gone| Refusal::UnknownSession)?;
+        if matches!(answer, Answer::Refused(Refusal::Stranger)) && self.renew(id, from).await {
+            answer = post(body)?.await.map_err(|_gone| Refusal::UnknownSession)?;
+        }
+        respond(answer, None)
     }
 
     async fn begin_upgrade(
@@ -284,11 +324,18 @@ impl Engine {
         id: Id,
         query: &Query,
         mut request: Request,
+        from: (&Client, &Credentials),
     ) -> Result<Response, Refusal> {
         let (response, deflate) = self.switch(request.headers())?;
-        let (reply, answer) = oneshot::channel();
-        self.ask(id, Ask::MayUpgrade { id, shown: query.shown(), reply })?;
-        answer.await.map_err(|_gone| Refusal::UnknownSession)??;
+        let may = async || {
+            let (reply, answer) = oneshot::channel();
+            self.ask(id, Ask::MayUpgrade { id, shown: query.shown(), reply })?;
+            answer.await.map_err(|_gone| Refusal::UnknownSession)?
+        };
+        match may().await {
+            Err(Refusal::Stranger) if self.renew(id, from).await => may().await?,
+            verdict => verdict?,
+        }
         let taken = hyper::upgrade::on(&mut request);
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
         self.drain.spawn("upgrade", async move {
@@ -356,6 +403,11 @@ impl Engine {
                 // Its client may have gone.
                 let _sent = reply.send(self.known(&id, shown).map(drop));
             }
+            Ask::Renew { id, owners, credentials, reply } => {
+                let session = self.find(&id);
+                let adopts = |session| self.above.adopt(&session, &owners, &credentials);
+                let _sent = reply.send(session.is_some_and(adopts));
+            }
             Ask::Upgrade { id, socket, early, deflate } => match socket.attach() {
                 Ok(socket) => self.take_upgrade(&id, WebSocket::new(socket, &early, deflate)),
                 Err(error) => debug!(%error, "a socket could not change its thread"),
@@ -392,8 +444,8 @@ impl Engine {
         let session = self.find(id).ok_or(Refusal::UnknownSession)?;
         let handshake = session.handshake.as_ref().filter(|_| shown.credentials.is_some());
         // Who knows the id of another's session is not the other.
-        if handshake.is_some_and(|one| Some(one.credentials.digest()) != shown.credentials) {
-            return Err(Refusal::UnknownSession);
+        if handshake.is_some_and(|one| Some(one.digest()) != shown.credentials) {
+            return Err(Refusal::Stranger);
         }
         if shown.version == Some(session.version) { Ok(session) } else { Err(Refusal::BadRequest) }
     }
@@ -458,84 +510,4 @@ impl Drop for PostWatch<'_> {
 
 fn refuse(refusal: Refusal) -> Answered {
     (refusal.response(), Some(refusal.reason()))
-}
-
-fn respond(answer: Answer, jsonp: Option<&str>) -> Result<Response, Refusal> {
-    let (body, kind) = match (answer, jsonp) {
-        (Answer::Refused(refusal), _) => return Err(refusal),
-        (Answer::Taken, _) => (Body::from("ok"), "text/html"),
-        (Answer::Payload(payload, _), Some(index)) => {
-            (Body::from(script(index, &payload)), "text/javascript; charset=UTF-8")
-        }
-        (Answer::Payload(payload, Form::V3Binary), None) => {
-            (payload.into(), "application/octet-stream")
-        }
-        (Answer::Payload(payload, _), None) => (payload.into(), "text/plain; charset=UTF-8"),
-    };
-    let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
-}
-
-/// A payload as the call of a page's function.
-fn script(index: &str, payload: &[u8]) -> String {
-    let text = String::from_utf8_lossy(payload);
-    // A string has no keys that JSON could refuse.
-    let text = serde_json::to_string(&text).unwrap_or_default();
-    let text = text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
-    format!("___eio[{index}]({text});")
-}
-
-/// The field `d` of a form, in which `\\n` stands for a newline.
-fn form_field(body: &[u8]) -> Result<Bytes, Refusal> {
-    let body = std::str::from_utf8(body).map_err(|_error| Refusal::Broken)?;
-    let field = body.split('&').find_map(|field| field.strip_prefix("d="));
-    let text = exchange::query::decode(field.ok_or(Refusal::Broken)?).into_owned();
-    Ok(text.replace("\\\\n", "\u{0}").replace("\\n", "\n").replace('\u{0}', "\\n").into())
-}
-
-fn is_websocket(headers: &HeaderMap) -> bool {
-    exchange::headers::upgrade(headers).is_some_and(|protocol| protocol == "websocket")
-}
-
-/// The 101 to a WebSocket handshake (RFC 6455 §4.2).
-fn switch(headers: &HeaderMap) -> Result<Response, Refusal> {
-    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    let version = headers.get(header::SEC_WEBSOCKET_VERSION);
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Refusal::BadRequest)?;
-    if version.is_none_or(|version| version.as_bytes() != b"13") || key.len() != 24 {
-        return Err(Refusal::BadRequest);
-    }
-    let accept = super::sid::sha1(&[key.as_bytes(), GUID]);
-    let accept =
-        HeaderValue::try_from(STANDARD.encode(accept)).map_err(|_error| Refusal::BadRequest)?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    exchange::headers::set_upgrade(response.headers_mut(), "websocket");
-    response.headers_mut().insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    Ok(response)
-}
-
-/// The answer to a CORS preflight, as Node's `cors` gives it.
-fn preflighted(asked: Option<HeaderValue>) -> Response {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
-    let methods = HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
-    if let Some(asked) = asked {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked);
-        headers.append(header::VARY, HeaderValue::from(header::ACCESS_CONTROL_REQUEST_HEADERS));
-    }
-    response
-}
-
-fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    let yes = HeaderValue::from_static("true");
-    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
 }

@@ -17,6 +17,7 @@ mod outgoing;
 pub mod packet;
 mod polling;
 mod queue;
+mod reply;
 mod request;
 mod session;
 mod sid;
@@ -26,6 +27,7 @@ mod websocket;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -38,8 +40,9 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use crate::auth::Wanted;
+use crate::auth::{Credentials, Wanted};
 use crate::drain::Drain;
+use crate::exchange::Client;
 use crate::limits::Rate;
 use crate::observe::metrics::{self, Series};
 
@@ -60,6 +63,10 @@ use session::{Arrival, Transport};
 use timers::{Deadline, Kind, Timers};
 use websocket::WebSocket;
 
+/// Who stands behind credentials, as a number.
+pub type Owner = [u8; 32];
+pub type Owners<'a> = Pin<Box<dyn Future<Output = Vec<Owner>> + 'a>>;
+
 /// What the layer above does with its sessions.
 pub trait Above {
     fn opened(&self, session: &Rc<Session>);
@@ -72,6 +79,12 @@ pub trait Above {
     /// A message in the other language of this layer, for sessions that speak it
     /// (`Session::translate`); `None` if it cannot be said there.
     fn translate(&self, text: &str, parts: &[Bytes]) -> Option<Vec<u8>>;
+    /// False if nobody could say who it is now, so that it had better come later.
+    fn may_open(&self, shown: &Credentials, client: &Client) -> bool;
+    /// Whose sessions these credentials are: numbers that stay when a cookie is renewed.
+    fn owners<'a>(&'a self, shown: &'a Credentials, client: &'a Client) -> Owners<'a>;
+    /// True if the session is of one of these owners: it goes on with the new credentials.
+    fn adopt(&self, session: &Rc<Session>, owners: &[Owner], shown: &Credentials) -> bool;
     /// True if nothing should be read for now; the waker is called when that changes.
     fn is_congested(&self, waker: &Waker) -> bool;
 }

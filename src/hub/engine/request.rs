@@ -90,6 +90,8 @@ impl Query {
 pub enum Refusal {
     UnknownTransport,
     UnknownSession,
+    /// The same to the client: the session is of somebody who showed something else.
+    Stranger,
     BadMethod,
     BadRequest,
     Forbidden,
@@ -108,6 +110,8 @@ pub enum Refusal {
     TooManyHandshakes,
     /// The process has no memory for more.
     Strained,
+    /// Nobody can say now who it is; in so many seconds somebody may.
+    AuthAway(u8),
 }
 
 impl Refusal {
@@ -116,6 +120,7 @@ impl Refusal {
         match self {
             Self::UnknownTransport => "unknown_transport",
             Self::UnknownSession => "unknown_session",
+            Self::Stranger => "another_credential",
             Self::BadMethod => "bad_handshake_method",
             Self::BadRequest => "bad_request",
             Self::Forbidden => "foreign_origin",
@@ -127,13 +132,14 @@ impl Refusal {
             Self::TooManyPending => "pending_per_address",
             Self::TooManyHandshakes => "handshake_rate",
             Self::Strained => "memory",
+            Self::AuthAway(_) => "auth_unavailable",
         }
     }
 
     fn code(self) -> Option<(u8, &'static str)> {
         Some(match self {
             Self::UnknownTransport => (0, "Transport unknown"),
-            Self::UnknownSession => (1, "Session ID unknown"),
+            Self::UnknownSession | Self::Stranger => (1, "Session ID unknown"),
             Self::BadMethod => (2, "Bad handshake method"),
             Self::BadRequest => (3, "Bad request"),
             Self::Forbidden => (4, "Forbidden"),
@@ -146,7 +152,7 @@ impl Refusal {
         match self {
             Self::Forbidden => StatusCode::FORBIDDEN,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::Strained => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Strained | Self::AuthAway(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManySessions | Self::TooManyPending | Self::TooManyHandshakes => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -157,6 +163,7 @@ impl Refusal {
     fn retry_after(self) -> Option<u16> {
         match self {
             Self::Busy | Self::TooManyHandshakes => Some(1),
+            Self::AuthAway(seconds) => Some(seconds.into()),
             Self::TooManySessions | Self::TooManyPending | Self::Strained => Some(10),
             _ => None,
         }

@@ -22,13 +22,23 @@ pub struct Answer {
 ///
 /// What else is wrong with the file does not matter here: the process may run an older one.
 pub fn ask(file: &Path, method: &str, path: &str) -> Result<Answer, Stop> {
+    ask_within(DEADLINE, file, method, path)
+}
+
+/// The same for what may take longer.
+pub fn ask_within(
+    deadline: Duration,
+    file: &Path,
+    method: &str,
+    path: &str,
+) -> Result<Answer, Stop> {
     let admin = config::admin_of(file)?;
     let Some(admin) = admin else {
         return Err(Stop::Asked(
             "listen.admin is closed, so the process cannot be asked".to_owned(),
         ));
     };
-    let answer = exchange(&admin, method, path).map_err(|error| {
+    let answer = exchange(&admin, deadline, method, path).map_err(|error| {
         Stop::Asked(format!("nobody answers at {}: {error}; does it run?", admin.address))
     })?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
@@ -36,7 +46,7 @@ pub fn ask(file: &Path, method: &str, path: &str) -> Result<Answer, Stop> {
     Ok(Answer { status: status.unwrap_or_default(), body: body.trim().to_owned() })
 }
 
-fn exchange(admin: &Admin, method: &str, path: &str) -> io::Result<String> {
+fn exchange(admin: &Admin, deadline: Duration, method: &str, path: &str) -> io::Result<String> {
     let token = match &admin.token {
         Some(token) => format!("authorization: Bearer {}\r\n", token.expose()),
         None => String::new(),
@@ -46,13 +56,13 @@ fn exchange(admin: &Admin, method: &str, path: &str) -> io::Result<String> {
     );
     match &admin.address {
         AdminAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(address, DEADLINE)?;
-            stream.set_read_timeout(Some(DEADLINE))?;
+            let stream = TcpStream::connect_timeout(address, deadline)?;
+            stream.set_read_timeout(Some(deadline))?;
             converse(stream, &request)
         }
         AdminAddress::Unix(path) => {
             let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(DEADLINE))?;
+            stream.set_read_timeout(Some(deadline))?;
             converse(stream, &request)
         }
     }

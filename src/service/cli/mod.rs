@@ -2,9 +2,14 @@
 
 mod ask;
 pub mod check;
+pub mod diff;
+pub mod doctor;
 pub mod explain;
+mod figures;
 pub mod reload;
 pub mod status;
+pub mod top;
+pub mod upgrade;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -24,8 +29,14 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve until SIGTERM; SIGHUP reads the configuration again.
-    Run(File),
+    /// Serve until SIGTERM; SIGHUP reads the configuration again, SIGUSR2 upgrades.
+    Run {
+        #[command(flatten)]
+        file: File,
+        /// Take the sockets of the process before, which is at standard input.
+        #[arg(long, hide = true)]
+        take_over: bool,
+    },
     /// Check the configuration: silent and 0 when it is right, every problem and 78 when not.
     Check {
         #[command(flatten)]
@@ -38,10 +49,26 @@ pub enum Command {
     Explain(explain::Words),
     /// Ask the running process to read its configuration again, and report its verdict.
     Reload(File),
+    /// Say what a reload would change, without doing it.
+    Diff(File),
+    /// Have the binary that is installed now take over: no connection is refused, none is cut.
+    Upgrade(File),
     /// Say whether the running process is ready, and why not.
     Status(File),
+    /// Show what the running process does, second by second.
+    Top {
+        #[command(flatten)]
+        file: File,
+        /// One picture of one second, and no more.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Look at this machine and at the application, and say what to mend.
+    Doctor(File),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Print the manual page, in troff.
+    Man,
     /// Print a completion script for a shell.
     Completions { shell: Shell },
 }
@@ -57,6 +84,21 @@ pub struct File {
 pub fn say(text: &str) -> Result<(), Stop> {
     let written = writeln!(io::stdout(), "{}", text.trim_end());
     written.map_err(|error| Stop::Io { what: "standard output", error })
+}
+
+/// The manual page of this command, from the same words as `--help`.
+pub fn man() -> Result<(), Stop> {
+    let mut page = Vec::new();
+    let words = Arguments::command();
+    let commands: Vec<_> = words.get_subcommands().cloned().collect();
+    let fail = |error| Stop::Io { what: "no manual page", error };
+    clap_mangen::Man::new(words).render(&mut page).map_err(fail)?;
+    for command in commands.iter().filter(|command| !command.is_hide_set()) {
+        let about = command.get_long_about().or(command.get_about());
+        let about = about.map(ToString::to_string).unwrap_or_default();
+        page.extend(format!(".SS vestibule {}\n{about}\n", command.get_name()).bytes());
+    }
+    say(&String::from_utf8_lossy(&page))
 }
 
 pub fn completions(shell: Shell) -> Result<(), Stop> {

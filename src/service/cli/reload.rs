@@ -9,6 +9,13 @@ use crate::service::Stop;
 use super::ask::ask;
 use super::say;
 
+/// The lines of what is different, or would be.
+pub fn changes(verdict: &Value) -> String {
+    let changes = verdict.get("changes").and_then(Value::as_array);
+    let changes = changes.into_iter().flatten().filter_map(Value::as_str);
+    changes.map(|change| format!("{change}\n")).collect()
+}
+
 /// Prints the verdict; an error if nothing was installed.
 pub fn run(file: &Path) -> Result<(), Stop> {
     let answer = ask(file, "POST", "/reload")?;
@@ -18,7 +25,8 @@ pub fn run(file: &Path) -> Result<(), Stop> {
     let notes = notes.join("\n");
     if answer.status == 200 {
         let generation = verdict.get("generation").and_then(Value::as_u64).unwrap_or_default();
-        return say(&format!("installed as generation {generation}\n{notes}"));
+        let changes = changes(&verdict);
+        return say(&format!("installed as generation {generation}\n{changes}{notes}"));
     }
     let why = if notes.is_empty() { answer.body } else { notes };
     Err(Stop::Asked(format!("not reloaded, the running configuration stays\n{why}")))

@@ -5,13 +5,14 @@
 import { type FormEvent, useEffect, useRef, useState } from "react";
 import { type Ack, socketOf } from "@/lib/sockets";
 
-type Line = { key: number; from: string; text: string; own: boolean };
+/** `from` is the sender's socket, `name` its user, by the hub's own word. */
+type Line = { key: number; from: string; name: string; text: string; own: boolean };
 
 const TYPING_SHOWN_MS = 2000;
 const TYPING_EVERY_MS = 500;
 const STICKER_BYTES = 64;
 
-export function Chat() {
+export function Chat({ name }: { name: string }) {
   const [state, setState] = useState("connecting");
   const [id, setId] = useState("");
   const [room, setRoom] = useState("lobby");
@@ -26,9 +27,9 @@ export function Chat() {
   const nextKey = useRef(0);
   const lastTyping = useRef(0);
 
-  function append(from: string, text: string, own: boolean) {
+  function append(line: Omit<Line, "key">) {
     const key = nextKey.current++;
-    setLines((lines) => [...lines, { key, from, text, own }]);
+    setLines((lines) => [...lines, { key, ...line }]);
   }
 
   function report(ack: Ack): boolean {
@@ -54,12 +55,12 @@ export function Chat() {
       connect_error(error: Error) {
         setState(`not connected: ${error.message}`);
       },
-      message(message: { text: string; from: string }) {
+      message({ from, name, text }: { from: string; name: string; text: string }) {
         setTypist("");
-        append(message.from, message.text, false);
+        append({ from, name, text, own: false });
       },
-      typing({ from }: { from: string }) {
-        setTypist(from);
+      typing({ name }: { name: string }) {
+        setTypist(name);
         clearTimeout(typistGone);
         typistGone = setTimeout(() => setTypist(""), TYPING_SHOWN_MS);
       },
@@ -102,7 +103,7 @@ export function Chat() {
     if (!text) return;
     setText("");
     socketOf("/chat").emit("message", { room, text }, (ack: Ack) => {
-      if (report(ack)) append(id, text, true);
+      if (report(ack)) append({ from: id, name, text, own: true });
     });
   }
 
@@ -134,7 +135,13 @@ export function Chat() {
           {state}
         </span>
         <code data-testid="id">{id}</code>
+        <span className="quiet" data-testid="me">
+          {name}
+        </span>
       </p>
+      <form action="/api/logout" method="post">
+        <button data-testid="log-out">Log out</button>
+      </form>
       <form className="row" onSubmit={join}>
         <label htmlFor="room">Room</label>
         <input
@@ -151,7 +158,7 @@ export function Chat() {
       <ol className="messages" data-testid="messages">
         {lines.map((line) => (
           <li key={line.key} className={line.own ? "own" : undefined} data-from={line.from}>
-            <small>{line.own ? "you" : line.from}</small>
+            <small>{line.own ? "you" : line.name}</small>
             <span>{line.text}</span>
           </li>
         ))}

@@ -1,0 +1,224 @@
+//! Routes for whoever has a password, or whom another server lets in; sessions are in auth.rs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::harness::origin::{Origin, reply};
+use crate::harness::{Answer, Edge, Folder, PLAIN};
+
+/// Of the passwords `open sesame` and `žába:2`.
+const HTPASSWD: &str = "# those who may come\nanna:ANNA\n\nbert:BERT\n";
+const ANNA: &str = "$2y$05$YEZFkIKmYm9eWkMIo9OrNuQmI9O68YlDhThHHHDSyyFPknErX7wdy";
+const BERT: &str = "$2b$10$F74LDhffKGKXhafJ0B942.L5EUM0qUFBhJRslXTG/eKsfr95y5YYq";
+
+fn site(routes: &str, origin: &Origin) -> String {
+    format!("{PLAIN}sites:\n  localhost:\n    next: \"{}\"\n    routes:\n{routes}", origin.url())
+}
+
+fn with_passwords(origin: &Origin) -> Edge {
+    let folder = Folder::new();
+    folder.write("htpasswd", &HTPASSWD.replace("ANNA", ANNA).replace("BERT", BERT));
+    let routes =
+        "      - { path: /admin/*, basic: { users: 'file:htpasswd', realm: The back room } }\n";
+    Edge::start_in(folder, &site(routes, origin))
+}
+
+fn shown(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// What the application was told, by an origin that echoes.
+fn told(answer: &Answer, name: &str) -> Vec<String> {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let headers = answer.json()["headers"].clone();
+    let all = headers.as_array().expect("a list").clone();
+    let same = all.iter().filter(|pair| pair[0].as_str() == Some(name));
+    same.map(|pair| pair[1].as_str().expect("a text").to_owned()).collect()
+}
+
+#[test]
+fn a_password_opens_a_route() {
+    let origin = Origin::echo();
+    let edge = with_passwords(&origin);
+    let ask = |value: &str| {
+        let headers = [("Authorization", value), ("X-Vestibule-User", "root")];
+        edge.connect().ask("GET", "/admin/a", &headers, b"")
+    };
+    for (user, password) in [("anna", "open sesame"), ("bert", "žába:2")] {
+        let answer = ask(&shown(user, password));
+        assert_eq!(told(&answer, "x-vestibule-user"), [user]);
+        assert_eq!(told(&answer, "authorization"), [""; 0], "the password goes no further");
+    }
+    let before = origin.seen().len();
+    for wrong in [
+        shown("anna", "open sesam"),
+        shown("bert", "open sesame"),
+        shown("carl", "open sesame"),
+        shown("", ""),
+        "Bearer abc".to_owned(),
+        "Basic !".to_owned(),
+    ] {
+        let answer = ask(&wrong);
+        let question = "Basic realm=\"The back room\", charset=\"UTF-8\"";
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some(question)));
+    }
+    assert_eq!(origin.seen().len(), before, "nobody else comes to the application");
+    assert_eq!(edge.get("/admin/a").status, 401);
+    assert_eq!(edge.get("/elsewhere").status, 200);
+    // Elsewhere the header is the application's own.
+    let bearer = [("Authorization", "Bearer app"), ("X-Vestibule-User", "root")];
+    let answer = edge.connect().ask("GET", "/elsewhere", &bearer, b"");
+    assert_eq!(told(&answer, "authorization"), ["Bearer app"]);
+    assert_eq!(told(&answer, "x-vestibule-user"), [""; 0]);
+    let access = std::fs::read_to_string(edge.folder.path("access")).expect("a file");
+    for secret in ["open sesame", ANNA, &shown("anna", "open sesame")[6..]] {
+        assert!(!edge.log().contains(secret) && !access.contains(secret), "{secret} is logged");
+    }
+}
+
+#[test]
+fn a_password_that_was_right_is_not_checked_each_time() {
+    let origin = Origin::text("in");
+    let edge = with_passwords(&origin);
+    let right = shown("anna", "open sesame");
+    let mut client = edge.connect();
+    // Far more than an address may try.
+    for number in 0..100 {
+        let answer = client.ask("GET", "/admin/a", &[("Authorization", &right)], b"");
+        assert_eq!(answer.status, 200, "request {number}");
+    }
+}
+
+#[test]
+fn who_guesses_is_stopped() {
+    let origin = Origin::text("in");
+    let edge = with_passwords(&origin);
+    let statuses: Vec<_> = (0..40)
+        .map(|number| {
+            let guess = shown("anna", &format!("guess {number}"));
+            edge.connect().ask("GET", "/admin/a", &[("Authorization", &guess)], b"").status
+        })
+        .collect();
+    assert!(statuses[..20].iter().all(|status| *status == 401), "{statuses:?}");
+    assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
+}
+
+#[test]
+fn a_reload_takes_a_password_away() {
+    let origin = Origin::text("in");
+    let mut edge = with_passwords(&origin);
+    let ask = |edge: &Edge| {
+        let right = shown("anna", "open sesame");
+        edge.connect().ask("GET", "/admin/a", &[("Authorization", &right)], b"").status
+    };
+    assert_eq!(ask(&edge), 200);
+    edge.folder.write("htpasswd", &format!("anna:{BERT}\n"));
+    edge.reload();
+    assert_eq!(ask(&edge), 401);
+}
+
+/// What decides: the status is what is set, and each answer names a user.
+fn decider(mode: &Arc<AtomicU16>) -> Origin {
+    let told = Arc::clone(mode);
+    Origin::start(move |seen, stream| {
+        let user = seen.header("cookie").unwrap_or("nobody").to_owned();
+        let named = format!("remote-user: {user}\r\nx-other: 1\r\n");
+        match told.load(Ordering::Relaxed) {
+            200 => reply(stream, "200 OK", &named, b"ignored"),
+            201 => reply(stream, "200 OK", "", b""),
+            302 => reply(stream, "302 Found", "location: https://login.test/\r\n", b""),
+            401 => reply(stream, "401 Unauthorized", "www-authenticate: Custom\r\n", b"log in"),
+            403 => reply(stream, "403 Forbidden", &named, b"not you"),
+            404 => reply(stream, "404 Not Found", &named, b""),
+            500 => reply(stream, "500 Oh", &named, b""),
+            1 => false,
+            _ => {
+                std::thread::sleep(Duration::from_secs(3));
+                false
+            }
+        }
+    })
+}
+
+#[test]
+fn another_server_decides() {
+    let (mode, origin) = (Arc::new(AtomicU16::new(200)), Origin::echo());
+    let other = decider(&mode);
+    let routes = format!(
+        "      - {{ path: /internal/*, auth: {{ forward: {{ url: \"{}/verify?a=1\", headers: [Remote-User], timeout: 500ms }} }} }}\n",
+        other.url()
+    );
+    let edge = Edge::start(&site(&routes, &origin));
+    let headers = [
+        ("Cookie", "anna"),
+        ("Remote-User", "root"),
+        ("X-Forwarded-Uri", "/forged"),
+        ("X-Original-Method", "FORGED"),
+        ("Content-Type", "text/plain"),
+        ("Accept", "text/html"),
+        ("X-Middleware-Subrequest", "middleware"),
+    ];
+    let ask = || edge.connect().ask("POST", "/internal/a?b=%20", &headers, b"a body");
+    let answer = ask();
+    assert_eq!(told(&answer, "remote-user"), ["anna"]);
+    assert_eq!(told(&answer, "x-other"), [""; 0]);
+    assert_eq!(answer.json()["length"], 6);
+    let seen = other.seen().pop().expect("a question");
+    assert_eq!((seen.line.as_str(), seen.body.len()), ("GET /verify?a=1 HTTP/1.1", 0));
+    let host = format!("localhost:{}", edge.http().port());
+    let url = format!("http://localhost{}", "/internal/a?b=%20");
+    let own = other.url().replace("http://", "");
+    for (name, value) in [
+        ("x-forwarded-method", "POST"),
+        ("x-forwarded-uri", "/internal/a?b=%20"),
+        ("x-forwarded-proto", "http"),
+        ("x-original-method", "POST"),
+        ("x-original-uri", "/internal/a?b=%20"),
+        ("host", own.as_str()),
+        ("accept", "text/html"),
+    ] {
+        assert_eq!(seen.all(name), [value], "{name}");
+    }
+    let original = seen.header("x-original-url").expect("a URL");
+    assert!(original == url || original.contains(&host), "{original}");
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    for name in ["content-length", "content-type", "x-middleware-subrequest"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+    mode.store(201, Ordering::Relaxed);
+    assert_eq!(told(&ask(), "remote-user"), [""; 0], "a client's own never counts");
+    let elsewhere = edge.connect().ask("GET", "/", &headers, b"");
+    assert_eq!(told(&elsewhere, "remote-user"), [""; 0], "nor elsewhere");
+
+    let before = origin.seen().len();
+    for (status, header, value) in [
+        (302, "location", "https://login.test/"),
+        (401, "www-authenticate", "Custom"),
+        (403, "cache-control", "no-store"),
+    ] {
+        mode.store(status, Ordering::Relaxed);
+        let answer = ask();
+        assert_eq!((answer.status, answer.header(header)), (status, Some(value)));
+    }
+    for status in [404, 500, 1, 0] {
+        mode.store(status, Ordering::Relaxed);
+        let answer = ask();
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{status}");
+    }
+    assert_eq!(origin.seen().len(), before, "nobody came to the application");
+    edge.access_line(|line| line["reason"] == "auth_unavailable");
+}
+
+#[test]
+fn nobody_comes_in_while_nobody_decides() {
+    let origin = Origin::text("in");
+    let routes = "      - { path: /internal/*, auth: { forward: 'http://127.0.0.1:1/verify' } }\n";
+    let edge = Edge::start(&site(routes, &origin));
+    assert_eq!(edge.get("/internal/a").status, 503);
+    assert_eq!(edge.get("/").status, 200);
+    assert_eq!(origin.seen().len(), 1);
+}
