@@ -104,6 +104,10 @@ fn clients_go_on_at_another_node() {
     bob.say("40/chat,");
     let words = bob.text();
     let words: serde_json::Value = serde_json::from_str(&words["40/chat,".len()..]).expect("JSON");
+    let key = format!("{{socket.io}}sio:session:{}", words["pid"].as_str().expect("a secret"));
+    eventually("what it would leave", || {
+        servers.iter().any(|server| server.ask(&["exists", &key]) == "1").then_some(())
+    });
     two.signal("KILL");
     post(&one, "emit", &json!({"namespace": "/chat", "event": "missed"}));
     let mut bob = Web::open(&one);
