@@ -283,7 +283,7 @@ impl Shard {
 }
 
 async fn close_over(engine: Rc<Engine>, over: Duration, done: oneshot::Sender<()>) {
-    let sessions = engine.sessions();
+    let sessions = engine.leave();
     let begun = Instant::now();
     let pause = over / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
     for (number, session) in (0..).zip(sessions) {

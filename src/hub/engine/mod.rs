@@ -271,6 +271,8 @@ pub struct Engine {
     tickets: Cell<u64>,
     started: Instant,
     drain: Drain,
+    /// All sessions are being closed: one that still opens is closed as well.
+    leaves: Cell<bool>,
     counts: Counts,
 }
 
@@ -326,6 +328,7 @@ impl Engine {
             tickets: Cell::new(0),
             started: Instant::now(),
             drain: drain.clone(),
+            leaves: Cell::new(false),
             counts: Counts::new(),
         });
         drain.spawn_background(Rc::clone(&engine).keep_time());
@@ -384,7 +387,17 @@ impl Engine {
         let beat = if session.version == Version::V4 { Kind::Ping } else { Kind::Silence };
         self.arm(&session, beat);
         self.arm(&session, Kind::Settle);
+        if self.leaves.get() {
+            session.close_later(Close::ShuttingDown);
+        }
         session
+    }
+
+    /// The sessions there are, for whoever closes them one after the other; those that were on
+    /// their way when it began are closed as they come.
+    pub fn leave(&self) -> Vec<Rc<Session>> {
+        self.leaves.set(true);
+        self.sessions()
     }
 
     /// The JSON of an open packet: exactly these five keys.
