@@ -22,7 +22,8 @@ pub fn node(redis: &Redis, adapter: &str, more: &str) -> Edge {
     let node = format!("node: {{ listen: '127.0.0.1:0', secret: '{SECRET}', lease: 2s }}");
     let settings =
         format!("redis: {{ url: '{}', adapter: {adapter}, {node} }}\n{more}", redis.url());
-    let edge = Edge::start(&hub_only(&settings));
+    // What does not end by itself is cut before a test's patience ends.
+    let edge = Edge::start(&format!("shutdown: {{ grace: 10s }}\n{}", hub_only(&settings)));
     wait_for_metric(&edge, UP, 1);
     eventually("its place among the nodes", || {
         (metric(&edge, "vestibule_hub_nodes") > 0).then_some(())

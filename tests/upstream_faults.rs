@@ -265,12 +265,19 @@ fn a_stream_that_is_reset_takes_its_request_with_it_and_no_other() {
     }
 }
 
+const OPEN: &str = "vestibule_connections_open{listener=\"http\"}";
+
 #[test]
 fn an_edge_without_descriptors_recovers_by_itself() {
     let origin = Origin::text("ok");
     let folder = Folder::new();
-    folder
-        .write("proxy.yaml", &format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    folder.write(
+        "proxy.yaml",
+        &format!(
+            "{PLAIN}sites:\n  localhost:\n    next: {{ targets: {}, keep: {{ idle: 2 }} }}\n",
+            origin.url()
+        ),
+    );
     let run = Edge::command(&folder);
     let mut limited = std::process::Command::new("sh");
     limited.current_dir(folder.path("")).args(["-c", "ulimit -n 80; exec \"$0\" \"$@\""]);
@@ -314,6 +321,12 @@ fn an_edge_without_descriptors_recovers_by_itself() {
         (answer == *b"HTTP/1.1 200").then_some(())
     });
     assert!(!edge.log().contains("target is down"), "the target was blamed: {}", edge.log());
+    // The crowd is gone, but the edge has not come to all of its connections yet.
+    eventually("the end of the crowd", || {
+        let page = edge.admin("GET", "/metrics").text();
+        let open = page.lines().find_map(|line| line.strip_prefix(OPEN))?.trim().parse::<u32>();
+        open.is_ok_and(|open| open <= 1).then_some(())
+    });
     let load =
         Load::begin(edge.http(), 8, |client, _| client.get("/"), |answer| answer.status == 200);
     load.goes_on(100);
