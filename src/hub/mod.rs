@@ -260,7 +260,7 @@ impl Shard {
                 }
                 Letter::Order(Order::Close(over, done)) => {
                     self.relay.iter().for_each(|relay| relay.close(over));
-                    drain.spawn_background(close_over(Rc::clone(&self.engine), over, done));
+                    drain.spawn("farewell", close_over(Rc::clone(&self.engine), over, done));
                 }
                 Letter::Order(Order::Operate(operations, answers)) => {
                     self.clients.lead(operations, answers).await;
