@@ -2,7 +2,7 @@
 //!
 //! `CHAOS_SECONDS` and `CHAOS_CLIENTS` make it longer and larger: `make chaos`.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -26,6 +26,13 @@ struct Chaos {
     until: Instant,
     /// Gaps that nodes which are no more have noticed.
     gaps: i64,
+    /// When Redis or a node was away, in milliseconds since 1970.
+    failures: Vec<(u64, u64)>,
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(since.as_millis()).expect("a time")
 }
 
 impl Chaos {
@@ -52,7 +59,7 @@ impl Chaos {
         );
         clients.wait_for("\"talking\"");
         let until = Instant::now() + Duration::from_secs(seconds);
-        Self { settings, nodes, balancer, clients, until, gaps: 0 }
+        Self { settings, nodes, balancer, clients, until, gaps: 0, failures: Vec::new() }
     }
 
     fn goes_on(&self) -> bool {
@@ -62,6 +69,14 @@ impl Chaos {
     /// They talk in peace.
     fn rest(&self, time: Duration) {
         std::thread::sleep(time.min(self.until.saturating_duration_since(Instant::now())));
+    }
+
+    /// Notes the time that it takes.
+    fn fail<T>(&mut self, failure: impl FnOnce(&mut Self) -> T) -> T {
+        let begun = now();
+        let outcome = failure(self);
+        self.failures.push((begun, now()));
+        outcome
     }
 
     /// SIGKILL for one, and another in its place a moment later.
@@ -92,6 +107,9 @@ impl Chaos {
         (serde_json::from_str(summary).expect("JSON"), gaps)
     }
 }
+
+/// Milliseconds that a message may take on a busy machine.
+const UNSENT: u64 = 500;
 
 fn gaps(node: &Edge) -> i64 {
     metric(node, "vestibule_hub_redis_gaps_total")
@@ -177,17 +195,31 @@ fn classic_counts_what_it_loses() {
     let mut outages = 0;
     while chaos.goes_on() {
         chaos.rest(Duration::from_secs(2));
-        redis.kill();
-        chaos.rest(Duration::from_millis(500));
-        redis.begin();
-        chaos.wait_for_link();
+        chaos.fail(|chaos| {
+            redis.kill();
+            chaos.rest(Duration::from_millis(500));
+            redis.begin();
+            chaos.wait_for_link();
+        });
         outages += 1;
         chaos.rest(Duration::from_secs(2));
-        chaos.kill_node();
+        chaos.fail(Chaos::kill_node);
     }
+    let failures = chaos.failures.clone();
     let (summary, gaps) = chaos.end();
     for fault in ["twice", "disordered", "waiting"] {
         assert_eq!(number(&summary, fault), 0, "{fault}: {summary}");
+    }
+    // Nothing is lost at any other time: what was said just before may not have been passed on.
+    let lost = summary["lostAt"].as_array().expect("a list").iter();
+    for at in lost.map(|at| at.as_u64().expect("a time")) {
+        let is_within =
+            |(begun, ended): &(u64, u64)| (begun - UNSENT..=ended + UNSENT).contains(&at);
+        let away = failures.iter().map(|(begun, _)| at.abs_diff(*begun)).min();
+        assert!(
+            failures.iter().any(is_within),
+            "lost {away:?} ms from the next failure: {summary}"
+        );
     }
     // Each of three nodes notices each outage, if it lived to see its end.
     assert!(gaps >= outages * 2, "{gaps} gaps of {outages} outages");

@@ -26,6 +26,9 @@ const events = [];
 
 class Member {
   heard = [];
+  /** When, and over which of its connections, each of these came. */
+  cameBy = [];
+  connections = 0;
   /** Times in which it was nobody's: it began anew. */
   gaps = [];
   recovered = 0;
@@ -37,12 +40,16 @@ class Member {
     const transports = index % 10 === 0 ? ["polling", "websocket"] : ["websocket"];
     const options = { ...clientOptions(), transports, reconnectionDelay: 100, reconnectionDelayMax: 1000 };
     this.socket = new Manager(url, options).socket("/chat");
-    this.socket.on("message", ({ n }) => this.heard.push(n));
+    this.socket.on("message", ({ n }) => {
+      this.heard.push(n);
+      this.cameBy.push(`${Date.now()} by ${this.connections}`);
+    });
     this.socket.on("disconnect", () => (this.cutAt = Date.now()));
     this.socket.on("connect", () => this.#connected());
   }
 
   async #connected() {
+    this.connections++;
     if (this.socket.recovered) {
       this.recovered++;
       return;
@@ -122,8 +129,10 @@ program(async () => {
 function judge(members) {
   const summary = {
     events: events.length, acked: 0, waiting: 0, deliveries: 0, lost: 0, excused: 0, twice: 0,
-    disordered: 0, recovered: 0, anew: 0, refused: refusals.length, examples: [],
+    disordered: 0, recovered: 0, anew: 0, refused: refusals.length, lostAt: [], examples: [],
   };
+  /** When what was lost was said, in milliseconds since 1970. */
+  const lostAt = new Set();
   const byRoom = new Map();
   for (const event of events) {
     if (event.acked) summary.acked++;
@@ -131,6 +140,7 @@ function judge(members) {
     byRoom.get(event.room).push(event);
   }
   const example = (words) => summary.examples.length < 10 && summary.examples.push(words);
+  const strange = (words) => summary.examples.length < 20 && summary.examples.push(words);
   for (const member of members) {
     summary.recovered += member.recovered;
     summary.anew += member.gaps.length;
@@ -138,15 +148,16 @@ function judge(members) {
     if (!member.socket.connected || !member.ready) summary.waiting++;
     const counts = new Map();
     const last = new Map();
-    for (const n of member.heard) {
-      const { from } = events[n];
+    for (const [index, n] of member.heard.entries()) {
+      const { from, at } = events[n];
       counts.set(n, (counts.get(n) ?? 0) + 1);
       if (counts.get(n) > 1) {
         summary.twice++;
-        example(`${member.index} heard ${n} of ${from} twice`);
+        const times = [member.heard.indexOf(n), index].map((index) => member.cameBy[index]);
+        strange(`${member.index} heard ${n} of ${from}, said at ${at}, at ${times.join(" and ")}`);
       } else if ((last.get(from) ?? -1) > n) {
         summary.disordered++;
-        example(`${member.index} heard ${n} of ${from} after ${last.get(from)}`);
+        strange(`${member.index} heard ${n} of ${from} after ${last.get(from)}`);
       }
       last.set(from, Math.max(last.get(from) ?? -1, n));
     }
@@ -155,10 +166,12 @@ function judge(members) {
       if (member.missed(event)) summary.excused++;
       else {
         summary.lost++;
+        lostAt.add(event.at);
         const ago = Date.now() - event.at;
         example(`${member.index} did not hear ${event.n} of ${event.from}, said ${ago} ms ago`);
       }
     }
   }
+  summary.lostAt = [...lostAt].sort((one, two) => one - two);
   return summary;
 }
