@@ -116,9 +116,10 @@ fn forward(section: &Section<'_>) -> Option<Forward> {
         Ok((Target::parse(origin, folder)?, sites::url_path(path)?))
     });
     let headers = section.list("headers", header);
+    let client_headers = section.list("client_headers", client_header);
     let timeout = section.value("timeout", deadline);
     let (target, path) = url?;
-    Some(Forward { target, path, headers, timeout })
+    Some(Forward { target, path, headers, client_headers, timeout })
 }
 
 /// One that another server may write, and that is not about the connection or the body.
@@ -145,6 +146,15 @@ fn header(text: &str) -> Result<String, String> {
         || name.starts_with("x-vestibule-")
     {
         return Err(format!("{text:?} is the edge's own to write; write remote-user"));
+    }
+    Ok(name)
+}
+
+/// One that may stand in another server's answer, and that is not about the connection or the body.
+fn client_header(text: &str) -> Result<String, String> {
+    let name = header(text)?;
+    if name.starts_with("content-") || name == "location" || name == "alt-svc" {
+        return Err(format!("{text:?} is of the answer itself; write set-cookie"));
     }
     Ok(name)
 }
@@ -188,6 +198,7 @@ impl RouteAuth {
                 let words = Yaml::map([
                     ("url", Yaml::text(url)),
                     ("headers", Yaml::texts(&forward.headers)),
+                    ("client_headers", Yaml::texts(&forward.client_headers)),
                     ("timeout", Yaml::text(super::units::show_duration(forward.timeout))),
                 ]);
                 route.with("auth", Some(Yaml::map([("forward", words)])))

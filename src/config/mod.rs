@@ -51,7 +51,8 @@ use std::time::Duration;
 pub use acme::{Acme, AcmeChallenge, Eab, is_public};
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
-    JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
+    JwtKeys, LuciaVariant, OnExpiry, Provider, ProviderKind, RedisAddress, RedisPlace, Rows,
+    Source, Unit,
 };
 pub use edge::{
     Addresses, Build, Cors, ErrorPage, Files, HeaderRules, Hsts, Maintenance, Public, Rewrite,
@@ -293,6 +294,8 @@ pub struct Forward {
     pub path: String,
     /// Headers of its answer that the application is told; nobody else may send them.
     pub headers: Vec<String>,
+    /// Headers of an answer that lets a client in which the client is told.
+    pub client_headers: Vec<String>,
     pub timeout: Duration,
 }
 
