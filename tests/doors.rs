@@ -213,6 +213,99 @@ fn another_server_decides() {
     edge.access_line(|line| line["reason"] == "auth_unavailable");
 }
 
+/// All lines of one header, in their order.
+fn all<'a>(answer: &'a Answer, name: &str) -> Vec<&'a str> {
+    let same = answer.headers.iter().filter(|(given, _)| given.eq_ignore_ascii_case(name));
+    same.map(|(_, value)| value.as_str()).collect()
+}
+
+/// As proxies for logins do that prolong their session with a request that they let in.
+#[test]
+fn a_cookie_of_whoever_decides_reaches_the_client() {
+    let other = Origin::start(|_, stream| {
+        let told = "set-cookie: login=new; Path=/\r\nset-cookie: other=1\r\nx-expires: 60\r\nx-secret: 1\r\n";
+        reply(stream, "200 OK", told, b"")
+    });
+    let origin = Origin::start(|seen, stream| {
+        let own = "set-cookie: login=app\r\nset-cookie: app=1\r\nx-expires: app\r\n";
+        seen.path() != "/internal/broken" && reply(stream, "200 OK", own, b"in")
+    });
+    let routes = format!(
+        "      - {{ path: /internal/*, auth: {{ forward: {{ url: \"{}\", client_headers: [Set-Cookie, X-Expires] }} }} }}\n",
+        other.url()
+    );
+    let edge = Edge::start(&site(&routes, &origin));
+    let answer = edge.get("/internal/a");
+    assert_eq!(all(&answer, "set-cookie"), ["app=1", "login=new; Path=/", "other=1"]);
+    assert_eq!((all(&answer, "x-expires"), all(&answer, "x-secret")), (vec!["60"], vec![]));
+    assert_eq!(origin.seen()[0].header("x-expires"), None, "the application is not told");
+    // Also where the application has nothing to say: the old cookie may hold no more.
+    let answer = edge.get("/internal/broken");
+    assert_eq!((answer.status, all(&answer, "set-cookie").len()), (502, 2));
+    assert_eq!(all(&edge.get("/"), "set-cookie"), ["login=app", "app=1"]);
+}
+
+#[test]
+fn explain_says_whom_a_route_is_for_and_what_the_application_is_told() {
+    let folder = Folder::new();
+    folder.write("htpasswd", &format!("anna:{ANNA}\nbert:{BERT}\n"));
+    folder.write(
+        "proxy.yaml",
+        "sites:
+  a.test:
+    next: http://127.0.0.1:3000
+    routes:
+      - { path: /me/*, auth: { by: [app, token], login: /login } }
+      - { path: /back/*, basic: { users: 'file:htpasswd', realm: The back room } }
+      - { path: /internal/*, auth: { forward: { url: 'http://127.0.0.1:4180/verify', headers: [Remote-User] } } }
+auth:
+  app: { lucia: v3, database: 'sqlite:app.db' }
+  token: { jwt: { issuer: https://a.test, audience: a }, secret: 0123456789abcdef0123456789abcdef }
+",
+    );
+    let explain = |path: &str, headers: &[&str]| -> serde_json::Value {
+        let url = format!("https://a.test{path}");
+        let given = headers.iter().flat_map(|header| ["-H", header]);
+        let all: Vec<_> = ["explain", "--json", "GET", &url].into_iter().chain(given).collect();
+        let output = crate::harness::vestibule(&all, &folder);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let forged = ["X-Vestibule-User: root", "Remote-User: root", "Authorization: Basic YTpi"];
+    for (path, door, told, removed) in [
+        (
+            "/me/a",
+            "auth.by: users of app, else token; others get 401, pages are sent to /login",
+            Some(["x-vestibule-user", "(the user's id)"]),
+            vec!["remote-user", "x-vestibule-user"],
+        ),
+        (
+            "/back/a",
+            "basic: 2 with a password for \"The back room\"; others get 401",
+            Some(["x-vestibule-user", "(the name that was given)"]),
+            vec!["authorization", "remote-user", "x-vestibule-user"],
+        ),
+        (
+            "/internal/a",
+            "auth.forward: whom http://127.0.0.1:4180/verify answers 2xx; others get its answer, or 503",
+            Some(["remote-user", "(as auth.forward answers)"]),
+            vec!["remote-user", "x-vestibule-user"],
+        ),
+        ("/a", "", None, vec!["remote-user", "x-vestibule-user"]),
+    ] {
+        let said = explain(path, &forged);
+        assert_eq!(said["door"].as_str().unwrap_or_default(), door, "{path}");
+        let added = said["request"]["added"].as_array().expect("headers");
+        let is_told = told.is_none_or(|told| added.contains(&serde_json::json!(told)));
+        assert!(is_told, "{path}: {added:?}");
+        assert_eq!(said["request"]["removed"], serde_json::json!(removed), "{path}");
+    }
+    let output = crate::harness::vestibule(&["explain", "GET", "https://a.test/me/a"], &folder);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("door      auth.by: users of app, else token"), "{text}");
+}
+
 #[test]
 fn nobody_comes_in_while_nobody_decides() {
     let origin = Origin::text("in");

@@ -19,10 +19,14 @@ mod admin;
 mod app;
 /// The application's own sessions: who gets in, who stays, who is sent away.
 mod auth;
+/// What must not let anybody in, or must not be taken for a refusal: one test for each.
+mod auth_bad_inputs;
 /// Lucia, Auth.js, better-auth and others at work, and stock clients with their cookies.
 mod auth_libraries;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
+/// Sessions as time passes: tokens that end and are followed by others, clocks that are set.
+mod auth_time;
 /// Sessions when things go wrong: stores that are away, crowds, guessing, keys that change.
 mod auth_trouble;
 /// Bodies on their way: compressed, limited, with trailers, after interim responses.

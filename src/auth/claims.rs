@@ -63,10 +63,10 @@ impl Claims {
             return Err(Denial::EXPIRED);
         }
         if self.date("nbf")?.is_some_and(|nbf| nbf > now + leeway) {
-            return Err(Denial::Refused("not_yet_valid"));
+            return Err(Denial::NOT_YET);
         }
         if self.date("iat")?.is_some_and(|iat| iat > now + leeway) {
-            return Err(Denial::Refused("iat_in_future"));
+            return Err(Denial::FROM_LATER);
         }
         #[expect(clippy::cast_possible_truncation, reason = "dates are below 2^53")]
         Ok((exp * 1000.0) as i64)

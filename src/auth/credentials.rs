@@ -50,7 +50,7 @@ const CREDENTIAL_MAX: usize = 64 << 10;
 const BASIC_MAX: usize = 1024;
 
 impl Wanted {
-    fn keeps(&self, name: &str) -> bool {
+    pub fn keeps(&self, name: &str) -> bool {
         self.cookies.iter().any(|wanted| {
             let rest = name.strip_prefix(wanted.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -102,9 +102,13 @@ impl Credentials {
                 let same = self.cookies.iter_mut().filter(|(known, _)| known == name);
                 same.for_each(|(_, kept)| kept.clone_from(&value));
             }
-            // A piece of one that is known, or nothing that anybody asked for.
+            // One that was not there, or a piece of one.
             Some(value) => self.cookies.push((name.to_owned(), value)),
         }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.cookies.is_empty() && self.bearer.is_none() && self.token.is_none()
     }
 
     /// True if a browser may have sent it by itself.

@@ -37,7 +37,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// Between two words about the same trouble.
 const QUIET: Duration = Duration::from_secs(10);
 
-const EDGE_AUTH: HeaderName = HeaderName::from_static("x-edge-auth");
+pub const EDGE_AUTH: HeaderName = HeaderName::from_static("x-edge-auth");
 
 pub struct Desk {
     drain: Drain,

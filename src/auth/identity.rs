@@ -12,6 +12,8 @@ pub struct Identity {
     pub user: String,
     /// Which of the user's sessions; never what opens it.
     pub session: String,
+    /// Its next credential will call the session the same.
+    pub is_lasting: bool,
     /// Milliseconds since 1970; `None`: until it is asked about again.
     pub expires_at: Option<i64>,
     /// What else is known of the user.
@@ -35,6 +37,9 @@ impl Denial {
     pub const MALFORMED: Self = Self::Refused("malformed");
     pub const EXPIRED: Self = Self::Refused("expired");
     pub const UNKNOWN: Self = Self::Refused("unknown_session");
+    pub const NOT_YET: Self = Self::Refused("not_yet_valid");
+    pub const FROM_LATER: Self = Self::Refused("iat_in_future");
+    pub const REVOKED: Self = Self::Refused("revoked");
     pub const NO_USER: Self = Self::Refused("missing_user_id");
 
     /// The stable word for logs and metrics.
@@ -43,6 +48,11 @@ impl Denial {
             Self::Missing => "no_credential",
             Self::Refused(reason) | Self::Temporary(reason) | Self::Misconfigured(reason) => reason,
         }
+    }
+
+    /// True if it is right at another time: it has ended, or this clock was set back.
+    pub fn is_untimely(self) -> bool {
+        matches!(self, Self::EXPIRED | Self::NOT_YET | Self::FROM_LATER)
     }
 
     /// True if asking again may end otherwise.
@@ -72,7 +82,7 @@ impl Identity {
         let is_short = session.len() <= SESSION_MAX && !session.chars().any(char::is_control);
         let session = if is_short { session.to_owned() } else { hex(&sha256(session.as_bytes())) };
         let user = user.to_owned();
-        Ok(Self { user, session, expires_at, claims: Map::new() })
+        Ok(Self { user, session, is_lasting: true, expires_at, claims: Map::new() })
     }
 
     /// What a template or the application calls `user.FIELD`.

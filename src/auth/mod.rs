@@ -3,6 +3,8 @@
 //! A worker finds and opens what its client showed; what takes a store is asked of the main
 //! thread's `Desk`, and remembered for a moment. What opens a session stays in here.
 
+#[cfg(test)]
+mod bad_inputs;
 mod claims;
 mod clock;
 mod credentials;
@@ -39,7 +41,7 @@ pub use identity::{Denial, Identity};
 pub use passwords::{Passwords, TOO_MANY};
 pub use provider::{Digest, Provider};
 pub use watch::Suspicion;
-pub use worker::{Known, Local, Way};
+pub use worker::{Candidate, Known, Local, Way};
 
 /// All providers, compiled; part of the snapshot.
 #[derive(Debug, Default)]
@@ -83,18 +85,28 @@ impl Auth {
         &self.providers
     }
 
+    /// Headers by which the application knows that it is this edge that asks; nobody else's.
+    pub fn vouched(&self) -> Option<http::HeaderName> {
+        let proves = |provider: &Arc<Provider>| match &provider.words.kind {
+            crate::config::ProviderKind::Http(words) => words.secret.is_some(),
+            _ => false,
+        };
+        self.providers.iter().any(proves).then_some(desk::EDGE_AUTH)
+    }
+
     /// The providers of these names, in this order.
     pub fn named(&self, names: &[String]) -> Vec<Arc<Provider>> {
         let find = |name: &String| self.providers.iter().find(|known| *known.name == **name);
         names.iter().filter_map(find).cloned().collect()
     }
 
-    /// What a request shows that an answer may end; `None` if it shows nothing.
+    /// What a request shows that an answer may end, or that is newer than what was shown before;
+    /// `None` if it shows nothing.
     pub fn shown(&self, headers: &http::HeaderMap) -> Option<Credentials> {
         if self.providers.is_empty() {
             return None;
         }
-        Credentials::read(headers, &self.wanted).ok().filter(Credentials::has_cookies)
+        Credentials::read(headers, &self.wanted).ok().filter(|shown| !shown.is_empty())
     }
 
     /// All that a request shows; `None` if it has more cookies than anybody needs.

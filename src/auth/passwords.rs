@@ -57,6 +57,11 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub const TOO_MANY: Denial = Denial::Temporary("too_many_tries");
 
 impl Passwords {
+    /// How many names there are.
+    pub fn count(&self) -> usize {
+        self.users.len()
+    }
+
     pub fn compile(words: &config::Basic) -> Self {
         let nobody = words.users.first().map(|(_, hash)| hash.clone());
         let parts = words.users.iter().flat_map(|(name, hash)| [name.as_str(), hash.expose()]);

@@ -308,7 +308,7 @@ impl Provider {
         words == CallbackWords::AuthJs
     }
 
-    /// A session that is over by itself, rather than by a logout, is one whose token has ended.
+    /// It says by itself who it is, and until when: nobody can be asked whether it still holds.
     pub fn is_stateless(&self) -> bool {
         matches!(self.opener, Opener::Sealed { .. } | Opener::Iron(_) | Opener::Jwt { .. })
     }

@@ -1,5 +1,7 @@
 //! Cookies that the application sets, as they pass: a session that ends, or becomes another.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::header::SET_COOKIE;
 
@@ -7,11 +9,13 @@ use crate::exchange::Client;
 
 use super::credentials::Credentials;
 use super::provider::Digest;
+use super::worker::Candidate;
 use super::{Auth, clock, time};
 
 /// A session that may have ended by an answer of the application's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suspicion {
+    /// Of what was shown, or what all tokens of one session have in common.
     pub digest: Digest,
     /// The cookie is still there, with another value.
     pub replaced: bool,
@@ -19,37 +23,46 @@ pub struct Suspicion {
     pub stateless: bool,
 }
 
+/// What an answer's cookies did to one session.
+pub struct Passed {
+    pub suspicion: Suspicion,
+    pub before: Candidate,
+    /// What is shown in its place from now on, which has still to be right.
+    pub next: Option<Candidate>,
+    /// All that is shown from now on.
+    pub after: Credentials,
+}
+
 impl Auth {
+    /// Tokens in a request: each may be a newer one of a session that is known by an older.
+    pub fn tokens(&self, shown: &Credentials, client: &Client) -> Vec<Candidate> {
+        let stateless = self.providers.iter().filter(|provider| provider.is_stateless());
+        stateless.filter_map(|provider| Candidate::find(provider, shown, client)).collect()
+    }
+
     /// What an answer's cookies do to the sessions of the client's request.
-    pub fn suspicions(
-        &self,
-        shown: &Credentials,
-        answer: &HeaderMap,
-        client: &Client,
-    ) -> Vec<Suspicion> {
+    pub fn passed(&self, shown: &Credentials, answer: &HeaderMap, client: &Client) -> Vec<Passed> {
         let now = clock::now();
         if !answer.contains_key(SET_COOKIE) {
             return Vec::new();
         }
         let mut after = shown.clone();
         for line in answer.get_all(SET_COOKIE) {
-            if let Some((name, value)) = set(line.as_bytes(), now) {
-                after.set(&name, value);
-            }
+            let set = set(line.as_bytes(), now).filter(|(name, _)| self.wanted.keeps(name));
+            set.into_iter().for_each(|(name, value)| after.set(&name, value));
         }
         if after == *shown {
             return Vec::new();
         }
-        let suspect = |provider: &std::sync::Arc<super::Provider>| {
-            let before = provider.find(shown, client).ok().flatten()?;
-            let digest = provider.digest(&before);
-            let left = provider.find(&after, client).ok().flatten();
-            let (replaced, stateless) = (left.is_some(), provider.is_stateless());
-            (left.map(|left| provider.digest(&left)) != Some(digest)).then_some(Suspicion {
-                digest,
-                replaced,
-                stateless,
-            })
+        let suspect = |provider: &Arc<super::Provider>| {
+            let before = Candidate::find(provider, shown, client)?;
+            let next = Candidate::find(provider, &after, client);
+            // What is there in pieces that do not fit is still there.
+            let replaced = !matches!(provider.find(&after, client), Ok(None));
+            let stateless = provider.is_stateless();
+            let suspicion = Suspicion { digest: before.digest, replaced, stateless };
+            let changed = next.as_ref().map(|next| next.digest) != Some(before.digest);
+            changed.then(|| Passed { suspicion, before, next, after: after.clone() })
         };
         self.providers.iter().filter_map(suspect).collect()
     }

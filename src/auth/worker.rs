@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -27,6 +28,8 @@ pub struct Way {
     desk: mpsc::Sender<Ask>,
     /// How often each address showed what is wrong.
     wrong: Arc<Buckets>,
+    /// Tokens by which somebody is connected, on any worker.
+    tokens: Arc<AtomicUsize>,
     begun: Instant,
 }
 
@@ -36,7 +39,8 @@ const QUESTIONS: usize = 16_384;
 impl Way {
     pub fn open() -> (Self, mpsc::Receiver<Ask>) {
         let (desk, questions) = mpsc::channel(QUESTIONS);
-        (Self { desk, wrong: Arc::default(), begun: Instant::now() }, questions)
+        let (wrong, tokens) = (Arc::default(), Arc::default());
+        (Self { desk, wrong, tokens, begun: Instant::now() }, questions)
     }
 }
 
@@ -63,6 +67,8 @@ pub struct Local {
     waiting: RefCell<HashMap<Digest, Vec<oneshot::Sender<Verdict>>>>,
     /// Tokens that have been logged out of, until they end.
     revoked: RefCell<HashMap<Digest, i64>>,
+    /// Tokens that have been seen, and until when they are no news.
+    seen: RefCell<HashMap<Digest, Instant>>,
 }
 
 struct Remembered {
@@ -71,7 +77,7 @@ struct Remembered {
 }
 
 /// Somebody who was identified, and by what; the credential stays in here.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Known {
     pub identity: Identity,
     pub provider: Arc<Provider>,
@@ -81,7 +87,25 @@ pub struct Known {
 }
 
 /// Does not print.
+#[derive(Clone)]
 struct Secretly(Shown);
+
+/// What may open a session, and has still to be verified.
+pub struct Candidate {
+    provider: Arc<Provider>,
+    shown: Secretly,
+    client: Client,
+    pub digest: Digest,
+}
+
+impl Candidate {
+    /// What a provider finds in a request.
+    pub fn find(provider: &Arc<Provider>, shown: &Credentials, client: &Client) -> Option<Self> {
+        let shown = provider.find(shown, client).ok().flatten()?;
+        let (digest, shown) = (provider.digest(&shown), Secretly(shown));
+        Some(Self { provider: Arc::clone(provider), shown, client: client.clone(), digest })
+    }
+}
 
 impl std::fmt::Debug for Secretly {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -97,6 +121,10 @@ const REVOKED: usize = 10_000;
 const TOKEN_MAX: i64 = 30 * 86_400_000;
 /// How long a refusal is remembered.
 const REFUSED: Duration = Duration::from_secs(1);
+/// Tokens that are no news. Full: they all are again.
+const SEEN: usize = 10_000;
+/// How long a token is none.
+const NO_NEWS: Duration = Duration::from_secs(15);
 
 impl Known {
     /// The same session, as it is now.
@@ -112,23 +140,32 @@ impl Known {
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
     }
 
-    /// True if it ended longer ago than `grace` milliseconds.
-    pub fn is_over(&self, grace: i64) -> bool {
-        let ends = self.identity.expires_at;
-        ends.is_some_and(|ends| ends.saturating_add(grace) <= clock::now())
+    /// True if it has ended.
+    pub fn is_over(&self) -> bool {
+        self.identity.expires_at.is_some_and(|ends| ends <= clock::now())
     }
 
-    /// Whose connection it is: the same for another credential of the same session. Tokens that are
-    /// renewed with each page have no name for their session: there the user counts.
+    /// Whose connection it is: the same for another credential of the same session. Some tokens
+    /// have no name for their session that outlives them: there the user counts.
     pub fn owner(&self) -> Digest {
-        let stateless = self.provider.is_stateless();
-        let session = if stateless { "" } else { self.identity.session.as_str() };
+        let lasting = self.identity.is_lasting;
+        let session = if lasting { self.identity.session.as_str() } else { "" };
         sha256_of([self.user_key().as_bytes(), session.as_bytes()])
+    }
+
+    /// What all tokens of one session have in common; `None` if nothing tells them.
+    pub fn thread(&self) -> Option<Digest> {
+        (self.provider.is_stateless() && self.identity.is_lasting).then(|| self.owner())
     }
 
     /// It came with each request, rather than once.
     pub fn is_ambient(&self) -> bool {
         self.shown.0.from != Source::Connect
+    }
+
+    /// It came as the other did, as a cookie or as a header.
+    pub fn came_as(&self, other: &Self) -> bool {
+        self.shown.0.from == other.shown.0.from
     }
 
     /// The user among those of all providers.
@@ -174,6 +211,7 @@ impl Local {
             remembered: RefCell::default(),
             waiting: RefCell::default(),
             revoked: RefCell::default(),
+            seen: RefCell::default(),
         })
     }
 
@@ -210,7 +248,7 @@ impl Local {
             };
             let (digest, now) = (provider.digest(&shown), clock::now());
             if self.revoked.borrow().get(&digest).is_some_and(|until| *until > now) {
-                return Some(Err(Denial::Refused("revoked")));
+                return Some(Err(Denial::REVOKED));
             }
             let (provider, client) = (Arc::clone(provider), client.clone());
             let known = self.recall(&digest, now)?.map(|identity| {
@@ -225,6 +263,51 @@ impl Local {
     pub async fn recheck(&self, known: &Known) -> Verdict {
         self.remembered.borrow_mut().remove(&known.digest);
         self.verify(&known.provider, &known.shown.0, known.digest, &known.client).await
+    }
+
+    /// Who a candidate is.
+    pub async fn confirm(&self, candidate: Candidate) -> Result<Known, Denial> {
+        let Candidate { provider, shown, client, digest } = candidate;
+        // Whoever guesses is not listened to here either.
+        self.may_ask(&provider, &client)?;
+        let identity = self.verify(&provider, &shown.0, digest, &client).await?;
+        Ok(Known { identity, provider, digest, shown, client })
+    }
+
+    /// What a candidate, which may have been revoked, has in common with other tokens.
+    pub async fn thread_of(&self, candidate: Candidate) -> Option<Digest> {
+        let Candidate { provider, shown, client, digest } = candidate;
+        self.may_ask(&provider, &client).ok()?;
+        let identity = self.look(&provider, &shown.0, digest, &client).await.ok()?;
+        Known { identity, provider, digest, shown, client }.thread()
+    }
+
+    /// True now and then for each token: it is worth looking whom it concerns.
+    pub fn is_news(&self, token: &Digest) -> bool {
+        let now = Instant::now();
+        let mut seen = self.seen.borrow_mut();
+        if seen.get(token).is_some_and(|until| *until > now) {
+            return false;
+        }
+        if seen.len() >= SEEN {
+            seen.clear();
+        }
+        seen.insert(*token, now + NO_NEWS);
+        true
+    }
+
+    /// One token more, or one fewer, by which somebody is connected here.
+    pub fn count_token(&self, is_more: bool) {
+        if is_more {
+            self.way.tokens.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.way.tokens.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// False if nobody is connected by a token, on any worker.
+    pub fn awaits_tokens(&self) -> bool {
+        self.way.tokens.load(Ordering::Relaxed) > 0
     }
 
     /// What was shown is worth nothing any more.
@@ -255,12 +338,23 @@ impl Local {
     ) -> Verdict {
         let now = clock::now();
         if self.revoked.borrow().get(&digest).is_some_and(|until| *until > now) {
-            return Err(Denial::Refused("revoked"));
+            return Err(Denial::REVOKED);
         }
-        if let Some(verdict) = self.recall(&digest, now) {
-            return verdict;
+        match self.recall(&digest, now) {
+            Some(verdict) => verdict,
+            None => self.look(provider, shown, digest, client).await,
         }
-        let verdict = match provider.open(shown, now) {
+    }
+
+    /// Opens it, and asks if somebody must be asked; whatever was known of it.
+    async fn look(
+        &self,
+        provider: &Arc<Provider>,
+        shown: &Shown,
+        digest: Digest,
+        client: &Client,
+    ) -> Verdict {
+        let verdict = match provider.open(shown, clock::now()) {
             Ok(Opened::Known(identity)) => Ok(identity),
             Err(denial) => Err(denial),
             Ok(Opened::Ask(question)) => {
@@ -332,7 +426,8 @@ impl Local {
     }
 
     fn count_wrong(&self, provider: &Provider, client: &Client, verdict: &Verdict) {
-        if let Err(Denial::Refused(_)) = verdict {
+        // What has ended was right once: that is no guess.
+        if matches!(verdict, Err(Denial::Refused(_)) if *verdict != Err(Denial::EXPIRED)) {
             let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
             let _within = self.way.wrong.take(key_of(client.address), rate, now);
         }

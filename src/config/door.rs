@@ -7,15 +7,47 @@ use super::admin_ui::check_hash;
 use super::section::Section;
 use super::units::deadline;
 use super::yaml::Yaml;
-use super::{
-    Balance, Basic, Forward, Health, Keep, NamespaceAuth, RouteAuth, Secret, Target, Upstream,
-    UpstreamTls, sites,
-};
+use super::{Balance, Health, Keep, NamespaceAuth, Secret, Target, Upstream, UpstreamTls, sites};
 
 /// Between two looks at a server that decides, and how long one may take.
 const WATCH: Duration = Duration::from_secs(2);
 /// As `htpasswd` makes them by itself, up to those that take seconds.
 const COSTS: std::ops::RangeInclusive<u8> = 5..=14;
+
+/// Whom a route is for.
+#[derive(Debug, Clone)]
+pub enum RouteAuth {
+    /// Whom a provider of `auth` knows.
+    Users {
+        by: Vec<String>,
+        /// Where pages are sent whose visitor is nobody.
+        login: Option<String>,
+    },
+    Basic(Basic),
+    Forward(Forward),
+}
+
+/// Names and passwords that open a route (RFC 7617).
+#[derive(Debug, Clone)]
+pub struct Basic {
+    /// As it was written.
+    pub file: Secret,
+    /// Hashes of bcrypt by name.
+    pub users: Vec<(String, Secret)>,
+    pub realm: String,
+}
+
+/// Another server is asked about each request.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    pub target: Target,
+    pub path: String,
+    /// Headers of its answer that the application is told; nobody else may send them.
+    pub headers: Vec<String>,
+    /// Headers of an answer that lets a client in which the client is told.
+    pub client_headers: Vec<String>,
+    pub timeout: Duration,
+}
 
 /// What `auth` and `basic` of a route say.
 pub fn read(route: &Section<'_>, providers: &[&str]) -> Option<RouteAuth> {
@@ -116,9 +148,10 @@ fn forward(section: &Section<'_>) -> Option<Forward> {
         Ok((Target::parse(origin, folder)?, sites::url_path(path)?))
     });
     let headers = section.list("headers", header);
+    let client_headers = section.list("client_headers", client_header);
     let timeout = section.value("timeout", deadline);
     let (target, path) = url?;
-    Some(Forward { target, path, headers, timeout })
+    Some(Forward { target, path, headers, client_headers, timeout })
 }
 
 /// One that another server may write, and that is not about the connection or the body.
@@ -145,6 +178,15 @@ fn header(text: &str) -> Result<String, String> {
         || name.starts_with("x-vestibule-")
     {
         return Err(format!("{text:?} is the edge's own to write; write remote-user"));
+    }
+    Ok(name)
+}
+
+/// One that may stand in another server's answer, and that is not about the connection or the body.
+fn client_header(text: &str) -> Result<String, String> {
+    let name = header(text)?;
+    if name.starts_with("content-") || name == "location" || name == "alt-svc" {
+        return Err(format!("{text:?} is of the answer itself; write set-cookie"));
     }
     Ok(name)
 }
@@ -188,6 +230,7 @@ impl RouteAuth {
                 let words = Yaml::map([
                     ("url", Yaml::text(url)),
                     ("headers", Yaml::texts(&forward.headers)),
+                    ("client_headers", Yaml::texts(&forward.client_headers)),
                     ("timeout", Yaml::text(super::units::show_duration(forward.timeout))),
                 ]);
                 route.with("auth", Some(Yaml::map([("forward", words)])))

@@ -103,6 +103,12 @@ static FORWARD: &[Key] = &[
         Some("[]"),
         "Headers of its answer that the application is told; a client's own are removed.",
     ),
+    key(
+        "client_headers",
+        Kind::List(&Kind::Text),
+        Some("[]"),
+        "Headers of an answer that lets a client in which the client is told, as set-cookie.",
+    ),
     key("timeout", Kind::Duration, Some("2s"), "How long its answer may take; then 503."),
 ];
 

@@ -51,8 +51,10 @@ use std::time::Duration;
 pub use acme::{Acme, AcmeChallenge, Eab, is_public};
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
-    JwtKeys, LuciaVariant, Provider, ProviderKind, RedisAddress, RedisPlace, Rows, Source, Unit,
+    JwtKeys, LuciaVariant, OnExpiry, Provider, ProviderKind, RedisAddress, RedisPlace, Rows,
+    Source, Unit,
 };
+pub use door::{Basic, Forward, RouteAuth};
 pub use edge::{
     Addresses, Build, Cors, ErrorPage, Files, HeaderRules, Hsts, Maintenance, Public, Rewrite,
     Share, When,
@@ -261,39 +263,6 @@ pub struct Route {
     pub cors: Option<Cors>,
     /// Who may come; `None` is everybody.
     pub auth: Option<RouteAuth>,
-}
-
-/// Whom a route is for.
-#[derive(Debug, Clone)]
-pub enum RouteAuth {
-    /// Whom a provider of `auth` knows.
-    Users {
-        by: Vec<String>,
-        /// Where pages are sent whose visitor is nobody.
-        login: Option<String>,
-    },
-    Basic(Basic),
-    Forward(Forward),
-}
-
-/// Names and passwords that open a route (RFC 7617).
-#[derive(Debug, Clone)]
-pub struct Basic {
-    /// As it was written.
-    pub file: Secret,
-    /// Hashes of bcrypt by name.
-    pub users: Vec<(String, Secret)>,
-    pub realm: String,
-}
-
-/// Another server is asked about each request.
-#[derive(Debug, Clone)]
-pub struct Forward {
-    pub target: Target,
-    pub path: String,
-    /// Headers of its answer that the application is told; nobody else may send them.
-    pub headers: Vec<String>,
-    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone)]

@@ -4,11 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::engine::{Session, Version};
 use super::meter::Meter;
 use super::partial::Partial;
 use super::socket::Socket;
-use super::users::Here;
+use super::watched::Here;
 
 /// One session's sockets.
 #[derive(Default)]
@@ -18,6 +20,8 @@ pub struct Client {
     pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
     /// Who it is, in the namespaces that want to know.
     pub(super) here: RefCell<Vec<Here>>,
+    /// Since it was first known who it is.
+    pub(super) since: Cell<Option<Instant>>,
     /// Left by the server's will: what the client still sends there is ignored.
     pub(super) left: RefCell<Vec<Arc<str>>>,
     pub(super) partial: RefCell<Option<Box<Partial>>>,

@@ -37,7 +37,7 @@ use super::recovery::Recovery;
 use super::returning::Entering;
 use super::rules::{Action, Denial};
 use super::socket::{Socket, say};
-use super::users::Users;
+use super::watched::Users;
 
 /// What the engine tells, and what the rules make of it.
 pub struct Clients {
@@ -191,6 +191,7 @@ impl Clients {
                 self.acknowledge(&namespace, id, ack, &data);
             }
             Notice::Suspect(found) => self.suspect(found),
+            Notice::Renewed(renewal) => self.renewed(&renewal),
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }

@@ -31,17 +31,20 @@ mod policy;
 mod porter;
 mod presence;
 mod recovery;
+mod renewals;
 mod returning;
 mod rooms;
 mod rules;
 mod socket;
 mod stats;
 mod users;
+mod watched;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::ORIGIN;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -54,14 +57,14 @@ use crate::limits::Counters;
 use crate::upstream::{Pools, Registry};
 
 use clients::Clients;
-use cluster::{Cluster, Relay, Told};
+use cluster::{Cluster, Relay};
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
 use hooks::Hooks;
-use outbox::{LETTERS, Letter, Notice, Order, Outbox};
+use outbox::{LETTERS, Letter, Order, Outbox};
 use porter::Porter;
 use presence::Presence;
 use recovery::Recovery;
-use users::Users;
+use watched::Users;
 
 pub use binary::{check_parts, detach};
 pub use cluster::{Central, Cluster as Nodes, TrustError};
@@ -245,11 +248,16 @@ impl Shard {
         }
     }
 
-    /// The application has taken a session's cookie away, or given another for it.
-    pub fn suspect(&self, found: auth::Suspicion) {
-        self.clients.outbox.tell_all(&Notice::Suspect(found));
-        self.clients.outbox.uplink.iter().for_each(|uplink| uplink.whisper(Told::Suspect(found)));
-        self.clients.hear(Notice::Suspect(found));
+    /// What a request of the application's has shown of its sessions, and what the answer does to
+    /// them.
+    pub fn passed(
+        &self,
+        auth: &auth::Auth,
+        shown: &auth::Credentials,
+        answer: &HeaderMap,
+        client: &Client,
+    ) {
+        self.clients.passed(auth, shown, answer, client);
     }
 
     async fn work(self: Rc<Self>, mut letters: mpsc::Receiver<Letter>, drain: Drain) {

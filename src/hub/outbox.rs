@@ -24,6 +24,7 @@ use super::operation::{Answers, Operation, Task};
 use super::policy::Policy;
 use super::presence::{Inquiry, Move};
 use super::recovery::{self, Stamp};
+use super::renewals::Renewal;
 
 /// What a worker is told.
 #[derive(Clone)]
@@ -54,6 +55,8 @@ pub enum Notice {
     Recovery(Box<recovery::Letter>),
     /// A session of the application's may have ended.
     Suspect(Suspicion),
+    /// A token of one has been followed by another.
+    Renewed(Arc<Renewal>),
     /// Everybody in the namespace has what stands there.
     Placed {
         namespace: Arc<str>,

@@ -297,6 +297,7 @@ metrics! {
     HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
     AUTH_LOOKUPS: Counter "vestibule_auth_lookups_total" ["outcome"] "Sessions looked up: valid, refused, temporary, misconfigured.";
+    AUTH_RENEWALS: Counter "vestibule_auth_renewals_total" [] "Connections that go on by a newer token than the one that they came with.";
     AUTH_QUERIES: Counter "vestibule_auth_queries_total" [] "Statements and commands that stores of sessions were asked; one is for many sessions.";
     HOOKS: Counter "vestibule_hooks_total" ["outcome"] "Questions to the application: answered, failed attempts.";
     HOOKS_WAITING: Gauge "vestibule_hooks_left_waiting" [] "What those who have left leave to be told: disconnect hooks, and backlogs of events.";

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::exchange::{Fault, Request, Response};
 
+use super::keeper;
 use super::pages::{Pages, Wants};
 use super::share::Lots;
 use super::table::{Route, Site};
@@ -20,6 +21,8 @@ pub struct Course<'a> {
     pub secure: bool,
     /// A page of its own for the fault.
     pub page: Option<Arc<str>>,
+    /// What whoever let the client in has to tell it.
+    pub told: HeaderMap,
     /// When a client that was refused may come back.
     pub retry: Option<HeaderValue>,
     wants: Wants,
@@ -59,6 +62,7 @@ impl<'a> Course<'a> {
     /// Does to a response what its site and its route say.
     pub fn treat(&self, headers: &mut HeaderMap) {
         let Some(site) = self.site else { return };
+        keeper::tell(&self.told, headers);
         let cors = self.route.and_then(|route| route.cors.as_ref()).or(site.cors.as_ref());
         if let Some(cors) = cors {
             cors.apply(self.origin.as_ref(), headers, self.preflight);

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use crate::auth::{self, Auth, Denial, Identity, Passwords, Provider};
@@ -61,14 +61,53 @@ impl Door {
         }
     }
 
-    /// Lets the request pass, with the user's name on it.
+    /// Whom it is for, in words, and what becomes of the others.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Users { providers, login } => {
+                let names: Vec<_> = providers.iter().map(|provider| &*provider.name).collect();
+                let names = names.join(", else ");
+                let login = login.as_ref().and_then(|login| login.to_str().ok());
+                let pages = login.map(|login| format!(", pages are sent to {login}"));
+                let pages = pages.unwrap_or_default();
+                format!("auth.by: users of {names}; others get 401{pages}")
+            }
+            Self::Passwords(passwords) => {
+                let (count, realm) = (passwords.count(), &passwords.realm);
+                format!("basic: {count} with a password for {realm:?}; others get 401")
+            }
+            Self::Keeper(keeper) => {
+                let place = keeper.place();
+                format!("auth.forward: whom {place} answers 2xx; others get its answer, or 503")
+            }
+        }
+    }
+
+    /// What the application is told of who is let in.
+    pub fn vouches(&self) -> Vec<(String, &'static str)> {
+        match self {
+            Self::Users { .. } => vec![(USER.to_string(), "(the user's id)")],
+            Self::Passwords(_) => vec![(USER.to_string(), "(the name that was given)")],
+            Self::Keeper(keeper) => {
+                let told = keeper.told().iter();
+                told.map(|name| (name.to_string(), "(as auth.forward answers)")).collect()
+            }
+        }
+    }
+
+    /// A header that opens this door, which the application has no use for.
+    pub fn keeps(&self) -> Option<HeaderName> {
+        matches!(self, Self::Passwords(_)).then_some(header::AUTHORIZATION)
+    }
+
+    /// Lets the request pass, with the user's name on it; gives what the client is told in any case.
     pub async fn admit(
         &self,
         request: &mut Request,
         (client, peer): (&Client, &Peer),
         auth: &Auth,
         (users, pools): (&auth::Local, &Rc<Pools>),
-    ) -> Result<(), Shut> {
+    ) -> Result<HeaderMap, Shut> {
         let found = match self {
             Self::Users { providers, .. } => {
                 let shown = auth.all_shown(request.headers());
@@ -92,11 +131,8 @@ impl Door {
         match found {
             Ok(name) => {
                 request.headers_mut().insert(USER, name.ok_or(Shut::Fault(UNAUTHORIZED))?);
-                if let Self::Passwords(_) = self {
-                    // It opens this door; the application has no use for it.
-                    request.headers_mut().remove(header::AUTHORIZATION);
-                }
-                Ok(())
+                self.keeps().inspect(|name| drop(request.headers_mut().remove(name)));
+                Ok(HeaderMap::new())
             }
             Err(auth::TOO_MANY) => Err(Shut::Fault(TOO_MANY)),
             Err(Denial::Temporary(_) | Denial::Misconfigured(_)) => Err(Shut::Fault(UNAVAILABLE)),

@@ -6,6 +6,7 @@ use crate::exchange::{Fault, Peer, Request};
 use crate::next;
 
 use super::course::Course;
+use super::door::Door;
 use super::share::Lots;
 use super::table::{Ask, Route, Site, Unmet};
 use super::{Handler, Router, Way, expects, from_disk, set_path};
@@ -26,6 +27,8 @@ pub struct Explanation {
     /// Where an answer of the edge's leads to.
     pub location: Option<String>,
     pub upstream: Option<String>,
+    /// Whom the route is for, where it is not for everybody.
+    pub door: Option<String>,
     /// What the upstream is asked for.
     pub target: Option<String>,
     /// Headers that it gets and the client has not sent, or not so.
@@ -65,9 +68,7 @@ impl Router {
             Ok(Way::Route(route, captures, changed)) => (route, captures, changed),
         };
         told.limits.push(("body", format!("{} bytes", route.body_max)));
-        if route.door.is_some() {
-            told.limits.push(("auth", "for users alone".to_owned()));
-        }
+        told.door = route.door.as_ref().map(Door::words);
         if let Handler::Redirect(redirect) = &route.handler {
             let capture = |name: &str| captures.get(name).map(str::to_owned);
             let response = redirect.answer(&capture, request.uri().query());
@@ -88,6 +89,9 @@ impl Router {
         }
         let Handler::Proxy(proxy) = &route.handler else { return told.refused(Fault::NO_ROUTE) };
         let before = request.headers().clone();
+        self.vouched.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+        let kept = route.door.as_ref().and_then(Door::keeps);
+        kept.inspect(|name| drop(request.headers_mut().remove(name)));
         let expected: Option<next::Expects> =
             expects(&mut request, changed.as_deref(), route, course.site);
         told.upstream = Some(proxy.targets().to_owned());
@@ -104,6 +108,8 @@ impl Router {
         }
         told.target = request.uri().path_and_query().map(ToString::to_string);
         told.compare(&before, request.headers());
+        let vouched = route.door.iter().flat_map(Door::vouches);
+        told.added.extend(vouched.map(|(name, value)| (name, value.to_owned())));
         told
     }
 }

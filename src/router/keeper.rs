@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri};
 use tokio::time::timeout;
 use tracing::debug;
@@ -17,9 +17,11 @@ use crate::upstream::{CompileError, Pools, Registry, SendError, Upstream};
 /// Whom to ask, and what of the answer the application is told.
 pub struct Keeper {
     upstream: Upstream,
+    place: String,
     uri: Uri,
     host: Option<HeaderValue>,
     told: Vec<HeaderName>,
+    told_client: Vec<HeaderName>,
     timeout: Duration,
 }
 
@@ -59,9 +61,11 @@ impl Keeper {
             Upstream::compile(&words.upstream(), timeouts, Some(words.timeout), registry)?;
         Ok(Self {
             upstream,
+            place: format!("{}{}", words.target, words.path),
             uri: words.path.parse().unwrap_or_default(),
             host: authority.and_then(|authority| HeaderValue::from_str(authority).ok()),
-            told: words.headers.iter().flat_map(|name| name.parse()).collect(),
+            told: names(&words.headers),
+            told_client: names(&words.client_headers),
             timeout: words.timeout,
         })
     }
@@ -71,14 +75,20 @@ impl Keeper {
         &self.told
     }
 
-    /// Lets the request pass, with what the answer says of it; or gives the client's answer.
+    /// Who is asked, in words.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Lets the request pass, with what the answer says of it, and gives what the client is told in
+    /// any case; or gives the client's answer.
     pub async fn ask(
         &self,
         request: &mut Request,
         client: &Client,
         peer: &Peer,
         pools: &Rc<Pools>,
-    ) -> Result<(), Result<Response, Fault>> {
+    ) -> Result<HeaderMap, Result<Response, Fault>> {
         let question = self.question(request, client, peer);
         let asking = async {
             let mut answer = self.upstream.send(question, pools).await?;
@@ -107,7 +117,7 @@ impl Keeper {
                         request.headers_mut().append(name, value.clone());
                     }
                 }
-                Ok(())
+                Ok(chosen(&self.told_client, answer.headers()))
             }
             300..=399 | 401 | 403 => {
                 headers::strip_hop_by_hop(answer.headers_mut());
@@ -137,5 +147,82 @@ impl Keeper {
         *question.uri_mut() = self.uri.clone();
         *question.headers_mut() = fields;
         question
+    }
+}
+
+fn names(words: &[String]) -> Vec<HeaderName> {
+    words.iter().flat_map(|name| name.parse()).collect()
+}
+
+/// Those of these names, all their lines.
+fn chosen(names: &[HeaderName], of: &HeaderMap) -> HeaderMap {
+    let mut all = HeaderMap::new();
+    for name in names {
+        all.extend(of.get_all(name).iter().map(|value| (name.clone(), value.clone())));
+    }
+    all
+}
+
+/// Puts what a client is told into its answer, in place of what the application says of the same:
+/// the cookies of one name, and all lines of any other header.
+pub fn tell(told: &HeaderMap, answer: &mut HeaderMap) {
+    for name in told.keys() {
+        let kept = match answer.entry(name) {
+            Entry::Occupied(lines) if *name == header::SET_COOKIE => {
+                let (_, lines) = lines.remove_entry_mult();
+                lines
+                    .filter(|line| !told.get_all(name).iter().any(|told| same(told, line)))
+                    .collect()
+            }
+            Entry::Occupied(lines) => {
+                lines.remove();
+                Vec::new()
+            }
+            Entry::Vacant(_) => Vec::new(),
+        };
+        let all = kept.into_iter().chain(told.get_all(name).iter().cloned());
+        answer.extend(all.map(|value| (name.clone(), value)));
+    }
+}
+
+/// True if two lines set cookies of one name.
+fn same(one: &HeaderValue, other: &HeaderValue) -> bool {
+    let name = |line: &HeaderValue| {
+        let name = line.as_bytes().split(|byte| *byte == b'=').next();
+        name.unwrap_or_default().trim_ascii().to_vec()
+    };
+    name(one) == name(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_is_told_stands_once() {
+        let headers = |lines: &[(&'static str, &'static str)]| {
+            let pair = |(name, value): &(&'static str, &'static str)| {
+                (HeaderName::from_static(name), HeaderValue::from_static(value))
+            };
+            lines.iter().map(pair).collect::<HeaderMap>()
+        };
+        let told = headers(&[("set-cookie", "s=new; Path=/"), ("set-cookie", "t=1"), ("x-a", "k")]);
+        let mut answer = headers(&[
+            ("set-cookie", "s=old"),
+            ("set-cookie", "app=1"),
+            ("x-a", "app"),
+            ("x-a", "app 2"),
+            ("x-b", "app"),
+        ]);
+        tell(&told, &mut answer);
+        let all = |name: &str| answer.get_all(name).iter().cloned().collect::<Vec<_>>();
+        assert_eq!(all("set-cookie"), ["app=1", "s=new; Path=/", "t=1"]);
+        assert_eq!(
+            (all("x-a"), all("x-b")),
+            (vec!["k".parse().unwrap()], vec!["app".parse().unwrap()])
+        );
+        let before = answer.clone();
+        tell(&HeaderMap::new(), &mut answer);
+        assert_eq!(answer, before);
     }
 }

@@ -96,7 +96,8 @@ impl Router {
         let sites: Result<Vec<_>, _> = sites.collect();
         let table = Table::new(sites?);
         let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
-        let vouched = std::iter::once(door::USER).chain(told.cloned()).collect();
+        let vouched = std::iter::once(door::USER).chain(auth.vouched()).chain(told.cloned());
+        let vouched = vouched.collect();
         Ok(Self {
             table,
             vouched,
@@ -190,7 +191,7 @@ impl Router {
         if let Some(door) = &route.door {
             let (from, by) = ((&client, peer), (&*local.users, &local.pools));
             match Box::pin(door.admit(&mut request, from, &self.auth, by)).await {
-                Ok(()) => (),
+                Ok(told) => course.told = told,
                 Err(Shut::Answer(response, reason)) => {
                     access.reason = Some(reason);
                     return Ok(*response);
@@ -217,9 +218,7 @@ impl Router {
         choice.inspect(|choice| choice.apply(&mut response));
         if let Some(shown) = shown {
             // A logout that passes by ends the sockets that it is about.
-            for found in self.auth.suspicions(&shown, response.headers(), &client) {
-                local.hub.suspect(found);
-            }
+            local.hub.passed(&self.auth, &shown, response.headers(), &client);
         }
         if let Some(expects) = expects {
             expects.check(&mut response)?;
@@ -251,10 +250,6 @@ impl Router {
         }
         if path == HEALTH && request.method() == Method::GET {
             return Ok(Way::Health);
-        }
-        // Before everything else, and for any host: an authority asks over plain HTTP.
-        if let Some(proof) = self.challenges.at(path) {
-            return Ok(Way::Answered(Response::new(Body::from(proof)), None));
         }
         let changed = match config::canonical(path).map_err(|_bad| Fault::BAD_PATH)? {
             Cow::Borrowed(_) => None,

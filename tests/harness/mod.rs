@@ -2,6 +2,7 @@
 
 pub mod balancer;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod http2;
 pub mod node;

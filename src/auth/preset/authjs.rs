@@ -57,7 +57,8 @@ pub fn open(
     let session = claims.text("jti").map(str::to_owned);
     let session = session.unwrap_or_else(|| hex(&sha256(token.as_bytes())));
     let identity = Identity::new(&user, &session, Some(ends))?;
-    Ok(Identity { claims: claims.into_map(), ..identity })
+    // Each cookie has a `jti` of its own.
+    Ok(Identity { claims: claims.into_map(), is_lasting: false, ..identity })
 }
 
 pub fn open_database(token: &str) -> Result<Key, Denial> {

@@ -31,6 +31,7 @@ pub fn open(
     let user = at(&session, user_path).and_then(user_of).ok_or(Denial::NO_USER)?;
     let ends = expires.map(|expires| expires.saturating_add(SKEW));
     let mut identity = Identity::new(&user, &hex(&sha256(value.as_bytes())), ends)?;
+    identity.is_lasting = false;
     let (parent, _) = user_path.rsplit_once('.').unwrap_or(("", ""));
     if let Some(Value::Object(about)) = at(&session, parent) {
         identity.claims.clone_from(about);

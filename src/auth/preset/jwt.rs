@@ -141,10 +141,11 @@ fn identify(claims: Claims, rules: &Rules, token: &str, now: i64) -> Result<Iden
         return Err(Denial::Refused("signed_out"));
     }
     let user = claims.text(&rules.user_claim).ok_or(Denial::NO_USER)?.to_owned();
-    let session = ["sid", "session_id", "jti"].into_iter().find_map(|name| claims.text(name));
-    let session = session.map_or_else(|| hex(&sha256(token.as_bytes())), str::to_owned);
-    let identity = Identity::new(&user, &session, Some(ends))?;
-    Ok(Identity { claims: claims.into_map(), ..identity })
+    let lasting = ["sid", "session_id"].into_iter().find_map(|name| claims.text(name));
+    let session = lasting.or_else(|| claims.text("jti")).map(str::to_owned);
+    let session = session.unwrap_or_else(|| hex(&sha256(token.as_bytes())));
+    let (is_lasting, identity) = (lasting.is_some(), Identity::new(&user, &session, Some(ends))?);
+    Ok(Identity { claims: claims.into_map(), is_lasting, ..identity })
 }
 
 fn check_audience(claim: Option<&Value>, wanted: &[String]) -> Result<(), Denial> {

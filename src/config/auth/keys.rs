@@ -88,7 +88,7 @@ pub static PROVIDER: &[Key] = &[
         "recheck",
         Kind::Duration,
         Some("30s"),
-        "Between two looks at the sessions of those who are connected.",
+        "Between two looks at the sessions of those who are connected; 5m with words: authjs.",
     ),
     key(
         "grace",
@@ -97,6 +97,12 @@ pub static PROVIDER: &[Key] = &[
         "How long those who are connected stay while their sessions cannot be looked at.",
     ),
     key("max_age", Kind::Duration, Some("24h"), "How long anybody stays on one connection."),
+    key(
+        "on_expiry",
+        Kind::Choice(&["close", "keep"]),
+        Some("close"),
+        "When a token has ended for a minute: the client is to come back, or stays for max_age.",
+    ),
     key(
         "lookups",
         Kind::Count,

@@ -28,10 +28,20 @@ pub struct Provider {
     pub grace: Duration,
     /// How long anybody stays on one connection.
     pub max_age: Duration,
+    pub on_expiry: OnExpiry,
     /// Look-ups under way at once.
     pub lookups: usize,
     /// Wrong credentials of one address.
     pub failures: Rate,
+}
+
+/// What becomes of a connection whose token has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExpiry {
+    /// It is cut, and the client comes back with its next token.
+    Close,
+    /// It stays until it has its greatest age.
+    Keep,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! `auth` as written → `Provider`s; pure.
 
+use std::time::Duration;
+
 use super::super::field::{Field, Named};
 use super::super::section::{Section, choose};
 use super::super::sites;
@@ -8,7 +10,7 @@ use super::super::upstream;
 use super::super::validate::at_least_one;
 use super::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, Jwt, JwtKeys,
-    KeyValue, LuciaVariant, Provider, ProviderKind, RedisPlace, Rows, Source, Unit,
+    KeyValue, LuciaVariant, OnExpiry, Provider, ProviderKind, RedisPlace, Rows, Source, Unit,
 };
 
 pub fn read(file: &Section<'_>) -> Vec<Provider> {
@@ -45,9 +47,10 @@ fn provider(named: &Named<'_>, section: &Section<'_>) -> Option<Provider> {
         from: from(section, token, cookie.is_some(), kind.as_ref()),
         cookie: cookie.or(words.own_cookie),
         cache: section.value("cache", duration),
-        recheck: section.value("recheck", deadline),
+        recheck: recheck(section, kind.as_ref()),
         grace: section.value("grace", duration),
         max_age: section.value("max_age", deadline),
+        on_expiry: section.choice("on_expiry", &ON_EXPIRY).unwrap_or(OnExpiry::Close),
         lookups: section.value("lookups", at_least_one),
         failures: section.value("failures", rate),
         kind: kind?,
@@ -62,6 +65,18 @@ fn provider(named: &Named<'_>, section: &Section<'_>) -> Option<Provider> {
         section.refuse_lack("has no cookie, and this kind has no name for it; write cookie: NAME");
     }
     Some(provider)
+}
+
+const ON_EXPIRY: [(&str, OnExpiry); 2] = [("close", OnExpiry::Close), ("keep", OnExpiry::Keep)];
+
+/// Asking Auth.js keeps its session alive, which is for the user to do.
+const RECHECK_AUTHJS: Duration = Duration::from_secs(300);
+
+fn recheck(section: &Section<'_>, kind: Option<&ProviderKind>) -> Duration {
+    let written = section.value("recheck", deadline);
+    let authjs =
+        matches!(kind, Some(ProviderKind::Http(asked)) if asked.words == CallbackWords::AuthJs);
+    if authjs && section.written("recheck").is_none() { RECHECK_AUTHJS } else { written }
 }
 
 /// A name that databases know, or a distance from UTC.

@@ -5,7 +5,7 @@ use super::super::units::show_duration;
 use super::super::yaml::Yaml;
 use super::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Jwt, JwtKeys, KeyValue,
-    LuciaVariant, Provider, ProviderKind, Rows, Source, Unit,
+    LuciaVariant, OnExpiry, Provider, ProviderKind, Rows, Source, Unit,
 };
 
 impl Provider {
@@ -16,6 +16,7 @@ impl Provider {
             Source::Connect => "connect",
         });
         let time = |duration| Some(Yaml::text(show_duration(duration)));
+        let expiry = if self.on_expiry == OnExpiry::Close { "close" } else { "keep" };
         let in_place = matches!(self.kind, ProviderKind::Redis(_));
         self.kind
             .yaml(self.cookie.as_deref())
@@ -25,6 +26,7 @@ impl Provider {
             .with("recheck", time(self.recheck))
             .with("grace", time(self.grace))
             .with("max_age", time(self.max_age))
+            .with("on_expiry", Some(Yaml::text(expiry)))
             .with("lookups", Some(Yaml::word(self.lookups)))
             .with("failures", Some(Yaml::text(self.failures)))
     }

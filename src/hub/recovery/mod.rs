@@ -347,5 +347,8 @@ fn may_return(why: Close) -> bool {
             | Close::Forced
             | Close::TooSlow
             | Close::Replaced
+            // Who it is, is asked anew when it comes back.
+            | Close::Expired
+            | Close::Unavailable
     )
 }

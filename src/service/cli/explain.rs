@@ -101,6 +101,7 @@ fn as_json(told: &Explanation) -> Value {
         "status": told.status,
         "reason": told.reason,
         "location": told.location,
+        "door": told.door,
         "upstream": told.upstream,
         "target": told.target,
         "request": { "added": added.collect::<Vec<_>>(), "removed": told.removed },
@@ -121,6 +122,7 @@ fn as_text(told: &Explanation) -> String {
     }
     let status = told.status.map(|status| format!(", {status}")).unwrap_or_default();
     let reason = told.reason.map(|reason| format!(" {reason}")).unwrap_or_default();
+    line("door", told.door.as_deref());
     line("answer", Some(&format!("{}{status}{reason}", told.answer)));
     line("location", told.location.as_deref());
     line("upstream", told.upstream.as_deref());
