@@ -138,13 +138,15 @@ async fn begin(
     // Only a closed socket refuses this, and the first read will say so.
     let _set = stream.set_nodelay(true);
     if scheme == Scheme::Http {
-        return connection::serve(Stream::Plain(stream), peer, current, local, place).await;
+        let stream = Stream::Plain(stream);
+        return Box::pin(connection::serve(stream, peer, current, local, place)).await;
     }
     let Some(acceptor) = current.load().tls().cloned() else { return };
     match acceptor.accept(stream).await {
         Ok((stream, facts)) => {
             peer.tls = Some(facts);
-            connection::serve(Stream::Tls(Box::new(stream)), peer, current, local, place).await;
+            let stream = Stream::Tls(Box::new(stream));
+            Box::pin(connection::serve(stream, peer, current, local, place)).await;
         }
         Err(proof @ HandshakeError::Proof) => debug!(peer = %peer.address, "{proof}"),
         Err(error) => {

@@ -58,8 +58,23 @@ pub fn opened(path: &str) -> Result<Option<String>, BadPath> {
 
 /// Nearly all paths are; nothing is built for them.
 fn is_canonical(path: &str) -> bool {
-    let plain = |byte: u8| byte == b'/' || is_plain(byte);
-    path.bytes().all(plain) && !path.contains("//") && !path.split('/').any(is_dots)
+    // What the segment is so far: nothing, one dot, two, or something else.
+    let (mut dots, mut before, mut named) = (0, b' ', false);
+    for byte in path.bytes() {
+        let ends = byte == b'/' || byte == b';';
+        if ends && !named && (dots == 1 || dots == 2) {
+            return false;
+        }
+        match byte {
+            b'/' if before == b'/' => return false,
+            b'/' => (dots, named) = (0, false),
+            b'.' => dots += usize::from(!named),
+            byte if is_plain(byte) => named = true,
+            _ => return false,
+        }
+        before = byte;
+    }
+    named || !(dots == 1 || dots == 2)
 }
 
 /// Also with parameters behind it, which some applications drop before they look (`..;x=1`).

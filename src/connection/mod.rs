@@ -28,7 +28,8 @@ use crate::drain::Drain;
 use crate::exchange::{
     Body, BodyError, Guard, Interims, Peer, Response, Signs, Stream, Watched, headers,
 };
-use crate::observe::{Access, metrics};
+use crate::observe::Access;
+use crate::observe::metrics::{self, Series};
 use crate::router::Local;
 use crate::snapshot::Current;
 
@@ -130,7 +131,9 @@ async fn serve_http1(
             .serve_connection(io, service)
             .with_upgrades();
         let connection = Box::pin(connection);
-        let ended = watch.over(connection, |connection| connection.graceful_shutdown(), true).await;
+        // What only a connection at work needs is not a part of one that is parked.
+        let over = watch.over(connection, |connection| connection.graceful_shutdown(), true);
+        let ended = Box::pin(over).await;
         let parts = match ended {
             Ended::Over(ended) => return ended,
             Ended::Idle(connection) => Pin::into_inner(connection).into_parts(),
@@ -138,7 +141,10 @@ async fn serve_http1(
         // There is nothing to take apart of what has become another protocol.
         let Some(parts) = parts else { return Ok(()) };
         (io, service, parked) = (parts.io, parts.service, parts.read_buf.is_empty());
-        io.inner_mut().put_back(parts.read_buf);
+        // An empty buffer has its memory still.
+        if !parked {
+            io.inner_mut().put_back(parts.read_buf);
+        }
     }
 }
 
@@ -237,6 +243,27 @@ struct Watch {
     timeouts: Timeouts,
 }
 
+thread_local! {
+    static PARKED: Arc<Series> = metrics::series(&metrics::CONNECTIONS_PARKED, &[]);
+}
+
+/// One connection that is parked; counted until it is dropped.
+struct Parked;
+
+impl Parked {
+    fn begin() -> Self {
+        PARKED.with(|parked| parked.increment());
+        Self
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        // At the thread's end there may be nothing left to count on.
+        let _counted = PARKED.try_with(|parked| parked.decrement());
+    }
+}
+
 /// Why a connection is not driven any more.
 enum Ended<C> {
     Over(hyper::Result<()>),
@@ -248,6 +275,7 @@ impl Watch {
     /// Waits for the client to say something; false if the connection is to be closed instead.
     async fn parked(&self, stream: &Watched) -> bool {
         let activity = &self.activity;
+        let _parked = Parked::begin();
         let limit = if activity.fresh.get() { self.timeouts.head } else { self.timeouts.idle };
         tokio::select! {
             // Nothing is lost when an arm is dropped: bytes stay in the socket.
@@ -353,17 +381,18 @@ impl Conversation {
         let named = turn.is_none() && headers::names_protocol(request.headers());
         let snapshot = self.current.load();
         let method = request.method().clone();
-        let mut access = Access::begin(method, request.uri().path().to_owned(), request.version());
+        let mut access = Access::begin(method, request.version());
         access.client = Some(self.peer.address.ip().to_canonical());
         access.tls = self.peer.tls.as_ref().map(|tls| tls.version);
         if let Some(lines) = snapshot.lines() {
-            access.log(lines, request.uri().query(), request.headers());
+            access.log(lines, request.uri(), request.headers());
         }
         let idle = snapshot.timeouts().body_idle;
-        let mut request = request.map(|body| Body::incoming(body, u64::MAX, idle));
-        if request.version() == Version::HTTP_11 {
-            request.extensions_mut().insert(self.interims.clone());
-        }
+        let takes_interims = request.version() == Version::HTTP_11;
+        let request = request.map(|body| {
+            let body = Body::incoming(body, u64::MAX, idle);
+            if takes_interims { body.with_interims(self.interims.clone()) } else { body }
+        });
         let answer = snapshot.router().answer(request, &self.peer, &self.local, &mut access);
         let mut response = Box::pin(answer).await;
         // What follows was not looked at, since it could have been the other protocol.

@@ -10,9 +10,13 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::Interims;
+
 /// A stream of bytes and, perhaps, trailers; never collected.
 pub struct Body {
     kind: Kind,
+    /// Of a request: where interim responses to it go.
+    interims: Option<Interims>,
 }
 
 enum Kind {
@@ -43,7 +47,7 @@ impl BodyError {
 
 impl Body {
     pub fn empty() -> Self {
-        Self { kind: Kind::Empty }
+        Kind::Empty.into()
     }
 
     /// What a client sends, refused past `max` bytes and when nothing comes for `idle`.
@@ -51,11 +55,20 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self { kind: Kind::Incoming(Box::new(Limited { body, max, left: max, idle, wait: None })) }
+        Kind::Incoming(Box::new(Limited { body, max, left: max, idle, wait: None })).into()
     }
 
     pub fn stream(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
-        Self { kind: Kind::Stream(Box::pin(body)) }
+        Kind::Stream(Box::pin(body)).into()
+    }
+
+    /// The body of a request whose client may be sent interim responses.
+    pub fn with_interims(self, interims: Interims) -> Self {
+        Self { interims: Some(interims), ..self }
+    }
+
+    pub fn interims(&self) -> Option<&Interims> {
+        self.interims.as_ref()
     }
 
     /// All of it, if it is here already.
@@ -63,7 +76,7 @@ impl Body {
         match self.kind {
             Kind::Empty => Ok(Bytes::new()),
             Kind::Full(bytes) => Ok(bytes),
-            kind => Err(Self { kind }),
+            kind => Err(kind.into()),
         }
     }
 
@@ -102,7 +115,13 @@ impl Body {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Self::empty() } else { Self { kind: Kind::Full(bytes) } }
+        if bytes.is_empty() { Self::empty() } else { Kind::Full(bytes).into() }
+    }
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, interims: None }
     }
 }
 

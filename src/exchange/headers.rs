@@ -2,6 +2,7 @@
 //!
 //! The only file that reads or writes hop-by-hop and forwarding headers (RFC 9110 §7.6, RFC 7239).
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderName};
@@ -238,7 +239,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Removes what only looks like a header that the edge or the application believes in: servers that
 /// make variables of headers take `x_forwarded_for` for `x-forwarded-for`.
 pub fn strip_look_alikes(headers: &mut HeaderMap) {
-    let is_odd = |name: &HeaderName| name.as_str().contains('_');
+    let is_odd = |name: &HeaderName| name.as_str().bytes().any(|byte| byte == b'_');
     if !headers.keys().any(is_odd) {
         return;
     }
@@ -342,29 +343,65 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
     for name in &FORWARDING {
         headers.remove(name);
     }
-    let mut chain = match &client.chain {
-        Some(chain) => format!("{chain}, "),
-        None => String::with_capacity(16),
+    match chain(client, peer.address.ip().to_canonical()) {
+        Some(chain) => headers.insert(FORWARDED_FOR, chain),
+        None => headers.remove(FORWARDED_FOR),
     };
-    push_address(&mut chain, peer.address.ip().to_canonical());
-    let mut set = |names: &[HeaderName], value: String| {
-        let value = HeaderValue::try_from(value);
-        for name in names {
-            match &value {
-                Ok(value) => headers.insert(name, value.clone()),
-                Err(_) => headers.remove(name),
-            };
+    // Nearly every client writes its host as it is passed on.
+    let same = headers.get(header::HOST).filter(|host| client.is_authority(host.as_bytes()));
+    match same.cloned() {
+        Some(host) => drop(headers.insert(FORWARDED_HOST, host)),
+        None => {
+            let host = HeaderValue::try_from(client.authority());
+            for name in [header::HOST, FORWARDED_HOST] {
+                match &host {
+                    Ok(host) => headers.insert(name, host.clone()),
+                    Err(_) => headers.remove(name),
+                };
+            }
         }
-    };
-    set(&[FORWARDED_FOR], chain);
-    set(&[header::HOST, FORWARDED_HOST], client.authority());
-    let port = match client.port {
+    }
+    headers.insert(FORWARDED_PORT, port_value(client.port));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+}
+
+thread_local! {
+    /// The port that was written last, where it is none of HTTP's own.
+    static PORT: RefCell<(u16, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
+}
+
+fn port_value(port: u16) -> HeaderValue {
+    match port {
         443 => HeaderValue::from_static("443"),
         80 => HeaderValue::from_static("80"),
-        port => HeaderValue::from(port),
-    };
-    headers.insert(FORWARDED_PORT, port);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+        port => PORT.with_borrow_mut(|last| {
+            if last.0 != port {
+                *last = (port, HeaderValue::from(port));
+            }
+            last.1.clone()
+        }),
+    }
+}
+
+/// The addresses that a request came by; `None` if a peer's words cannot stand in a header.
+fn chain(client: &Client, address: IpAddr) -> Option<HeaderValue> {
+    if client.chain.is_none()
+        && let IpAddr::V4(address) = address
+    {
+        // Written where it stands: one allocation, that of the value.
+        let (mut text, mut end) = ([0; 16], 0);
+        for (place, octet) in address.octets().into_iter().enumerate() {
+            let mut digits = itoa::Buffer::new();
+            let dot: &[u8] = if place > 0 { b"." } else { b"" };
+            for byte in dot.iter().chain(digits.format(octet).as_bytes()) {
+                *text.get_mut(end)? = *byte;
+                end += 1;
+            }
+        }
+        return HeaderValue::from_bytes(text.get(..end)?).ok();
+    }
+    let before = client.chain.as_ref().map(|chain| format!("{chain}, ")).unwrap_or_default();
+    HeaderValue::try_from(format!("{before}{address}")).ok()
 }
 
 /// What was asked for, to a server that decides about it: in the words of Traefik and of nginx.
@@ -383,20 +420,6 @@ pub fn set_original(headers: &mut HeaderMap, client: &Client, method: &Method, u
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
-    }
-}
-
-/// As `Display` writes it, without the formatting machinery for the common kind.
-fn push_address(text: &mut String, address: IpAddr) {
-    let IpAddr::V4(address) = address else {
-        text.push_str(&address.to_string());
-        return;
-    };
-    for (place, octet) in address.octets().into_iter().enumerate() {
-        if place > 0 {
-            text.push('.');
-        }
-        text.push_str(itoa::Buffer::new().format(octet));
     }
 }
 

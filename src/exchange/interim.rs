@@ -13,7 +13,7 @@ const BYTES_MAX: usize = 16 * 1024;
 
 /// Interim responses of one HTTP/1.1 connection that are to go out before the next answer.
 ///
-/// Goes with a request, in its extensions, to whoever may have some. HTTP/2 connections have none:
+/// Goes with a request's body to whoever may have some. HTTP/2 connections have none:
 /// the server beneath has no way to send them.
 #[derive(Debug, Clone, Default)]
 pub struct Interims(Arc<Mutex<Vec<u8>>>);

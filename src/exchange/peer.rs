@@ -61,10 +61,31 @@ pub struct Client {
 impl Client {
     /// The host as URLs write it: the port only when it is not the scheme's own.
     pub fn authority(&self) -> String {
-        if self.port == self.scheme.default_port() {
-            self.host.clone()
-        } else {
-            format!("{}:{}", self.host, self.port)
+        let Some(port) = self.odd_port() else { return self.host.clone() };
+        let (mut digits, host) = (itoa::Buffer::new(), &*self.host);
+        let port = digits.format(port);
+        let mut text = String::with_capacity(host.len() + 1 + port.len());
+        for part in [host, ":", port] {
+            text.push_str(part);
         }
+        text
+    }
+
+    /// True if this is how `authority` would write it.
+    pub fn is_authority(&self, text: &[u8]) -> bool {
+        let Some(rest) = text.strip_prefix(self.host.as_bytes()) else { return false };
+        match self.odd_port() {
+            None => rest.is_empty(),
+            Some(port) => {
+                let port = itoa::Buffer::new().format(port).as_bytes()
+                    == rest.get(1..).unwrap_or_default();
+                port && rest.starts_with(b":")
+            }
+        }
+    }
+
+    /// The port, if it is not the scheme's own.
+    fn odd_port(&self) -> Option<u16> {
+        (self.port != self.scheme.default_port()).then_some(self.port)
     }
 }

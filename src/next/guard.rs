@@ -246,6 +246,9 @@ impl Expects {
 const DRAFT: [&[u8]; 2] = [b"__prerender_bypass=", b"__next_preview_data="];
 
 fn is_draft(cookies: &[u8]) -> bool {
+    if memchr::memchr(b'_', cookies).is_none() {
+        return false;
+    }
     cookies.split(|byte| *byte == b';').any(|pair| {
         let pair = pair.trim_ascii_start();
         DRAFT.iter().any(|name| pair.starts_with(name))

@@ -102,9 +102,16 @@ pub fn strip_response(headers: &mut HeaderMap) {
     }
 }
 
+/// What all internal names begin with, so that most others are passed over at a glance.
+const BEGIN: &[u8] = b"clnx";
+
 fn strip(headers: &mut HeaderMap<HeaderValue>, is_internal: impl Fn(&str) -> bool) {
-    let internal: Vec<HeaderName> =
-        headers.keys().filter(|name| is_internal(name.as_str())).cloned().collect();
+    let may_be = |name: &str| name.as_bytes().first().is_some_and(|first| BEGIN.contains(first));
+    let found = |name: &&HeaderName| {
+        let name = name.as_str();
+        may_be(name) && is_internal(name)
+    };
+    let internal: Vec<HeaderName> = headers.keys().filter(found).cloned().collect();
     for name in internal {
         headers.remove(name);
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, Method, Uri, Version};
 use tokio::time::Instant;
 
 use super::format::{Format, Noted};
@@ -16,6 +16,7 @@ pub struct Access {
     started: Instant,
     pub client: Option<IpAddr>,
     pub method: Method,
+    /// Empty where there is no line.
     pub host: String,
     pub path: String,
     pub version: Version,
@@ -53,13 +54,13 @@ impl RouteCount {
 }
 
 impl Access {
-    pub fn begin(method: Method, path: String, version: Version) -> Self {
+    pub fn begin(method: Method, version: Version) -> Self {
         Self {
             started: Instant::now(),
             client: None,
             method,
             host: String::new(),
-            path,
+            path: String::new(),
             version,
             tls: None,
             status: None,
@@ -71,9 +72,18 @@ impl Access {
         }
     }
 
-    /// Has a line of this shape written in the end; `query` and `fields` are the request's.
-    pub fn log(&mut self, format: &Arc<Format>, query: Option<&str>, fields: &HeaderMap) {
-        self.line = Some((Arc::clone(format), format.note(query, fields)));
+    /// Has a line of this shape written in the end; `uri` and `fields` are the request's.
+    pub fn log(&mut self, format: &Arc<Format>, uri: &Uri, fields: &HeaderMap) {
+        uri.path().clone_into(&mut self.path);
+        self.line = Some((Arc::clone(format), format.note(uri.query(), fields)));
+    }
+
+    /// Whom the request is for, as far as it is believed, and whom it comes from.
+    pub fn meet(&mut self, host: &str, client: IpAddr) {
+        self.client = Some(client);
+        if self.line.is_some() {
+            host.clone_into(&mut self.host);
+        }
     }
 }
 

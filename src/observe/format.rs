@@ -421,7 +421,8 @@ mod tests {
         fields.insert(USER_AGENT, HeaderValue::from_static(agent));
         fields.insert(REFERER, HeaderValue::from_static("https://a.example/?code=secret"));
         fields.insert("x-id", HeaderValue::from_static("7"));
-        let mut access = Access::begin(Method::GET, "/a\"b".to_owned(), Version::HTTP_2);
+        let mut access = Access::begin(Method::GET, Version::HTTP_2);
+        access.path = "/a\"b".to_owned();
         access.client = Some([192, 0, 2, 1].into());
         access.bytes = 12;
         let noted = format.note(Some("token=secret&x=1"), &fields);

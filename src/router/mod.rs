@@ -153,8 +153,7 @@ impl Router {
         access: &mut Access,
     ) -> Result<Response, Fault> {
         let client = self.client(&request, peer)?;
-        access.client = Some(client.address);
-        access.host.clone_from(&client.host);
+        access.meet(&client.host, client.address);
         self.count(&request, &client)?;
         let (route, captures, changed) = match self.decide(&request, (&client, peer), course)? {
             Way::Health => {
@@ -244,10 +243,6 @@ impl Router {
     ) -> Result<Way<'a>, Fault> {
         course.secure = client.scheme == Scheme::Https;
         let path = request.uri().path();
-        // Before everything else, and for any host: an authority asks over plain HTTP.
-        if let Some(proof) = self.challenges.at(path) {
-            return Ok(Way::Answered(Response::new(Body::from(proof)), None));
-        }
         if path == HEALTH && request.method() == Method::GET {
             return Ok(Way::Health);
         }

@@ -1,4 +1,4 @@
-//! Gives memory back to the system when a crowd has left.
+//! Gives memory back to the system when a crowd has left, or has nothing to say.
 //!
 //! What the C library's allocator is given back stays in the process, in holes between what is
 //! still in use; only `malloc_trim` returns those.
@@ -14,17 +14,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Fewer than this are no crowd.
 const CROWD: i64 = 500;
 
-/// Looks now and then whether at least half of those who were here have gone.
+/// Looks now and then whether at least half of those who were here have gone, or many more than
+/// before are parked: what they have given back is worth asking for.
 pub async fn give_back() {
-    let mut most = 0;
+    let (mut most, mut least) = (0, 0);
     loop {
         sleep(LOOK_EVERY).await;
         let here =
             metrics::total(&metrics::CONNECTIONS_OPEN) + metrics::total(&metrics::HUB_SESSIONS);
-        most = most.max(here);
-        if most - here >= CROWD.max(most / 2) {
+        let parked = metrics::total(&metrics::CONNECTIONS_PARKED);
+        (most, least) = (most.max(here), least.min(parked));
+        let left = most - here >= CROWD.max(most / 2);
+        if left || parked - least >= CROWD.max(parked / 8) {
             trim();
-            most = here;
+            (most, least) = (here, parked);
         }
     }
 }

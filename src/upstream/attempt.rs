@@ -9,11 +9,11 @@ use std::time::Duration;
 use http::{Method, StatusCode, header, request};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::exchange::{BodyError, Interims};
+use crate::exchange::BodyError;
 
 use super::Deadlines;
 use super::connection::Connection;
-use super::http1::{self, BadResponse, Framing, Head, HeadReader};
+use super::http1::{self, BadResponse, Framing, Head, HeadReader, Names};
 use super::upload::{Upload, UploadError};
 
 /// How long a client that asks "Expect: 100-continue" waits for a target that says nothing.
@@ -22,6 +22,8 @@ const CONTINUE_AFTER: Duration = Duration::from_secs(1);
 thread_local! {
     /// Where heads are written before they are sent.
     static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Names in the heads of responses.
+    static NAMES: RefCell<Names> = RefCell::default();
 }
 
 /// A request that may be sent again.
@@ -201,7 +203,9 @@ impl Attempt<'_> {
     fn receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Answered>, Failure>> {
         loop {
             let request::Parts { method, headers, .. } = &mut self.request.parts;
-            let read = self.reader.read(&mut self.connection.buffer, method, headers);
+            let buffer = &mut self.connection.buffer;
+            let read =
+                NAMES.with_borrow_mut(|names| self.reader.read(buffer, method, headers, names));
             match read.map_err(Failure::BadResponse)? {
                 None => match ready!(self.connection.poll_fill(cx)) {
                     Ok(1..) => self.answering = true,
@@ -221,7 +225,7 @@ impl Attempt<'_> {
                     }
                 }
                 Some(interim) => {
-                    if let Some(interims) = self.request.parts.extensions.get::<Interims>() {
+                    if let Some(interims) = self.request.upload.interims() {
                         interims.pass(interim.status, interim.headers);
                     }
                 }

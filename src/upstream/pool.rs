@@ -1,7 +1,6 @@
 //! A worker's idle connections, per target.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,9 +18,32 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// What one worker keeps for its next requests. Belongs to its thread.
 #[derive(Default)]
 pub struct Pools {
-    targets: RefCell<HashMap<u64, Idle>>,
+    targets: RefCell<Targets>,
     /// Told when there is something to sweep.
     filled: Notify,
+}
+
+/// By their ids, in order.
+#[derive(Default)]
+struct Targets(Vec<(u64, Idle)>);
+
+impl Targets {
+    fn find(&mut self, target: &Target) -> Option<&mut Idle> {
+        let at = self.0.binary_search_by_key(&target.id, |(id, _)| *id).ok()?;
+        self.0.get_mut(at).map(|(_, idle)| idle)
+    }
+
+    fn entry(&mut self, target: &Target) -> &mut Idle {
+        let at = match self.0.binary_search_by_key(&target.id, |(id, _)| *id) {
+            Ok(at) => at,
+            Err(at) => {
+                self.0.insert(at, (target.id, Idle::default()));
+                at
+            }
+        };
+        let found = self.0.get_mut(at);
+        &mut found.expect("it was found, or put there").1
+    }
 }
 
 #[derive(Default)]
@@ -46,7 +68,7 @@ impl Pools {
     /// Goes up by one with each call for this target.
     pub fn turn(&self, target: &Target) -> usize {
         let mut targets = self.targets.borrow_mut();
-        let idle = targets.entry(target.id).or_default();
+        let idle = targets.entry(target);
         idle.turn = idle.turn.wrapping_add(1);
         idle.turn
     }
@@ -54,7 +76,7 @@ impl Pools {
     /// A connection that was used before and is neither too old nor closed.
     pub fn take(&self, target: &Target) -> Option<Connection> {
         let mut targets = self.targets.borrow_mut();
-        let idle = targets.get_mut(&target.id)?;
+        let idle = targets.find(target)?;
         let now = Instant::now();
         while let Some(mut kept) = idle.connections.pop() {
             if kept.until > now && kept.connection.is_fresh() {
@@ -73,7 +95,7 @@ impl Pools {
         connection.buffer = bytes::BytesMut::new();
         connection.reused = true;
         let mut targets = self.targets.borrow_mut();
-        let idle = targets.entry(target.id).or_default();
+        let idle = targets.entry(target);
         if idle.connections.len() >= max {
             idle.connections.remove(0);
         }
@@ -85,7 +107,7 @@ impl Pools {
 
     /// Closes what is kept for `target`: one of them was found closed, so the others are too.
     pub fn forget(&self, target: &Target) {
-        if let Some(idle) = self.targets.borrow_mut().get_mut(&target.id) {
+        if let Some(idle) = self.targets.borrow_mut().find(target) {
             idle.connections.clear();
         }
     }
@@ -93,7 +115,8 @@ impl Pools {
     /// Closes all that is kept, because the process has no descriptor left; true if that was any.
     pub fn spare(&self) -> bool {
         let mut targets = self.targets.borrow_mut();
-        let kept = targets.values_mut().filter(|idle| !idle.connections.is_empty());
+        let idle = targets.0.iter_mut().map(|(_, idle)| idle);
+        let kept = idle.filter(|idle| !idle.connections.is_empty());
         kept.map(|idle| idle.connections.clear()).count() > 0
     }
 
@@ -101,11 +124,11 @@ impl Pools {
     fn sweep(&self) -> bool {
         let now = Instant::now();
         let mut targets = self.targets.borrow_mut();
-        targets.retain(|_, idle| {
+        targets.0.retain_mut(|(_, idle)| {
             idle.connections.retain_mut(|kept| kept.until > now && kept.connection.is_fresh());
             !idle.connections.is_empty()
         });
-        !targets.is_empty()
+        !targets.0.is_empty()
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::Body as _;
 
-use crate::exchange::{Body, BodyError, headers};
+use crate::exchange::{Body, BodyError, Interims, headers};
 
 use super::connection::Connection;
 use super::http1::{self, Framing};
@@ -66,6 +66,11 @@ impl Upload {
             ended: false,
             moved: 0,
         }
+    }
+
+    /// Where interim responses to the request go.
+    pub fn interims(&self) -> Option<&Interims> {
+        self.body.interims()
     }
 
     pub fn framing(&self) -> Framing {

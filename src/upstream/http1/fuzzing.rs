@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method};
 
-use super::{BadResponse, Chunked, Decoded, Framing, Head, HeadReader, encode_head};
+use super::{BadResponse, Chunked, Decoded, Framing, Head, HeadReader, Names, encode_head};
 
 /// An answer to a method that the first byte chooses, in pieces as long as the second one says.
 pub fn response(data: &[u8]) {
@@ -44,10 +44,11 @@ fn read(
 ) -> Result<Option<(Head, Vec<u8>)>, BadResponse> {
     let (mut reader, mut used, mut buffer) =
         (HeadReader::default(), HeaderMap::new(), BytesMut::new());
+    let mut names = Names::default();
     let mut pieces = bytes.chunks(step);
     while let Some(piece) = pieces.next() {
         buffer.extend_from_slice(piece);
-        if let Some(head) = reader.read(&mut buffer, method, &mut used)? {
+        if let Some(head) = reader.read(&mut buffer, method, &mut used, &mut names)? {
             buffer.extend(pieces.flatten());
             return Ok(Some((head, buffer.to_vec())));
         }

@@ -10,7 +10,7 @@ mod response;
 
 pub use chunked::{Chunked, Decoded};
 pub use request::{encode_head, encode_trailers};
-pub use response::{Head, HeadReader};
+pub use response::{Head, HeadReader, Names};
 
 /// What says where a body ends (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,9 +17,13 @@ pub fn encode_head(
 ) {
     put(out, &[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
     for (name, value) in headers {
-        if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            put(out, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+            continue;
         }
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        // Room for the whole line at once: its parts ask no more.
+        out.reserve(name.len() + value.len() + 4);
+        put(out, &[name, b": ", value, b"\r\n"]);
     }
     match framing {
         Framing::None | Framing::Close => (),

@@ -35,6 +35,43 @@ pub struct HeadReader {
     scanned: usize,
 }
 
+/// Names that targets have used lately: finding one costs less than making it, and takes no memory
+/// of its own.
+#[derive(Debug)]
+pub struct Names(Vec<Option<(Box<[u8]>, HeaderName)>>);
+
+/// Places in all. Names that fall on the same one take turns.
+const NAMES: usize = 128;
+/// Longer names are made each time.
+const NAME_MAX: usize = 40;
+
+impl Default for Names {
+    fn default() -> Self {
+        Self((0..NAMES).map(|_| None).collect())
+    }
+}
+
+impl Names {
+    /// The name that is written so, in whatever case.
+    fn find(&mut self, written: &[u8]) -> Option<HeaderName> {
+        let make = || HeaderName::from_bytes(written).ok();
+        let (Some(first), Some(last)) = (written.first(), written.last()) else { return None };
+        let middle = written.get(written.len() / 2).unwrap_or(first);
+        let [first, middle, last] = [first, middle, last].map(|byte| usize::from(*byte));
+        let place = (written.len() * 7 + first * 3 + middle * 5 + last) % NAMES;
+        let place = self.0.get_mut(place).filter(|_| written.len() <= NAME_MAX);
+        let Some(place) = place else { return make() };
+        match place {
+            Some((known, name)) if **known == *written => Some(name.clone()),
+            place => {
+                let name = make()?;
+                *place = Some((written.into(), name.clone()));
+                Some(name)
+            }
+        }
+    }
+}
+
 impl HeadReader {
     /// Takes the head off the front of `buffer` once it is whole.
     ///
@@ -44,12 +81,13 @@ impl HeadReader {
         buffer: &mut BytesMut,
         method: &Method,
         used: &mut HeaderMap,
+        names: &mut Names,
     ) -> Result<Option<Head>, BadResponse> {
         let Some(end) = self.find_end(buffer)? else {
             return Ok(None);
         };
         self.scanned = 0;
-        parse(&buffer.split_to(end).freeze(), method, used).map(Some)
+        parse(&buffer.split_to(end).freeze(), method, used, names).map(Some)
     }
 
     /// The place after the blank line. Every line must end in CRLF, the first ones too.
@@ -73,7 +111,12 @@ fn within_limit(length: usize) -> Result<usize, BadResponse> {
     if length > HEAD_MAX { Err(BadResponse::HeadTooLarge { max: HEAD_MAX }) } else { Ok(length) }
 }
 
-fn parse(head: &Bytes, method: &Method, used: &mut HeaderMap) -> Result<Head, BadResponse> {
+fn parse(
+    head: &Bytes,
+    method: &Method,
+    used: &mut HeaderMap,
+    names: &mut Names,
+) -> Result<Head, BadResponse> {
     let mut lines = [const { MaybeUninit::uninit() }; LINES_MAX];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default()
@@ -93,9 +136,9 @@ fn parse(head: &Bytes, method: &Method, used: &mut HeaderMap) -> Result<Head, Ba
         if status.is_informational() { HeaderMap::new() } else { std::mem::take(used) };
     headers.clear();
     for line in response.headers.iter() {
-        let name = HeaderName::from_bytes(line.name.as_bytes());
+        let name = names.find(line.name.as_bytes());
         let value = HeaderValue::from_maybe_shared(head.slice_ref(line.value));
-        let (Ok(name), Ok(value)) = (name, value) else {
+        let (Some(name), Ok(value)) = (name, value) else {
             return Err(BadResponse::Head(httparse::Error::HeaderValue));
         };
         headers.append(name, value);
@@ -184,9 +227,12 @@ mod tests {
     /// One byte at a time, as the worst peer sends it.
     fn read(method: &Method, bytes: &[u8]) -> Result<Option<(Head, BytesMut)>, BadResponse> {
         let (mut reader, mut buffer) = (HeadReader::default(), BytesMut::new());
+        let mut names = Names::default();
         for (at, byte) in bytes.iter().enumerate() {
             buffer.extend_from_slice(&[*byte]);
-            if let Some(head) = reader.read(&mut buffer, method, &mut HeaderMap::new())? {
+            if let Some(head) =
+                reader.read(&mut buffer, method, &mut HeaderMap::new(), &mut names)?
+            {
                 buffer.extend_from_slice(&bytes[at + 1..]);
                 return Ok(Some((head, buffer)));
             }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
@@ -35,7 +35,7 @@ const BROWSER: [&str; 11] = [
 ];
 
 /// One load.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Load {
     pub path: &'static str,
     pub tls: bool,
@@ -97,9 +97,10 @@ pub fn run(load: &Load, server: &Server, folder: &Path) -> Outcome<Done> {
     if succeeded < f64::from(wanted) {
         return Err(format!("{succeeded} of {wanted} requests succeeded: {text}").into());
     }
-    let per_second = number("finished in ", "req/s").or_else(|| {
-        let (_, rest) = text.split_once("finished in ")?;
-        rest.split(", ").nth(1)?.split(' ').next()?.parse().ok()
+    // "finished in 1.02s, 39215.69 req/s, 50.12MB/s"
+    let per_second = text.split_once("finished in ").and_then(|(_, rest)| {
+        let rate = rest.split(", ").nth(1)?;
+        rate.split(' ').next()?.parse().ok()
     });
     Ok(Done {
         cpu: cpu.as_secs_f64() * 1e6 / succeeded,
@@ -137,8 +138,9 @@ type Held = Vec<(TcpStream, Option<Box<ClientConnection>>)>;
 
 fn open(server: &Server, tls: bool, count: usize, config: &Arc<ClientConfig>) -> Outcome<Held> {
     let address = if tls { server.secure } else { server.plain };
-    let request =
-        format!("GET /1k HTTP/1.1\r\nHost: {address}\r\n{}\r\n\r\n", BROWSER.join("\r\n"));
+    // The name of the handshake, where there is one: another site's would be refused.
+    let host = if tls { format!("localhost:{}", address.port()) } else { address.to_string() };
+    let request = format!("GET /1k HTTP/1.1\r\nHost: {host}\r\n{}\r\n\r\n", BROWSER.join("\r\n"));
     let mut held = Vec::with_capacity(count);
     for _ in 0..count {
         let mut socket = TcpStream::connect(address)?;

@@ -21,17 +21,18 @@ use servers::{Kind, Mode, Place, Server};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const CORE: &str = "0";
-
 const USAGE: &str = "\
 usage: bench-proxy [--rounds N] [--only CASE[,CASE]] [--servers NAME[,NAME]] [--vestibule PROGRAM]
-  servers  nginx haproxy vestibule";
+                   [--before PROGRAM]
+  servers  nginx haproxy vestibule
+  before   another build of Vestibule, to be compared with this one";
 
 struct Options {
     rounds: usize,
     cases: Vec<&'static Case>,
     kinds: Vec<Kind>,
     vestibule: Option<String>,
+    before: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -58,6 +59,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         cases: CASES.iter().collect(),
         kinds: Kind::ALL.to_vec(),
         vestibule: None,
+        before: None,
     };
     while let Some(argument) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{argument}: a value is missing"))?;
@@ -69,8 +71,12 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
             "--only" => options.cases = chosen(&options.cases, |case| case.name, &value)?,
             "--servers" => options.kinds = chosen(&Kind::ALL, |kind| kind.name(), &value)?,
             "--vestibule" => options.vestibule = Some(value),
+            "--before" => options.before = Some(value),
             other => return Err(format!("unknown argument {other}")),
         }
+    }
+    if options.before.is_some() {
+        options.kinds.push(Kind::Before);
     }
     Ok(options)
 }
@@ -94,11 +100,13 @@ fn run(options: &Options) -> Outcome<()> {
         Some(program) => fs::canonicalize(program)?,
         None => built.parent().ok_or("a program in a folder")?.join("vestibule"),
     };
+    let before = options.before.as_ref().map(fs::canonicalize).transpose()?;
     let folder = env::temp_dir().join(format!("vestibule-bench-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     servers::write_certificate(&folder)?;
     let upstream = upstream::start()?;
-    let place = Place { folder: &folder, vestibule: &vestibule, upstream, core: CORE };
+    let before = before.as_deref();
+    let place = Place { folder: &folder, vestibule: &vestibule, before, upstream };
     let mut report = Report::default();
     let mut failed = Vec::new();
     for case in &options.cases {
@@ -107,7 +115,7 @@ fn run(options: &Options) -> Outcome<()> {
             failed.push(case.name);
         }
     }
-    println!("\n{}", report.table());
+    println!("\n{}{}", report.table(), report.changes());
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     report.write(&out, &how(options.rounds))?;
     println!("proxy.md, proxy.json and proxy.svg are in target/bench; {:.0?}", begun.elapsed());
@@ -124,6 +132,9 @@ fn measure(
     place: &Place<'_>,
     report: &mut Report,
 ) -> Outcome<()> {
+    if case.measure == Measure::Workers {
+        return two_workers(case, options, place, report);
+    }
     let kinds = options.kinds.iter().copied().filter(|kind| case.is_for(*kind));
     let start = |kind| Server::start(kind, case.mode, place);
     if let Measure::Idle { tls } = case.measure {
@@ -149,7 +160,7 @@ fn measure(
                     let load = Load { rate: Some(rate), ..report::SMALL };
                     load::run(&load, server, place.folder)?.p99.ok_or("h2load wrote no log")?
                 }
-                Measure::Idle { .. } => continue,
+                Measure::Idle { .. } | Measure::Workers => continue,
             };
             let shown = if round == 0 {
                 "warm-up".to_owned()
@@ -172,11 +183,35 @@ fn measure(
     Ok(())
 }
 
+/// How many times the requests of one worker two can answer, if each has a core to itself: twice as
+/// many if a request costs no more.
+fn two_workers(
+    case: &'static Case,
+    options: &Options,
+    place: &Place<'_>,
+    report: &mut Report,
+) -> Outcome<()> {
+    let one = Server::start(Kind::Vestibule, Mode { workers: 1, ..case.mode }, place)?;
+    let two = Server::start(Kind::Vestibule, case.mode, place)?;
+    for round in 0..=options.rounds {
+        let cost = |server| load::run(&report::SMALL, server, place.folder).map(|done| done.cpu);
+        let times = 2.0 * cost(&one)? / cost(&two)?;
+        println!("{:<22} {round:<8} {times:.2} {}", case.name, case.unit());
+        if round > 0 {
+            report.add(case, Kind::Vestibule, times);
+        }
+    }
+    Ok(())
+}
+
 /// Seven tenths of what nginx can do, or of the first server if it is not there.
 fn most(servers: &[Server], place: &Place<'_>) -> Outcome<u32> {
     let nginx = servers.iter().find(|server| server.kind == Kind::Nginx);
     let server = nginx.or(servers.first()).ok_or("no server")?;
     let done = load::run(&report::SMALL, server, place.folder)?;
+    if done.per_second <= 0.0 {
+        return Err("h2load tells no rate".into());
+    }
     Ok((done.per_second * 0.7) as u32)
 }
 

@@ -21,7 +21,7 @@ pub struct Case {
     pub goal: Goal,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Measure {
     Cpu(Load),
     /// At seven tenths of what nginx can do.
@@ -29,12 +29,14 @@ pub enum Measure {
     Idle {
         tls: bool,
     },
+    Workers,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub enum Goal {
     OfNginx(f64),
     AtMost(f64),
+    AtLeast(f64),
 }
 
 pub const SMALL: Load = Load {
@@ -49,13 +51,13 @@ pub const SMALL: Load = Load {
 };
 const SECURE: Load = Load { tls: true, ..SMALL };
 
-const QUIET: Mode = Mode { log: false, gzip: false };
+const QUIET: Mode = Mode { log: false, gzip: false, workers: 1 };
 
 const fn cpu(name: &'static str, title: &'static str, load: Load, goal: f64) -> Case {
     Case { name, title, measure: Measure::Cpu(load), mode: QUIET, goal: Goal::OfNginx(goal) }
 }
 
-pub static CASES: [Case; 14] = [
+pub static CASES: [Case; 15] = [
     cpu("plain-1k", "1 KiB, saturated", SMALL, 0.85),
     cpu("plain-1k-10000", "1 KiB, 10,000 requests/s", Load { rate: Some(10_000), ..SMALL }, 0.95),
     cpu("tls-1k", "1 KiB, TLS 1.3", SECURE, 0.75),
@@ -81,11 +83,11 @@ pub static CASES: [Case; 14] = [
     cpu("1m", "1 MiB", Load { path: "/1m", requests: 1500, ..SMALL }, 0.90),
     cpu("1m-tls", "1 MiB, TLS 1.3", Load { path: "/1m", requests: 800, ..SECURE }, 0.80),
     Case {
-        mode: Mode { log: true, gzip: false },
+        mode: Mode { log: true, ..QUIET },
         ..cpu("access-log", "1 KiB with an access log", SMALL, 0.90)
     },
     Case {
-        mode: Mode { log: false, gzip: true },
+        mode: Mode { gzip: true, ..QUIET },
         ..cpu(
             "gzip",
             "A page of 100 KiB, gzip at level 5",
@@ -99,6 +101,13 @@ pub static CASES: [Case; 14] = [
         measure: Measure::P99,
         mode: QUIET,
         goal: Goal::OfNginx(1.00),
+    },
+    Case {
+        name: "workers",
+        title: "Two workers ÷ one, at the same CPU",
+        measure: Measure::Workers,
+        mode: Mode { workers: 2, ..QUIET },
+        goal: Goal::AtLeast(1.8),
     },
     Case {
         name: "idle",
@@ -122,6 +131,7 @@ impl Case {
             Measure::Cpu(_) => "µs",
             Measure::P99 => "µs",
             Measure::Idle { .. } => "KiB",
+            Measure::Workers => "×",
         }
     }
 
@@ -191,6 +201,10 @@ impl Report {
                     let ours = self.value(case, Kind::Vestibule);
                     (format!("≤ {most}"), ours.map(|ours| ours <= most))
                 }
+                Goal::AtLeast(least) => {
+                    let ours = self.value(case, Kind::Vestibule);
+                    (format!("≥ {least}"), ours.map(|ours| ours >= least))
+                }
             };
             let _infallible = writeln!(
                 text,
@@ -204,6 +218,16 @@ impl Report {
                 show(self.ratio(case, Kind::Haproxy)),
                 reached.map_or("", |reached| if reached { "✓" } else { "✗" })
             );
+        }
+        text
+    }
+
+    /// What was done to the costs since another build, if one was measured too.
+    pub fn changes(&self) -> String {
+        let mut text = String::new();
+        for case in self.measured() {
+            let Some(ratio) = self.ratio(case, Kind::Before) else { continue };
+            let _infallible = writeln!(text, "{}: {ratio:.3} of before", case.title);
         }
         text
     }

@@ -17,6 +17,8 @@ pub enum Kind {
     Nginx,
     Haproxy,
     Vestibule,
+    /// Another build of it, for one who changes it.
+    Before,
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Vestibule => "vestibule",
+            Self::Before => "before",
         }
     }
 }
@@ -36,14 +39,14 @@ impl Kind {
 pub struct Mode {
     pub log: bool,
     pub gzip: bool,
+    pub workers: u8,
 }
 
 pub struct Place<'a> {
     pub folder: &'a Path,
     pub vestibule: &'a Path,
+    pub before: Option<&'a Path>,
     pub upstream: SocketAddr,
-    /// As `taskset` takes it.
-    pub core: &'static str,
 }
 
 pub struct Server {
@@ -56,12 +59,17 @@ pub struct Server {
 impl Server {
     pub fn start(kind: Kind, mode: Mode, place: &Place<'_>) -> Outcome<Self> {
         let (plain, secure) = (free()?, free()?);
-        let name = format!("{}-{}{}", kind.name(), u8::from(mode.log), u8::from(mode.gzip));
+        let Mode { log, gzip, workers } = mode;
+        let name = format!("{}-{}{}{workers}", kind.name(), u8::from(log), u8::from(gzip));
         let folder = place.folder.join(name);
         fs::create_dir_all(&folder)?;
         let words = Words { plain, secure, mode, folder: folder.clone(), place };
         let mut command = Command::new("taskset");
-        command.args(["-c", place.core]).current_dir(&folder).stdin(Stdio::null());
+        // As many cores as workers, from the first on.
+        command
+            .args(["-c", &format!("0-{}", workers - 1)])
+            .current_dir(&folder)
+            .stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(fs::File::create(folder.join("errors"))?);
         match kind {
             Kind::Nginx => {
@@ -72,9 +80,10 @@ impl Server {
                 let file = words.write("haproxy.cfg", &words.haproxy())?;
                 command.args(["haproxy", "-db", "-f"]).arg(file);
             }
-            Kind::Vestibule => {
+            Kind::Vestibule | Kind::Before => {
                 let file = words.write("proxy.yaml", &words.vestibule())?;
-                command.arg(place.vestibule).args(["run", "-c"]).arg(file);
+                let before = place.before.filter(|_| kind == Kind::Before);
+                command.arg(before.unwrap_or(place.vestibule)).args(["run", "-c"]).arg(file);
             }
         }
         let mut server = Self { kind, plain, secure, child: command.spawn()? };
@@ -160,7 +169,7 @@ impl Words<'_> {
                access_log {log}; {gzip}\n\
                keepalive_requests 1000000000; keepalive_timeout 75s; large_client_header_buffers 4 64k;\n\
                ssl_certificate {certs}/localhost.pem; ssl_certificate_key {certs}/localhost.key;\n\
-               ssl_protocols TLSv1.3; ssl_session_cache off; ssl_session_tickets off;\n\
+               ssl_protocols TLSv1.3; ssl_session_cache off;\n\
                upstream app {{ server {upstream}; keepalive 256; keepalive_requests 1000000000; }}\n\
                server {{\n\
                  listen {plain} backlog=4096; listen {secure} ssl http2 backlog=4096;\n\
@@ -188,7 +197,7 @@ impl Words<'_> {
         };
         // It writes lines to a socket of syslog only, so nobody's file is compared with it.
         format!(
-            "global\n nbthread 1\n maxconn 19000\n tune.ssl.cachesize 0\n ssl-default-bind-options ssl-min-ver TLSv1.3 no-tls-tickets\n\
+            "global\n nbthread 1\n maxconn 19000\n tune.ssl.cachesize 0\n ssl-default-bind-options ssl-min-ver TLSv1.3\n\
              defaults\n mode http\n timeout client 75s\n timeout server 75s\n timeout connect 5s\n timeout http-keep-alive 75s\n http-reuse always\n option http-keep-alive\n\
              frontend front\n bind {plain} backlog 4096\n bind {secure} ssl crt {both} alpn h2,http/1.1 backlog 4096\n\
              option forwardfor\n http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}\n http-request set-header X-Forwarded-Proto http if !{{ ssl_fc }}\n\
@@ -202,10 +211,11 @@ impl Words<'_> {
         let (plain, secure, upstream) = (self.plain, self.secure, self.place.upstream);
         let log = if self.mode.log { "access.log" } else { "none" };
         let compress = if self.mode.gzip { "[gzip]" } else { "[]" };
+        let workers = self.mode.workers;
         // Plain HTTP would be redirected where the site has a certificate.
         format!(
             "listen: {{ http: ['{plain}'], https: ['{secure}'], admin: none }}\n\
-             workers: 1\n\
+             workers: {workers}\n\
              tls: {{ certs: '{certs}', min: '1.3' }}\n\
              log: {{ access: {log}, level: warn }}\n\
              sites:\n  localhost: {{ next: 'http://{upstream}', compress: {compress} }}\n  \
