@@ -49,6 +49,8 @@ mod cluster_spread;
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.
 mod config;
+/// The page of the private listener, in a browser.
+mod dashboard;
 /// Routes for whoever has a password, or whom another server lets in.
 mod doors;
 /// SIGTERM: requests finish, transports close, nothing hangs.
