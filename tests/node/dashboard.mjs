@@ -146,8 +146,11 @@ program(async () => {
   await page.getByRole("button", { name: "Go on" }).click();
   if (process.env.SHOT) {
     await step("picture", async () => {
-      await page.waitForTimeout(7000);
-      await page.screenshot({ path: process.env.SHOT, fullPage: true });
+      await page.getByLabel("Rooms and sockets of").selectOption("/chat");
+      await page.waitForTimeout(15000);
+      const hub = await page.locator("section", { has: page.locator("#hub-h") }).boundingBox();
+      const clip = { x: 0, y: 0, width: 1280, height: hub.y + hub.height + 16 };
+      await page.screenshot({ path: process.env.SHOT, fullPage: true, clip });
     });
   }
   assert.deepEqual(complaints, []);
