@@ -131,6 +131,7 @@ async fn run(
         }
     }
     drain.begin();
+    local.hub.left().await;
     drain.emptied().await;
     lines::flush();
 }

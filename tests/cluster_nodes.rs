@@ -22,8 +22,7 @@ pub fn node(redis: &Redis, adapter: &str, more: &str) -> Edge {
     let node = format!("node: {{ listen: '127.0.0.1:0', secret: '{SECRET}', lease: 2s }}");
     let settings =
         format!("redis: {{ url: '{}', adapter: {adapter}, {node} }}\n{more}", redis.url());
-    // What does not end by itself is cut before a test's patience ends.
-    let edge = Edge::start(&format!("shutdown: {{ grace: 10s }}\n{}", hub_only(&settings)));
+    let edge = Edge::start(&hub_only(&settings));
     wait_for_metric(&edge, UP, 1);
     eventually("its place among the nodes", || {
         (metric(&edge, "vestibule_hub_nodes") > 0).then_some(())
@@ -210,6 +209,8 @@ fn requests_find_their_node_while_redis_is_away() {
     wait_for_metric(&two, UP, 0);
     alice.say("42[\"echo\",1]");
     alice.expect("42[\"echo\",1]");
+    // Nobody can be asked who this is, so nobody is waited for.
+    unknown(&two.get(&hub("EIO=4&transport=polling&sid=zzz0aaaaaaaaaaaaaaaa")));
 }
 
 #[test]

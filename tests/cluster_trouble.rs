@@ -143,6 +143,13 @@ fn clients_come_back_after_a_gap_if_that_is_wanted() {
     redis.begin();
     wait_for_metric(&one, "vestibule_hub_closes_total{reason=\"shutting_down\"}", 1);
     assert!(!matches!(web.hear(), crate::harness::socketio::Heard::Text(_)));
+    // And stay.
+    for _ in 0..3 {
+        let mut web = Web::open(&one);
+        web.enter("/");
+        web.say("42[\"echo\",1]");
+        web.expect("42[\"echo\",1]");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tungstenite::protocol::{Role, WebSocket};
 
 use crate::harness::socketio::{
-    GENEROUS, Line as _, UPGRADE, Web, connection_on, hub, metric, wait_for_metric,
+    GENEROUS, Line as _, Poller, UPGRADE, Web, connection_on, hub, metric, wait_for_metric,
 };
 use crate::harness::{Edge, Origin, PLAIN, eventually};
 use crate::hub_hooks::{application, asked, nothing, question};
@@ -312,6 +312,27 @@ fn farewells_take_bounded_memory_and_what_is_lost_is_counted() {
         .map(|told| told["sid"].as_str().expect("an id").to_owned())
         .collect();
     assert!(told.is_subset(&ids) && told.len() == 16, "{told:?}");
+}
+
+/// They hold no connection between two polls, so their worker has nothing else to wait for.
+#[test]
+fn a_process_that_stops_tells_of_everybody_who_polls() {
+    let origin = application(nothing);
+    let sites = format!("  localhost: {{ next: '{}' }}\n", origin.url());
+    let yaml = config(&sites, "").replace("workers: 1", "workers: 2");
+    let mut edge = Edge::start(&yaml);
+    let mut ids = HashSet::new();
+    for _ in 0..24 {
+        ids.insert(Poller::open(&edge).enter("/chat"));
+    }
+    wait_for_metric(&edge, "vestibule_connections_open{listener=\"http\"}", 0);
+    edge.signal("TERM");
+    assert!(edge.ended().success());
+    let told: HashSet<_> = asked(&origin, "disconnect")
+        .iter()
+        .map(|told| told["sid"].as_str().expect("an id").to_owned())
+        .collect();
+    assert_eq!(told, ids);
 }
 
 #[test]

@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use http::header::ORIGIN;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::auth;
@@ -55,7 +55,7 @@ use crate::upstream::{Pools, Registry};
 
 use clients::Clients;
 use cluster::{Cluster, Relay, Told};
-use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place};
+use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Notice, Order, Outbox};
 use porter::Porter;
@@ -151,6 +151,11 @@ impl Hub {
         self.order(|done| Order::Close(over, done)).await;
     }
 
+    /// The same for the last time: who still comes is sent away, too. Workers that drain wait for it.
+    pub async fn leave(&self, over: Duration) {
+        self.order(|done| Order::Leave(over, done)).await;
+    }
+
     async fn order(&self, order: impl Fn(oneshot::Sender<()>) -> Order) {
         let mut waits = Vec::new();
         for letters in &self.letters {
@@ -172,6 +177,8 @@ pub struct Shard {
     clients: Rc<Clients>,
     /// To the nodes that other sessions live on, if there may be any.
     relay: Option<Rc<Relay>>,
+    /// Every session has been closed, and no other comes.
+    left: Notify,
 }
 
 impl Shard {
@@ -206,7 +213,7 @@ impl Shard {
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
         let cluster = hub.cluster.as_ref();
         let relay = cluster.and_then(|cluster| Relay::new(cluster, hub.node, pools, drain));
-        let shard = Rc::new(Self { engine, clients, relay });
+        let shard = Rc::new(Self { engine, clients, relay, left: Notify::new() });
         drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
         if worker == 0 {
             drain.spawn_background(stats::tell(Rc::clone(&shard.clients)));
@@ -259,14 +266,33 @@ impl Shard {
                     let _told = done.send(());
                 }
                 Letter::Order(Order::Close(over, done)) => {
+                    let sessions = self.engine.sessions();
+                    drain.spawn("farewell", async move {
+                        close_over(sessions, over).await;
+                        // Whoever ordered may have stopped waiting.
+                        let _told = done.send(());
+                    });
+                }
+                Letter::Order(Order::Leave(over, done)) => {
                     self.relay.iter().for_each(|relay| relay.close(over));
-                    drain.spawn("farewell", close_over(Rc::clone(&self.engine), over, done));
+                    let (shard, sessions) = (Rc::clone(&self), self.engine.leave());
+                    drain.spawn("farewell", async move {
+                        close_over(sessions, over).await;
+                        shard.left.notify_one();
+                        // As above.
+                        let _told = done.send(());
+                    });
                 }
                 Letter::Order(Order::Operate(operations, answers)) => {
                     self.clients.lead(operations, answers).await;
                 }
             }
         }
+    }
+
+    /// Resolves once `Hub::leave` has been heeded here: sessions that poll are no tasks to wait for.
+    pub async fn left(&self) {
+        self.left.notified().await;
     }
 
     fn install(&self, policy: Option<&Policy>) {
@@ -282,8 +308,7 @@ impl Shard {
     }
 }
 
-async fn close_over(engine: Rc<Engine>, over: Duration, done: oneshot::Sender<()>) {
-    let sessions = engine.leave();
+async fn close_over(sessions: Vec<Rc<Session>>, over: Duration) {
     let begun = Instant::now();
     let pause = over / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
     for (number, session) in (0..).zip(sessions) {
@@ -293,6 +318,4 @@ async fn close_over(engine: Rc<Engine>, over: Duration, done: oneshot::Sender<()
         }
         session.close(Close::ShuttingDown);
     }
-    // Whoever ordered may have stopped waiting.
-    let _told = done.send(());
 }

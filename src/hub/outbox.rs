@@ -77,8 +77,10 @@ pub enum Notice {
 /// What the main thread has a worker do; answered when it is done.
 pub enum Order {
     Install(Option<Arc<Policy>>, oneshot::Sender<()>),
-    /// Close every session, spread over this time.
+    /// Close every session there is, spread over this time.
     Close(Duration, oneshot::Sender<()>),
+    /// The same, and those that still open, and what is carried to other nodes: the worker ends.
+    Leave(Duration, oneshot::Sender<()>),
     /// To the worker that leads through operations.
     Operate(Arc<[Operation]>, Answers),
 }

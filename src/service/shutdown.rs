@@ -54,7 +54,7 @@ impl Service {
             for worker in &workers {
                 worker.tell(Command::Drain).await;
             }
-            resident.hub.close(over).await;
+            resident.hub.leave(over).await;
             if farewell == Farewell::Succeeded {
                 sleep(LAST_ANSWER).await;
             }

@@ -224,7 +224,9 @@ impl Central {
                     let central = Rc::clone(&self);
                     self.drain.spawn_background(async move { central.enter(entering).await });
                 }
-                Ask::Look(looked) => self.registry.look(looked),
+                Ask::Look(looked) if self.cluster.is_up() => self.registry.look(looked),
+                // Nothing changes meanwhile: what is known is known.
+                Ask::Look(looked) => drop(looked),
                 Ask::Remotes { namespace, audience, answer } => {
                     let central = Rc::clone(&self);
                     self.drain.spawn_background(async move {

@@ -17,7 +17,7 @@ use hyper::upgrade::{OnUpgrade, on};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::drain::Drain;
@@ -57,6 +57,8 @@ const BODY_IDLE: Duration = Duration::from_secs(60);
 const HEAD_MAX: usize = 1 << 20;
 const HEADER_LINES: usize = 400;
 const PAUSE: Duration = Duration::from_millis(100);
+/// For a look at which nodes there are; Redis has the same time for one answer.
+const LOOK: Duration = Duration::from_secs(2);
 
 impl Relay {
     /// `None` if this node brings nothing to others.
@@ -108,10 +110,14 @@ impl Relay {
     /// Waits until the main thread has looked again: the node may be new.
     async fn look(&self) {
         let (looked, waits) = oneshot::channel();
-        // The main thread ends last.
-        if self.cluster.asks.send(Ask::Look(looked)).await.is_ok() {
-            let _looked = waits.await;
-        }
+        let looking = async {
+            // The main thread ends last.
+            if self.cluster.asks.send(Ask::Look(looked)).await.is_ok() {
+                let _looked = waits.await;
+            }
+        };
+        // Too late, it is one that is not known.
+        let _looked = timeout(LOOK, looking).await;
     }
 
     /// Brings the request there; `None` if the node has gone, and its sessions with it.
