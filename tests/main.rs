@@ -111,6 +111,8 @@ mod operator;
 mod proxy;
 /// What the README and the demo show is what the binary takes.
 mod readme;
+/// The reference: every command, key, metric and endpoint.
+mod reference;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
 /// Which route a request takes, and what it does to it.

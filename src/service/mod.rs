@@ -105,6 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         cli::Command::Top { file, once } => cli::top::run(&file.config, once),
         cli::Command::Doctor(file) => cli::doctor::run(&file.config),
         cli::Command::Man => cli::man(),
+        cli::Command::Reference => cli::reference::run(),
         cli::Command::Schema => cli::say(&config::schema()),
         cli::Command::Completions { shell } => cli::completions(shell),
     }
