@@ -2,11 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::auth::{HS256, SIGNING, claims, token};
-use crate::cluster::{UP, asked};
+use crate::auth::{
+    HS256, SIGNING, answer_of, claims, refused, seconds, session, token, with_cookie,
+};
+use crate::cluster::{UP, asked, post};
+use crate::harness::origin::{Origin, reply};
 use crate::harness::redis::Redis;
 use crate::harness::socketio::{GENEROUS, Heard, Line as _, Web, metric, wait_for_metric};
-use crate::harness::{Edge, PLAIN, eventually};
+use crate::harness::sqlite::Sqlite;
+use crate::harness::{Edge, Folder, PLAIN, eventually};
 
 fn node(redis: &Redis, more: &str, namespace: &str) -> Edge {
     let edge = Edge::start(&format!(
@@ -153,4 +157,63 @@ fn a_user_has_so_many_connections_on_all_nodes() {
     assert!(matches!(third.hear(), Heard::Closed(_)));
     assert!(metric(&one, "vestibule_hub_redis_heard_total{fate=\"malformed\"}") == 0);
     assert_eq!(asked(&one, "count?namespace=/")["sockets"], json!(2));
+}
+
+/// A logout passes one node; the sockets of the session are on both.
+#[test]
+fn a_session_ends_on_all_nodes() {
+    let (redis, folder) = (Redis::start(), Folder::new());
+    let database = Sqlite(folder.path("app.db"));
+    let (ids, ends) = (["a".repeat(40), "b".repeat(40), "c".repeat(40)], seconds() + 86_400);
+    database.run(&format!(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE session (id TEXT PRIMARY KEY, user_id TEXT, expires_at INTEGER);
+         INSERT INTO session VALUES
+           ('{}', 'anna', {ends}), ('{}', 'bert', {ends}), ('{}', 'carl', {ends});",
+        ids[0], ids[1], ids[2]
+    ));
+    let answer = "set-cookie: auth_session=; Max-Age=0; Path=/\r\n";
+    let origin = Origin::start(move |_, stream| reply(stream, "200 OK", answer, b"bye"));
+    // Sessions are looked at again long after this test has ended.
+    let more = format!(
+        "sites: {{ localhost: {{ next: '{}' }} }}\n\
+         auth:\n  app: {{ lucia: v3, database: 'sqlite:{}', failures: 1000/s, recheck: 10m }}\n",
+        origin.url(),
+        database.0.display()
+    );
+    let namespace = "      auth: app\n      join: ['user:{user.id}']\n      events: deny";
+    let nodes = [node(&redis, &more, namespace), node(&redis, &more, namespace)];
+    let mut sockets: Vec<Vec<Web>> = ids
+        .iter()
+        .map(|id| {
+            let sockets = nodes.iter().map(|node| {
+                let mut web = with_cookie(node, &session(id));
+                web.enter("/");
+                web
+            });
+            sockets.collect()
+        })
+        .collect();
+    database.run(&format!("DELETE FROM session WHERE id = '{}';", ids[0]));
+    let logout = nodes[0].connect().ask("POST", "/logout", &[("Cookie", &session(&ids[0]))], b"");
+    assert_eq!(logout.status, 200);
+    for web in &mut sockets[0] {
+        web.expect("41");
+    }
+    for node in &nodes {
+        assert_eq!(answer_of(with_cookie(node, &session(&ids[0]))), refused());
+    }
+    // The operator, by the user and by the session.
+    post(&nodes[0], "disconnect", &json!({"namespace": "/", "user": "bert"}));
+    let rooms =
+        asked(&nodes[1], "sockets?namespace=/&room=user:carl")["sockets"][0]["rooms"].clone();
+    let rooms = rooms.as_array().expect("a list");
+    let name = rooms.iter().find_map(|room| room.as_str()?.strip_prefix("session:"));
+    post(&nodes[1], "disconnect", &json!({"namespace": "/", "session": name.expect("a room")}));
+    for web in sockets[1..].iter_mut().flatten() {
+        web.expect("41");
+    }
+    eventually("nobody is left", || {
+        (asked(&nodes[0], "count?namespace=/")["sockets"] == 0).then_some(())
+    });
 }

@@ -174,6 +174,40 @@ fn a_crash_loses_nothing() {
     }
 }
 
+/// As a node does that had no answer from its Redis: the same words, later in the stream.
+fn repeat_last(redis: &Redis) {
+    let entry = redis.ask(&["xrevrange", "socket.io", "+", "-", "count", "1"]);
+    let words: Vec<&str> = entry.lines().skip(1).collect();
+    redis.ask(&[&["xadd", "socket.io", "*"], &words[..]].concat());
+}
+
+#[test]
+fn what_was_said_again_comes_once() {
+    let redis = Redis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let mut bob = Web::open(&two);
+    let before = enter(&mut bob);
+    tell(&one, 0..2);
+    assert_eq!(hear(&mut bob).0, 0);
+    let (_, offset) = hear(&mut bob);
+    repeat_last(&redis);
+    tell(&one, 2..3);
+    assert_eq!(hear(&mut bob).0, 2, "who is there does not hear it again");
+    // Nor does who missed it, neither from one that has read all of it, nor from one that is new.
+    let (mut whose, new) = (before, start(&redis));
+    for edge in [&one, &new] {
+        drop(bob);
+        bob = Web::open(edge);
+        let (missed, again) = come_back(&mut bob, &whose.pid, Some(&offset));
+        assert_eq!((missed, &again), (vec![2], &whose));
+        whose = again;
+    }
+    // And what is said again only then.
+    repeat_last(&redis);
+    tell(&one, 3..4);
+    assert_eq!(hear(&mut bob).0, 3);
+}
+
 #[test]
 fn everybody_hears_everything_in_one_order() {
     let redis = Redis::start();

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use crate::cluster::{UP, asked, post};
+use crate::harness::cluster::{Peer, wait_for_readers};
 use crate::harness::redis::{Redis, redis_cluster};
 use crate::harness::socketio::{Line as _, Web, hub_only, wait_for_metric};
-use crate::harness::{Edge, eventually};
+use crate::harness::{Client, Edge, eventually};
 
 fn node(servers: &[Redis], adapter: &str, more: &str) -> Edge {
     let urls: Vec<String> = servers.iter().map(|server| format!("'{}'", server.url())).collect();
@@ -116,4 +117,76 @@ fn clients_go_on_at_another_node() {
     let again = bob.text();
     let again: serde_json::Value = serde_json::from_str(&again["40/chat,".len()..]).expect("JSON");
     assert_eq!(again, words);
+}
+
+/// Each adapter with the client library that its documentation has for a Redis Cluster.
+#[test]
+fn servers_of_node_are_one_with_us() {
+    for (adapter, library) in [("classic", "ioredis"), ("sharded", "redis"), ("streams", "ioredis")]
+    {
+        eprintln!("over {adapter}, with {library}");
+        let servers = redis_cluster();
+        let words =
+            [("ADAPTER", adapter), ("LIBRARY", library), ("MODE", "dynamic"), ("CLUSTER", "1")];
+        let mut peer = Peer::with(&servers[0], &words);
+        let edge = node(&servers, adapter, "");
+        eventually("two servers", || {
+            let counted = peer.told(&json!({ "do": "count", "namespace": "/chat" }));
+            (counted["count"] == 2).then_some(())
+        });
+        if adapter == "streams" {
+            let key = servers[0].ask(&["cluster", "keyslot", "socket.io"]);
+            let owner = servers.iter().find(|server| {
+                let mine = server.ask(&["cluster", "countkeysinslot", &key]);
+                mine != "0"
+            });
+            wait_for_readers(owner.expect("the stream's server"), 2);
+        }
+        let (mut alice, mut bob) =
+            (Web::open(&edge), Web::over(Client::connect(peer.address.expect("a port")), "EIO=4"));
+        for line in [&mut alice, &mut bob] {
+            line.enter("/chat");
+            line.say("42/chat,1[\"join\",\"lobby\"]");
+            line.expect("43/chat,1[{\"ok\":true}]");
+        }
+        // A channel is subscribed to a moment after its room is joined.
+        for place in [&json!(["room:lobby"]), &json!([])] {
+            eventually("both, as Node sees them", || {
+                let found = peer.told(&json!({ "do": "fetch", "namespace": "/chat", "to": place }));
+                (found["list"].as_array().map(Vec::len) == Some(2)).then_some(())
+            });
+        }
+        if adapter == "sharded" {
+            eventually("two that listen", || {
+                let channel = "socket.io#/chat#room:lobby#";
+                let counted = servers
+                    .iter()
+                    .map(|server| server.ask(&["pubsub", "shardnumsub", channel]).ends_with('2'));
+                counted.into_iter().any(|both| both).then_some(())
+            });
+        }
+        for (number, by_node) in [(1, false), (2, true), (3, false), (4, true)] {
+            let to = if number < 3 { json!(["room:lobby"]) } else { json!("*") };
+            if by_node {
+                let to = if number < 3 { to } else { json!([]) };
+                let words = json!({ "do": "emit", "namespace": "/chat", "to": to, "name": "n", "args": [number] });
+                assert_eq!(peer.told(&words)["error"], json!(null));
+            } else {
+                post(
+                    &edge,
+                    "emit",
+                    &json!({ "namespace": "/chat", "to": to, "event": "n", "args": [number] }),
+                );
+            }
+            for line in [&mut alice, &mut bob] {
+                line.expect(&format!("42/chat,[\"n\",{number}]"));
+            }
+        }
+        assert_eq!(asked(&edge, "count?namespace=/chat")["sockets"], 2);
+        let told = peer.told(&json!({ "do": "tellAll", "namespace": "/chat" }));
+        assert_eq!(
+            (&told["error"], told["list"].as_array().map(Vec::len)),
+            (&json!(null), Some(1))
+        );
+    }
 }

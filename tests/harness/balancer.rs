@@ -1,5 +1,6 @@
 //! A plain TCP balancer without memory: each connection goes to the next server in turn.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,8 +17,8 @@ struct Shared {
     servers: Mutex<Vec<SocketAddr>>,
     turn: AtomicUsize,
     ended: AtomicBool,
-    /// Both ends of every connection that there was.
-    open: Mutex<Vec<TcpStream>>,
+    /// Both ends of every connection, by its turn.
+    open: Mutex<HashMap<usize, [Arc<TcpStream>; 2]>>,
 }
 
 impl Balancer {
@@ -54,34 +55,39 @@ impl Balancer {
 
 impl Shared {
     /// To the next server that takes it.
-    fn join(&self, client: TcpStream) {
+    fn join(self: &Arc<Self>, client: TcpStream) {
         let servers = lock(&self.servers).clone();
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let far = (0..servers.len())
-            .find_map(|more| TcpStream::connect(servers[(first + more) % servers.len()]).ok());
+            .find_map(|more| TcpStream::connect(servers[(turn + more) % servers.len()]).ok());
         let Some(far) = far else { return };
         for stream in [&client, &far] {
             stream.set_nodelay(true).expect("no delay");
         }
-        let ends = [&client, &far].map(|stream| stream.try_clone().expect("a clone"));
-        lock(&self.open).extend(ends);
-        let (to_far, to_client) = (far.try_clone(), client.try_clone());
-        pipe(client, to_far.expect("a clone"));
-        pipe(far, to_client.expect("a clone"));
+        let [client, far] = [client, far].map(Arc::new);
+        lock(&self.open).insert(turn, [Arc::clone(&client), Arc::clone(&far)]);
+        let shared = Arc::clone(self);
+        let back = {
+            let (from, to) = (Arc::clone(&far), Arc::clone(&client));
+            thread::spawn(move || pipe(&from, &to))
+        };
+        thread::spawn(move || {
+            pipe(&client, &far);
+            back.join().expect("the way back");
+            lock(&shared.open).remove(&turn);
+        });
     }
 }
 
-fn pipe(mut from: TcpStream, mut to: TcpStream) {
-    thread::spawn(move || {
-        let mut buffer = [0; 16 << 10];
-        while let Ok(read @ 1..) = from.read(&mut buffer) {
-            if to.write_all(&buffer[..read]).is_err() {
-                break;
-            }
+fn pipe(mut from: &TcpStream, mut to: &TcpStream) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
         }
-        // One side has ended: the other hears of it.
-        let _gone = (to.shutdown(Shutdown::Write), from.shutdown(Shutdown::Read));
-    });
+    }
+    // One side has ended: the other hears of it.
+    let _gone = (to.shutdown(Shutdown::Write), from.shutdown(Shutdown::Read));
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -92,7 +98,7 @@ impl Drop for Balancer {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         let _woken = TcpStream::connect(self.address);
-        for stream in lock(&self.shared.open).drain(..) {
+        for stream in lock(&self.shared.open).values().flatten() {
             let _gone = stream.shutdown(Shutdown::Both);
         }
     }

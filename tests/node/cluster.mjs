@@ -1,20 +1,22 @@
 // What servers and emitters of a cluster share: their Redis, and values that JSON does not have.
 
-import { Redis } from "ioredis";
-import { createClient } from "redis";
+import { Cluster, Redis } from "ioredis";
+import { createClient, createCluster } from "redis";
 import { number, option } from "./program.mjs";
 
-/** A connection by the LIBRARY that is wanted. */
+/** A connection by the LIBRARY that is wanted; REDIS is one server of several with CLUSTER. */
 export async function connection() {
   const port = number("REDIS");
+  const url = `redis://127.0.0.1:${port}`;
   if (option("LIBRARY", "ioredis") === "ioredis") {
-    const redis = new Redis(port, "127.0.0.1");
+    const redis = process.env.CLUSTER ? new Cluster([{ host: "127.0.0.1", port }]) : new Redis(port, "127.0.0.1");
     redis.on("error", () => {});
     return redis;
   }
-  const redis = createClient({ url: `redis://127.0.0.1:${port}` });
+  const redis = process.env.CLUSTER ? createCluster({ rootNodes: [{ url }] }) : createClient({ url });
   redis.on("error", () => {});
-  return redis.connect();
+  await redis.connect();
+  return redis;
 }
 
 /** {"$binary": base64} and {"$date": milliseconds} become what they stand for. */

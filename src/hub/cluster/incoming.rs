@@ -111,7 +111,7 @@ impl Central {
         notices: &mut Vec<Notice>,
     ) {
         let fate = match self.cluster.wire.read_entry(&entry.fields) {
-            _ if self.read.borrow_mut().repeats(entry) => Fate::Repeated,
+            _ if self.is_repeated(stream, entry) => Fate::Repeated,
             Ok(telegram) if self.cluster.is_ordered() => {
                 self.take_in_order(stream, entry, telegram, notices)
             }
@@ -119,6 +119,15 @@ impl Central {
             Err(_malformed) => Fate::Malformed,
         };
         metrics::count(&metrics::REDIS_HEARD, fate.word());
+    }
+
+    /// Whether an earlier entry has said the same, which is remembered.
+    pub(super) fn is_repeated(&self, stream: &Arc<str>, entry: &Entry) -> bool {
+        let repeats = self.read.borrow_mut().repeats(entry);
+        if let (true, Some(number)) = (repeats, entry.number()) {
+            self.order.repeated(stream, number);
+        }
+        repeats
     }
 
     /// With its place in the order of its stream.

@@ -6,7 +6,7 @@
 //! from: what they have is more than a place in the stream says.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use super::Said;
 use super::central::{Central, probe_of};
 use super::line::LineError;
 use super::link::MOVED;
-use super::reading::{Item, Key, Numbers, entry};
+use super::reading::{Entry, Item, Key, Numbers, entry};
 use super::resp::command;
 use super::speaker::Kind;
 use super::wire::{Session, id_of};
@@ -111,6 +111,8 @@ pub struct Order {
     /// Redis has been away for so long that nothing waits for it.
     goes_ahead: Cell<bool>,
     recent: RefCell<Recent>,
+    /// Entries that repeat earlier ones, by their streams.
+    repeats: RefCell<HashMap<Arc<str>, BTreeSet<u64>>>,
 }
 
 /// What was delivered last, in its order.
@@ -137,6 +139,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// lost it.
 const COMES_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Entries of a stream that are known to repeat others. More: the oldest are forgotten.
+const REPEATS_MAX: usize = 16 << 10;
 /// Entries that are fetched at once.
 const PAGE: &[u8] = b"500";
 
@@ -154,6 +158,21 @@ impl Order {
     /// This entry, and all before it, have been looked at.
     pub fn told(&self, stream: &Arc<str>, number: u64) {
         self.recent.borrow_mut().told.insert(Arc::clone(stream), number);
+    }
+
+    /// This entry says what an earlier one has said.
+    pub fn repeated(&self, stream: &Arc<str>, number: u64) {
+        let mut repeats = self.repeats.borrow_mut();
+        let of_stream = repeats.entry(Arc::clone(stream)).or_default();
+        of_stream.insert(number);
+        if of_stream.len() > REPEATS_MAX {
+            of_stream.pop_first();
+        }
+    }
+
+    fn is_repeat(&self, stream: &str, number: u64) -> bool {
+        let repeats = self.repeats.borrow();
+        repeats.get(stream).is_some_and(|of_stream| of_stream.contains(&number))
     }
 
     /// Whether a place in the stream says what clients have.
@@ -280,7 +299,11 @@ impl Central {
 
     pub(super) fn take_item(self: &Rc<Self>, item: Item, notices: &mut Vec<Notice>) {
         match item {
-            Item::Begins(stream, at) => {
+            Item::Begins(stream, before) => {
+                let at = before.last().and_then(Entry::number).unwrap_or_default();
+                for entry in &before {
+                    self.is_repeated(&stream, entry);
+                }
                 let mut begins = self.cluster.begins.lock().unwrap_or_else(PoisonError::into_inner);
                 begins.insert(Arc::clone(&stream), at);
                 let mut recent = self.order.recent.borrow_mut();
@@ -466,8 +489,10 @@ impl Central {
         let behind = recent.behind(&stream, fetched, &entering).filter(|_| is_ready);
         let (worker, number) = (entering.worker, entering.number);
         if let Some(behind) = behind {
-            // What comes later, comes by itself.
-            let begun = begun.into_iter().filter(|(at, _)| told.is_some_and(|told| *at <= told));
+            // What comes later, comes by itself; what repeats an entry, the client has or is sent.
+            let begun = begun.into_iter().filter(|(at, _)| {
+                told.is_some_and(|told| *at <= told) && !self.order.is_repeat(&stream, *at)
+            });
             let begun = begun.map(|(_, message)| message);
             let missed: Vec<_> = begun.chain(behind).collect();
             let bytes: usize = missed.iter().map(|message| message.size()).sum();

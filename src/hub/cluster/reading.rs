@@ -84,6 +84,10 @@ impl Entry {
         Some((line.parse().ok()?, number.parse().ok()?))
     }
 
+    fn size(&self) -> usize {
+        self.fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// Its place in its stream.
     pub fn number(&self) -> Option<u64> {
         number_of(std::str::from_utf8(&self.id).ok()?)
@@ -92,8 +96,8 @@ impl Entry {
 
 /// What comes of a stream, and what is done in the same order.
 pub enum Item {
-    /// Reading begins behind this entry.
-    Begins(Arc<str>, u64),
+    /// Reading begins behind the last of these entries, or at the first that comes.
+    Begins(Arc<str>, Vec<Entry>),
     Entry(Arc<str>, Entry),
     /// What stood behind the last entry that was read is there no more.
     Trimmed(Arc<str>),
@@ -120,6 +124,10 @@ pub struct Reading {
 
 /// Entries that are asked for at once, and how long Redis waits for the first.
 const COUNT: &[u8] = b"100";
+/// What is looked at of what stands before: what is said again afterwards is known by it. No more
+/// than a node may have in flight, and no more bytes than these.
+const BEFORE_MAX: usize = 1024;
+const BEFORE_BYTES: usize = 4 << 20;
 const BLOCK: Duration = Duration::from_secs(2);
 /// Before all entries.
 const NOTHING: &[u8] = b"0-0";
@@ -199,9 +207,10 @@ impl Reading {
         let stream = Arc::clone(&self.stream);
         let (last, item) = match &self.last {
             None => {
-                let newest = self.newest(line).await?;
-                let number = std::str::from_utf8(&newest).ok().and_then(number_of);
-                (newest, Some(Item::Begins(stream, number.unwrap_or_default())))
+                let before = self.before(line).await?;
+                let newest = before.last().map(|entry| entry.id.clone());
+                let newest = newest.unwrap_or(Bytes::from_static(NOTHING));
+                (newest, Some(Item::Begins(stream, before)))
             }
             Some(last) => {
                 let trimmed = !self.has(line, last).await?;
@@ -225,14 +234,23 @@ impl Reading {
         Ok(!answer.items().is_empty())
     }
 
-    /// The id of the newest entry: `$` would be a later one at each question, and lose what is
-    /// written in between.
-    async fn newest(&self, line: &mut Line) -> Result<Bytes, LineError> {
-        let words: [&[u8]; 6] = [b"XREVRANGE", self.stream.as_bytes(), b"+", b"-", b"COUNT", b"1"];
-        let late = LineError::Late(self.timeout);
-        let answer = timeout(self.timeout, line.ask(&words)).await.unwrap_or(Err(late))?;
-        let newest = answer.items().first().and_then(entry);
-        Ok(newest.map_or(Bytes::from_static(NOTHING), |entry| entry.id))
+    /// The newest entries, in their order. Reading behind `$` would begin later at each question,
+    /// and lose what is written in between.
+    async fn before(&self, line: &mut Line) -> Result<Vec<Entry>, LineError> {
+        let (mut entries, mut bytes, mut end) = (Vec::new(), 0, b"+".to_vec());
+        while entries.len() < BEFORE_MAX && bytes < BEFORE_BYTES {
+            let stream = self.stream.as_bytes();
+            let words: [&[u8]; 6] = [b"XREVRANGE", stream, &end, b"-", b"COUNT", COUNT];
+            let late = LineError::Late(self.timeout);
+            let answer = timeout(self.timeout, line.ask(&words)).await.unwrap_or(Err(late))?;
+            let page: Vec<Entry> = answer.items().iter().filter_map(entry).collect();
+            let Some(last) = page.last() else { break };
+            end = [b"(", &*last.id].concat();
+            bytes += page.iter().map(Entry::size).sum::<usize>();
+            entries.extend(page);
+        }
+        entries.reverse();
+        Ok(entries)
     }
 }
 

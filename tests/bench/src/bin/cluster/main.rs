@@ -26,7 +26,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const RUSH: Pace = Pace { together: 32, per_second: None };
 /// Messages that not everybody has yet.
-const IN_FLIGHT: usize = 64;
+const IN_FLIGHT: usize = 256;
 const EVENTS_PER_SECOND: f64 = 100.0;
 
 /// How much of everything.
