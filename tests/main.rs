@@ -53,6 +53,8 @@ mod cluster_spread;
 mod cluster_trouble;
 /// proxy.yaml in, problems or the effective configuration out.
 mod config;
+/// The page of the private listener, in a browser.
+mod dashboard;
 /// Routes for whoever has a password, or whom another server lets in.
 mod doors;
 /// SIGTERM: requests finish, transports close, nothing hangs.
@@ -113,6 +115,8 @@ mod operator;
 mod proxy;
 /// What the README and the demo show is what the binary takes.
 mod readme;
+/// The reference: every command, key, metric and endpoint.
+mod reference;
 /// SIGHUP: installed or refused, and nobody notices.
 mod reload;
 /// Which route a request takes, and what it does to it.

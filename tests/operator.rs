@@ -31,7 +31,10 @@ fn the_doctor_finds_nothing_where_nothing_is_wrong() {
     let yaml = format!("{PLAIN}{limits}sites:\n  localhost:\n    next: {}\n", origin.url());
     let edge = Edge::start(&yaml);
     let (well, told) = said(&edge.folder, &["doctor"]);
-    assert!(well && !told.contains("WRONG"), "{told}");
+    // The kernel counts for the whole machine, and from its start.
+    let wrong: Vec<_> = told.lines().filter(|line| line.starts_with("WRONG")).collect();
+    let dropped = ["WRONG  the kernel has dropped connections that waited to be accepted"];
+    assert!(well == wrong.is_empty() && (well || wrong == dropped), "{told}");
     for word in
         ["proxy.yaml is right", "can be written to", "is ready", "answers 200", "takes a header"]
     {

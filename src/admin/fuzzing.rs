@@ -4,17 +4,20 @@
 
 use std::slice;
 
+use http::{HeaderMap, HeaderValue, header};
 use serde_json::value::RawValue;
 
 use crate::hub::{Deed, Operation, check_parts};
 
 use super::fields::{Fields, Wrong};
+use super::guard::judge;
 use super::operations::{ASKED, POSTED, read, read_batch};
 
 const NAMESPACES: [&str; 2] = ["/", "/chat"];
 
 /// A body, read as an operation of each kind and as a batch; the same as a query.
 pub fn operations(data: &[u8]) {
+    check_guard(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
     for op in ASKED {
         check_one(text, &read(op, Fields::of_query(text), &NAMESPACES));
@@ -49,4 +52,17 @@ fn check_operation(text: &str, operation: &Operation) {
         assert!(check_parts(data, parts).is_ok(), "clients hang up at {data}");
         assert!(data.len() <= 8 * text.len() + 64);
     }
+}
+
+/// No name with a dot at a place of the internet is let in, and no origin but the host's.
+fn check_guard(data: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let host = HeaderMap::from_iter([(header::HOST, value.clone())]);
+    assert!(
+        judge(&host).is_err() || !data.ends_with(b".example"),
+        "anybody may have registered it"
+    );
+    let near = (header::HOST, HeaderValue::from_static("localhost"));
+    let origin = HeaderMap::from_iter([near, (header::ORIGIN, value)]);
+    assert!(judge(&origin).is_err() || data.to_ascii_lowercase().ends_with(b"://localhost"));
 }

@@ -1,8 +1,11 @@
-//! The private listener: live, ready, metrics, reload, the hub API.
+//! The private listener: live, ready, metrics, reload, the hub API, the page for people.
 
+mod dashboard;
 mod fields;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod guard;
+pub mod history;
 pub mod hub;
 mod operations;
 
@@ -25,6 +28,8 @@ use crate::config::Secret;
 use crate::drain::Drain;
 use crate::exchange::{Body, Response};
 use crate::observe::metrics;
+
+use history::History;
 
 /// What came of a reload, or of an upgrade.
 #[derive(Debug, Clone, Serialize)]
@@ -63,6 +68,7 @@ pub struct Admin {
     pub asks: mpsc::Sender<Ask>,
     pub metrics: bool,
     pub hub: hub::Door,
+    pub history: Rc<History>,
     /// Required for what changes something; over a unix socket the file's rights are enough.
     pub token: Option<Secret>,
     pub open: bool,
@@ -122,7 +128,18 @@ async fn answer(
     admin: Rc<Admin>,
 ) -> Result<Response, Infallible> {
     let path = request.uri().path();
+    // Whoever must show a token is nobody whom a stranger's page sends.
+    let told_to_all = matches!(path, "/health/live" | "/health/ready" | "/metrics");
+    if admin.open
+        && !told_to_all
+        && let Err(strange) = guard::judge(request.headers())
+    {
+        return Ok(text(StatusCode::FORBIDDEN, strange.message()));
+    }
     Ok(match (request.method(), path) {
+        (&Method::GET, "/") => dashboard::page(),
+        (&Method::GET, "/overview") if may(&request, &admin) => dashboard::overview(&admin),
+        (&Method::GET, "/overview") => hub::unauthorized(),
         (&Method::GET, "/health/live") => text(StatusCode::OK, "ok\n"),
         (&Method::GET, "/health/ready") => {
             let readiness = (admin.readiness)();
@@ -155,7 +172,7 @@ async fn answer(
         }
         _ => text(
             StatusCode::NOT_FOUND,
-            "GET /health/live, GET /health/ready, GET /metrics, POST /reload, POST /diff, POST /upgrade, /hub/…\n",
+            "GET /, GET /overview, GET /health/live, GET /health/ready, GET /metrics, POST /reload, POST /diff, POST /upgrade, /hub/…\n",
         ),
     })
 }

@@ -68,7 +68,7 @@ pub use path::{canonical, opened};
 pub use pattern::{Captures, HostPattern, PathPattern};
 pub use problem::Problems;
 pub use room::RoomPattern;
-pub use schema::schema;
+pub use schema::{reference, schema};
 pub use template::{Template, TemplatePart};
 pub use units::{Cidr, Rate, Secret};
 pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream, UpstreamTls};

@@ -26,6 +26,16 @@ pub enum Kind {
     Histogram,
 }
 
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// Upper bounds of a duration's buckets, in microseconds.
 const BOUNDS: [u64; 12] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
@@ -232,11 +242,7 @@ pub fn render() -> String {
         used.chain(ALL.iter().copied()).map(|metric| (metric.name, metric)).collect();
     let mut page = String::new();
     for (name, metric) in families {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
-        };
+        let kind = metric.kind.word();
         // Writing to a String cannot fail.
         let _written = writeln!(page, "# HELP {name} {}\n# TYPE {name} {kind}", metric.help);
         let mut series = all.range((name, Vec::new())..).take_while(|((of, _), _)| *of == name);
@@ -249,6 +255,16 @@ pub fn render() -> String {
         }
     }
     page
+}
+
+/// Every family as a row of a table in Markdown.
+pub fn reference() -> String {
+    let row = |metric: &&Metric| {
+        let Metric { name, help, kind, labels } = metric;
+        let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
+        format!("| `{name}` | {} | {} | {help} |\n", kind.word(), labels.join(", "))
+    };
+    ALL.iter().map(row).collect()
 }
 
 macro_rules! metrics {

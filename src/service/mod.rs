@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use tracing::level_filters::LevelFilter;
 use tracing::{info, warn};
 
+use crate::admin::history::{History, What};
 use crate::admin::{self, Admin, Ask, Readiness};
 use crate::auth;
 use crate::config::{self, Config, Problems};
@@ -104,6 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         cli::Command::Top { file, once } => cli::top::run(&file.config, once),
         cli::Command::Doctor(file) => cli::doctor::run(&file.config),
         cli::Command::Man => cli::man(),
+        cli::Command::Reference => cli::reference::run(),
         cli::Command::Schema => cli::say(&config::schema()),
         cli::Command::Completions { shell } => cli::completions(shell),
     }
@@ -168,6 +170,7 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             complaint: Rc::default(),
             troubles: Rc::default(),
             retry: Rc::default(),
+            history: Rc::default(),
             resident,
             listeners,
             workers: Vec::new(),
@@ -204,6 +207,8 @@ struct Service {
     troubles: Troubles,
     /// Tries again what it did not.
     retry: Rc<Notify>,
+    /// What has changed, for the page of the private listener.
+    history: Rc<History>,
 }
 
 impl Service {
@@ -232,6 +237,7 @@ impl Service {
         self.drain.spawn_background(tend(self.resident.tickets.clone()));
         self.start_keeper();
         let status = self.status();
+        self.history.note(What::Start, true, self.generation(), std::slice::from_ref(&status));
         if let Some(before) = self.before.take() {
             before.ready().map_err(|error| Stop::Io { what: "nobody to take over from", error })?;
         }
@@ -356,6 +362,7 @@ impl Service {
                 hub: Arc::clone(&self.resident.hub),
                 policy: Box::new(move || rules.load().hub().cloned()),
             },
+            history: Rc::clone(&self.history),
             token: words.token.clone(),
             open: matches!(words.address, config::AdminAddress::Unix(_)),
         };

@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use crate::admin::Verdict;
+use crate::admin::history::What;
 use crate::config;
 use crate::observe::{log, metrics};
 use crate::snapshot::Snapshot;
@@ -52,6 +53,8 @@ impl Service {
                 self.verdict(false, why.lines().map(str::to_owned).collect(), Vec::new())
             }
         };
+        let lines = [&verdict.notes[..], &verdict.changes].concat();
+        self.history.note(What::Reload, verdict.installed, verdict.generation, &lines);
         let word = if verdict.installed { "installed" } else { "refused" };
         metrics::series(&metrics::RELOADS, &[word]).increment();
         verdict
@@ -123,10 +126,14 @@ impl Service {
         match compile(config, before.generation(), &self.resident, &self.file) {
             Ok(next) => {
                 info!(certificates = next.certificates().all().len(), "certificates have changed");
+                let lines = next.certificates().changes(before.certificates());
+                self.history.note(What::Certificates, true, before.generation(), &lines);
                 self.install(next).await;
             }
             Err(stop) => {
                 error!("certificates have changed, and the last good ones stay: {stop}");
+                let lines: Vec<_> = stop.to_string().lines().map(str::to_owned).collect();
+                self.history.note(What::Certificates, false, before.generation(), &lines);
                 self.certificates_taken(Some(stop.to_string()));
             }
         }

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info};
 
 use crate::admin::Verdict;
+use crate::admin::history::What;
 
 use super::{Service, handover, systemd};
 
@@ -94,7 +95,8 @@ impl Service {
 
     fn not_upgraded(&self, why: &str, asked: Option<oneshot::Sender<Verdict>>) {
         error!("not upgraded, this process goes on: {why}");
-        let notes = why.lines().map(str::to_owned).collect();
+        let notes: Vec<_> = why.lines().map(str::to_owned).collect();
+        self.history.note(What::Upgrade, false, self.generation(), &notes);
         answer(
             asked,
             Verdict { installed: false, generation: self.generation(), notes, changes: Vec::new() },

@@ -6,6 +6,7 @@ pub mod diff;
 pub mod doctor;
 pub mod explain;
 mod figures;
+pub mod reference;
 pub mod reload;
 pub mod status;
 pub mod top;
@@ -67,6 +68,9 @@ pub enum Command {
     Doctor(File),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Print every command, key and metric, in Markdown.
+    #[command(hide = true)]
+    Reference,
     /// Print the manual page, in troff.
     Man,
     /// Print a completion script for a shell.
