@@ -50,10 +50,9 @@ class Member {
 
   async #connected() {
     this.connections++;
-    if (this.socket.recovered) {
-      this.recovered++;
-      return;
-    }
+    if (this.socket.recovered) this.recovered++;
+    // It may have been cut before it was in its room.
+    if (this.socket.recovered && this.ready) return;
     const since = this.joinedAt === undefined ? undefined : (this.cutAt ?? Date.now()) - UNNOTICED_MS;
     this.ready = false;
     for (;;) {
@@ -77,6 +76,7 @@ class Member {
     try {
       const ack = await this.socket.timeout(ACK_MS).emitWithAck("message", { room: this.room, n: event.n });
       event.acked = ack?.ok === true;
+      event.ackedAt = Date.now();
       if (!event.acked) refusals.push(ack?.error?.code);
     } catch {
       // Cut: it may have been said or not.
@@ -131,8 +131,8 @@ function judge(members) {
     events: events.length, acked: 0, waiting: 0, deliveries: 0, lost: 0, excused: 0, twice: 0,
     disordered: 0, recovered: 0, anew: 0, refused: refusals.length, lostAt: [], examples: [],
   };
-  /** When what was lost was said, in milliseconds since 1970. */
-  const lostAt = new Set();
+  /** What was lost. */
+  const lost = new Set();
   const byRoom = new Map();
   for (const event of events) {
     if (event.acked) summary.acked++;
@@ -166,12 +166,13 @@ function judge(members) {
       if (member.missed(event)) summary.excused++;
       else {
         summary.lost++;
-        lostAt.add(event.at);
+        lost.add(event);
         const ago = Date.now() - event.at;
         example(`${member.index} did not hear ${event.n} of ${event.from}, said ${ago} ms ago`);
       }
     }
   }
-  summary.lostAt = [...lostAt].sort((one, two) => one - two);
+  // When it was said and when acknowledged, in milliseconds since 1970.
+  summary.lostAt = [...lost].map(({ at, ackedAt }) => [at, ackedAt]);
   return summary;
 }
