@@ -2,7 +2,7 @@
 //! clients come with the cookies, and go when the library ends the session.
 
 use crate::auth::config;
-use crate::harness::node::Script;
+use crate::harness::node::{Script, free_port};
 use crate::harness::stores::Server;
 use crate::harness::{Edge, Folder};
 
@@ -99,6 +99,24 @@ fn authjs_5_on_postgresql() {
     let url = postgres(&server);
     let auth = format!("{{ authjs: v5, database: \"{url}\", {SOON} }}");
     check(&auth, "authjs5.mjs", &[("DATABASE", &url)]);
+}
+
+/// No store of its is known to the edge: it asks `GET /api/auth/session`.
+#[test]
+fn authjs_5_by_its_own_endpoint() {
+    let port = free_port().to_string();
+    let auth = format!("{{ http: {{ words: authjs, to: 'http://127.0.0.1:{port}' }}, {SOON} }}");
+    check(&auth, "authjs5.mjs", &[("APPLICATION", &port)]);
+}
+
+#[test]
+fn better_auth_by_its_own_endpoint() {
+    let (_folder, path) = sqlite();
+    let port = free_port().to_string();
+    let words = "words: better-auth";
+    let auth = format!("{{ http: {{ {words}, to: 'http://127.0.0.1:{port}' }}, {SOON} }}");
+    let environment = [("STORE", "sqlite"), ("DATABASE", path.as_str()), ("APPLICATION", &port)];
+    check(&auth, "better_auth.mjs", &environment);
 }
 
 #[test]

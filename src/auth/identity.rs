@@ -61,6 +61,9 @@ impl Denial {
     }
 }
 
+/// When the session ends, in milliseconds since 1970, beside what else is known of its user.
+const EXPIRES: &str = "expires_at";
+
 /// Names of users go into rooms, logs and headers.
 const USER_MAX: usize = 256;
 /// Names of sessions go into rooms; longer ones are shortened to their hash.
@@ -89,16 +92,20 @@ impl Identity {
     pub fn field(&self, name: &str) -> Option<String> {
         match (name, self.claims.get(name)) {
             ("id", _) => Some(self.user.clone()),
+            (EXPIRES, _) if self.expires_at.is_some() => self.expires_at.map(|at| at.to_string()),
             (_, Some(Value::String(text))) => Some(text.clone()),
             (_, Some(value @ (Value::Number(_) | Value::Bool(_)))) => Some(value.to_string()),
             _ => None,
         }
     }
 
-    /// As hooks are told: the id, and whatever else is known.
+    /// As hooks are told: the id, when the session ends if it does, and whatever else is known.
     pub fn to_json(&self) -> Value {
         let mut all = self.claims.clone();
         all.insert("id".to_owned(), Value::String(self.user.clone()));
+        if let Some(ends) = self.expires_at {
+            all.insert(EXPIRES.to_owned(), ends.into());
+        }
         Value::Object(all)
     }
 }
@@ -133,4 +140,38 @@ pub fn user_of(value: &Value) -> Option<String> {
 /// The value at a path like `passport.user`.
 pub fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(value, |value, step| value.get(step))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_a_user_is_told_under_its_name() {
+        let mut anna = Identity::new("anna", "s1", Some(1_800_000_000_000)).expect("right");
+        anna.claims =
+            json!({ "id": "forged", "expires_at": 1, "plan": "pro", "age": 7, "tags": [1] })
+                .as_object()
+                .cloned()
+                .expect("an object");
+        for (field, text) in [
+            ("id", Some("anna")),
+            ("expires_at", Some("1800000000000")),
+            ("plan", Some("pro")),
+            ("age", Some("7")),
+            ("tags", None),
+            ("session", None),
+        ] {
+            assert_eq!(anna.field(field).as_deref(), text, "{field}");
+        }
+        let told = anna.to_json();
+        assert_eq!(
+            (&told["id"], &told["expires_at"]),
+            (&json!("anna"), &json!(1_800_000_000_000_i64))
+        );
+        anna.expires_at = None;
+        assert_eq!(anna.field("expires_at").as_deref(), Some("1"), "a claim of that name");
+    }
 }

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
@@ -186,7 +186,7 @@ impl Router {
         }
         let mut request = limit(request, route)?;
         // A client cannot say who it is.
-        self.vouched.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+        self.unvouch(request.headers_mut());
         if let Some(door) = &route.door {
             let (from, by) = ((&client, peer), (&*local.users, &local.pools));
             match Box::pin(door.admit(&mut request, from, &self.auth, by)).await {
@@ -223,6 +223,17 @@ impl Router {
             expects.check(&mut response)?;
         }
         Ok(response)
+    }
+
+    /// Removes what only this edge may say of who somebody is, and what applications that make
+    /// variables of headers would take for it.
+    fn unvouch(&self, headers: &mut HeaderMap) {
+        self.vouched.iter().for_each(|name| drop(headers.remove(name)));
+        let plain = |name: &HeaderName| name.as_str().replace('_', "-");
+        let is_like = |name: &HeaderName| self.vouched.iter().any(|own| plain(own) == plain(name));
+        let odd = headers.keys().filter(|name| name.as_str().contains('_') && is_like(name));
+        let odd: Vec<_> = odd.cloned().collect();
+        odd.iter().for_each(|name| drop(headers.remove(name)));
     }
 
     /// Counts a request of its address's; the edge's own health is nobody's.

@@ -203,7 +203,12 @@ static REDIS: &[Key] = &[
 ];
 
 static HTTP: &[Key] = &[
-    key("path", Kind::Text, None, "A path of the application that says who is asking, by GET."),
+    key(
+        "path",
+        Kind::Text,
+        None,
+        "A path of the application that says who is asking, by GET; with words, their own.",
+    ),
     key(
         "words",
         Kind::Choice(&["own", "authjs", "better-auth"]),

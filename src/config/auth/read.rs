@@ -452,17 +452,27 @@ fn jwks_url(text: &str) -> Result<String, String> {
 }
 
 fn callback(section: &Section<'_>) -> Option<Callback> {
-    if section.written("path").is_none() {
-        section.refuse_lack("has no path; write /api/realtime/auth");
-    }
     let words = [
         ("own", CallbackWords::Own),
         ("authjs", CallbackWords::AuthJs),
         ("better-auth", CallbackWords::BetterAuth),
     ];
-    let url_path = section.get("path", sites::url_path);
+    let written = section.get("path", sites::url_path);
+    let words = section.choice("words", &words).unwrap_or(CallbackWords::Own);
+    let own = match words {
+        CallbackWords::Own => None,
+        CallbackWords::AuthJs => Some("/api/auth/session"),
+        // It would answer by the cookie alone for five minutes, and lengthen the session.
+        CallbackWords::BetterAuth => {
+            Some("/api/auth/get-session?disableCookieCache=true&disableRefresh=true")
+        }
+    };
+    if section.written("path").is_none() && own.is_none() {
+        section.refuse_lack("has no path; write /api/realtime/auth");
+    }
+    let url_path = written.or(own.map(str::to_owned));
     Some(Callback {
-        words: section.choice("words", &words).unwrap_or(CallbackWords::Own),
+        words,
         user: section.get("user", path),
         secret: section.written("secret").and_then(Field::read_secret),
         timeout: section.value("timeout", deadline),

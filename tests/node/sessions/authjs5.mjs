@@ -1,5 +1,5 @@
 // Auth.js 5: a login through its own handler, and sessions of its adapter for PostgreSQL.
-// URL, SECRET, and DATABASE for those.
+// URL, SECRET, and DATABASE for those; or APPLICATION, a port at which its endpoint is served.
 
 import { randomUUID } from "node:crypto";
 import { Auth } from "@auth/core";
@@ -7,7 +7,7 @@ import Credentials from "@auth/core/providers/credentials";
 import PostgresAdapter from "@auth/pg-adapter";
 import pg from "pg";
 import { option, program } from "../program.mjs";
-import { DAY_MS, comesAndGoes, pair, pairs } from "./clients.mjs";
+import { DAY_MS, comesAndGoes, pair, pairs, serve } from "./clients.mjs";
 
 const SITE = "http://localhost:3000";
 
@@ -18,7 +18,11 @@ function config(long) {
     trustHost: true,
     basePath: "/api/auth",
     providers: [Credentials({ credentials: { name: {} }, authorize })],
-    callbacks: { jwt: ({ token }) => (long ? { ...token, roles: "x".repeat(6000) } : token) },
+    callbacks: {
+      jwt: ({ token }) => (long ? { ...token, roles: "x".repeat(6000) } : token),
+      // Without it, nobody is told the user's id.
+      session: ({ session, token }) => ({ ...session, user: { ...session.user, id: token.sub } }),
+    },
   };
 }
 
@@ -38,6 +42,12 @@ async function login(long) {
 }
 
 program(async () => {
+  if (process.env.APPLICATION) {
+    // The edge asks the application's own endpoint.
+    const answer = (request) => Auth(request, config(false));
+    await serve(Number(process.env.APPLICATION), answer);
+    return comesAndGoes("asked", await login(false), "user-42");
+  }
   if (process.env.DATABASE) {
     const pool = new pg.Pool({ connectionString: process.env.DATABASE });
     // As its documentation has it.

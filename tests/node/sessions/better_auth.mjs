@@ -1,5 +1,5 @@
 // better-auth: a sign-up and a sign-out by its own API. URL, STORE (postgres, mysql, sqlite or
-// redis), DATABASE, SECRET.
+// redis), DATABASE, SECRET; with APPLICATION, a port at which its endpoints are served.
 
 import { redisStorage } from "@better-auth/redis-storage";
 import { LibsqlDialect } from "@libsql/kysely-libsql";
@@ -9,7 +9,7 @@ import { Redis } from "ioredis";
 import mysql from "mysql2/promise";
 import pg from "pg";
 import { option, program } from "../program.mjs";
-import { comesAndGoes, pairs } from "./clients.mjs";
+import { comesAndGoes, pairs, serve } from "./clients.mjs";
 
 const database = option("DATABASE");
 const STORES = {
@@ -39,6 +39,7 @@ program(async () => {
   const answer = await auth.api.signUpEmail({ body, asResponse: true });
   const { user } = await answer.json();
   const cookie = pairs(answer);
+  if (process.env.APPLICATION) await serve(Number(process.env.APPLICATION), auth.handler);
   const logout = () => auth.api.signOut({ headers: new Headers({ cookie }) });
   await comesAndGoes("better-auth", cookie, user.id, logout);
 });

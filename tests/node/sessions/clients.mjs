@@ -1,6 +1,7 @@
 // Stock clients that come with a cookie, as a page of the application's would.
 
 import assert from "node:assert/strict";
+import { createServer } from "node:http";
 import { io } from "socket.io-client";
 import { next, option, step } from "../program.mjs";
 
@@ -20,6 +21,17 @@ export function pairs(response) {
 function open(cookie, transports) {
   const headers = { Cookie: cookie, Origin: new URL(url).origin };
   return io(url, { transports, extraHeaders: headers, forceNew: true, reconnection: false });
+}
+
+/** What answers Requests, on a port of this machine. */
+export async function serve(port, answer) {
+  const server = createServer(async (request, response) => {
+    const target = new URL(request.url, "http://localhost:3000");
+    const answered = await answer(new Request(target, { headers: request.headers }));
+    response.writeHead(answered.status, Object.fromEntries(answered.headers));
+    response.end(await answered.text());
+  });
+  await new Promise((ready) => server.listen(port, "127.0.0.1", ready));
 }
 
 /** A client that the edge takes for `user`, over both transports. */
