@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::harness::socketio::wait_for_metric;
 use crate::harness::{Edge, Origin, PLAIN};
 
 fn with_origin(origin: &Origin, more: &str) -> Edge {
@@ -184,7 +185,7 @@ fn a_parked_connection_goes_on_where_it_was() {
     let mut client = edge.connect();
     pause();
     assert_eq!(client.get("/1").json()["line"], "GET /1 HTTP/1.1");
-    pause();
+    wait_for_metric(&edge, "vestibule_connections_parked", 1);
     client.send("POST /2 HTTP/1.1\r\nHost: localhost\r\nContent-Le");
     pause();
     client.send("ngth: 3\r\n\r\nabc");

@@ -200,7 +200,18 @@ mod tests {
         assert_eq!(opened("/a%2F..%2Fb"), Err(BadPath::Dots));
     }
 
+    /// The same rule by rule.
+    fn is_canonical_slowly(path: &str) -> bool {
+        let plain = |byte: u8| byte == b'/' || is_plain(byte);
+        path.bytes().all(plain) && !path.contains("//") && !path.split('/').any(is_dots)
+    }
+
     proptest! {
+        #[test]
+        fn one_pass_finds_what_the_rules_say(path in "([a.;/%é]|//|\\.\\.){0,10}") {
+            prop_assert_eq!(is_canonical(&path), is_canonical_slowly(&path), "{}", path);
+        }
+
         #[test]
         fn once_is_enough(path in "/([a-z/.;%]|%[0-9a-fA-F]{2}|é){0,12}") {
             if let Ok(once) = canonical(&path) {

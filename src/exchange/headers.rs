@@ -38,6 +38,11 @@ const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
     HTTP2_SETTINGS,
 ];
 
+/// What their names begin with.
+fn begins_hop_by_hop(first: u8) -> bool {
+    matches!(first, b'c' | b'h' | b'k' | b'p' | b't' | b'u')
+}
+
 /// What a `Connection` header may not take away: the message itself and what the edge vouches for.
 const NOT_NOMINABLE: [HeaderName; 8] = [
     header::HOST,
@@ -226,7 +231,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     // Most messages have one or two of them: finding these costs less than asking for each.
     let mut found = [false; HOP_BY_HOP_COUNT];
-    for name in headers.keys() {
+    let may_be = |name: &HeaderName| name.as_str().bytes().next().is_some_and(begins_hop_by_hop);
+    for name in headers.keys().filter(|name| may_be(name)) {
         for (known, found) in HOP_BY_HOP.iter().zip(&mut found) {
             *found |= known == name;
         }
@@ -473,6 +479,15 @@ mod tests {
             told(&[("host", "a.example:8080")], false).as_deref(),
             Ok("10.0.0.9 a.example:8080 8080 http")
         );
+        // The port that is remembered is never another's.
+        for (host, expected) in [
+            ("A.example:81", "10.0.0.9 a.example:81 81 http"),
+            ("a.example:82", "10.0.0.9 a.example:82 82 http"),
+            ("a.example:0", "10.0.0.9 a.example:0 0 http"),
+            ("a.example:080", "10.0.0.9 a.example 80 http"),
+        ] {
+            assert_eq!(told(&[("host", host)], false).as_deref(), Ok(expected));
+        }
     }
 
     #[test]
@@ -486,6 +501,15 @@ mod tests {
             told(&[("host", "[::1]:3000")], false).as_deref(),
             Ok("10.0.0.9 [::1]:3000 3000 http")
         );
+    }
+
+    #[test]
+    fn every_hop_by_hop_header_goes() {
+        for name in HOP_BY_HOP {
+            let mut headers = map(&[("accept", "*/*"), (name.as_str(), "a")]);
+            strip_hop_by_hop(&mut headers);
+            assert_eq!(names(&headers), ["accept"], "{name}");
+        }
     }
 
     #[test]

@@ -89,3 +89,25 @@ impl Client {
         (self.port != self.scheme.default_port()).then_some(self.port)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(scheme: Scheme, port: u16, expected: &str, others: &[&str]) {
+        let address = [10, 0, 0, 9].into();
+        let client = Client { address, host: "a.example".to_owned(), port, scheme, chain: None };
+        assert_eq!(client.authority(), expected);
+        assert!(client.is_authority(expected.as_bytes()));
+        for other in others {
+            assert!(!client.is_authority(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_port_is_written_only_where_it_is_not_the_schemes_own() {
+        check(Scheme::Https, 443, "a.example", &["a.example:443", "A.example", "a.examples", ""]);
+        check(Scheme::Http, 443, "a.example:443", &["a.example", "a.example:", "a.example:4430"]);
+        check(Scheme::Http, 8080, "a.example:8080", &["a.example;8080", "a.example:08080", "b"]);
+    }
+}

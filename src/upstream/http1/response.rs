@@ -311,6 +311,23 @@ mod tests {
     }
 
     #[test]
+    fn names_are_the_same_however_they_are_written_and_remembered() {
+        let mut names = Names::default();
+        let long = "x".repeat(NAME_MAX + 1);
+        // More than there are places, so that they take turns; then all of them again.
+        let others: Vec<_> = (0..2 * NAMES).map(|number| format!("x-{number:03}-A")).collect();
+        let written = ["ETag", "etag", "ETAG", "x-Nextjs-Cache", "a", &long, "X-nextjs-cache"];
+        let all = written.into_iter().chain(others.iter().map(String::as_str));
+        for written in all.clone().chain(all) {
+            let found = names.find(written.as_bytes());
+            assert_eq!(found, HeaderName::from_bytes(written.as_bytes()).ok(), "{written}");
+        }
+        for bad in ["", "a b", "a:", "\u{e9}"] {
+            assert_eq!(names.find(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn heads_are_bounded_on_both_sides() {
         let head = |length: usize| {
             let frame = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\na: \r\n\r\n".len();

@@ -197,7 +197,7 @@ impl Words<'_> {
         };
         // It writes lines to a socket of syslog only, so nobody's file is compared with it.
         format!(
-            "global\n nbthread 1\n maxconn 19000\n tune.ssl.cachesize 0\n ssl-default-bind-options ssl-min-ver TLSv1.3\n\
+            "global\n nbthread 1\n maxconn 19000\n no strict-limits\n tune.comp.maxlevel 5\n tune.ssl.cachesize 0\n ssl-default-bind-options ssl-min-ver TLSv1.3\n\
              defaults\n mode http\n timeout client 75s\n timeout server 75s\n timeout connect 5s\n timeout http-keep-alive 75s\n http-reuse always\n option http-keep-alive\n\
              frontend front\n bind {plain} backlog 4096\n bind {secure} ssl crt {both} alpn h2,http/1.1 backlog 4096\n\
              option forwardfor\n http-request set-header X-Forwarded-Proto https if {{ ssl_fc }}\n http-request set-header X-Forwarded-Proto http if !{{ ssl_fc }}\n\
