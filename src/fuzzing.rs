@@ -17,7 +17,7 @@ pub use crate::config::fuzzing::{paths, patterns, proxy_yaml};
 pub use crate::exchange::fuzzing::{forwarded, h2_frames, host, requests};
 pub use crate::files::fuzzing::files;
 pub use crate::hub::fuzzing::{
-    binary, deflate, frames, msgpack, offset, origins, packet, packets, partial, payload,
+    binary, deflate, frames, handover, msgpack, offset, origins, packet, packets, partial, payload,
     private_paths, query, reply, resp, rules, wire,
 };
 pub use crate::proxy::fuzzing::{locations, proxied};
@@ -28,7 +28,7 @@ pub use crate::upstream::fuzzing::{chunked, response};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 38] = [
+pub const TARGETS: [(&str, Target); 39] = [
     ("asked", asked),
     ("binary", binary),
     ("built", built),
@@ -41,6 +41,7 @@ pub const TARGETS: [(&str, Target); 38] = [
     ("frames", frames),
     ("guarded", guarded),
     ("h2_frames", h2_frames),
+    ("handover", handover),
     ("host", host),
     ("locations", locations),
     ("msgpack", msgpack),

@@ -12,9 +12,9 @@ use crate::harness::socketio::{
 };
 use crate::harness::{Edge, Origin, PATIENCE};
 
-const WORKERS: [char; 2] = ['0', '1'];
+pub const WORKERS: [char; 2] = ['0', '1'];
 
-fn other(worker: char) -> char {
+pub fn other(worker: char) -> char {
     if worker == '0' { '1' } else { '0' }
 }
 
@@ -23,16 +23,16 @@ fn edge(recovery: &str) -> Edge {
 }
 
 /// Who connects now finds on any worker what has been said.
-fn web_on(edge: &Edge, worker: char) -> Web {
+pub fn web_on(edge: &Edge, worker: char) -> Web {
     wait_for_metric(edge, "vestibule_hub_notices_waiting", 0);
     Web::over(connection_on(edge, worker), "EIO=4")
 }
 
 /// What a client must know to come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Who {
-    sid: String,
-    pid: String,
+pub struct Who {
+    pub sid: String,
+    pub pid: String,
 }
 
 fn who(answer: &str, namespace: &str) -> Who {
@@ -46,13 +46,13 @@ fn prefix(namespace: &str) -> String {
     if namespace == "/" { "40".to_owned() } else { format!("40{namespace},") }
 }
 
-fn enter(line: &mut impl Line, namespace: &str) -> Who {
+pub fn enter(line: &mut impl Line, namespace: &str) -> Who {
     line.say(&prefix(namespace));
     who(&line.text(), namespace)
 }
 
 /// Comes back; what was missed, and who the client is now.
-fn come_back(line: &mut impl Line, pid: &str, offset: Option<&str>) -> (Vec<String>, Who) {
+pub fn come_back(line: &mut impl Line, pid: &str, offset: Option<&str>) -> (Vec<String>, Who) {
     let mut auth = json!({ "pid": pid, "token": "x" });
     if let Some(offset) = offset {
         auth["offset"] = json!(offset);
@@ -78,29 +78,29 @@ fn split(text: &str) -> (String, String) {
 
 /// The next event, which must be this one; returns its offset.
 #[track_caller]
-fn offset_of(line: &mut impl Line, event: &str) -> String {
+pub fn offset_of(line: &mut impl Line, event: &str) -> String {
     let (heard, offset) = split(&line.text());
     assert_eq!(heard, event);
     offset
 }
 
-fn events(missed: &[String]) -> Vec<String> {
+pub fn events(missed: &[String]) -> Vec<String> {
     missed.iter().map(|text| split(text).0).collect()
 }
 
-fn numbers(count: std::ops::Range<usize>) -> Vec<String> {
+pub fn numbers(count: std::ops::Range<usize>) -> Vec<String> {
     count.map(|number| format!("42[\"tell\",{number}]")).collect()
 }
 
 /// Sends `tell` to everybody else; returns when all have it, as far as the sender's worker goes.
-fn tell(line: &mut impl Line, count: std::ops::Range<usize>) {
+pub fn tell(line: &mut impl Line, count: std::ops::Range<usize>) {
     for number in count {
         line.say(&format!("421[\"tell\",{number}]"));
         line.expect("431[{\"ok\":true}]");
     }
 }
 
-fn outcomes(edge: &Edge, outcome: &str) -> i64 {
+pub fn outcomes(edge: &Edge, outcome: &str) -> i64 {
     metric(edge, &format!("vestibule_hub_recoveries_total{{outcome=\"{outcome}\"}}"))
 }
 

@@ -81,6 +81,8 @@ mod hub_hooks;
 mod hub_life;
 /// What one client, one address and the process may take.
 mod hub_limits;
+/// Clients that move from one process to the next, and lose nothing.
+mod hub_moves;
 /// Engine.IO 3: clients of Socket.IO 2.
 mod hub_old_clients;
 /// Whose pages may use the hub.

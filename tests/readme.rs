@@ -42,3 +42,21 @@ fn its_commands_are_all_there_are() {
     let there: Vec<_> = names.filter(|name| *name != "help").collect();
     assert_eq!(told, there);
 }
+
+#[test]
+fn what_shows_a_promise_is_there() {
+    let text = readme();
+    let (_, table) = text.split_once("## What shows it").expect("the promises");
+    let rows = table.lines().skip_while(|line| !line.starts_with("|---"));
+    let rows: Vec<_> = rows.skip(1).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() > 10, "{rows:?}");
+    for row in rows {
+        let names: Vec<_> = row.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "nothing shows {row}");
+        for name in names {
+            let (file, test) = name.split_once("::").expect(name);
+            let code = fs::read_to_string(project(&format!("tests/{file}.rs"))).expect(name);
+            assert!(code.contains(&format!("#[test]\nfn {test}() {{")), "{name}");
+        }
+    }
+}

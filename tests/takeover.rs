@@ -48,7 +48,7 @@ fn get(stream: &mut TcpStream) -> Outcome {
 }
 
 /// Asks until told to stop: each time on a new connection, or on one that is kept.
-fn load(address: SocketAddr, keep: bool, stop: &AtomicBool, count: &AtomicUsize) {
+pub fn load(address: SocketAddr, keep: bool, stop: &AtomicBool, count: &AtomicUsize) {
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
         let fresh = kept.is_none();
@@ -98,7 +98,7 @@ fn twenty_upgrades_under_load_fail_no_request() {
 }
 
 /// True for one that has ended, also if nobody has asked how.
-fn is_gone(pid: u32) -> bool {
+pub fn is_gone(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
 }

@@ -21,6 +21,7 @@ use super::client::Client;
 use super::connecting::{auth_of, refuse};
 use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, Version};
 use super::forward::Waiting;
+use super::handover::Way;
 use super::hooks::Hooks;
 use super::journal;
 use super::meter::{Allowance, Verdict};
@@ -195,6 +196,11 @@ impl Clients {
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }
+            // To other processes.
+            Notice::Far { .. } => {}
+            Notice::Baseline { stamp, attempt } => {
+                self.recovery.level(stamp, attempt, self.namespaces().into_iter());
+            }
             Notice::Placed { namespace, stamp } => {
                 self.namespace(&namespace).inspect(|known| known.place.set(Some(stamp)));
             }
@@ -206,6 +212,15 @@ impl Clients {
                 }
             }
         }
+    }
+
+    /// Another process hears what begins here from now on.
+    pub fn begin_bridge(&self, way: Way, drain: &Drain) {
+        let attempt = way.attempt;
+        let stamp = self.recovery.begin_bridge(&way);
+        self.outbox.begin_far(way, drain);
+        self.namespaces().iter().for_each(|namespace| namespace.log.reach(stamp));
+        self.outbox.tell_all(&Notice::Baseline { stamp, attempt });
     }
 
     pub fn worker(&self) -> usize {

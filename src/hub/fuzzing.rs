@@ -20,6 +20,7 @@ use super::rules::{Action, Rules};
 
 pub use super::cluster::fuzzing::{resp, wire};
 pub use super::engine::fuzzing::{deflate, frames, origins, packets, payload, query};
+pub use super::handover::fuzzing::handover;
 pub use super::msgpack::fuzzing::msgpack;
 pub use super::recovery::fuzzing::offset;
 

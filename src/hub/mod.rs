@@ -15,6 +15,7 @@ mod everywhere;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handover;
 mod hooks;
 mod journal;
 mod meter;
@@ -42,6 +43,7 @@ mod watched;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -59,6 +61,7 @@ use crate::upstream::{Pools, Registry};
 use clients::Clients;
 use cluster::{Cluster, Relay};
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
+use handover::Origins;
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
 use porter::Porter;
@@ -70,6 +73,7 @@ pub use binary::{check_parts, detach};
 pub use cluster::{Central, Cluster as Nodes, TrustError};
 pub use engine::{Answered, echo};
 pub use everywhere::Unanswered;
+pub use handover::{Bridge, Role};
 pub use namespace::Target;
 pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen};
 pub use packet::is_reserved;
@@ -92,6 +96,11 @@ pub struct Hub {
     targets: Arc<Registry>,
     /// `None`: this process is alone.
     cluster: Option<Arc<Cluster>>,
+    origins: Arc<Origins>,
+    /// Which workers have no client left who may still come.
+    left: Arc<[AtomicBool]>,
+    /// To other processes, so far.
+    bridges: AtomicU64,
 }
 
 /// A worker's ends of what `Hub` sends.
@@ -116,8 +125,21 @@ impl Hub {
         }
         let (node, mailboxes, admission) = (Node::random(), mailboxes.into(), Arc::default());
         let (porter, connections, targets) = (Arc::default(), Arc::default(), Arc::clone(targets));
-        let hub =
-            Self { node, letters, mailboxes, admission, porter, connections, targets, cluster };
+        let (origins, bridges) = (Arc::new(Origins::new(node, workers)), AtomicU64::new(0));
+        let left = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let hub = Self {
+            node,
+            letters,
+            mailboxes,
+            admission,
+            porter,
+            connections,
+            targets,
+            cluster,
+            origins,
+            left,
+            bridges,
+        };
         (Arc::new(hub), inboxes)
     }
 
@@ -140,6 +162,11 @@ impl Hub {
     pub fn complaint(&self) -> Option<&'static str> {
         let is_down = self.cluster.as_ref().is_some_and(|cluster| !cluster.is_up());
         is_down.then_some("hub.redis: no link; clients are served by this node alone")
+    }
+
+    /// True if nodes speak over a Redis.
+    pub fn is_clustered(&self) -> bool {
+        self.cluster.is_some()
     }
 
     /// While it is so, nobody new comes in.
@@ -200,7 +227,12 @@ impl Shard {
         let presence = Presence::new(worker, workers, Rc::clone(&outbox));
         let hooks = Hooks::new(Rc::clone(pools), drain);
         let here = (hub.node, worker, workers);
-        let recovery = Recovery::new(here, Rc::clone(&outbox), Rc::clone(&hooks.lines));
+        let recovery = Recovery::new(
+            here,
+            Rc::clone(&outbox),
+            Rc::clone(&hooks.lines),
+            (Arc::clone(&hub.origins), Arc::clone(&hub.left)),
+        );
         let users =
             Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
         let doors = (Arc::clone(&hub.porter), users);
@@ -273,10 +305,26 @@ impl Shard {
                     // Whoever ordered may have stopped waiting.
                     let _told = done.send(());
                 }
+                Letter::Order(Order::Bridge(way, done)) => {
+                    self.clients.begin_bridge(way, &drain);
+                    // Whoever ordered may have stopped waiting.
+                    let _told = done.send(());
+                }
+                Letter::Order(Order::Unbridge(attempt, done)) => {
+                    self.clients.recovery.end_bridge(attempt);
+                    self.clients.outbox.end_far(attempt);
+                    // As above.
+                    let _told = done.send(());
+                }
+                Letter::Order(Order::Hurry(done)) => {
+                    self.clients.recovery.hurry();
+                    // As above.
+                    let _told = done.send(());
+                }
                 Letter::Order(Order::Close(over, done)) => {
-                    let sessions = self.engine.sessions();
+                    let (shard, sessions) = (Rc::clone(&self), self.engine.sessions());
                     drain.spawn("farewell", async move {
-                        close_over(sessions, over).await;
+                        shard.close_over(sessions, over).await;
                         // Whoever ordered may have stopped waiting.
                         let _told = done.send(());
                     });
@@ -285,7 +333,9 @@ impl Shard {
                     self.relay.iter().for_each(|relay| relay.close(over));
                     let (shard, sessions) = (Rc::clone(&self), self.engine.leave());
                     drain.spawn("farewell", async move {
-                        close_over(sessions, over).await;
+                        shard.close_over(sessions, over).await;
+                        shard.clients.recovery.closed();
+                        shard.clients.recovery.linger().await;
                         shard.left.notify_one();
                         // As above.
                         let _told = done.send(());
@@ -314,16 +364,21 @@ impl Shard {
             }
         }
     }
-}
 
-async fn close_over(sessions: Vec<Rc<Session>>, over: Duration) {
-    let begun = Instant::now();
-    let pause = over / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
-    for (number, session) in (0..).zip(sessions) {
-        let due = begun + pause * number;
-        if due > Instant::now() {
-            sleep_until(due).await;
+    /// One after the other over this time, or at once when all is to hurry.
+    async fn close_over(&self, sessions: Vec<Rc<Session>>, over: Duration) {
+        let begun = Instant::now();
+        let pause = over / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+        for (number, session) in (0..).zip(sessions) {
+            let due = begun + pause * number;
+            if due > Instant::now() {
+                tokio::select! {
+                    // Nothing is lost when an arm is dropped.
+                    () = sleep_until(due) => {}
+                    () = self.clients.recovery.hurried() => {}
+                }
+            }
+            session.close(Close::ShuttingDown);
         }
-        session.close(Close::ShuttingDown);
     }
 }

@@ -19,6 +19,7 @@ use crate::observe::metrics::{self, Series};
 use super::asked::Question;
 use super::cluster::{Cluster, Numbered, Uplink};
 use super::engine::{Delivery, Id, Message};
+use super::handover::{FAR, Way};
 use super::namespace::Target;
 use super::operation::{Answers, Operation, Task};
 use super::policy::Policy;
@@ -53,6 +54,16 @@ pub enum Notice {
         data: Arc<str>,
     },
     Recovery(Box<recovery::Letter>),
+    /// The same to a worker of another process, by the number that it has here.
+    Far {
+        to: usize,
+        letter: Box<recovery::Letter>,
+    },
+    /// All that began there up to this was said before.
+    Baseline {
+        stamp: Stamp,
+        attempt: u64,
+    },
     /// A session of the application's may have ended.
     Suspect(Suspicion),
     /// A token of one has been followed by another.
@@ -84,6 +95,12 @@ pub enum Order {
     Close(Duration, oneshot::Sender<()>),
     /// The same, and those that still open, and what is carried to other nodes: the worker ends.
     Leave(Duration, oneshot::Sender<()>),
+    /// Another process hears what this one says from now on, and the other way round.
+    Bridge(Way, oneshot::Sender<()>),
+    /// It does not any more.
+    Unbridge(u64, oneshot::Sender<()>),
+    /// What is to be closed over some time is to be closed at once.
+    Hurry(oneshot::Sender<()>),
     /// To the worker that leads through operations.
     Operate(Arc<[Operation]>, Answers),
 }
@@ -100,7 +117,9 @@ const WAITING_MAX: usize = 4096;
 
 /// One worker's notices to the others.
 pub struct Outbox {
-    boxes: Vec<Pigeonhole>,
+    boxes: Vec<Rc<Pigeonhole>>,
+    /// To another process, while there is one.
+    far: RefCell<Option<(u64, Rc<Pigeonhole>)>>,
     readers: RefCell<Vec<Waker>>,
     /// To other nodes, if there may be any.
     pub uplink: Option<Rc<Uplink>>,
@@ -113,9 +132,22 @@ struct Pigeonhole {
     waiting: RefCell<Vec<Notice>>,
     filled: Notify,
     congested: Cell<bool>,
+    /// Nobody is told any more.
+    is_closed: Cell<bool>,
 }
 
 impl Pigeonhole {
+    fn new(worker: usize, to: mpsc::Sender<Letter>) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            to,
+            waiting: RefCell::default(),
+            filled: Notify::new(),
+            congested: Cell::new(false),
+            is_closed: Cell::new(false),
+        })
+    }
+
     fn put(&self, notice: Notice) {
         let mut waiting = self.waiting.borrow_mut();
         waiting.push(notice);
@@ -131,29 +163,56 @@ impl Outbox {
         cluster: Option<&Arc<Cluster>>,
         drain: &Drain,
     ) -> Rc<Self> {
-        let boxes = others.into_iter().map(|(worker, to)| Pigeonhole {
-            worker,
-            to,
-            waiting: RefCell::default(),
-            filled: Notify::new(),
-            congested: Cell::new(false),
-        });
+        let boxes = others.into_iter().map(|(worker, to)| Pigeonhole::new(worker, to));
         let outbox = Rc::new_cyclic(|me: &Weak<Self>| {
             let me = Weak::clone(me);
             let relieved = move || me.upgrade().into_iter().for_each(|outbox| outbox.relieve());
             let uplink = cluster.map(|cluster| Uplink::start(Arc::clone(cluster), drain, relieved));
             let lag = metrics::series(&metrics::HUB_LAG, &[]);
-            Self { boxes: boxes.collect(), readers: RefCell::default(), uplink, lag }
+            let (far, readers) = (RefCell::default(), RefCell::default());
+            Self { boxes: boxes.collect(), far, readers, uplink, lag }
         });
-        for index in 0..outbox.boxes.len() {
-            drain.spawn_background(Rc::clone(&outbox).carry(index));
+        for pigeonhole in &outbox.boxes {
+            drain.spawn_background(Rc::clone(&outbox).carry(Rc::clone(pigeonhole)));
         }
         outbox
+    }
+
+    /// What began on this worker is told to another process as well, from now on.
+    pub fn begin_far(self: &Rc<Self>, way: Way, drain: &Drain) {
+        let pigeonhole = Pigeonhole::new(FAR, way.letters);
+        *self.far.borrow_mut() = Some((way.attempt, Rc::clone(&pigeonhole)));
+        drain.spawn_background(Rc::clone(self).carry(pigeonhole));
+    }
+
+    pub fn end_far(&self, attempt: u64) {
+        let ended = self.far.borrow_mut().take_if(|(known, _)| *known == attempt);
+        if let Some((_, pigeonhole)) = ended {
+            let left = pigeonhole.waiting.take().len();
+            self.heard(left);
+            pigeonhole.is_closed.set(true);
+            pigeonhole.filled.notify_one();
+            self.relieve();
+        }
+    }
+
+    pub fn tell_far(&self, notice: Notice) {
+        if let Some((_, pigeonhole)) = &*self.far.borrow() {
+            self.put(pigeonhole, notice);
+        }
+    }
+
+    /// True if nothing waits for the other process.
+    pub fn has_told_far(&self) -> bool {
+        self.far.borrow().as_ref().is_none_or(|(_, far)| far.waiting.borrow().is_empty())
     }
 
     /// Leaves at the end of this turn.
     pub fn tell_all(&self, notice: &Notice) {
         self.boxes.iter().for_each(|pigeonhole| self.put(pigeonhole, notice.clone()));
+        if matches!(notice, Notice::Emit { .. } | Notice::Baseline { .. }) {
+            self.tell_far(notice.clone());
+        }
     }
 
     /// To one other worker, in order with what all are told.
@@ -175,6 +234,7 @@ impl Outbox {
     /// True if nothing more may be added now; the waker is called when that changes.
     pub fn is_congested(&self, waker: &Waker) -> bool {
         let congested = self.boxes.iter().any(|pigeonhole| pigeonhole.congested.get())
+            || self.far.borrow().as_ref().is_some_and(|(_, far)| far.congested.get())
             || self.uplink.as_ref().is_some_and(|uplink| uplink.is_congested());
         if congested {
             self.readers.borrow_mut().push(waker.clone());
@@ -182,10 +242,12 @@ impl Outbox {
         congested
     }
 
-    async fn carry(self: Rc<Self>, index: usize) {
-        let Some(pigeonhole) = self.boxes.get(index) else { return };
+    async fn carry(self: Rc<Self>, pigeonhole: Rc<Pigeonhole>) {
         loop {
             pigeonhole.filled.notified().await;
+            if pigeonhole.is_closed.get() {
+                return;
+            }
             // An error says that the worker is gone, and with it everybody to tell.
             let Ok(place) = pigeonhole.to.reserve().await else { return };
             let notices = mem::take(&mut *pigeonhole.waiting.borrow_mut());

@@ -1,6 +1,6 @@
 //! Listening sockets and a few words, from one process to the next over a pair of sockets.
 //!
-//! The old process says `socket SCHEME ADDRESS` and `admin ADDRESS`, each with a socket, then
+//! The old process says `socket SCHEME ADDRESS`, `admin ADDRESS` and `hub`, each with a socket, then
 //! `end`. The new one says `ready` when it serves; the old one answers `go` when the service
 //! manager knows which of them is the main one.
 
@@ -32,6 +32,8 @@ pub struct Handed {
     pub sockets: Vec<Socket>,
     /// The private listener, and where it listens.
     pub admin: Option<(String, OwnedFd)>,
+    /// Over which the hubs of both speak while clients move.
+    pub hub: Option<OwnedFd>,
     line: Line,
 }
 
@@ -41,6 +43,12 @@ pub struct Socket {
     /// As the configuration writes it.
     pub configured: SocketAddr,
     pub socket: StdListener,
+}
+
+/// Two ends of what the hubs of both processes say to each other.
+pub fn hub_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (family, flags) = (AddressFamily::UNIX, SocketFlags::CLOEXEC);
+    Ok(socketpair(family, SocketType::STREAM, flags, None)?)
 }
 
 /// Our end, and the one that becomes the new process' standard input.
@@ -97,15 +105,16 @@ impl Handed {
     /// Takes everything from the process before, which is at standard input.
     pub fn take() -> io::Result<Self> {
         let line = Line(io::stdin().as_fd().try_clone_to_owned()?);
-        let (mut sockets, mut admin) = (Vec::new(), None);
+        let (mut sockets, mut admin, mut hub) = (Vec::new(), None, None);
         loop {
             let Some((word, socket)) = line.hear(WORD_WITHIN)? else {
                 return Err(io::Error::other("the process before is gone"));
             };
             let (what, rest) = word.split_once(' ').unwrap_or((&word, ""));
             match (what, socket) {
-                ("end", _) => return Ok(Self { sockets, admin, line }),
+                ("end", _) => return Ok(Self { sockets, admin, hub, line }),
                 ("admin", Some(socket)) => admin = Some((rest.to_owned(), socket)),
+                ("hub", Some(socket)) => hub = Some(socket),
                 ("socket", Some(socket)) => {
                     let (scheme, address) = rest.split_once(' ').unwrap_or_default();
                     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };

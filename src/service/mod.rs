@@ -34,7 +34,7 @@ use crate::admin::{self, Admin, Ask, Readiness};
 use crate::auth;
 use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
-use crate::hub::{Central, Hub, Nodes, TrustError};
+use crate::hub::{Bridge, Central, Hub, Nodes, Role, TrustError};
 use crate::listener::Open;
 use crate::observe::{events, lines, log, metrics};
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
@@ -47,7 +47,7 @@ use handover::Handed;
 use listeners::{ListenError, Listeners};
 use shutdown::Farewell;
 use signals::{Event, Signals};
-use upgrade::Upgrade;
+use upgrade::{Postponed, Upgrade};
 
 /// Why the process ends before its time, or never began.
 #[derive(Debug, thiserror::Error)]
@@ -165,6 +165,9 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             admin_socket: None,
             background: Vec::new(),
             upgrade: None,
+            bridge: None,
+            bridge_before: None,
+            postponed: None,
             current: Current::new(snapshot),
             watch: Watch::new(&watched),
             complaint: Rc::default(),
@@ -193,6 +196,12 @@ struct Service {
     /// What ends when another process has taken over.
     background: Vec<JoinHandle<()>>,
     upgrade: Option<Upgrade>,
+    /// Between the hubs of this process and the next.
+    bridge: Option<Bridge>,
+    /// The same for the one before, which ends when its clients have come.
+    bridge_before: Option<Bridge>,
+    /// An upgrade that waits for that.
+    postponed: Option<Postponed>,
     current: Current,
     resident: Resident,
     listeners: Listeners,
@@ -251,18 +260,23 @@ impl Service {
                     Event::Reload => drop(self.reload().await),
                     Event::Reopen => lines::reopen(),
 
-                    Event::Upgrade => self.begin_upgrade(None),
+                    Event::Upgrade => self.begin_upgrade(None).await,
                     Event::Stop => break Farewell::Stopped,
                 },
                 Some(ask) = asked.recv() => match ask {
                     Ask::Reload(answer) => self.reload_for(answer).await,
-                    Ask::Upgrade(answer) => self.begin_upgrade(Some(answer)),
+                    Ask::Upgrade(answer) => self.begin_upgrade(Some(answer)).await,
                     Ask::Diff(answer) => self.diff_for(answer),
                 },
                 outcome = Self::upgraded(&mut self.upgrade) => {
                     if self.end_upgrade(outcome) {
                         break Farewell::Succeeded;
                     }
+                }
+                () = Self::moved(&mut self.bridge_before, self.postponed.as_ref()) => {
+                    self.bridge_before = None;
+                    let asked = self.postponed.take().and_then(|postponed| postponed.asked);
+                    self.begin_upgrade(asked).await;
                 }
                 () = watchdog.due() => self.show_life(&mut watchdog).await,
                 () = self.watch.due() => {
@@ -291,6 +305,14 @@ impl Service {
             let worker = Worker::start(index, inbox, shared.clone())
                 .map_err(|error| Stop::Io { what: "no thread for a worker", error })?;
             self.workers.push(worker);
+        }
+        let hub = &self.resident.hub;
+        let before = self.before.as_mut().and_then(|before| before.hub.take());
+        if let Some(before) = before.filter(|_| !hub.is_clustered()) {
+            let bridge = hub.bridge(before, Role::New, &self.drain).await;
+            let bridge =
+                bridge.map_err(|error| Stop::Io { what: "nobody to take over from", error });
+            self.bridge_before = Some(bridge?);
         }
         let first = self.listeners.take_new();
         self.hand_out(first).await;

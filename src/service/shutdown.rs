@@ -31,17 +31,24 @@ impl Service {
     /// `hub.drain.over`, and the grace begins after that.
     pub(super) async fn leave(self, mut signals: Signals, farewell: Farewell) {
         let Self { current, listeners, admin_socket, mut workers, .. } = self;
-        let Self { resident, drain, background, .. } = self;
+        let Self { resident, drain, background, bridge, .. } = self;
         let (mut grace, mut over) = {
             let snapshot = current.load();
             let over = snapshot.config().hub.as_ref().map(|hub| hub.drain_over);
             (snapshot.config().shutdown.grace, over.unwrap_or_default())
         };
+        let lasts = {
+            let snapshot = current.load();
+            let hub = snapshot.config().hub.as_ref();
+            let recovery = hub.and_then(|hub| hub.recovery.as_ref());
+            recovery.map(|recovery| recovery.lasts).unwrap_or_default()
+        };
         // The sockets are open for as long as somebody has them: the workers let go of theirs below.
         drop((listeners, admin_socket));
         if farewell == Farewell::Succeeded {
             background.iter().for_each(JoinHandle::abort);
-            grace += over;
+            // Who was cut off comes to the next process, which asks this one what it left.
+            grace += over + lasts;
         } else {
             // Some of the grace is left for what the last transports still have to say.
             over = over.min(grace.mul_f32(0.7));
@@ -60,6 +67,10 @@ impl Service {
             }
             for worker in &mut workers {
                 worker.ended().await;
+            }
+            if let Some(mut bridge) = bridge.filter(|_| farewell == Farewell::Succeeded) {
+                // It has an end: all workers have said what they had to.
+                bridge.over().await;
             }
         };
         let hurried = async { while signals.next().await != Event::Stop {} };

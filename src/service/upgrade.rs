@@ -2,6 +2,7 @@
 //!
 //! If anything goes wrong before that, nothing has happened.
 
+use std::future::pending;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -10,15 +11,20 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
 use tracing::{error, info};
 
 use crate::admin::Verdict;
 use crate::admin::history::What;
+use crate::hub::{Bridge, Role};
 
 use super::{Service, handover, systemd};
 
 /// A process that does not serve after this long is given up.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// A process that is hurried lets its clients go within a few seconds.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether a process that hung up has ended, and how many times.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -38,13 +44,25 @@ pub struct Upgrade {
     asked: Option<oneshot::Sender<Verdict>>,
 }
 
+/// An upgrade that waits until the process before this one is gone.
+pub struct Postponed {
+    pub(super) asked: Option<oneshot::Sender<Verdict>>,
+    until: Instant,
+}
+
 impl Service {
     /// Starts the binary that now stands where this one was started from.
-    pub(super) fn begin_upgrade(&mut self, asked: Option<oneshot::Sender<Verdict>>) {
-        if self.upgrade.is_some() {
+    pub(super) async fn begin_upgrade(&mut self, asked: Option<oneshot::Sender<Verdict>>) {
+        if self.upgrade.is_some() || self.postponed.is_some() {
             return self.not_upgraded("another upgrade is under way", asked);
         }
-        let sockets = match self.sockets() {
+        if let Some(before) = self.bridge_before.as_ref().filter(|before| !before.is_over()) {
+            info!("the process before lets its last clients go; then this one is upgraded");
+            before.hurry();
+            self.postponed = Some(Postponed { asked, until: Instant::now() + GONE_WITHIN });
+            return;
+        }
+        let sockets = match self.sockets_and_hub().await {
             Ok(sockets) => sockets,
             Err(error) => return self.not_upgraded(&format!("no sockets: {error}"), asked),
         };
@@ -63,7 +81,7 @@ impl Service {
 
     /// Resolves when an upgrade has come to something; never, when there is none.
     pub(super) async fn upgraded(upgrade: &mut Option<Upgrade>) -> Result<u32, String> {
-        let Some(upgrade) = upgrade else { return std::future::pending().await };
+        let Some(upgrade) = upgrade else { return pending().await };
         let gone = |_gone| Err("the thread that did it is gone".to_owned());
         (&mut upgrade.outcome).await.unwrap_or_else(gone)
     }
@@ -101,6 +119,28 @@ impl Service {
             asked,
             Verdict { installed: false, generation: self.generation(), notes, changes: Vec::new() },
         );
+    }
+
+    /// Resolves when the process before this one is gone for which an upgrade waits; one that does
+    /// not go in time is spoken to no more.
+    pub(super) async fn moved(before: &mut Option<Bridge>, postponed: Option<&Postponed>) {
+        let (Some(before), Some(postponed)) = (before, postponed) else { return pending().await };
+        if timeout_at(postponed.until, before.over()).await.is_err() {
+            before.end();
+        }
+    }
+
+    /// What is handed over. The hub speaks with the next process from now on: nothing is said by
+    /// whoever is there first that the others do not hear.
+    async fn sockets_and_hub(&mut self) -> std::io::Result<Vec<(String, OwnedFd)>> {
+        let mut sockets = self.sockets()?;
+        let hub = &self.resident.hub;
+        if !hub.is_clustered() {
+            let (ours, theirs) = handover::hub_pair()?;
+            self.bridge = Some(hub.bridge(ours, Role::Old, &self.drain).await?);
+            sockets.push(("hub".to_owned(), theirs));
+        }
+        Ok(sockets)
     }
 
     fn sockets(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {

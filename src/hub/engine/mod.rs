@@ -56,7 +56,7 @@ pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
 pub use session::{Delivery, Session};
-pub use sid::{ALPHABET, Id, Node, random};
+pub use sid::{ALPHABET, Id, Node, WORKERS_MAX, random};
 
 use http::heed;
 use session::{Arrival, Transport};

@@ -1,6 +1,7 @@
 //! A message on its way out, encoded once for each wire that some session of this worker speaks.
 
 use std::cell::OnceCell;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -53,6 +54,17 @@ impl Message {
 
     pub fn has_binary(&self) -> bool {
         !self.parts.is_empty()
+    }
+
+    /// Its text, if it has one, and what goes with that.
+    pub fn words(&self) -> (Option<&str>, &[Bytes]) {
+        (self.text.as_deref(), &self.parts)
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "a message of {} bytes", self.size())
     }
 }
 
@@ -115,6 +127,11 @@ impl Outgoing {
 
     pub fn size(&self) -> usize {
         self.message.size()
+    }
+
+    /// For other threads.
+    pub fn message(&self) -> Arc<Message> {
+        Arc::clone(&self.message)
     }
 
     pub fn has_binary(&self) -> bool {

@@ -93,6 +93,14 @@ impl Id {
     }
 }
 
+impl Id {
+    /// Which worker of this node knows where a socket is: the one that made its secret, or one that
+    /// stands for the worker of a process before this one.
+    pub fn maker(&self, node: Node, workers: usize) -> usize {
+        if self.node() == node { self.worker() } else { self.worker() % workers.max(1) }
+    }
+}
+
 impl fmt::Debug for Id {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::hub::engine::{Close, Id, Node, Outgoing};
+use crate::hub::engine::{Close, Id, Message, Outgoing};
+use crate::hub::handover::{FAR, FAR_ANY};
 use crate::hub::hooks::Line;
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
@@ -29,7 +30,7 @@ pub struct Claim {
     pub namespace: Arc<str>,
     /// Who says so, where the namespace knows: nobody goes on as another.
     pub user: Option<Arc<str>>,
-    offset: Option<Offset>,
+    pub(super) offset: Option<Offset>,
 }
 
 /// A socket between two connections.
@@ -44,12 +45,14 @@ pub struct Returned {
     pub due: Instant,
     pub(super) have: Vector,
     /// What was delivered before, the client has in any case.
-    since: Instant,
+    pub(super) since: Instant,
     /// What its old worker had delivered when it left, and what of that it does not have.
     pub(super) heard: Vector,
-    queued: Vec<Stamp>,
+    pub(super) queued: Vec<Stamp>,
     /// The last of that which it turned out to have all the same.
     pub(super) turned_out: Option<Stamp>,
+    /// What it missed in another process, up to what was heard there: it is not in any log here.
+    pub(super) packed: Option<Arc<[Packed]>>,
     /// What it left in Redis, where all nodes share an order.
     pub afar: Option<Afar>,
     /// In which the application is still told about it where it comes from.
@@ -60,6 +63,9 @@ pub type Answer = Result<Arc<Returned>, Miss>;
 
 /// A message that a client missed, and where it stands.
 pub type Missed = (Stamp, Rc<Outgoing>);
+
+/// The same on its way between processes.
+pub type Packed = (Stamp, Arc<Message>);
 
 /// What workers say to each other about it.
 #[derive(Debug, Clone)]
@@ -125,13 +131,14 @@ impl Recovery {
         auth: &mut Map<String, Value>,
     ) -> Option<Result<Claim, Miss>> {
         let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
-        let pid = pid.as_str().and_then(Id::parse).filter(|pid| pid.node() == self.node);
+        let pid = pid.as_str().and_then(Id::parse);
         let offset = match offset {
             None => Some(None),
             Some(offset) => offset.as_str().and_then(Offset::parse).map(Some),
         };
         let (Some(pid), Some(offset)) = (pid, offset) else { return Some(Err(Miss::Unknown)) };
-        let known = pid.worker() < self.workers;
+        // Of a process before this one: who stands for its worker knows.
+        let known = pid.node() != self.node || pid.worker() < self.workers;
         let namespace = Arc::clone(namespace);
         Some(if known {
             Ok(Claim { pid, namespace, user: None, offset })
@@ -152,13 +159,23 @@ impl Recovery {
             .find(&claim.pid)
             .filter(|standing| standing.is_of(&claim.namespace, claim.user.as_ref()));
         let asks = from == self.worker;
+        let maker = self.maker(&claim.pid);
         if standing.is_none() {
-            let maker = claim.pid.worker();
-            let elsewhere = asks && maker != self.worker;
-            return if elsewhere { Found::There(maker) } else { Found::Answer(Err(Miss::Unknown)) };
+            if asks && maker != self.worker {
+                return Found::There(maker);
+            }
+            // The process before may have it.
+            let is_elsewhere = claim.pid.node() != self.node && from < FAR && self.is_bridged();
+            if maker != self.worker || !is_elsewhere {
+                return Found::Answer(Err(Miss::Unknown));
+            }
+            if !asks {
+                table.put(claim.pid, Standing::There(from));
+            }
+            return Found::There(FAR_ANY);
         }
         let standing = table.take(&claim.pid);
-        if !asks && claim.pid.worker() == self.worker {
+        if !asks && maker == self.worker {
             table.put(claim.pid, Standing::There(from));
         }
         drop(table);
@@ -166,10 +183,10 @@ impl Recovery {
             Some(Standing::There(worker)) if worker != from => return Found::There(worker),
             Some(Standing::Here(socket)) => self.replace(claim, log, &socket),
             Some(Standing::Away(away)) if away.due > Instant::now() => {
-                away.give(log, claim.offset, self.node)
+                away.give(log, self.stamp_of(claim.offset))
             }
             Some(Standing::Returned(returned)) if returned.due > Instant::now() => {
-                returned.renew(claim.offset, self.node)
+                returned.renew(self.stamp_of(claim.offset))
             }
             Some(Standing::Away(_) | Standing::Returned(_)) => Err(Miss::Expired),
             Some(Standing::Spent { why, .. }) => Err(why),
@@ -195,17 +212,22 @@ impl Recovery {
             return Err(Miss::Unknown);
         };
         let away = self.left(socket, Rc::clone(ticket), &policy);
-        let answer = away.give(log, claim.offset, self.node);
+        let answer = away.give(log, self.stamp_of(claim.offset));
         socket.session.close(Close::Replaced);
         answer
     }
 
     /// Has another worker look for it. What it finds is kept here until it is redeemed.
     pub async fn ask(&self, worker: usize, claim: Claim) -> Answer {
+        let pid = claim.pid;
         let (number, answered) = self.begin_to_ask(worker, claim);
         let answer = timeout(ANSWER, answered).await;
         drop(self.asking.borrow_mut().end(number));
-        answer.ok().and_then(Result::ok).unwrap_or(Err(Miss::Unknown))
+        let answer = answer.ok().and_then(Result::ok).unwrap_or(Err(Miss::Unknown));
+        if answer.is_err() && pid.node() != self.node {
+            self.tell_gone(pid);
+        }
+        answer
     }
 
     fn begin_to_ask(&self, worker: usize, claim: Claim) -> (u64, oneshot::Receiver<Answer>) {
@@ -252,11 +274,17 @@ impl Recovery {
         (claim, from, number): Behind,
         namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>,
     ) {
-        let found = namespace(&claim.namespace);
-        let found = found.map(|namespace| self.find(&claim, &namespace.log, from));
+        let there = namespace(&claim.namespace);
+        let found = there.as_ref().map(|namespace| self.find(&claim, &namespace.log, from));
         match found.unwrap_or(Found::Answer(Err(Miss::Unknown))) {
             Found::Answer(answer) if from == self.worker => drop(self.take_answer(number, answer)),
-            Found::Answer(answer) => self.tell(from, Letter::Answer { answer, number }),
+            Found::Answer(answer) => {
+                let answer = match (answer, there) {
+                    (Ok(returned), Some(there)) if from >= FAR => self.pack(returned, &there.log),
+                    (answer, _) => answer,
+                };
+                self.tell(from, Letter::Answer { answer, number });
+            }
             Found::There(worker) => self.tell(worker, Letter::Claim { claim, from, number }),
         }
     }
@@ -312,8 +340,8 @@ impl Recovery {
 
     /// The client begins anew, and goes on to show its old offset: that must not look like news.
     pub async fn outgrow(&self, log: &Log, claim: &Claim) {
-        let Some(Offset { node, stamp }) = claim.offset else { return };
-        if node == self.node && usize::from(stamp.origin) < self.workers {
+        let Some(stamp) = self.stamp_of(claim.offset) else { return };
+        if usize::from(stamp.origin) < self.workers {
             self.wait_for(log, &vector_of(stamp), OUTGROWN).await;
         }
     }
@@ -349,9 +377,9 @@ impl Recovery {
 
 impl Away {
     /// What another worker must know to let the client in, who has the message at `offset`.
-    pub(super) fn give(self, log: &Log, offset: Option<Offset>, node: Node) -> Answer {
+    pub(super) fn give(self, log: &Log, offset: Option<Stamp>) -> Answer {
         let Self { id, namespace, user, rooms, data, ticket, leave, due } = self;
-        let (have, since) = ticket.resolve(log, &leave, offset, node)?;
+        let (have, since) = ticket.resolve(log, &leave, offset)?;
         let queued = ticket.queued(log, id, &rooms, &have, leave.end)?;
         let (pid, heard, turned_out) = (ticket.pid, leave.heard, ticket.turned_out);
         Ok(Arc::new(Returned {
@@ -367,6 +395,7 @@ impl Away {
             heard,
             queued,
             turned_out,
+            packed: None,
             afar: None,
             line: None,
         }))
@@ -396,6 +425,7 @@ impl Returned {
             heard: nothing,
             queued: Vec::new(),
             turned_out: None,
+            packed: None,
             afar: Some(afar),
             line: None,
         }
@@ -408,16 +438,22 @@ impl Returned {
 
     /// Bytes of what waits for it, without the messages themselves.
     pub(super) fn queued_size(&self) -> usize {
-        size_of_val(&*self.queued)
+        size_of_val(&*self.queued) + self.packed_size()
     }
 
     /// It is claimed again by the same client, which may have heard some of it in between.
-    pub(super) fn renew(self: Arc<Self>, offset: Option<Offset>, node: Node) -> Answer {
-        let news = offset.filter(|offset| offset.node == node);
-        let news = news.filter(|offset| !log::has(&self.have, offset.stamp));
-        let Some(Offset { stamp, .. }) = news else { return Ok(self) };
+    pub(super) fn renew(self: Arc<Self>, offset: Option<Stamp>) -> Answer {
+        let news = offset.filter(|stamp| !log::has(&self.have, *stamp));
+        let Some(stamp) = news else { return Ok(self) };
         if self.turned_out == Some(stamp) {
             return Ok(self);
+        }
+        if let Some(packed) = &self.packed {
+            let last = packed.iter().position(|(known, _)| *known == stamp);
+            let rest = packed.get(last.ok_or(Miss::TooMuch)? + 1..).unwrap_or_default().into();
+            let mut renewed = Self::clone(&self);
+            (renewed.packed, renewed.turned_out) = (Some(rest), Some(stamp));
+            return Ok(Arc::new(renewed));
         }
         let last = self.queued.iter().position(|known| *known == stamp);
         let last = last.ok_or(Miss::TooMuch)?;
@@ -429,13 +465,15 @@ impl Returned {
 
     /// What of this worker's log it has not got.
     pub(super) fn missed(&self, log: &Log) -> Result<Vec<Missed>, Miss> {
-        if !log.covers(&self.have, self.since) {
-            return Err(Miss::TooMuch);
-        }
+        let have = match &self.packed {
+            Some(_) if log.has_all_after(&self.heard) => &self.heard,
+            None if log.covers(&self.have, self.since) => &self.have,
+            _ => return Err(Miss::TooMuch),
+        };
         let queued: HashSet<&Stamp> = self.queued.iter().collect();
         let rooms: HashSet<&str> = self.rooms.iter().map(String::as_str).collect();
-        let mut missed = Vec::new();
-        log.after(&self.have).for_each(|_position, entry| {
+        let mut missed: Vec<Missed> = self.unpacked().collect();
+        log.after(have).for_each(|_position, entry| {
             let Some(parcel) = &entry.parcel else { return };
             let meant = if log::has(&self.heard, entry.stamp) {
                 queued.contains(&entry.stamp)

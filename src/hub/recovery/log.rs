@@ -128,6 +128,14 @@ impl Log {
         (log.heard, log.gone_at) = (None, Some(at));
     }
 
+    /// All of this origin up to this one was delivered, whichever of it was for this namespace.
+    pub fn reach(&self, stamp: Stamp) {
+        let mut log = self.0.borrow_mut();
+        let origin = log.origin(stamp.origin);
+        origin.heard = origin.heard.max(stamp.number);
+        log.heard = None;
+    }
+
     /// Lets go what is too old or too much.
     pub fn prune(&self, now: Instant, bounds: &Bounds) {
         let mut log = self.0.borrow_mut();
@@ -180,6 +188,12 @@ impl Log {
         let mut origins = (0..).zip(&log.origins);
         origins.all(|(index, origin)| origin.gone <= number_of(vector, index))
             || log.gone_at.is_none_or(|gone_at| gone_at <= since)
+    }
+
+    /// True if everything that `vector` lacks is here.
+    pub fn has_all_after(&self, vector: &[u64]) -> bool {
+        let log = self.0.borrow();
+        (0..).zip(&log.origins).all(|(index, origin)| origin.gone <= number_of(vector, index))
     }
 
     pub fn place(&self, stamp: Stamp) -> Place {

@@ -11,6 +11,7 @@ mod claim;
 pub mod fuzzing;
 mod log;
 mod offset;
+mod portable;
 #[cfg(test)]
 mod simulation;
 mod table;
@@ -20,6 +21,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -29,6 +31,7 @@ use crate::config;
 
 use super::cluster::Keeps;
 use super::engine::{Close, Delivery, Id, Node, Outgoing, Version};
+use super::handover::{FAR, Origins, Role, Way};
 use super::hooks::Lines;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
@@ -36,14 +39,14 @@ use super::socket::Socket;
 
 use claim::Asking;
 use log::Parcel;
-use offset::Offset;
 use table::{Away, Room, Standing, Table};
 use ticket::Leave;
 
 pub use afar::Wish;
 pub use claim::{Answer, Claim, Found, Letter, Missed, Returned, count_recovered};
 pub use log::Log;
-pub use offset::Stamp;
+pub use offset::{Offset, Stamp};
+pub use portable::{read_answer, read_claim, write_letter};
 pub use ticket::{Ticket, is_for};
 
 /// What holds for those who are away.
@@ -134,13 +137,38 @@ pub struct Recovery {
     heard: Notify,
     /// When those who are here were kept in Redis last.
     renewed: Cell<Option<Instant>>,
+    origins: Arc<Origins>,
+    /// Which workers have nobody left who may still come.
+    left: Arc<[AtomicBool]>,
+    bridge: Cell<Option<Bridged>>,
+    /// All sessions of this worker were closed, as its process leaves.
+    is_closed: Cell<bool>,
+    /// Since when those who are still here are to go at once.
+    hurried_at: Cell<Option<Instant>>,
+    hurry: Notify,
 }
+
+/// Another process is spoken to.
+#[derive(Debug, Clone, Copy)]
+struct Bridged {
+    /// Until it is known: what is said first may be heard before that.
+    role: Option<Role>,
+    attempt: u64,
+    /// The workers of this process of which everything was heard that they said before it, as bits.
+    level: u64,
+}
+
+/// How often a worker that is to end looks whether all its clients have been taken.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long clients that were hurried have to come to the other process.
+const HURRIED: Duration = Duration::from_secs(3);
 
 impl Recovery {
     pub fn new(
         (node, worker, workers): (Node, usize, usize),
         outbox: Rc<Outbox>,
         lines: Rc<Lines>,
+        (origins, left): (Arc<Origins>, Arc<[AtomicBool]>),
     ) -> Rc<Self> {
         Rc::new(Self {
             node,
@@ -157,6 +185,12 @@ impl Recovery {
             behind: Cell::new(0),
             heard: Notify::new(),
             renewed: Cell::default(),
+            origins,
+            left,
+            bridge: Cell::default(),
+            is_closed: Cell::default(),
+            hurried_at: Cell::default(),
+            hurry: Notify::new(),
         })
     }
 
@@ -274,7 +308,8 @@ impl Recovery {
         if self.ordered().is_some() && (may_return(why) || why == Close::ShuttingDown) {
             return self.leave_afar(ticket.pid);
         }
-        if !may_return(why) {
+        let moves = why == Close::ShuttingDown && self.moves_away();
+        if !may_return(why) && !moves {
             return self.tell_gone(ticket.pid);
         }
         let away = self.left(socket, ticket, &policy);
@@ -322,13 +357,112 @@ impl Recovery {
         if self.ordered().is_some() {
             return self.forget_afar(pid);
         }
-        if pid.worker() != self.worker {
-            self.tell(pid.worker(), Letter::Gone(pid));
+        let maker = self.maker(&pid);
+        if maker != self.worker {
+            self.tell(maker, Letter::Gone(pid));
+        }
+    }
+
+    fn maker(&self, pid: &Id) -> usize {
+        pid.maker(self.node, self.workers)
+    }
+
+    fn stamp_of(&self, offset: Option<Offset>) -> Option<Stamp> {
+        offset.and_then(|offset| self.origins.of_offset(offset))
+    }
+
+    /// Another process is spoken to from now on. Returns where what this worker says to it begins.
+    pub fn begin_bridge(&self, way: &Way) -> Stamp {
+        self.left.get(self.worker).inspect(|left| left.store(false, Ordering::Relaxed));
+        self.level_with(way.attempt, Some(way.role), self.worker);
+        let origin = u8::try_from(self.worker).unwrap_or(u8::MAX);
+        Stamp { origin, number: self.numbers.get() }
+    }
+
+    pub fn end_bridge(&self, attempt: u64) {
+        self.bridge.set(self.bridge.get().filter(|bridged| bridged.attempt != attempt));
+    }
+
+    /// All that began there up to this is heard, or will never be.
+    pub fn level(
+        &self,
+        stamp: Stamp,
+        attempt: u64,
+        namespaces: impl Iterator<Item = Rc<Namespace>>,
+    ) {
+        let origin = usize::from(stamp.origin);
+        if origin < self.workers {
+            namespaces.for_each(|namespace| namespace.log.reach(stamp));
+            self.level_with(attempt, None, origin);
+        } else if stamp.number > 0 {
+            let now = Instant::now();
+            namespaces.for_each(|namespace| namespace.log.pass(stamp, now));
+        }
+    }
+
+    fn level_with(&self, attempt: u64, role: Option<Role>, worker: usize) {
+        let known = self.bridge.get().filter(|bridged| bridged.attempt == attempt);
+        let mut bridged = known.unwrap_or(Bridged { role: None, attempt, level: 0 });
+        bridged.role = role.or(bridged.role);
+        bridged.level |= 1 << (worker % 64);
+        self.bridge.set(Some(bridged));
+    }
+
+    /// True if everything was heard that began before the other process was spoken to.
+    fn is_level(&self) -> bool {
+        let all = u64::MAX >> (64 - self.workers.clamp(1, 64));
+        self.bridge.get().is_some_and(|bridged| bridged.level == all)
+    }
+
+    fn is_bridged(&self) -> bool {
+        self.bridge.get().is_some_and(|bridged| bridged.role.is_some())
+    }
+
+    /// True if clients that are closed go on in another process, which asks this one for them.
+    fn moves_away(&self) -> bool {
+        self.bridge.get().is_some_and(|bridged| bridged.role == Some(Role::Old))
+    }
+
+    pub fn closed(&self) {
+        self.is_closed.set(true);
+    }
+
+    /// Returns when the other process has asked for every client that may still come, or is gone.
+    ///
+    /// All workers do so together: a secret's maker is asked first, wherever the client was.
+    pub async fn linger(&self) {
+        while self.moves_away() {
+            let has_left = self.is_closed.get() && self.table.borrow().away() == 0;
+            let (done, here) = (has_left && self.outbox.has_told_far(), self.worker);
+            self.left.get(here).inspect(|left| left.store(done, Ordering::Relaxed));
+            if self.left.iter().all(|left| left.load(Ordering::Relaxed)) {
+                return;
+            }
+            if self.hurried_at.get().is_some_and(|since| since.elapsed() > HURRIED) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub fn hurry(&self) {
+        self.hurried_at.set(Some(Instant::now()));
+        self.hurry.notify_waiters();
+    }
+
+    /// Resolves when all is to go at once.
+    pub async fn hurried(&self) {
+        while self.hurried_at.get().is_none() {
+            self.hurry.notified().await;
         }
     }
 
     fn tell(&self, worker: usize, letter: Letter) {
-        self.outbox.tell(worker, Notice::Recovery(Box::new(letter)));
+        let letter = Box::new(letter);
+        if worker >= FAR {
+            return self.outbox.tell_far(Notice::Far { to: worker, letter });
+        }
+        self.outbox.tell(worker, Notice::Recovery(letter));
     }
 }
 

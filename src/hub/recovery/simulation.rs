@@ -314,9 +314,11 @@ impl World {
         let answer = match &mut client_of.state {
             State::Away { worker, away } => {
                 let away = away.take().expect("taken once");
-                away.give(&self.logs[*worker], offset, self.node)
+                away.give(&self.logs[*worker], offset.map(|offset| offset.stamp))
             }
-            State::Returned(returned) => Arc::clone(returned).renew(offset, self.node),
+            State::Returned(returned) => {
+                Arc::clone(returned).renew(offset.map(|offset| offset.stamp))
+            }
             State::Here { .. } => return,
         };
         match answer {

@@ -159,6 +159,11 @@ impl Table {
         here.collect()
     }
 
+    /// How many are away.
+    pub fn away(&self) -> usize {
+        self.away
+    }
+
     fn count(&mut self, standing: &Standing, by: isize) {
         self.bytes = self.bytes.saturating_add_signed(by * standing.size().cast_signed());
         if standing.is_away() {

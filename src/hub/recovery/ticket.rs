@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::hub::engine::{Delivery, Id, Node};
+use crate::hub::engine::{Delivery, Id};
 use crate::hub::namespace::Target;
 
 use super::Miss;
 use super::claim::{Missed, Returned};
 use super::log::{self, Log, Place, Vector};
-use super::offset::{Offset, Stamp};
+use super::offset::Stamp;
 
 /// Kept by the socket while it is here, and by its worker while it is away.
 pub struct Ticket {
@@ -148,15 +148,13 @@ impl Ticket {
         &self,
         log: &Log,
         leave: &Leave,
-        offset: Option<Offset>,
-        node: Node,
+        offset: Option<Stamp>,
     ) -> Result<(Vector, Instant), Miss> {
         // A client that has come has answered a ping since, and so has what was sent before it.
         let since = leave.at.checked_sub(leave.patience + LAG).unwrap_or(leave.at);
         // What it had before it came says nothing of what it was sent since.
-        let news = offset.filter(|offset| offset.node == node).map(|offset| offset.stamp);
         let Before { floor, resent } = &*self.before.borrow();
-        let news = news.filter(|stamp| !log::has(floor, *stamp));
+        let news = offset.filter(|stamp| !log::has(floor, *stamp));
         let news = news.filter(|stamp| self.turned_out != Some(*stamp));
         let have = match (self.last.get(), news) {
             (last, news) if last == news => Vector::clone(&leave.heard),

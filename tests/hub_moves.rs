@@ -1,0 +1,221 @@
+//! Another binary takes over while clients talk: they move one by one, and lose nothing.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::harness::node::Script;
+use crate::harness::socketio::{Heard, Line as _, Web, hub_only};
+use crate::harness::{Edge, Origin, PLAIN, eventually};
+use crate::hub_recovery::{
+    WORKERS, Who, come_back, enter, events, numbers, offset_of, other, outcomes, tell, web_on,
+};
+use crate::takeover::{is_gone, load};
+
+/// The first session of each worker is closed at once, the second in the middle of the time.
+fn edge(over: &str) -> Edge {
+    Edge::start(&hub_only(&format!("recovery: 20s\ndrain: {{ over: {over} }}")))
+}
+
+/// A client, who it is, and the offset of the last event that it has.
+struct Member {
+    web: Web,
+    who: Who,
+    has: Option<String>,
+}
+
+impl Member {
+    fn on(edge: &Edge, worker: char) -> Self {
+        let mut web = web_on(edge, worker);
+        let who = enter(&mut web, "/");
+        Self { web, who, has: None }
+    }
+
+    #[track_caller]
+    fn hears(&mut self, count: std::ops::Range<usize>) {
+        for event in numbers(count) {
+            self.has = Some(offset_of(&mut self.web, &event));
+        }
+    }
+
+    /// Its connection ends, and it comes back on another worker, as who it was, with what it missed.
+    #[track_caller]
+    fn moves(&mut self, edge: &Edge, worker: char, missed: std::ops::Range<usize>) {
+        assert_eq!(self.web.hear(), Heard::Closed(None));
+        self.comes_back(edge, worker, missed);
+    }
+
+    #[track_caller]
+    fn comes_back(&mut self, edge: &Edge, worker: char, missed: std::ops::Range<usize>) {
+        let mut web = web_on(edge, worker);
+        let (sent, who) = come_back(&mut web, &self.who.pid, self.has.as_deref());
+        assert_eq!((events(&sent), &who), (numbers(missed), &self.who));
+        self.has = sent.last().map(|text| offset(text)).or(self.has.take());
+        self.web = web;
+    }
+}
+
+fn offset(event: &str) -> String {
+    event.rsplit('"').nth(1).expect("an offset").to_owned()
+}
+
+#[test]
+fn while_clients_move_both_processes_are_one_audience() {
+    let mut edge = edge("10s");
+    let mut firsts = WORKERS.map(|worker| Member::on(&edge, worker));
+    let mut lasts = WORKERS.map(|worker| Member::on(&edge, worker));
+    tell(&mut lasts[0].web, 0..3);
+    firsts.iter_mut().chain(&mut lasts[1..]).for_each(|member| member.hears(0..3));
+    edge.upgrade();
+    for member in &mut firsts {
+        assert_eq!(member.web.hear(), Heard::Closed(None));
+    }
+    // Said in the old process while they are nowhere.
+    tell(&mut lasts[1].web, 3..6);
+    lasts[0].hears(3..6);
+    for (member, worker) in firsts.iter_mut().zip(WORKERS) {
+        member.comes_back(&edge, other(worker), 3..6);
+    }
+    assert_eq!(outcomes(&edge, "recovered"), 2);
+    // From the new one to the old one, and the other way.
+    tell(&mut firsts[0].web, 6..8);
+    firsts[1..].iter_mut().chain(&mut lasts).for_each(|member| member.hears(6..8));
+    tell(&mut lasts[0].web, 8..10);
+    firsts.iter_mut().chain(&mut lasts[1..]).for_each(|member| member.hears(8..10));
+    // What the last of them heard last began in the new process.
+    tell(&mut firsts[1].web, 10..11);
+    firsts[..1].iter_mut().chain(&mut lasts).for_each(|member| member.hears(10..11));
+    for (member, worker) in lasts.iter_mut().zip(WORKERS) {
+        member.moves(&edge, worker, 0..0);
+    }
+    assert_eq!(edge.ended().code(), Some(0), "nobody is left to move");
+    // Whoever was moved can be cut off again, also where nobody knows the old process any more.
+    for (member, worker) in firsts.iter_mut().chain(&mut lasts).zip(WORKERS.repeat(2)) {
+        member.comes_back(&edge, other(worker), 0..0);
+    }
+    tell(&mut lasts[0].web, 11..13);
+    firsts.iter_mut().chain(&mut lasts[1..]).for_each(|member| member.hears(11..13));
+    assert_eq!(outcomes(&edge, "recovered"), 8);
+}
+
+#[test]
+fn who_comes_before_its_old_connection_is_closed_is_let_in() {
+    let mut edge = edge("20s");
+    let _firsts = WORKERS.map(|worker| web_on(&edge, worker));
+    let mut talker = Member::on(&edge, '0');
+    let mut member = Member::on(&edge, '1');
+    tell(&mut talker.web, 0..4);
+    // It has read two of four when its network changes.
+    member.hears(0..2);
+    edge.upgrade();
+    let mut old = std::mem::replace(&mut member.web, web_on(&edge, '0'));
+    member.comes_back(&edge, '0', 2..4);
+    old.expect(&format!("42[\"tell\",2,\"{}\"]", old_offset(&member, 2)));
+    old.text();
+    assert_eq!(old.hear(), Heard::Closed(None), "there is one of it");
+    tell(&mut talker.web, 4..5);
+    member.hears(4..5);
+}
+
+/// The offset of the event `number`, as all of them rise by one.
+fn old_offset(member: &Member, number: usize) -> String {
+    let last = member.has.as_deref().expect("an offset");
+    let (head, digit) = last.split_at(last.len() - 1);
+    let digit: usize = digit.parse().expect("a small number");
+    format!("{head}{}", digit + number - 3)
+}
+
+#[test]
+fn if_the_old_process_dies_its_clients_begin_anew_and_nobody_else_notices() {
+    let mut edge = edge("20s");
+    let mut first = Member::on(&edge, '0');
+    let mut last = Member::on(&edge, '0');
+    let old = edge.pid();
+    edge.upgrade();
+    first.moves(&edge, '1', 0..0);
+    let killed = Command::new("kill").arg("-KILL").arg(old.to_string()).status();
+    assert!(killed.expect("kill").success());
+    eventually("its end", || is_gone(old).then_some(()));
+    assert_eq!(last.web.hear(), Heard::Closed(None));
+    let mut web = web_on(&edge, '1');
+    let (missed, who) = come_back(&mut web, &last.who.pid, None);
+    assert!(missed.is_empty() && who.sid != last.who.sid && who.pid != last.who.pid);
+    tell(&mut web, 0..2);
+    first.hears(0..2);
+}
+
+#[test]
+fn a_second_upgrade_hurries_those_who_have_not_moved_yet() {
+    let mut edge = edge("60s");
+    let _firsts = WORKERS.map(|worker| web_on(&edge, worker));
+    let mut member = Member::on(&edge, '0');
+    let mut talker = Member::on(&edge, '1');
+    tell(&mut talker.web, 0..2);
+    member.hears(0..2);
+    edge.upgrade();
+    let begun = Instant::now();
+    edge.signal("USR2");
+    member.moves(&edge, '1', 0..0);
+    talker.moves(&edge, '0', 0..0);
+    edge.upgraded();
+    assert!(begun.elapsed().as_secs() < 30, "it did not wait for a minute");
+    member.moves(&edge, '1', 0..0);
+    talker.moves(&edge, '0', 0..0);
+    tell(&mut talker.web, 2..4);
+    member.hears(2..4);
+}
+
+#[test]
+fn twenty_upgrades_and_a_hundred_reloads_lose_stock_clients_nothing() {
+    const CLIENTS: i64 = 12;
+    let origin = Origin::text("answer");
+    let yaml = hub_only("recovery: 30s\ndrain: { over: 400ms }");
+    let yaml =
+        yaml.replace(PLAIN, &format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url()));
+    let mut edge = Edge::start(&yaml);
+    let address = edge.http();
+    let (stop, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let asking: Vec<_> = [true, false]
+        .map(|keep| {
+            let (stop, count) = (Arc::clone(&stop), Arc::clone(&count));
+            std::thread::spawn(move || load(address, keep, &stop, &count))
+        })
+        .into();
+    let url = format!("http://localhost:{}", address.port());
+    let clients = CLIENTS.to_string();
+    let options = [("URL", url.as_str()), ("CLIENTS", &clients), ("TRANSPORTS", "websocket")];
+    let mut crowd = Script::start("moving.mjs", &options);
+    crowd.wait_for("\"event\":\"ready\"");
+    for round in 0..20 {
+        for _ in 0..5 {
+            edge.reload();
+        }
+        let before = edge.pid();
+        edge.upgrade();
+        eventually("the end of the process before", || is_gone(before).then_some(()));
+        let all = || (outcomes(&edge, "recovered") == CLIENTS).then_some(());
+        eventually(&format!("all recovered, {round}"), all);
+    }
+    crowd.tell("stop");
+    let said = crowd.finish();
+    stop.store(true, Ordering::Relaxed);
+    asking.into_iter().for_each(|asking| asking.join().expect("no request failed"));
+    let summary = said.lines().find(|line| line.contains("\"event\":\"summary\"")).expect(&said);
+    let summary: Value = serde_json::from_str(summary).expect("JSON");
+    eprintln!("{summary}, {} requests", count.load(Ordering::Relaxed));
+    for (word, wanted) in [
+        ("recovered", 20 * CLIENTS),
+        ("anew", 0),
+        ("connect_errors", 0),
+        ("out_of_order", 0),
+        ("refused", 0),
+        ("gaps", 0),
+        ("duplicates", 0),
+    ] {
+        assert_eq!(summary[word], wanted, "{word}\n{said}");
+    }
+    assert_eq!(summary["sent"], summary["acked"], "{said}");
+}
