@@ -41,6 +41,8 @@ impl Redis {
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--daemonize", "no", "--save", ""])
             .args(["--appendonly", "yes", "--appendfsync", "always"])
+            // A replica is not kept waiting for others that could be served at once.
+            .args(["--repl-diskless-sync-delay", "0"])
             .args(["--port", &self.port.to_string()])
             .arg("--dir")
             .arg(&folder)
