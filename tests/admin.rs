@@ -1,6 +1,6 @@
 //! Health, readiness, metrics and reload on the private listener.
 
-use crate::harness::socketio::hub_only;
+use crate::harness::socketio::{hub_only, metric};
 use crate::harness::{Edge, Origin, PLAIN, eventually, project, vestibule};
 
 #[test]
@@ -105,4 +105,15 @@ fn the_dashboard_asks_for_what_is_there() {
     let shown: Vec<_> = asked.iter().flat_map(|expression| named(expression)).collect();
     let unknown: Vec<_> = shown.iter().filter(|name| !families.contains(&name.as_str())).collect();
     assert!(unknown.is_empty(), "the dashboard asks for {unknown:?}");
+}
+
+#[test]
+fn open_files_are_counted() {
+    let edge = Edge::start(&hub_only(""));
+    let open = || metric(&edge, "process_open_fds");
+    let before = eventually("a count", || Some(open()).filter(|open| *open > 0));
+    let held: Vec<_> = (0..50).map(|_| edge.connect()).collect();
+    eventually("fifty more", || (open() >= before + 50).then_some(()));
+    drop(held);
+    eventually("as many as before", || (open() < before + 10).then_some(()));
 }

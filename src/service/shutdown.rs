@@ -32,23 +32,20 @@ impl Service {
     pub(super) async fn leave(self, mut signals: Signals, farewell: Farewell) {
         let Self { current, listeners, admin_socket, mut workers, .. } = self;
         let Self { resident, drain, background, bridge, .. } = self;
-        let (mut grace, mut over) = {
-            let snapshot = current.load();
-            let over = snapshot.config().hub.as_ref().map(|hub| hub.drain_over);
-            (snapshot.config().shutdown.grace, over.unwrap_or_default())
-        };
-        let lasts = {
+        let (mut grace, mut over, away) = {
             let snapshot = current.load();
             let hub = snapshot.config().hub.as_ref();
             let recovery = hub.and_then(|hub| hub.recovery.as_ref());
-            recovery.map(|recovery| recovery.lasts).unwrap_or_default()
+            let over = hub.map(|hub| hub.drain_over).unwrap_or_default();
+            let away = recovery.map(|recovery| recovery.lasts).unwrap_or_default();
+            (snapshot.config().shutdown.grace, over, away)
         };
         // The sockets are open for as long as somebody has them: the workers let go of theirs below.
         drop((listeners, admin_socket));
         if farewell == Farewell::Succeeded {
             background.iter().for_each(JoinHandle::abort);
             // Who was cut off comes to the next process, which asks this one what it left.
-            grace += over + lasts;
+            grace += over + away;
         } else {
             // Some of the grace is left for what the last transports still have to say.
             over = over.min(grace.mul_f32(0.7));

@@ -3,8 +3,10 @@
 //! Servers and Redis are started here and ended by their process ids. README.md says what is
 //! measured.
 
+#[expect(dead_code, reason = "the hub's benchmark has clients that come another way")]
 #[path = "../../client.rs"]
 mod client;
+#[expect(dead_code, reason = "the hub's benchmark has crowds that rest")]
 #[path = "../../crowd.rs"]
 mod crowd;
 mod nodes;
