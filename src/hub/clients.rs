@@ -380,7 +380,7 @@ impl Clients {
             return Ok(());
         }
         let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
-        if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
+        if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, || self.now()) {
             socket.deny(Some(&event.name), head.ack, denial);
             return Ok(());
         }

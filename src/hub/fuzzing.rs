@@ -13,6 +13,7 @@ use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
 use super::binary;
 use super::hooks::Outcome;
 use super::hooks::reply;
+use super::json;
 use super::packet::{self, ATTACHMENTS_MAX, Event, Head, Kind};
 use super::partial::{Filled, Partial};
 use super::paths;
@@ -55,7 +56,17 @@ fn event(data: &str) {
     let again = format!("[{}]", [&[name.as_str()], args.as_slice()].concat().join(","));
     let read = Event::parse(&again).expect("what was an event is one");
     assert_eq!(read.name, event.name);
-    assert!(read.args.iter().map(|arg| arg.get()).eq(args));
+    assert!(read.args.iter().map(|arg| arg.get()).eq(args.iter().copied()));
+    for arg in &args {
+        let fields: Option<Map<String, Value>> = serde_json::from_str(arg).ok();
+        for (name, value) in fields.iter().flatten() {
+            let found = json::field(arg, name).map(serde_json::from_str::<Value>);
+            assert!(
+                found.is_some_and(|found| found.ok().as_ref() == Some(value)),
+                "{name} in {arg}"
+            );
+        }
+    }
     for attachments in [1, ATTACHMENTS_MAX] {
         let named = packet::check_placeholders(data, attachments).is_ok();
         let parts = vec![Bytes::from_static(b"part"); attachments];

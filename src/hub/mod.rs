@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod handover;
 mod hooks;
 mod journal;
+mod json;
 mod meter;
 mod msgpack;
 mod namespace;

@@ -218,6 +218,17 @@ impl Namespace {
         delivered
     }
 
+    /// False if no socket of this worker is in what is meant, whoever is taken out of it.
+    pub fn has_any(&self, target: &Target) -> bool {
+        match target.rooms.as_deref() {
+            None => !self.sockets.borrow().is_empty(),
+            Some(rooms) => {
+                let inside = self.rooms.borrow();
+                rooms.iter().any(|room| self.inside(room, &inside).next().is_some())
+            }
+        }
+    }
+
     /// The sockets of this worker that are meant.
     pub fn those(&self, target: &Target) -> Vec<Rc<Socket>> {
         let mut those = Vec::new();

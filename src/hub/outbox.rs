@@ -207,6 +207,11 @@ impl Outbox {
         self.far.borrow().as_ref().is_none_or(|(_, far)| far.waiting.borrow().is_empty())
     }
 
+    /// True if there is nobody to tell: no other worker, and no other process.
+    pub fn is_alone(&self) -> bool {
+        self.boxes.is_empty() && self.far.borrow().is_none()
+    }
+
     /// Leaves at the end of this turn.
     pub fn tell_all(&self, notice: &Notice) {
         self.boxes.iter().for_each(|pigeonhole| self.put(pigeonhole, notice.clone()));

@@ -62,8 +62,9 @@ impl<'a> Head<'a> {
         };
         let attachments = if binary { attachments(&mut rest)? } else { 0 };
         let namespace = if rest.starts_with('/') {
-            let (namespace, after) = rest.split_once(',').unwrap_or((rest, ""));
-            rest = after;
+            let comma = rest.bytes().position(|byte| byte == b',').unwrap_or(rest.len());
+            let namespace = take(&mut rest, comma)?;
+            rest = rest.strip_prefix(',').unwrap_or_default();
             namespace
         } else {
             "/"

@@ -75,15 +75,20 @@ impl WebSocket {
 
     /// Writes the queue as far as the socket takes it; true if all of it has left.
     fn write(&mut self, queue: &mut Queue, wire: Wire, asks: Asks) -> io::Result<bool> {
-        while !queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_AT_ONCE];
-            let mut count = 0;
-            for (slice, item) in slices.iter_mut().zip(queue.iter()) {
-                let skip = if count == 0 { self.written } else { 0 };
-                *slice = IoSlice::new(bytes_of(item, wire).get(skip..).unwrap_or_default());
-                count += 1;
-            }
-            match self.socket.try_write(slices.get(..count).unwrap_or_default(), asks) {
+        while let Some(first) = queue.front() {
+            let first = bytes_of(first, wire).get(self.written..).unwrap_or_default();
+            let written = if queue.len() == 1 {
+                self.socket.try_write(&[IoSlice::new(first)], asks)
+            } else {
+                let mut slices = [IoSlice::new(first); WRITE_AT_ONCE];
+                let mut count = 1;
+                for (slice, item) in slices.iter_mut().zip(queue.iter()).skip(1) {
+                    *slice = IoSlice::new(bytes_of(item, wire));
+                    count += 1;
+                }
+                self.socket.try_write(slices.get(..count).unwrap_or_default(), asks)
+            };
+            match written {
                 Ok(written) => self.advance(queue, wire, written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
@@ -310,6 +315,10 @@ impl Session {
 
     /// Writes what is queued, from the worker's own task; the session's task does the rest.
     pub(super) fn flush_from_outside(self: &Rc<Self>) {
+        if self.queue.borrow().is_empty() && !self.blocked.get() && self.is_open() {
+            // Its own task was here before.
+            return;
+        }
         self.flush_frames();
         if self.blocked.get() || self.phase.get() != Phase::Open {
             self.wake();
