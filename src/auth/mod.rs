@@ -41,7 +41,7 @@ pub use identity::{Denial, Identity};
 pub use passwords::{Passwords, TOO_MANY};
 pub use provider::{Digest, Provider};
 pub use watch::Suspicion;
-pub use worker::{Candidate, Known, Local, Way};
+pub use worker::{Candidate, Known, Local, Way, number_of};
 
 /// All providers, compiled; part of the snapshot.
 #[derive(Debug, Default)]

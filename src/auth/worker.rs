@@ -170,14 +170,23 @@ impl Known {
 
     /// The user among those of all providers.
     pub fn user_key(&self) -> String {
-        format!("{}:{}", self.provider.name, self.identity.user)
+        user_key(&self.provider.name, &self.identity.user)
     }
 
     /// The same as a number, to count by.
     pub fn user_number(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = sha256_of([self.user_key().as_bytes()]);
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        number_of(&self.provider.name, &self.identity.user)
     }
+}
+
+fn user_key(provider: &str, user: &str) -> String {
+    format!("{provider}:{user}")
+}
+
+/// A user among those of all providers, as a number that is the same in every process.
+pub fn number_of(provider: &str, user: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = sha256_of([user_key(provider, user).as_bytes()]);
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn rate_of(provider: &Provider) -> Rate {

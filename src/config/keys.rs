@@ -366,6 +366,7 @@ static HUB_LIMITS: &[Key] = &[
         "Memory of the process above which no new client comes in.",
     ),
     key("per_user", Kind::Count, Some("20"), "Connections that one user may have at once."),
+    key("attachments", Kind::Count, Some("10"), "Binary attachments of one event."),
 ];
 
 static COMPRESS: &[Key] =

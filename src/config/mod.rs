@@ -464,6 +464,8 @@ pub struct HubLimits {
     pub handshakes: Rate,
     /// Connections of one user.
     pub per_user: usize,
+    /// Attachments of one packet.
+    pub attachments: usize,
     pub memory: MemoryMax,
 }
 

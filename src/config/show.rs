@@ -264,6 +264,7 @@ impl Hub {
             ("pending", Yaml::word(self.limits.pending)),
             ("handshakes", Yaml::text(self.limits.handshakes)),
             ("per_user", Yaml::word(self.limits.per_user)),
+            ("attachments", Yaml::word(self.limits.attachments)),
             ("memory", self.limits.memory.yaml()),
         ]);
         let recovery = self.recovery.as_ref().map(Recovery::yaml);

@@ -151,7 +151,7 @@ pub fn binary(data: &[u8]) {
         assert!(whole.len() <= 8 * text.len() + size, "{} bytes of {}", whole.len(), data.len());
     }
     let Ok(Value::Array(values)) = serde_json::from_str(text) else { return };
-    let Ok((text, parts)) = binary::extract(&values) else { return };
+    let Ok((text, parts)) = binary::extract(&values, ATTACHMENTS_MAX) else { return };
     assert!(parts.len() <= ATTACHMENTS_MAX);
     if !parts.is_empty() {
         assert_eq!(packet::check_placeholders(&text, parts.len()), Ok(()), "clients hang up");
@@ -168,7 +168,7 @@ pub fn reply(data: &[u8]) {
         (Ok(Outcome::Answered(reply)), 200..=299) => {
             let texts = reply.join.len() + reply.leave.len() + reply.emit.len() + reply.ack.len();
             assert!(texts <= body.len());
-            let _text = binary::extract(&reply.ack);
+            let _text = binary::extract(&reply.ack, ATTACHMENTS_MAX);
         }
         (Ok(Outcome::Denied(_)), 401 | 403) | (Ok(Outcome::Failed(_)), 200..=499) => {}
         (Err(error), 0..=199 | 500..) => assert_eq!(error.0, status),
@@ -213,5 +213,10 @@ pub fn private_paths(data: &[u8]) {
     let encoded: String = plain.bytes().map(|byte| format!("%{byte:02x}")).collect();
     for same in [format!("/{path}/"), format!("/./{path}//"), format!("/x/../{path}"), encoded] {
         assert_eq!(paths::plain(&same), plain, "{same}");
+    }
+    if !path.contains('%') {
+        // Every letter but those that divide stands for itself.
+        let written: String = path.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        assert_eq!(paths::plain(&written), plain, "{path}");
     }
 }

@@ -76,7 +76,7 @@ pub use engine::{Answered, echo};
 pub use everywhere::Unanswered;
 pub use handover::{Bridge, Role};
 pub use namespace::Target;
-pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen};
+pub use operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen};
 pub use packet::is_reserved;
 pub use policy::Policy;
 
@@ -183,8 +183,12 @@ impl Hub {
     }
 
     /// The same for the last time: who still comes is sent away, too. Workers that drain wait for it.
+    ///
+    /// They all do until the last of them has nobody left: each has its part in what the clients of
+    /// the others are told.
     pub async fn leave(&self, over: Duration) {
         self.order(|done| Order::Leave(over, done)).await;
+        self.order(Order::End).await;
     }
 
     async fn order(&self, order: impl Fn(oneshot::Sender<()>) -> Order) {
@@ -208,7 +212,7 @@ pub struct Shard {
     clients: Rc<Clients>,
     /// To the nodes that other sessions live on, if there may be any.
     relay: Option<Rc<Relay>>,
-    /// Every session has been closed, and no other comes.
+    /// Every session of the process has been closed, and no other comes.
     left: Notify,
 }
 
@@ -337,10 +341,14 @@ impl Shard {
                         shard.close_over(sessions, over).await;
                         shard.clients.recovery.closed();
                         shard.clients.recovery.linger().await;
-                        shard.left.notify_one();
                         // As above.
                         let _told = done.send(());
                     });
+                }
+                Letter::Order(Order::End(done)) => {
+                    self.left.notify_one();
+                    // As above.
+                    let _told = done.send(());
                 }
                 Letter::Order(Order::Operate(operations, answers)) => {
                     self.clients.lead(operations, answers).await;

@@ -32,6 +32,8 @@ pub struct Policy {
     pub memory: MemoryMax,
     /// Connections of one user.
     pub per_user: u64,
+    /// Attachments of one packet.
+    pub attachments: usize,
     pub recovery: Option<RecoveryPolicy>,
 }
 
@@ -138,6 +140,7 @@ impl Policy {
             allowance,
             memory: hub.limits.memory,
             per_user: hub.limits.per_user as u64,
+            attachments: hub.limits.attachments,
             recovery: RecoveryPolicy::compile(hub),
         })
     }

@@ -88,7 +88,7 @@ impl Clients {
             }
         };
         let mut here = client.here.borrow_mut();
-        let same = |one: &&Here| one.known.provider.name == known.provider.name;
+        let same = |one: &&Here| same_provider(&one.known, &known);
         let before = here.iter().find(same);
         // Nobody becomes another on one connection.
         if before.is_some_and(|one| one.known.identity.user != known.identity.user) {
@@ -107,9 +107,18 @@ impl Clients {
         };
         let index = here.iter().position(|one| one.namespace == namespace.name);
         let before = index.map(|index| here.swap_remove(index));
-        // The seat is the connection's, whoever sat down first.
+        // The seat is the connection's, whoever sat down first: it goes on with the same user's other
+        // namespaces, if this one is another's now.
         let (seat, left) = match before {
-            Some(Here { known, seat: before, .. }) => (seat.or(before), Some(known.digest)),
+            Some(Here { known: was, seat: before, .. }) if same_provider(&was, &known) => {
+                (seat.or(before), Some(was.digest))
+            }
+            Some(Here { known: was, seat: before, .. }) => {
+                if let Some(other) = here.iter_mut().find(|one| same_provider(&one.known, &was)) {
+                    other.seat = other.seat.take().or(before);
+                }
+                (seat, Some(was.digest))
+            }
             None => (seat, None),
         };
         let name = Arc::clone(&namespace.name);
@@ -277,6 +286,10 @@ impl Client {
         let found = here.iter().find(|one| *one.namespace == *namespace);
         found.map(|one| Rc::clone(&one.known))
     }
+}
+
+fn same_provider(one: &Known, other: &Known) -> bool {
+    one.provider.name == other.provider.name
 }
 
 /// One word for whatever was wrong; which it was is for the log.

@@ -6,6 +6,7 @@ mod request;
 mod response;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use http::Method;
@@ -82,6 +83,11 @@ impl Proxy {
     /// True if another path is asked for than the one that came.
     pub fn rewrites(&self) -> bool {
         self.rewrite != config::Rewrite::default()
+    }
+
+    /// The path that is asked for in place of this one.
+    pub fn asked_for<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        request::asked_for(path, &self.rewrite)
     }
 
     pub fn upstream(&self) -> &Upstream {

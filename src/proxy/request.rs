@@ -1,5 +1,7 @@
 //! What the application sees of a request.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
@@ -50,18 +52,27 @@ pub fn head_size(request: &Request) -> usize {
 /// The target to ask for, if it is not the one that was asked for.
 fn target(uri: &Uri, paths: &Rewrite) -> Option<String> {
     let query = uri.query().and_then(next::strip_query);
-    let path = paths.strip.as_deref().and_then(|prefix| stripped(uri.path(), prefix));
-    if query.is_none() && path.is_none() && paths.prefix.is_none() {
+    let path = asked_for(uri.path(), paths);
+    if query.is_none() && matches!(path, Cow::Borrowed(_)) {
         return None;
     }
-    let path = path.unwrap_or(uri.path());
     let query = query.as_deref().or(uri.query()).filter(|query| !query.is_empty());
-    let prefix = paths.prefix.as_deref().unwrap_or_default();
-    let slash = if path.starts_with('/') { "" } else { "/" };
     Some(match query {
-        Some(query) => format!("{prefix}{slash}{path}?{query}"),
-        None => format!("{prefix}{slash}{path}"),
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
     })
+}
+
+/// The path that is asked for in place of `path`; owned if it is another.
+pub fn asked_for<'a>(path: &'a str, paths: &Rewrite) -> Cow<'a, str> {
+    let rest = paths.strip.as_deref().and_then(|prefix| stripped(path, prefix));
+    if rest.is_none() && paths.prefix.is_none() {
+        return Cow::Borrowed(path);
+    }
+    let rest = rest.unwrap_or(path);
+    let prefix = paths.prefix.as_deref().unwrap_or_default();
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    Cow::Owned(format!("{prefix}{slash}{rest}"))
 }
 
 /// What follows a prefix of whole segments.

@@ -162,6 +162,9 @@ impl Router {
             }
             Way::Hub => {
                 access.route = Some(Arc::clone(&self.hub_count));
+                let mut request = request;
+                // Hooks may be told of any header: here, too, a client cannot say who it is.
+                self.unvouch(request.headers_mut());
                 let (response, reason) = local.hub.answer(request, &client).await;
                 refused(access, reason);
                 return Ok(response);
@@ -287,7 +290,7 @@ impl Router {
         let site = site.ok_or(Fault::NO_SITE)?;
         course.site = Some(site);
         // What the application answers for the hub is not there for anybody else.
-        if self.hub.as_ref().is_some_and(|policy| policy.is_private(path)) {
+        if self.is_private(path) {
             return Err(Fault::PRIVATE);
         }
         if let Some(closed) = &site.maintenance
@@ -299,6 +302,12 @@ impl Router {
         }
         let (route, captures) = find(site, request, changed.as_deref(), client, course)?;
         course.route = Some(route);
+        if let Handler::Proxy(proxy) = &route.handler
+            && proxy.rewrites()
+            && self.is_private(&proxy.asked_for(changed.as_deref().unwrap_or(path)))
+        {
+            return Err(Fault::PRIVATE);
+        }
         if !route.addresses.admits(client.address) {
             return Err(Fault::new(403, exchange::Side::Client, "denied"));
         }
@@ -314,6 +323,10 @@ impl Router {
             return Ok(Way::Answered(response, Some(fault.reason)));
         }
         Ok(Way::Route(route, captures, changed))
+    }
+
+    fn is_private(&self, path: &str) -> bool {
+        self.hub.as_ref().is_some_and(|policy| policy.is_private(path))
     }
 
     /// Whom the request comes from. Only origin-form targets are answered, and `*` for OPTIONS.

@@ -421,7 +421,7 @@ impl Engine {
     pub(super) async fn probe(self: Rc<Self>, session: Rc<Session>, websocket: WebSocket) {
         let mut probe = Probe { websocket, version: session.version };
         let probed = session.may_upgrade() && self.heard(&mut probe, is_probe).await;
-        if !probed || !session.may_upgrade() || probe.say(b"\x81\x063probe").await.is_err() {
+        if !probed || !session.may_upgrade() || !self.says(&mut probe, b"\x81\x063probe").await {
             return probe.websocket.socket.finish();
         }
         session.set_probed(true);
@@ -432,6 +432,11 @@ impl Engine {
             session.set_probed(false);
             probe.websocket.socket.finish();
         }
+    }
+
+    /// True if it was taken in time.
+    async fn says(&self, probe: &mut Probe, bytes: &[u8]) -> bool {
+        matches!(timeout(self.upgrade_timeout(), probe.say(bytes)).await, Ok(Ok(())))
     }
 
     /// True if the wanted packet came, in time and before the process leaves.

@@ -19,13 +19,15 @@ pub struct Whisper {
     /// Users, and how many connections more (or fewer) each has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub seats: Vec<(u64, i64)>,
-    /// Namespace, room, socket, and whether it is there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub moves: Vec<(String, String, String, bool)>,
+    pub moves: Vec<Moved>,
     /// A session's digest; whether it has been replaced; whether nobody can be asked about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<([u8; 32], bool, bool)>,
 }
+
+/// Namespace, room, socket, whether it is there, and whose it is: the user's number and id.
+pub type Moved = (String, String, String, bool, Option<(u64, String)>);
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's own form")]
 fn is_false(asks: &bool) -> bool {
@@ -57,7 +59,8 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        let moved = ("/".to_owned(), "a".to_owned(), "id".to_owned(), true);
+        let user = Some((u64::MAX, "anna".to_owned()));
+        let moved = ("/".to_owned(), "a".to_owned(), "id".to_owned(), true, user);
         let whisper = Whisper {
             from: "me".to_owned(),
             number: 7,
