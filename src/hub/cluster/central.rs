@@ -60,7 +60,7 @@ impl Central {
     pub fn start(hub: &Arc<Hub>, address: Option<String>, drain: &Drain) {
         let Some(cluster) = &hub.cluster else { return };
         let Some(Ends { servers, words, reports, asks }) = cluster.take_ends() else { return };
-        let speaker = Speaker::new(words.timeout, words.buffer);
+        let speaker = Speaker::new(uid_of_writer(cluster), words.timeout, words.buffer);
         let (up, targets) = (Arc::clone(&cluster.up), Arc::clone(&hub.targets));
         let (uid, told) = (&cluster.wire.uid, cluster.neighbours.clone());
         let registry = Registry::new(hub.node, uid, &words, address, targets, told);
@@ -103,17 +103,17 @@ impl Central {
         while let Some(list) = reports.recv().await {
             for report in list {
                 match report {
-                    Report::Say { bytes, is_volatile, is_kept } => {
-                        let kind = match (is_kept, is_volatile) {
-                            (_, true) => Kind::Volatile,
-                            (true, _) => Kind::Again(None),
-                            (false, _) => Kind::Once,
+                    Report::Say { bytes, is_volatile, entry } => {
+                        let kind = match entry {
+                            _ if is_volatile => Kind::Volatile,
+                            Some((key, stream)) => Kind::Append(self.order.name(key, stream)),
+                            None => Kind::Once,
                         };
                         self.link.say(bytes, kind);
                     }
                     Report::Append { key, said } => self.say_in_order(key, said).await,
                     Report::Whisper(told) => self.whisper(told),
-                    Report::Command(bytes) => self.link.speaker.say(bytes, Kind::Again(None)),
+                    Report::Command(bytes) => self.link.speaker.say(bytes, Kind::Again),
                     Report::Room { subscription, is_here } => self.move_room(subscription, is_here),
                 }
             }
@@ -276,6 +276,14 @@ impl Central {
                 self.hub.close(self.resume).await;
             }
         }
+    }
+}
+
+/// The name under which this node writes into streams, if there are any.
+fn uid_of_writer(cluster: &Cluster) -> &str {
+    match cluster.wire.dialect {
+        Dialect::Streams(_) => &cluster.wire.uid,
+        _ => "",
     }
 }
 

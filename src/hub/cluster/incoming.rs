@@ -140,7 +140,6 @@ impl Central {
     ) -> Fate {
         let is_own = telegram.from.as_deref() == Some(self.cluster.wire.uid.as_str());
         let Some(number) = entry.number() else { return Fate::Malformed };
-        self.order.told(stream, number);
         let way = match entry.key().filter(|_| is_own).map(|key| self.order.came(key)) {
             // What was said before there was an order, or does not need one.
             Some(Way::Unknown) => return Fate::Own,
@@ -165,11 +164,12 @@ impl Central {
         self.open(&telegram.namespace, broadcast).ok()
     }
 
-    /// Of an entry that was read long after.
-    pub(super) fn read_kept(&self, entry: &Entry, namespace: &str) -> Option<Opened> {
+    /// Of an entry that was written long before it is read; of this namespace, if one is named.
+    pub(super) fn read_kept(&self, entry: &Entry, namespace: Option<&str>) -> Option<Opened> {
         let telegram = self.cluster.wire.read_entry(&entry.fields).ok()?;
         let Matter::Broadcast(broadcast) = telegram.matter else { return None };
-        if *telegram.namespace != *namespace || broadcast.flags.volatile {
+        let is_other = namespace.is_some_and(|namespace| *telegram.namespace != *namespace);
+        if is_other || broadcast.flags.volatile {
             return None;
         }
         self.open(&telegram.namespace, broadcast).ok()

@@ -24,6 +24,7 @@ mod shards;
 mod slots;
 mod speaker;
 mod tls;
+mod unsure;
 mod uplink;
 mod wire;
 
@@ -91,8 +92,8 @@ enum Report {
     Say {
         bytes: Vec<u8>,
         is_volatile: bool,
-        /// Said again after a break; readers know it by its number.
-        is_kept: bool,
+        /// In a stream: which one it is, and where.
+        entry: Option<(Key, Arc<str>)>,
     },
     /// Said in order, to this node too.
     Append { key: Key, said: Said },
@@ -106,6 +107,7 @@ enum Report {
 
 /// A message for all nodes: as it is said, and what the entry has.
 struct Said {
+    stream: Arc<str>,
     bytes: Bytes,
     fields: Vec<(Bytes, Bytes)>,
 }

@@ -25,10 +25,11 @@ use super::Said;
 use super::central::{Central, probe_of};
 use super::line::LineError;
 use super::link::MOVED;
-use super::reading::{Entry, Item, Key, Numbers, entry};
+use super::reading::{Before, Entry, Item, Key, Numbers, entries_after, entries_up_to};
 use super::resp::command;
 use super::speaker::Kind;
-use super::wire::{Session, id_of};
+use super::unsure::{self, Named};
+use super::wire::{Dialect, Session, id_of};
 
 /// How much is kept for those who come back, and for how long.
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,6 +90,8 @@ pub enum Way {
 /// What was said and has not come back.
 struct Unread {
     said: Said,
+    /// The last entry that had been read when it was said.
+    behind: u64,
     /// Since when Redis says that it has it.
     confirmed: Option<Instant>,
 }
@@ -124,6 +127,8 @@ struct Recent {
     since: HashMap<Arc<str>, u64>,
     /// The last entry of the stream that workers were told.
     told: HashMap<Arc<str>, u64>,
+    /// The last of those that were read, in their order.
+    seen: HashMap<Arc<str>, VecDeque<u64>>,
 }
 
 /// The stamp's origin says that its number is a place in the stream, and that clients have
@@ -141,8 +146,12 @@ const COMES_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Entries of a stream that are known to repeat others. More: the oldest are forgotten.
 const REPEATS_MAX: usize = 16 << 10;
-/// Entries that are fetched at once.
-const PAGE: &[u8] = b"500";
+/// Entries of a stream that are known to have been read. Who has an older one last, is looked for in
+/// the stream.
+const SEEN_MAX: usize = 32 << 10;
+/// Of what stands before a client's last entry, so much is looked at: what repeats it, the client
+/// has.
+const KNOWN_MAX: usize = 1024;
 
 impl Order {
     /// A message of this node's own has come back.
@@ -155,9 +164,10 @@ impl Order {
         }
     }
 
-    /// This entry, and all before it, have been looked at.
-    pub fn told(&self, stream: &Arc<str>, number: u64) {
-        self.recent.borrow_mut().told.insert(Arc::clone(stream), number);
+    /// What is about to be said.
+    pub fn name(&self, key: Key, stream: Arc<str>) -> Named {
+        let behind = self.recent.borrow().told.get(&stream).copied().unwrap_or_default();
+        Named { key, stream, behind, is_awaited: false }
     }
 
     /// This entry says what an earlier one has said.
@@ -191,43 +201,50 @@ impl Order {
         notices: &mut Vec<Notice>,
     ) {
         let portable = self.is_portable();
-        let Opened { namespace, target, data, parts } = opened;
-        let write = |offset: &str| {
-            let text = packet::event(&namespace, &with_offset(&data, offset), parts.len());
-            Arc::new(Message::with_parts(text, parts.clone()))
-        };
-        let message = write(&id_of(number));
+        let message = opened.message(&id_of(number));
         let origin = if portable { PORTABLE } else { AHEAD };
         let stamp = Stamp { origin, number };
         notices.push(match way {
-            Way::WentAhead => Notice::Placed { namespace: Arc::clone(&namespace), stamp },
+            Way::WentAhead => Notice::Placed { namespace: Arc::clone(&opened.namespace), stamp },
             Way::Waited | Way::Unknown => Notice::Emit {
-                namespace: Arc::clone(&namespace),
-                target: Arc::clone(&target),
-                message: if portable { Arc::clone(&message) } else { write(NOWHERE) },
+                namespace: Arc::clone(&opened.namespace),
+                target: Arc::clone(&opened.target),
+                message: if portable { Arc::clone(&message) } else { opened.message(NOWHERE) },
                 delivery: if volatile { Delivery::Volatile } else { Delivery::Kept },
                 stamp: Some(stamp),
             },
         });
         if !volatile {
-            let stream = Arc::clone(stream);
-            let kept = Kept { stream, number, namespace, target, message };
-            self.recent.borrow_mut().push(kept, &self.keeps.get());
+            self.keep(stream, number, opened, message);
         }
+    }
+
+    /// Keeps what stands there for those who come back.
+    fn keep(&self, stream: &Arc<str>, number: u64, opened: Opened, message: Arc<Message>) {
+        let Opened { namespace, target, .. } = opened;
+        let kept = Kept { stream: Arc::clone(stream), number, namespace, target, message };
+        self.recent.borrow_mut().push(kept, &self.keeps.get());
     }
 
     /// The same at once, for one that has not come back.
     fn deliver_ahead(&self, key: Key, opened: Opened, notices: &mut Vec<Notice>) {
         self.ahead.borrow_mut().insert(key);
-        let Opened { namespace, target, data, parts } = opened;
-        let text = packet::event(&namespace, &with_offset(&data, NOWHERE), parts.len());
         notices.push(Notice::Emit {
-            namespace,
-            target,
-            message: Arc::new(Message::with_parts(text, parts)),
+            message: opened.message(NOWHERE),
+            namespace: opened.namespace,
+            target: opened.target,
             delivery: Delivery::Kept,
             stamp: Some(Stamp { origin: AHEAD, number: 0 }),
         });
+    }
+}
+
+impl Opened {
+    /// As clients are sent it.
+    fn message(&self, offset: &str) -> Arc<Message> {
+        let Self { namespace, data, parts, .. } = self;
+        let text = packet::event(namespace, &with_offset(data, offset), parts.len());
+        Arc::new(Message::with_parts(text, parts.clone()))
     }
 }
 
@@ -249,6 +266,26 @@ impl Recent {
             self.bytes -= gone.size();
             self.since.insert(gone.stream, gone.number);
         }
+    }
+
+    /// This entry, and all before it, have been looked at.
+    fn tell(&mut self, stream: &Arc<str>, number: u64) {
+        self.told.insert(Arc::clone(stream), number);
+        let seen = self.seen.entry(Arc::clone(stream)).or_default();
+        // What is read stands behind what was read.
+        if seen.back().is_none_or(|last| *last < number) {
+            seen.push_back(number);
+        }
+        if seen.len() > SEEN_MAX {
+            seen.pop_front();
+        }
+    }
+
+    /// Whether the entry was there when the stream was read. Redis may have lost what another node
+    /// has read: then nobody knows what stands behind that.
+    fn has_seen(&self, stream: &str, number: u64) -> bool {
+        let seen = self.seen.get(stream).is_some_and(|seen| seen.binary_search(&number).is_ok());
+        seen || self.since.get(stream) == Some(&number)
     }
 
     /// Nothing is known of the stream but what comes from now on.
@@ -289,8 +326,10 @@ impl Entering {
 impl Central {
     pub(super) async fn say_in_order(&self, key: Key, said: Said) {
         let bytes = said.bytes.to_vec();
-        self.order.unread.borrow_mut().insert(key, Unread { said, confirmed: None });
-        self.link.speaker.say(bytes, Kind::Again(Some(key)));
+        let named = Named { is_awaited: true, ..self.order.name(key, Arc::clone(&said.stream)) };
+        let unread = Unread { said, behind: named.behind, confirmed: None };
+        self.order.unread.borrow_mut().insert(key, unread);
+        self.link.speaker.say(bytes, Kind::Append(named));
         if self.order.goes_ahead.get() {
             // The main thread ends last.
             let _taken = self.items.send(Item::Ahead(key)).await;
@@ -299,23 +338,14 @@ impl Central {
 
     pub(super) fn take_item(self: &Rc<Self>, item: Item, notices: &mut Vec<Notice>) {
         match item {
-            Item::Begins(stream, before) => {
-                let at = before.last().and_then(Entry::number).unwrap_or_default();
-                for entry in &before {
-                    self.is_repeated(&stream, entry);
-                }
-                let mut begins = self.cluster.begins.lock().unwrap_or_else(PoisonError::into_inner);
-                begins.insert(Arc::clone(&stream), at);
-                let mut recent = self.order.recent.borrow_mut();
-                recent.told.insert(Arc::clone(&stream), at);
-                recent.since.insert(stream, at);
-            }
+            Item::Begins(stream, before) => self.begin_behind(stream, &before),
             Item::Entry(stream, entry) => {
                 let number = entry.number().unwrap_or_default();
                 let mut recent = self.order.recent.borrow_mut();
                 if recent.since.get(&stream) == Some(&u64::MAX) {
                     recent.since.insert(Arc::clone(&stream), number.saturating_sub(1));
                 }
+                recent.tell(&stream, number);
                 drop(recent);
                 self.take_entry(&stream, &entry, notices);
             }
@@ -339,6 +369,39 @@ impl Central {
                 self.order.ahead.borrow_mut().remove(&key);
             }
             Item::Enter(enter) => self.take_enter(*enter, notices),
+        }
+    }
+
+    /// What stands before is kept for those who come back, and known when it is repeated.
+    fn begin_behind(&self, stream: Arc<str>, before: &Before) {
+        let Before { entries, is_all } = before;
+        let number = |entry: Option<&Entry>| entry.and_then(Entry::number).unwrap_or_default();
+        let (first, last) = (number(entries.first()), number(entries.last()));
+        // Nothing was there before them, if nothing has been trimmed.
+        let since = if *is_all && !self.may_be_trimmed(entries.len()) { 0 } else { first };
+        self.order.recent.borrow_mut().since.insert(Arc::clone(&stream), since);
+        for entry in entries {
+            let Some(number) = entry.number() else { continue };
+            self.order.recent.borrow_mut().tell(&stream, number);
+            let repeats = self.is_repeated(&stream, entry);
+            if repeats || !self.cluster.is_ordered() {
+                continue;
+            }
+            if let Some(opened) = self.read_kept(entry, None) {
+                let message = opened.message(&id_of(number));
+                self.order.keep(&stream, number, opened, message);
+            }
+        }
+        self.order.recent.borrow_mut().told.insert(Arc::clone(&stream), last);
+        let mut begins = self.cluster.begins.lock().unwrap_or_else(PoisonError::into_inner);
+        begins.insert(stream, last);
+    }
+
+    /// Whether a stream with so many entries may have had others before them.
+    fn may_be_trimmed(&self, entries: usize) -> bool {
+        match &self.cluster.wire.dialect {
+            Dialect::Streams(words) => entries as u64 >= words.length,
+            _ => true,
         }
     }
 
@@ -381,7 +444,7 @@ impl Central {
             if self.cluster.is_up() {
                 away = None;
                 self.order.goes_ahead.set(false);
-                self.say_again();
+                self.say_again().await;
                 continue;
             }
             let since = *away.get_or_insert_with(Instant::now);
@@ -392,13 +455,34 @@ impl Central {
         }
     }
 
-    fn say_again(&self) {
+    /// What Redis said that it has and does not come, it may have lost.
+    async fn say_again(&self) {
         let now = Instant::now();
-        for (key, unread) in self.order.unread.borrow_mut().iter_mut() {
-            let is_late = |since: &Instant| now.duration_since(*since) > COMES_WITHIN;
-            if unread.confirmed.as_ref().is_some_and(is_late) {
-                unread.confirmed = None;
-                self.link.speaker.say(unread.said.bytes.to_vec(), Kind::Again(Some(*key)));
+        let is_late = |since: &Instant| now.duration_since(*since) > COMES_WITHIN;
+        let late: Vec<Named> = {
+            let unread = self.order.unread.borrow();
+            let late =
+                unread.iter().filter(|(_, unread)| unread.confirmed.as_ref().is_some_and(is_late));
+            let name = |(key, unread): (&Key, &Unread)| {
+                let (stream, behind) = (Arc::clone(&unread.said.stream), unread.behind);
+                Named { key: *key, stream, behind, is_awaited: true }
+            };
+            late.map(name).collect()
+        };
+        if late.is_empty() {
+            return;
+        }
+        let ask = async |words: &[&[u8]]| self.link.speaker.ask(words).await;
+        let found = unsure::find(&self.cluster.wire.uid, &late, ask).await;
+        for named in late {
+            let mut unread = self.order.unread.borrow_mut();
+            // Otherwise it has come meanwhile.
+            let Some(unread) = unread.get_mut(&named.key) else { continue };
+            // What is there is only read late.
+            let is_lost = found.as_ref().is_ok_and(|found| !found.contains(&named.key));
+            unread.confirmed = (!is_lost).then_some(now);
+            if is_lost {
+                self.link.speaker.say(unread.said.bytes.to_vec(), Kind::Append(named));
             }
         }
     }
@@ -450,7 +534,7 @@ impl Central {
         if let Some(kept) = session.write() {
             let words: [&[u8]; 5] =
                 [b"SET", key.as_bytes(), kept.as_bytes(), b"PX", lasts.as_bytes()];
-            self.link.speaker.say(command(&words), Kind::Again(None));
+            self.link.speaker.say(command(&words), Kind::Again);
         }
         match before.as_deref() {
             Some(own) if own == uid.as_str() => self.tell(vec![Notice::Taken(pid)]).await,
@@ -482,11 +566,14 @@ impl Central {
         // What it has heard elsewhere and nobody here has would come twice; and so would what went
         // ahead.
         let is_ready = told.is_some_and(|told| told >= entering.have) && self.order.is_portable();
+        // What was fetched has been looked for.
+        let begins_here = fetched.is_some();
         let (begun, fetched) = match fetched {
             Some(Fetched { messages, end }) => (messages, end.max(entering.have)),
             None => (Vec::new(), entering.have),
         };
-        let behind = recent.behind(&stream, fetched, &entering).filter(|_| is_ready);
+        let is_known = begins_here || recent.has_seen(&stream, entering.have);
+        let behind = recent.behind(&stream, fetched, &entering).filter(|_| is_ready && is_known);
         let (worker, number) = (entering.worker, entering.number);
         if let Some(behind) = behind {
             // What comes later, comes by itself; what repeats an entry, the client has or is sent.
@@ -533,41 +620,41 @@ impl Central {
         let keeps = self.order.keeps.get();
         let (mut messages, mut bytes, mut looked) = (Vec::new(), 0, 0);
         let (mut end, mut numbers) = (entering.have, Numbers::default());
-        let mut start = id_of(entering.have);
-        let mut is_first = entering.have != 0;
+        let mut ask = async |words: &[&[u8]]| self.link.speaker.ask(words).await;
+        if end != 0 {
+            let have = id_of(end);
+            let before = entries_up_to(stream, have.as_bytes(), KNOWN_MAX, &mut ask).await?;
+            if before.entries.last().and_then(Entry::number) != Some(end) {
+                return Ok(None);
+            }
+            for entry in &before.entries {
+                numbers.repeats(entry);
+            }
+        }
         loop {
-            let words: [&[u8]; 6] =
-                [b"XRANGE", stream.as_bytes(), start.as_bytes(), b"+", b"COUNT", PAGE];
-            let answer = self.link.speaker.ask(&words).await?;
-            let entries: Vec<_> = answer.items().iter().filter_map(entry).collect();
+            let entries = entries_after(stream, end, &mut ask).await?;
+            if entries.is_empty() {
+                let is_whole = entering.have != 0 || !self.may_be_trimmed(looked);
+                return Ok(is_whole.then_some(Fetched { messages, end }));
+            }
             for entry in &entries {
                 let Some(number) = entry.number() else { continue };
-                if std::mem::take(&mut is_first) {
-                    if number != entering.have {
-                        return Ok(None);
-                    }
-                    continue;
-                }
                 end = number;
                 looked += 1;
                 if numbers.repeats(entry) {
                     continue;
                 }
-                let Some(opened) = self.read_kept(entry, &entering.namespace) else { continue };
-                if entering.is_meant(&opened.target) {
-                    let data = with_offset(&opened.data, &id_of(number));
-                    let text = packet::event(&opened.namespace, &data, opened.parts.len());
-                    bytes += text.len();
-                    messages.push((number, Arc::new(Message::with_parts(text, opened.parts))));
-                }
+                let opened = self.read_kept(entry, Some(&entering.namespace));
+                let Some(opened) = opened.filter(|opened| entering.is_meant(&opened.target)) else {
+                    continue;
+                };
+                let message = opened.message(&id_of(number));
+                bytes += message.size();
+                messages.push((number, message));
             }
-            if is_first || looked > keeps.messages || bytes > keeps.replay {
+            if looked > keeps.messages || bytes > keeps.replay {
                 return Ok(None);
             }
-            if entries.is_empty() {
-                return Ok(Some(Fetched { messages, end }));
-            }
-            start = format!("({}", id_of(end));
         }
     }
 }
