@@ -18,7 +18,7 @@ use super::asking::{Absent, Ask, Asking, others};
 use super::gossip::{self, Gossip};
 use super::link::{HEARD, Heard, Link};
 use super::order::Order;
-use super::reading::{Item, Numbers, Reading};
+use super::reading::{Item, Reading};
 use super::registry::Registry;
 use super::speaker::{Kind, Speaker};
 use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, Wire, fresh_name};
@@ -34,8 +34,6 @@ pub struct Central {
     pub(super) numbers: Cell<u64>,
     /// The last acknowledgement that clients were asked for.
     pub(super) acks: Cell<u64>,
-    /// What of the streams was taken.
-    pub(super) read: RefCell<Numbers>,
     pub(super) order: Order,
     pub(super) gossip: Gossip,
     /// What comes of the streams, and what is done in the same order.
@@ -74,7 +72,6 @@ impl Central {
             answer_within: words.answer,
             numbers: Cell::new(0),
             acks: Cell::new(0),
-            read: RefCell::default(),
             order: Order::default(),
             gossip: Gossip::default(),
             items,

@@ -14,6 +14,7 @@ mod interest;
 mod line;
 mod link;
 mod order;
+mod ordered;
 mod questions;
 mod reading;
 mod registry;
