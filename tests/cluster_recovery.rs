@@ -208,6 +208,142 @@ fn what_was_said_again_comes_once() {
     assert_eq!(hear(&mut bob).0, 3);
 }
 
+/// Entries of a namespace in which nobody is.
+fn fill(redis: &Redis, count: usize) {
+    let script = format!(
+        "for i = 1, {count} do \
+         redis.call('xadd', 'socket.io', '*', 'nsp', '/nobody', 'type', '2', 'uid', 'x') end"
+    );
+    redis.ask(&["eval", &script, "0"]);
+}
+
+/// The words of the newest entries, the oldest first.
+fn newest(redis: &Redis, count: usize) -> Vec<Vec<String>> {
+    let entries =
+        redis.ask(&["--json", "xrevrange", "socket.io", "+", "-", "count", &count.to_string()]);
+    let entries: Vec<(String, Vec<String>)> = serde_json::from_str(&entries).expect("JSON");
+    entries.into_iter().rev().map(|(_, words)| words).collect()
+}
+
+fn add(redis: &Redis, words: &[String]) {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    redis.ask(&[&["xadd", "socket.io", "*"], &words[..]].concat());
+}
+
+/// A stall breaks the connections, and what was on its way is done when it is over.
+#[test]
+fn what_redis_has_is_not_said_again() {
+    let redis = Redis::start();
+    let edge = start(&redis);
+    let (mut alice, mut bob) = (Web::open(&edge), Web::open(&edge));
+    enter(&mut alice);
+    enter(&mut bob);
+    join(&mut alice, "r");
+    join(&mut bob, "r");
+    for round in 0..3 {
+        redis.signal("STOP");
+        for number in 0..5 {
+            alice.say(&format!(
+                "42/chat,7[\"message\",{{\"room\":\"r\",\"n\":{}}}]",
+                round * 5 + number
+            ));
+        }
+        wait_for_metric(&edge, UP, 0);
+        redis.signal("CONT");
+        for number in 0..5 {
+            alice.expect("43/chat,7[{\"ok\":true}]");
+            assert_eq!(hear(&mut bob).0, round * 5 + number);
+        }
+        wait_for_metric(&edge, UP, 1);
+    }
+    let entries = redis.ask(&["xlen", "socket.io"]);
+    assert_eq!(entries, "15", "each once, for whoever reads them");
+}
+
+/// What Redis has lost is: a failover may lose what was not copied yet.
+#[test]
+fn what_redis_has_lost_is_said_again() {
+    let redis = Redis::start();
+    let edge = start(&redis);
+    let (mut alice, mut bob) = (Web::open(&edge), Web::open(&edge));
+    enter(&mut alice);
+    enter(&mut bob);
+    join(&mut alice, "r");
+    join(&mut bob, "r");
+    redis.signal("STOP");
+    alice.say("42/chat,7[\"message\",{\"room\":\"r\",\"n\":1}]");
+    wait_for_metric(&edge, UP, 0);
+    // The connection that it was said over goes away without having been read.
+    let redis = {
+        let mut redis = redis;
+        redis.kill();
+        redis.begin();
+        redis
+    };
+    alice.expect("43/chat,7[{\"ok\":true}]");
+    assert_eq!(hear(&mut bob).0, 1);
+    assert_eq!(redis.ask(&["xlen", "socket.io"]), "1");
+}
+
+/// Of a node that could not know that Redis has it; long before the node that the client comes to.
+#[test]
+fn who_has_an_entry_is_not_sent_it_again_by_a_new_node() {
+    for (between, behind) in [(0, 0), (700, 100), (100, 1200), (1200, 100)] {
+        let redis = Redis::start();
+        let (one, two) = (start(&redis), start(&redis));
+        let mut bob = Web::open(&two);
+        let before = enter(&mut bob);
+        tell(&one, 0..2);
+        assert_eq!(hear(&mut bob).0, 0);
+        let (_, offset) = hear(&mut bob);
+        drop(bob);
+        let words = newest(&redis, 2);
+        fill(&redis, between);
+        words.iter().for_each(|words| add(&redis, words));
+        tell(&one, 2..3);
+        fill(&redis, behind);
+        let new = start(&redis);
+        let mut bob = Web::open(&new);
+        let (missed, again) = come_back(&mut bob, &before.pid, Some(&offset));
+        assert_eq!((missed, again), (vec![2], before), "{between} between, {behind} behind");
+        words.iter().for_each(|words| add(&redis, words));
+        tell(&one, 3..4);
+        assert_eq!(hear(&mut bob).0, 3, "{between} between, {behind} behind");
+    }
+}
+
+/// A failover has lost an entry that one node had read and the other had not.
+#[test]
+fn who_has_an_entry_that_is_lost_begins_anew() {
+    let redis = Redis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let mut bob = Web::open(&one);
+    let before = enter(&mut bob);
+    tell(&one, 0..1);
+    assert_eq!(hear(&mut bob).0, 0);
+    two.signal("STOP");
+    // What is written while it waits would be sent to it all the same.
+    let readers = || redis.ask(&["client", "list"]);
+    for reader in readers().lines().filter(|line| line.contains("cmd=xread")) {
+        let id = reader.split(' ').next().and_then(|id| id.strip_prefix("id=")).expect("an id");
+        redis.ask(&["client", "kill", "id", id]);
+    }
+    eventually("one that reads", || readers().contains("cmd=xread").then_some(()));
+    tell(&one, 1..2);
+    let (heard, offset) = hear(&mut bob);
+    assert_eq!(heard, 1);
+    drop(bob);
+    let words = newest(&redis, 1).remove(0);
+    redis.ask(&["xdel", "socket.io", &offset]);
+    two.signal("CONT");
+    add(&redis, &words);
+    tell(&one, 2..3);
+    let mut bob = Web::open(&two);
+    let (missed, again) = come_back(&mut bob, &before.pid, Some(&offset));
+    assert_eq!(missed, Vec::<i64>::new(), "what it has does not come again");
+    assert_ne!(again, before);
+}
+
 #[test]
 fn everybody_hears_everything_in_one_order() {
     let redis = Redis::start();

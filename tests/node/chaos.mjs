@@ -2,7 +2,8 @@
 //
 // URL, CLIENTS, RATE (events a second), ROOM (members of each room), DEADLINE_MS. Begins to talk when
 // all are in, and says "talking"; ends when it is told to on stdin. Its last line but one is the
-// summary: what was acknowledged, lost, heard twice or out of order, and who began anew.
+// summary: what was acknowledged, lost, heard twice or out of order, and who began anew. Who began
+// anew is somebody else: what that one hears of what it had heard before counts as `again`.
 
 import readline from "node:readline";
 import { Manager } from "socket.io-client";
@@ -28,7 +29,10 @@ class Member {
   heard = [];
   /** When, and over which of its connections, each of these came. */
   cameBy = [];
+  /** Who it was then: how often it had begun anew. */
+  heardAs = [];
   connections = 0;
+  lives = 0;
   /** Times in which it was nobody's: it began anew. */
   gaps = [];
   recovered = 0;
@@ -43,6 +47,7 @@ class Member {
     this.socket.on("message", ({ n }) => {
       this.heard.push(n);
       this.cameBy.push(`${Date.now()} by ${this.connections}`);
+      this.heardAs.push(this.lives);
     });
     this.socket.on("disconnect", () => (this.cutAt = Date.now()));
     this.socket.on("connect", () => this.#connected());
@@ -51,6 +56,7 @@ class Member {
   async #connected() {
     this.connections++;
     if (this.socket.recovered) this.recovered++;
+    else this.lives++;
     // It may have been cut before it was in its room.
     if (this.socket.recovered && this.ready) return;
     const since = this.joinedAt === undefined ? undefined : (this.cutAt ?? Date.now()) - UNNOTICED_MS;
@@ -129,7 +135,7 @@ program(async () => {
 function judge(members) {
   const summary = {
     events: events.length, acked: 0, waiting: 0, deliveries: 0, lost: 0, excused: 0, twice: 0,
-    disordered: 0, recovered: 0, anew: 0, refused: refusals.length, lostAt: [], examples: [],
+    again: 0, disordered: 0, recovered: 0, anew: 0, refused: refusals.length, lostAt: [], examples: [],
   };
   /** What was lost. */
   const lost = new Set();
@@ -146,12 +152,16 @@ function judge(members) {
     summary.anew += member.gaps.length;
     summary.deliveries += member.heard.length;
     if (!member.socket.connected || !member.ready) summary.waiting++;
+    /** As whom each was heard. */
     const counts = new Map();
     const last = new Map();
     for (const [index, n] of member.heard.entries()) {
       const { from, at } = events[n];
-      counts.set(n, (counts.get(n) ?? 0) + 1);
-      if (counts.get(n) > 1) {
+      const before = counts.get(n);
+      counts.set(n, member.heardAs[index]);
+      if (before !== undefined && before !== member.heardAs[index]) {
+        summary.again++;
+      } else if (before !== undefined) {
         summary.twice++;
         const times = [member.heard.indexOf(n), index].map((index) => member.cameBy[index]);
         strange(`${member.index} heard ${n} of ${from}, said at ${at}, at ${times.join(" and ")}`);

@@ -18,7 +18,7 @@ use super::asking::{Absent, Ask, Asking, others};
 use super::gossip::{self, Gossip};
 use super::link::{HEARD, Heard, Link};
 use super::order::Order;
-use super::reading::{Item, Numbers, Reading};
+use super::reading::{Item, Reading};
 use super::registry::Registry;
 use super::speaker::{Kind, Speaker};
 use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, Wire, fresh_name};
@@ -34,8 +34,6 @@ pub struct Central {
     pub(super) numbers: Cell<u64>,
     /// The last acknowledgement that clients were asked for.
     pub(super) acks: Cell<u64>,
-    /// What of the streams was taken.
-    pub(super) read: RefCell<Numbers>,
     pub(super) order: Order,
     pub(super) gossip: Gossip,
     /// What comes of the streams, and what is done in the same order.
@@ -60,7 +58,7 @@ impl Central {
     pub fn start(hub: &Arc<Hub>, address: Option<String>, drain: &Drain) {
         let Some(cluster) = &hub.cluster else { return };
         let Some(Ends { servers, words, reports, asks }) = cluster.take_ends() else { return };
-        let speaker = Speaker::new(words.timeout, words.buffer);
+        let speaker = Speaker::new(uid_of_writer(cluster), words.timeout, words.buffer);
         let (up, targets) = (Arc::clone(&cluster.up), Arc::clone(&hub.targets));
         let (uid, told) = (&cluster.wire.uid, cluster.neighbours.clone());
         let registry = Registry::new(hub.node, uid, &words, address, targets, told);
@@ -74,7 +72,6 @@ impl Central {
             answer_within: words.answer,
             numbers: Cell::new(0),
             acks: Cell::new(0),
-            read: RefCell::default(),
             order: Order::default(),
             gossip: Gossip::default(),
             items,
@@ -103,17 +100,17 @@ impl Central {
         while let Some(list) = reports.recv().await {
             for report in list {
                 match report {
-                    Report::Say { bytes, is_volatile, is_kept } => {
-                        let kind = match (is_kept, is_volatile) {
-                            (_, true) => Kind::Volatile,
-                            (true, _) => Kind::Again(None),
-                            (false, _) => Kind::Once,
+                    Report::Say { bytes, is_volatile, entry } => {
+                        let kind = match entry {
+                            _ if is_volatile => Kind::Volatile,
+                            Some((key, stream)) => Kind::Append(self.order.name(key, stream)),
+                            None => Kind::Once,
                         };
                         self.link.say(bytes, kind);
                     }
                     Report::Append { key, said } => self.say_in_order(key, said).await,
                     Report::Whisper(told) => self.whisper(told),
-                    Report::Command(bytes) => self.link.speaker.say(bytes, Kind::Again(None)),
+                    Report::Command(bytes) => self.link.speaker.say(bytes, Kind::Again),
                     Report::Room { subscription, is_here } => self.move_room(subscription, is_here),
                 }
             }
@@ -276,6 +273,14 @@ impl Central {
                 self.hub.close(self.resume).await;
             }
         }
+    }
+}
+
+/// The name under which this node writes into streams, if there are any.
+fn uid_of_writer(cluster: &Cluster) -> &str {
+    match cluster.wire.dialect {
+        Dialect::Streams(_) => &cluster.wire.uid,
+        _ => "",
     }
 }
 

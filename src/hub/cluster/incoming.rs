@@ -111,7 +111,7 @@ impl Central {
         notices: &mut Vec<Notice>,
     ) {
         let fate = match self.cluster.wire.read_entry(&entry.fields) {
-            _ if self.is_repeated(stream, entry) => Fate::Repeated,
+            _ if self.order.repeats(stream, entry) => Fate::Repeated,
             Ok(telegram) if self.cluster.is_ordered() => {
                 self.take_in_order(stream, entry, telegram, notices)
             }
@@ -119,15 +119,6 @@ impl Central {
             Err(_malformed) => Fate::Malformed,
         };
         metrics::count(&metrics::REDIS_HEARD, fate.word());
-    }
-
-    /// Whether an earlier entry has said the same, which is remembered.
-    pub(super) fn is_repeated(&self, stream: &Arc<str>, entry: &Entry) -> bool {
-        let repeats = self.read.borrow_mut().repeats(entry);
-        if let (true, Some(number)) = (repeats, entry.number()) {
-            self.order.repeated(stream, number);
-        }
-        repeats
     }
 
     /// With its place in the order of its stream.
@@ -140,7 +131,6 @@ impl Central {
     ) -> Fate {
         let is_own = telegram.from.as_deref() == Some(self.cluster.wire.uid.as_str());
         let Some(number) = entry.number() else { return Fate::Malformed };
-        self.order.told(stream, number);
         let way = match entry.key().filter(|_| is_own).map(|key| self.order.came(key)) {
             // What was said before there was an order, or does not need one.
             Some(Way::Unknown) => return Fate::Own,
@@ -165,11 +155,11 @@ impl Central {
         self.open(&telegram.namespace, broadcast).ok()
     }
 
-    /// Of an entry that was read long after.
-    pub(super) fn read_kept(&self, entry: &Entry, namespace: &str) -> Option<Opened> {
+    /// Of an entry that was written long before it is read.
+    pub(super) fn read_kept(&self, entry: &Entry) -> Option<Opened> {
         let telegram = self.cluster.wire.read_entry(&entry.fields).ok()?;
         let Matter::Broadcast(broadcast) = telegram.matter else { return None };
-        if *telegram.namespace != *namespace || broadcast.flags.volatile {
+        if broadcast.flags.volatile {
             return None;
         }
         self.open(&telegram.namespace, broadcast).ok()

@@ -14,6 +14,7 @@ mod interest;
 mod line;
 mod link;
 mod order;
+mod ordered;
 mod questions;
 mod reading;
 mod registry;
@@ -24,6 +25,7 @@ mod shards;
 mod slots;
 mod speaker;
 mod tls;
+mod unsure;
 mod uplink;
 mod wire;
 
@@ -91,8 +93,8 @@ enum Report {
     Say {
         bytes: Vec<u8>,
         is_volatile: bool,
-        /// Said again after a break; readers know it by its number.
-        is_kept: bool,
+        /// In a stream: which one it is, and where.
+        entry: Option<(Key, Arc<str>)>,
     },
     /// Said in order, to this node too.
     Append { key: Key, said: Said },
@@ -106,6 +108,7 @@ enum Report {
 
 /// A message for all nodes: as it is said, and what the entry has.
 struct Said {
+    stream: Arc<str>,
     bytes: Bytes,
     fields: Vec<(Bytes, Bytes)>,
 }

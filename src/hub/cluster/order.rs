@@ -4,31 +4,30 @@
 //! While Redis is away for long, this node's own messages go ahead: they are delivered here at once,
 //! and not again when they come. Until they have come, clients have offsets that nobody goes on
 //! from: what they have is more than a place in the stream says.
+//!
+//! What an offset means, everywhere: its client has every message that is meant for it and stands at
+//! this entry or before it, and nothing that stands behind it only. Messages are what nodes have said,
+//! not entries: of those that say the same, the first counts. So whoever lets a client in must know
+//! that the entry is there, what stands behind it, and which of that repeats what stands before.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::rc::Rc;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::hub::engine::{Delivery, Id, Message};
 use crate::hub::namespace::Target;
 use crate::hub::outbox::Notice;
 use crate::hub::packet;
 use crate::hub::recovery::{Stamp, is_for};
-use crate::observe::metrics;
 
 use super::Said;
-use super::central::{Central, probe_of};
-use super::line::LineError;
-use super::link::MOVED;
-use super::reading::{Entry, Item, Key, Numbers, entry};
-use super::resp::command;
-use super::speaker::Kind;
-use super::wire::{Session, id_of};
+use super::reading::{Entry, Key, Numbers};
+use super::unsure::Named;
+use super::wire::id_of;
 
 /// How much is kept for those who come back, and for how long.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,12 +63,22 @@ pub struct Entering {
 
 /// A client's question, and what of the stream was fetched for it.
 pub struct Enter {
-    entering: Entering,
-    fetched: Option<Fetched>,
-    until: Instant,
+    pub entering: Entering,
+    pub fetched: Option<Fetched>,
+    pub until: Instant,
 }
 
-struct Fetched {
+/// What is to be done about it.
+pub enum Next {
+    /// It goes on, and is sent this at once; or begins anew.
+    Enters(Option<Arc<[Arc<Message>]>>),
+    /// What it has is not known here: it stands in the stream, or nowhere.
+    Fetch,
+    /// This node has not read what the client has, or has said more than stands in the stream.
+    Wait,
+}
+
+pub struct Fetched {
     /// With their places.
     messages: Vec<(u64, Arc<Message>)>,
     /// The newest entry that was looked at.
@@ -87,10 +96,12 @@ pub enum Way {
 }
 
 /// What was said and has not come back.
-struct Unread {
-    said: Said,
+pub struct Unread {
+    pub said: Said,
+    /// The last entry that had been read when it was said.
+    pub behind: u64,
     /// Since when Redis says that it has it.
-    confirmed: Option<Instant>,
+    pub confirmed: Option<Instant>,
 }
 
 struct Kept {
@@ -106,11 +117,13 @@ pub struct Order {
     pub keeps: Cell<Keeps>,
     /// Something that was to be read is gone.
     pub is_trimmed: Cell<bool>,
-    unread: RefCell<BTreeMap<Key, Unread>>,
+    pub unread: RefCell<BTreeMap<Key, Unread>>,
     ahead: RefCell<HashSet<Key>>,
     /// Redis has been away for so long that nothing waits for it.
-    goes_ahead: Cell<bool>,
+    pub goes_ahead: Cell<bool>,
     recent: RefCell<Recent>,
+    /// What of the streams was taken.
+    read: RefCell<Numbers>,
     /// Entries that repeat earlier ones, by their streams.
     repeats: RefCell<HashMap<Arc<str>, BTreeSet<u64>>>,
 }
@@ -124,6 +137,8 @@ struct Recent {
     since: HashMap<Arc<str>, u64>,
     /// The last entry of the stream that workers were told.
     told: HashMap<Arc<str>, u64>,
+    /// The last of those that were read, in their order.
+    seen: HashMap<Arc<str>, VecDeque<u64>>,
 }
 
 /// The stamp's origin says that its number is a place in the stream, and that clients have
@@ -132,17 +147,11 @@ pub const PORTABLE: u8 = u8::MAX;
 /// The same, but clients have more than that.
 pub const AHEAD: u8 = PORTABLE - 1;
 
-/// How long a client may wait until it can go on; then it begins anew.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(20);
-/// What Redis says it has must come back within this time, or it is said again: a failover may have
-/// lost it.
-const COMES_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Entries of a stream that are known to repeat others. More: the oldest are forgotten.
 const REPEATS_MAX: usize = 16 << 10;
-/// Entries that are fetched at once.
-const PAGE: &[u8] = b"500";
+/// Entries of a stream that are known to have been read. Who has an older one last, is looked for in
+/// the stream.
+const SEEN_MAX: usize = 32 << 10;
 
 impl Order {
     /// A message of this node's own has come back.
@@ -155,13 +164,66 @@ impl Order {
         }
     }
 
-    /// This entry, and all before it, have been looked at.
-    pub fn told(&self, stream: &Arc<str>, number: u64) {
-        self.recent.borrow_mut().told.insert(Arc::clone(stream), number);
+    /// What is about to be said.
+    pub fn name(&self, key: Key, stream: Arc<str>) -> Named {
+        let behind = self.recent.borrow().told.get(&stream).copied().unwrap_or_default();
+        Named { key, stream, behind, is_awaited: false }
     }
 
-    /// This entry says what an earlier one has said.
-    pub fn repeated(&self, stream: &Arc<str>, number: u64) {
+    /// The message never comes.
+    pub fn lose(&self, key: Key) {
+        self.unread.borrow_mut().remove(&key);
+        self.ahead.borrow_mut().remove(&key);
+    }
+
+    /// Reading begins behind these, which are kept for those who come back; all that stood behind
+    /// `since` is among them.
+    pub fn begin(
+        &self,
+        stream: &Arc<str>,
+        since: u64,
+        before: &[Entry],
+        open: impl Fn(&Entry) -> Option<Opened>,
+    ) {
+        let last = before.last().and_then(Entry::number).unwrap_or_default();
+        self.recent.borrow_mut().since.insert(Arc::clone(stream), since);
+        for entry in before {
+            self.read(stream, entry);
+            let number = entry.number().filter(|_| !self.repeats(stream, entry));
+            if let (Some(number), Some(opened)) = (number, open(entry)) {
+                let message = opened.message(&id_of(number));
+                self.keep(stream, number, opened, message);
+            }
+        }
+        self.recent.borrow_mut().told.insert(Arc::clone(stream), last);
+    }
+
+    /// Takes note of an entry, whatever it says.
+    pub fn read(&self, stream: &Arc<str>, entry: &Entry) {
+        let Some(number) = entry.number() else { return };
+        let mut recent = self.recent.borrow_mut();
+        if recent.since.get(stream) == Some(&u64::MAX) {
+            recent.since.insert(Arc::clone(stream), number.saturating_sub(1));
+        }
+        recent.tell(stream, number);
+    }
+
+    /// What was to be read is gone.
+    pub fn trim(&self, stream: &Arc<str>) {
+        self.recent.borrow_mut().forget(stream);
+        self.is_trimmed.set(true);
+    }
+
+    /// Whether an earlier entry has said the same, which is remembered.
+    pub fn repeats(&self, stream: &Arc<str>, entry: &Entry) -> bool {
+        let repeats = self.read.borrow_mut().repeats(entry);
+        if let (true, Some(number)) = (repeats, entry.number()) {
+            self.repeated(stream, number);
+        }
+        repeats
+    }
+
+    fn repeated(&self, stream: &Arc<str>, number: u64) {
         let mut repeats = self.repeats.borrow_mut();
         let of_stream = repeats.entry(Arc::clone(stream)).or_default();
         of_stream.insert(number);
@@ -191,43 +253,149 @@ impl Order {
         notices: &mut Vec<Notice>,
     ) {
         let portable = self.is_portable();
-        let Opened { namespace, target, data, parts } = opened;
-        let write = |offset: &str| {
-            let text = packet::event(&namespace, &with_offset(&data, offset), parts.len());
-            Arc::new(Message::with_parts(text, parts.clone()))
-        };
-        let message = write(&id_of(number));
+        let message = opened.message(&id_of(number));
         let origin = if portable { PORTABLE } else { AHEAD };
         let stamp = Stamp { origin, number };
         notices.push(match way {
-            Way::WentAhead => Notice::Placed { namespace: Arc::clone(&namespace), stamp },
+            Way::WentAhead => Notice::Placed { namespace: Arc::clone(&opened.namespace), stamp },
             Way::Waited | Way::Unknown => Notice::Emit {
-                namespace: Arc::clone(&namespace),
-                target: Arc::clone(&target),
-                message: if portable { Arc::clone(&message) } else { write(NOWHERE) },
+                namespace: Arc::clone(&opened.namespace),
+                target: Arc::clone(&opened.target),
+                message: if portable { Arc::clone(&message) } else { opened.message(NOWHERE) },
                 delivery: if volatile { Delivery::Volatile } else { Delivery::Kept },
                 stamp: Some(stamp),
             },
         });
         if !volatile {
-            let stream = Arc::clone(stream);
-            let kept = Kept { stream, number, namespace, target, message };
-            self.recent.borrow_mut().push(kept, &self.keeps.get());
+            self.keep(stream, number, opened, message);
         }
     }
 
+    /// Keeps what stands there for those who come back.
+    fn keep(&self, stream: &Arc<str>, number: u64, opened: Opened, message: Arc<Message>) {
+        let Opened { namespace, target, .. } = opened;
+        let kept = Kept { stream: Arc::clone(stream), number, namespace, target, message };
+        self.recent.borrow_mut().push(kept, &self.keeps.get());
+    }
+
     /// The same at once, for one that has not come back.
-    fn deliver_ahead(&self, key: Key, opened: Opened, notices: &mut Vec<Notice>) {
+    pub fn go_ahead(
+        &self,
+        key: Key,
+        open: impl Fn(&Said) -> Option<Opened>,
+        notices: &mut Vec<Notice>,
+    ) {
+        if self.ahead.borrow().contains(&key) {
+            return;
+        }
+        // Otherwise it has come meanwhile.
+        let opened = self.unread.borrow().get(&key).and_then(|unread| open(&unread.said));
+        let Some(opened) = opened else { return };
         self.ahead.borrow_mut().insert(key);
-        let Opened { namespace, target, data, parts } = opened;
-        let text = packet::event(&namespace, &with_offset(&data, NOWHERE), parts.len());
         notices.push(Notice::Emit {
-            namespace,
-            target,
-            message: Arc::new(Message::with_parts(text, parts)),
+            message: opened.message(NOWHERE),
+            namespace: opened.namespace,
+            target: opened.target,
             delivery: Delivery::Kept,
             stamp: Some(Stamp { origin: AHEAD, number: 0 }),
         });
+    }
+
+    /// In order: what is told before this, the client is sent now; what comes after it, then.
+    pub fn enter(&self, stream: &str, enter: &Enter) -> Next {
+        let Enter { entering, fetched, until } = enter;
+        let recent = self.recent.borrow();
+        let told = recent.told.get(stream).copied();
+        // What it has heard elsewhere and nobody here has would come twice; and so would what went
+        // ahead.
+        let told = told.filter(|told| *told >= entering.have && self.is_portable());
+        let behind = told.and_then(|_| match fetched {
+            Some(fetched) => recent.behind(stream, fetched.end, entering),
+            None if recent.has_seen(stream, entering.have) => {
+                recent.behind(stream, entering.have, entering)
+            }
+            // Nobody knows what stands behind an entry that is not there.
+            None => None,
+        });
+        let (Some(told), Some(behind)) = (told, behind) else {
+            return match told {
+                _ if Instant::now() >= *until => Next::Enters(None),
+                Some(_) => Next::Fetch,
+                None => Next::Wait,
+            };
+        };
+        // What comes later, comes by itself; what repeats an entry, the client has or is sent.
+        let fetched = fetched.iter().flat_map(|fetched| &fetched.messages);
+        let fetched = fetched.filter(|(at, _)| *at <= told && !self.is_repeat(stream, *at));
+        let fetched = fetched.map(|(_, message)| Arc::clone(message));
+        let missed: Vec<_> = fetched.chain(behind).collect();
+        let bytes: usize = missed.iter().map(|message| message.size()).sum();
+        Next::Enters((bytes <= self.keeps.get().replay).then(|| missed.into()))
+    }
+}
+
+/// What stands behind a client's last entry, as it is read.
+pub struct Fetching<'a> {
+    entering: &'a Entering,
+    keeps: Keeps,
+    numbers: Numbers,
+    fetched: Fetched,
+    bytes: usize,
+    pub looked: usize,
+}
+
+impl<'a> Fetching<'a> {
+    pub fn new(entering: &'a Entering, keeps: Keeps) -> Self {
+        let fetched = Fetched { messages: Vec::new(), end: entering.have };
+        Self { entering, keeps, numbers: Numbers::default(), fetched, bytes: 0, looked: 0 }
+    }
+
+    /// The last entry that was looked at.
+    pub fn end(&self) -> u64 {
+        self.fetched.end
+    }
+
+    /// Takes note of what stands up to the client's last entry; false if that is not there.
+    pub fn know(&mut self, before: &[Entry]) -> bool {
+        for entry in before {
+            self.numbers.repeats(entry);
+        }
+        before.last().and_then(Entry::number) == Some(self.entering.have)
+    }
+
+    /// Takes the next; false if it is too much.
+    pub fn take(&mut self, entries: &[Entry], open: impl Fn(&Entry) -> Option<Opened>) -> bool {
+        for entry in entries {
+            let Some(number) = entry.number() else { continue };
+            self.fetched.end = number;
+            self.looked += 1;
+            if self.numbers.repeats(entry) {
+                continue;
+            }
+            let opened = open(entry).filter(|opened| {
+                opened.namespace == self.entering.namespace
+                    && self.entering.is_meant(&opened.target)
+            });
+            if let Some(opened) = opened {
+                let message = opened.message(&id_of(number));
+                self.bytes += message.size();
+                self.fetched.messages.push((number, message));
+            }
+        }
+        self.looked <= self.keeps.messages && self.bytes <= self.keeps.replay
+    }
+
+    pub fn done(self) -> Fetched {
+        self.fetched
+    }
+}
+
+impl Opened {
+    /// As clients are sent it.
+    fn message(&self, offset: &str) -> Arc<Message> {
+        let Self { namespace, data, parts, .. } = self;
+        let text = packet::event(namespace, &with_offset(data, offset), parts.len());
+        Arc::new(Message::with_parts(text, parts.clone()))
     }
 }
 
@@ -249,6 +417,26 @@ impl Recent {
             self.bytes -= gone.size();
             self.since.insert(gone.stream, gone.number);
         }
+    }
+
+    /// This entry, and all before it, have been looked at.
+    fn tell(&mut self, stream: &Arc<str>, number: u64) {
+        self.told.insert(Arc::clone(stream), number);
+        let seen = self.seen.entry(Arc::clone(stream)).or_default();
+        // What is read stands behind what was read.
+        if seen.back().is_none_or(|last| *last < number) {
+            seen.push_back(number);
+        }
+        if seen.len() > SEEN_MAX {
+            seen.pop_front();
+        }
+    }
+
+    /// Whether the entry was there when the stream was read. Redis may have lost what another node
+    /// has read: then nobody knows what stands behind that.
+    fn has_seen(&self, stream: &str, number: u64) -> bool {
+        let seen = self.seen.get(stream).is_some_and(|seen| seen.binary_search(&number).is_ok());
+        seen || self.since.get(stream) == Some(&number)
     }
 
     /// Nothing is known of the stream but what comes from now on.
@@ -283,291 +471,5 @@ impl Kept {
 impl Entering {
     fn is_meant(&self, target: &Target) -> bool {
         is_for(target, self.id, |room| self.rooms.iter().any(|known| known == room))
-    }
-}
-
-impl Central {
-    pub(super) async fn say_in_order(&self, key: Key, said: Said) {
-        let bytes = said.bytes.to_vec();
-        self.order.unread.borrow_mut().insert(key, Unread { said, confirmed: None });
-        self.link.speaker.say(bytes, Kind::Again(Some(key)));
-        if self.order.goes_ahead.get() {
-            // The main thread ends last.
-            let _taken = self.items.send(Item::Ahead(key)).await;
-        }
-    }
-
-    pub(super) fn take_item(self: &Rc<Self>, item: Item, notices: &mut Vec<Notice>) {
-        match item {
-            Item::Begins(stream, before) => {
-                let at = before.last().and_then(Entry::number).unwrap_or_default();
-                for entry in &before {
-                    self.is_repeated(&stream, entry);
-                }
-                let mut begins = self.cluster.begins.lock().unwrap_or_else(PoisonError::into_inner);
-                begins.insert(Arc::clone(&stream), at);
-                let mut recent = self.order.recent.borrow_mut();
-                recent.told.insert(Arc::clone(&stream), at);
-                recent.since.insert(stream, at);
-            }
-            Item::Entry(stream, entry) => {
-                let number = entry.number().unwrap_or_default();
-                let mut recent = self.order.recent.borrow_mut();
-                if recent.since.get(&stream) == Some(&u64::MAX) {
-                    recent.since.insert(Arc::clone(&stream), number.saturating_sub(1));
-                }
-                drop(recent);
-                self.take_entry(&stream, &entry, notices);
-            }
-            Item::Trimmed(stream) => {
-                tracing::warn!(
-                    stream = &*stream,
-                    "entries of the stream are gone that were not read"
-                );
-                metrics::series(&metrics::REDIS_GAPS, &[]).increment();
-                self.order.recent.borrow_mut().forget(&stream);
-                self.order.is_trimmed.set(true);
-                self.link.gap.notify_one();
-            }
-            Item::Ahead(key) => self.go_ahead(key, notices),
-            Item::AllAhead => {
-                let keys: Vec<Key> = self.order.unread.borrow().keys().copied().collect();
-                keys.into_iter().for_each(|key| self.go_ahead(key, notices));
-            }
-            Item::Lost(key) => {
-                self.order.unread.borrow_mut().remove(&key);
-                self.order.ahead.borrow_mut().remove(&key);
-            }
-            Item::Enter(enter) => self.take_enter(*enter, notices),
-        }
-    }
-
-    fn go_ahead(&self, key: Key, notices: &mut Vec<Notice>) {
-        if self.order.ahead.borrow().contains(&key) {
-            return;
-        }
-        let unread = self.order.unread.borrow();
-        // Otherwise it has come meanwhile.
-        let Some(unread) = unread.get(&key) else { return };
-        let opened = self.read_own(&unread.said.fields);
-        opened.into_iter().for_each(|opened| self.order.deliver_ahead(key, opened, notices));
-    }
-
-    /// Tells workers what has become of what they said.
-    pub(super) async fn watch_outcomes(self: Rc<Self>) {
-        loop {
-            self.link.speaker.settled.notified().await;
-            let outcomes = self.link.speaker.take_outcomes();
-            let now = Instant::now();
-            for key in &outcomes.said {
-                if let Some(unread) = self.order.unread.borrow_mut().get_mut(key) {
-                    unread.confirmed = Some(now);
-                }
-            }
-            for key in &outcomes.lost {
-                // The main thread ends last.
-                let _taken = self.items.send(Item::Lost(*key)).await;
-            }
-            let (said, lost) = (outcomes.said.into(), outcomes.lost.into());
-            self.tell(vec![Notice::Settled { said, lost }]).await;
-        }
-    }
-
-    /// Looks whether what was said comes back, and whether it is worth waiting for.
-    pub(super) async fn watch_order(self: Rc<Self>) {
-        let mut away: Option<Instant> = None;
-        loop {
-            sleep(LOOK_EVERY).await;
-            if self.cluster.is_up() {
-                away = None;
-                self.order.goes_ahead.set(false);
-                self.say_again();
-                continue;
-            }
-            let since = *away.get_or_insert_with(Instant::now);
-            if since.elapsed() >= self.link.timeout && !self.order.goes_ahead.replace(true) {
-                // The main thread ends last.
-                let _taken = self.items.send(Item::AllAhead).await;
-            }
-        }
-    }
-
-    fn say_again(&self) {
-        let now = Instant::now();
-        for (key, unread) in self.order.unread.borrow_mut().iter_mut() {
-            let is_late = |since: &Instant| now.duration_since(*since) > COMES_WITHIN;
-            if unread.confirmed.as_ref().is_some_and(is_late) {
-                unread.confirmed = None;
-                self.link.speaker.say(unread.said.bytes.to_vec(), Kind::Again(Some(*key)));
-            }
-        }
-    }
-
-    /// What is kept under a client's secret: from now on it is this node's, and no other's.
-    pub(super) async fn recall(
-        self: Rc<Self>,
-        pid: Id,
-        namespace: &str,
-        user: Option<&str>,
-    ) -> Option<Session> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match self.try_to_recall(pid, namespace, user).await {
-                Ok(found) => return found,
-                // Redis may be back in time.
-                Err(_away) if Instant::now() < until => sleep(LOOK_EVERY).await,
-                Err(_away) => return None,
-            }
-        }
-    }
-
-    async fn try_to_recall(
-        &self,
-        pid: Id,
-        namespace: &str,
-        user: Option<&str>,
-    ) -> Result<Option<Session>, LineError> {
-        let key = self.cluster.session_key(pid.as_str());
-        let fits = |session: &Session| {
-            let is_here = session.namespace.as_deref().is_none_or(|known| known == namespace);
-            is_here && session.user.as_deref() == user && *session.pid == *pid.as_str()
-        };
-        let read = |value: super::resp::Value| Session::read(value.text()?.as_bytes()).ok();
-        let seen = read(self.link.speaker.ask(&[b"GET", key.as_bytes()]).await?);
-        if !seen.as_ref().is_some_and(fits) {
-            return Ok(None);
-        }
-        // Whoever is second finds what the first has put back.
-        let mut taken = read(self.link.speaker.ask(&[b"GETDEL", key.as_bytes()]).await?);
-        if taken.is_none() {
-            sleep(PAUSE * 2).await;
-            taken = read(self.link.speaker.ask(&[b"GETDEL", key.as_bytes()]).await?);
-        }
-        let Some(mut session) = taken.filter(fits) else { return Ok(None) };
-        let uid = &self.cluster.wire.uid;
-        let before = session.node.replace(uid.as_str().into());
-        let lasts = (self.order.keeps.get().lasts * 2).as_millis().to_string();
-        if let Some(kept) = session.write() {
-            let words: [&[u8]; 5] =
-                [b"SET", key.as_bytes(), kept.as_bytes(), b"PX", lasts.as_bytes()];
-            self.link.speaker.say(command(&words), Kind::Again(None));
-        }
-        match before.as_deref() {
-            Some(own) if own == uid.as_str() => self.tell(vec![Notice::Taken(pid)]).await,
-            Some(other) => {
-                let channel = probe_of(&self.cluster.wire, other);
-                let moved = [MOVED, pid.as_str().as_bytes()].concat();
-                let words: [&[u8]; 3] = [b"PUBLISH", channel.as_bytes(), &moved];
-                self.link.speaker.say(command(&words), Kind::Once);
-            }
-            None => (),
-        }
-        Ok(Some(session))
-    }
-
-    /// Finds out what the client has missed, and has its worker told in order.
-    pub(super) async fn enter(&self, entering: Entering) {
-        let until = Instant::now() + PATIENCE;
-        let enter = Enter { entering, fetched: None, until };
-        // The main thread ends last.
-        let _taken = self.items.send(Item::Enter(Box::new(enter))).await;
-    }
-
-    /// In order: what is told before this notice, the client is sent now; what comes after it, then.
-    fn take_enter(self: &Rc<Self>, enter: Enter, notices: &mut Vec<Notice>) {
-        let Enter { entering, fetched, until } = enter;
-        let Some(stream) = self.cluster.wire.stream(&entering.namespace) else { return };
-        let recent = self.order.recent.borrow();
-        let told = recent.told.get(stream.as_str()).copied();
-        // What it has heard elsewhere and nobody here has would come twice; and so would what went
-        // ahead.
-        let is_ready = told.is_some_and(|told| told >= entering.have) && self.order.is_portable();
-        let (begun, fetched) = match fetched {
-            Some(Fetched { messages, end }) => (messages, end.max(entering.have)),
-            None => (Vec::new(), entering.have),
-        };
-        let behind = recent.behind(&stream, fetched, &entering).filter(|_| is_ready);
-        let (worker, number) = (entering.worker, entering.number);
-        if let Some(behind) = behind {
-            // What comes later, comes by itself; what repeats an entry, the client has or is sent.
-            let begun = begun.into_iter().filter(|(at, _)| {
-                told.is_some_and(|told| *at <= told) && !self.order.is_repeat(&stream, *at)
-            });
-            let begun = begun.map(|(_, message)| message);
-            let missed: Vec<_> = begun.chain(behind).collect();
-            let bytes: usize = missed.iter().map(|message| message.size()).sum();
-            let fits = bytes <= self.order.keeps.get().replay;
-            let missed = fits.then(|| missed.into());
-            notices.push(Notice::Entered { worker, number, missed });
-            return;
-        }
-        if Instant::now() >= until {
-            notices.push(Notice::Entered { worker, number, missed: None });
-            return;
-        }
-        drop(recent);
-        let central = Rc::clone(self);
-        self.drain.spawn_background(async move {
-            let fetched = if is_ready { central.fetch(&stream, &entering).await } else { Ok(None) };
-            let item = match fetched {
-                Ok(None) if is_ready => {
-                    // Not all of it is there any more.
-                    let gone = Enter { entering, fetched: None, until: Instant::now() };
-                    Item::Enter(Box::new(gone))
-                }
-                Ok(Some(fetched)) => {
-                    Item::Enter(Box::new(Enter { entering, fetched: Some(fetched), until }))
-                }
-                Ok(None) | Err(_) => {
-                    sleep(PAUSE).await;
-                    Item::Enter(Box::new(Enter { entering, fetched: None, until }))
-                }
-            };
-            // The main thread ends last.
-            let _taken = central.items.send(item).await;
-        });
-    }
-
-    /// Reads what stands behind the last entry that the client has; `None` if that is not there.
-    async fn fetch(&self, stream: &str, entering: &Entering) -> Result<Option<Fetched>, LineError> {
-        let keeps = self.order.keeps.get();
-        let (mut messages, mut bytes, mut looked) = (Vec::new(), 0, 0);
-        let (mut end, mut numbers) = (entering.have, Numbers::default());
-        let mut start = id_of(entering.have);
-        let mut is_first = entering.have != 0;
-        loop {
-            let words: [&[u8]; 6] =
-                [b"XRANGE", stream.as_bytes(), start.as_bytes(), b"+", b"COUNT", PAGE];
-            let answer = self.link.speaker.ask(&words).await?;
-            let entries: Vec<_> = answer.items().iter().filter_map(entry).collect();
-            for entry in &entries {
-                let Some(number) = entry.number() else { continue };
-                if std::mem::take(&mut is_first) {
-                    if number != entering.have {
-                        return Ok(None);
-                    }
-                    continue;
-                }
-                end = number;
-                looked += 1;
-                if numbers.repeats(entry) {
-                    continue;
-                }
-                let Some(opened) = self.read_kept(entry, &entering.namespace) else { continue };
-                if entering.is_meant(&opened.target) {
-                    let data = with_offset(&opened.data, &id_of(number));
-                    let text = packet::event(&opened.namespace, &data, opened.parts.len());
-                    bytes += text.len();
-                    messages.push((number, Arc::new(Message::with_parts(text, opened.parts))));
-                }
-            }
-            if is_first || looked > keeps.messages || bytes > keeps.replay {
-                return Ok(None);
-            }
-            if entries.is_empty() {
-                return Ok(Some(Fetched { messages, end }));
-            }
-            start = format!("({}", id_of(end));
-        }
     }
 }

@@ -14,7 +14,7 @@ use super::line::{Line, LineError};
 use super::order::Enter;
 use super::resp::Value;
 use super::servers::Servers;
-use super::wire::number_of;
+use super::wire::{id_of, number_of};
 
 /// What stands in a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,11 @@ impl Numbers {
 }
 
 impl Entry {
+    /// Whether that node has written it.
+    pub fn is_of(&self, uid: &str) -> bool {
+        self.field("uid").is_some_and(|known| known == uid)
+    }
+
     fn field(&self, name: &str) -> Option<&Bytes> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
@@ -97,7 +102,7 @@ impl Entry {
 /// What comes of a stream, and what is done in the same order.
 pub enum Item {
     /// Reading begins behind the last of these entries, or at the first that comes.
-    Begins(Arc<str>, Vec<Entry>),
+    Begins(Arc<str>, Before),
     Entry(Arc<str>, Entry),
     /// What stood behind the last entry that was read is there no more.
     Trimmed(Arc<str>),
@@ -111,6 +116,14 @@ pub enum Item {
     Enter(Box<Enter>),
 }
 
+/// What stands before a place in a stream.
+pub struct Before {
+    /// The newest, in their order.
+    pub entries: Vec<Entry>,
+    /// The stream has no others.
+    pub is_all: bool,
+}
+
 /// One of the streams, and how far it is read.
 pub struct Reading {
     servers: Rc<Servers>,
@@ -122,12 +135,14 @@ pub struct Reading {
     ready: Option<Rc<dyn Fn()>>,
 }
 
-/// Entries that are asked for at once, and how long Redis waits for the first.
+/// Entries that are asked for at once: of the largest that clients may send, not too much for one
+/// answer.
 const COUNT: &[u8] = b"100";
-/// What is looked at of what stands before: what is said again afterwards is known by it. No more
-/// than a node may have in flight, and no more bytes than these.
-const BEFORE_MAX: usize = 1024;
-const BEFORE_BYTES: usize = 4 << 20;
+/// What is looked at of what stands before: it is kept for those who come back, and what is said
+/// again afterwards is known by it.
+const BEFORE_MAX: usize = 4096;
+const BEFORE_BYTES: usize = 8 << 20;
+/// How long Redis waits for the first entry.
 const BLOCK: Duration = Duration::from_secs(2);
 /// Before all entries.
 const NOTHING: &[u8] = b"0-0";
@@ -207,8 +222,14 @@ impl Reading {
         let stream = Arc::clone(&self.stream);
         let (last, item) = match &self.last {
             None => {
-                let before = self.before(line).await?;
-                let newest = before.last().map(|entry| entry.id.clone());
+                let ask = async |words: &[&[u8]]| {
+                    let late = LineError::Late(self.timeout);
+                    timeout(self.timeout, line.ask(words)).await.unwrap_or(Err(late))
+                };
+                // Reading behind `$` would begin later at each question, and lose what is written
+                // in between.
+                let before = entries_up_to(&stream, b"+", BEFORE_MAX, ask).await?;
+                let newest = before.entries.last().map(|entry| entry.id.clone());
                 let newest = newest.unwrap_or(Bytes::from_static(NOTHING));
                 (newest, Some(Item::Begins(stream, before)))
             }
@@ -233,24 +254,45 @@ impl Reading {
         let answer = timeout(self.timeout, line.ask(&words)).await.unwrap_or(Err(late))?;
         Ok(!answer.items().is_empty())
     }
+}
 
-    /// The newest entries, in their order. Reading behind `$` would begin later at each question,
-    /// and lose what is written in between.
-    async fn before(&self, line: &mut Line) -> Result<Vec<Entry>, LineError> {
-        let (mut entries, mut bytes, mut end) = (Vec::new(), 0, b"+".to_vec());
-        while entries.len() < BEFORE_MAX && bytes < BEFORE_BYTES {
-            let stream = self.stream.as_bytes();
-            let words: [&[u8]; 6] = [b"XREVRANGE", stream, &end, b"-", b"COUNT", COUNT];
-            let late = LineError::Late(self.timeout);
-            let answer = timeout(self.timeout, line.ask(&words)).await.unwrap_or(Err(late))?;
-            let page: Vec<Entry> = answer.items().iter().filter_map(entry).collect();
-            let Some(last) = page.last() else { break };
-            end = [b"(", &*last.id].concat();
-            bytes += page.iter().map(Entry::size).sum::<usize>();
-            entries.extend(page);
+/// The newest entries up to `end`, no more than `max` and a few megabytes.
+pub async fn entries_up_to(
+    stream: &str,
+    end: &[u8],
+    max: usize,
+    mut ask: impl AsyncFnMut(&[&[u8]]) -> Result<Value, LineError>,
+) -> Result<Before, LineError> {
+    let (mut entries, mut bytes, mut end) = (Vec::new(), 0, end.to_vec());
+    let mut is_all = false;
+    while entries.len() < max && bytes < BEFORE_BYTES && !is_all {
+        let words: [&[u8]; 6] = [b"XREVRANGE", stream.as_bytes(), &end, b"-", b"COUNT", COUNT];
+        let answer = ask(&words).await?;
+        let page: Vec<Entry> = answer.items().iter().filter_map(entry).collect();
+        match page.last() {
+            Some(last) => end = [b"(", &*last.id].concat(),
+            None => is_all = true,
         }
-        entries.reverse();
-        Ok(entries)
+        bytes += page.iter().map(Entry::size).sum::<usize>();
+        entries.extend(page);
+    }
+    entries.reverse();
+    Ok(Before { entries, is_all })
+}
+
+/// The next entries behind this one; none if there are none.
+pub async fn entries_after(
+    stream: &str,
+    last: u64,
+    mut ask: impl AsyncFnMut(&[&[u8]]) -> Result<Value, LineError>,
+) -> Result<Vec<Entry>, LineError> {
+    let start = format!("({}", id_of(last));
+    let words: [&[u8]; 6] = [b"XRANGE", stream.as_bytes(), start.as_bytes(), b"+", b"COUNT", COUNT];
+    let entries: Vec<Entry> = ask(&words).await?.items().iter().filter_map(entry).collect();
+    // Who goes on behind the newest of them comes to an end.
+    match entries.last().map(Entry::number) {
+        Some(newest) if newest.is_none_or(|newest| newest <= last) => Err(LineError::Malformed),
+        _ => Ok(entries),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::observe::metrics::{self, Series};
 use super::line::{Line, LineError, Reader, Writer};
 use super::reading::Key;
 use super::resp::{Value, command};
+use super::unsure::{self, Named, Seat};
 
 /// What becomes of a command that cannot be said, or may not have been heard.
 pub enum Kind {
@@ -23,9 +24,10 @@ pub enum Kind {
     Once,
     /// Dropped at once while nobody listens.
     Volatile,
-    /// Said again: it makes no difference, or whoever reads it knows it by its number. Who has said
-    /// it hears what has become of it, if it has a name.
-    Again(Option<Key>),
+    /// Said again: it makes no difference.
+    Again,
+    /// An entry of a stream: said again if it does not stand there.
+    Append(Named),
     /// Whoever asked is told that there is no answer.
     Ask(oneshot::Sender<Result<Value, LineError>>),
 }
@@ -33,18 +35,20 @@ pub enum Kind {
 struct Command {
     bytes: Vec<u8>,
     kind: Kind,
+    /// Has been said, and may have been done.
+    is_unsure: bool,
 }
 
 impl Command {
-    fn name(&self) -> Option<Key> {
-        match self.kind {
-            Kind::Again(name) => name,
+    fn name(&self) -> Option<&Named> {
+        match &self.kind {
+            Kind::Append(named) => Some(named),
             _ => None,
         }
     }
 }
 
-/// What has become of what has a name.
+/// What has become of what somebody wants to hear of.
 #[derive(Default)]
 pub struct Outcomes {
     pub said: Vec<Key>,
@@ -58,6 +62,8 @@ struct Flight {
 }
 
 pub struct Speaker {
+    /// The name under which this node writes into streams.
+    uid: Box<str>,
     timeout: Duration,
     /// Bytes that may wait.
     bytes_max: usize,
@@ -71,6 +77,8 @@ pub struct Speaker {
     /// Since they were taken; no more than what may wait and be in flight.
     outcomes: RefCell<Outcomes>,
     pub settled: Notify,
+    /// The connection over which entries were said last.
+    seat: RefCell<Option<Seat>>,
     /// One of several, each of which has its slots.
     is_spread: bool,
     /// What is to be said elsewhere; no more than what was in flight.
@@ -92,17 +100,18 @@ const FLIGHTS_MAX: usize = 1024;
 const WRITE_MAX: usize = 64 << 10;
 
 impl Speaker {
-    pub fn new(timeout: Duration, bytes_max: usize) -> Rc<Self> {
-        Self::with(timeout, bytes_max, false)
+    pub fn new(uid: &str, timeout: Duration, bytes_max: usize) -> Rc<Self> {
+        Self::with(uid, timeout, bytes_max, false)
     }
 
-    /// One of several, each of which has its slots.
+    /// One of several, each of which has its slots; they have no streams.
     pub fn spread(timeout: Duration, bytes_max: usize) -> Rc<Self> {
-        Self::with(timeout, bytes_max, true)
+        Self::with("", timeout, bytes_max, true)
     }
 
-    fn with(timeout: Duration, bytes_max: usize, is_spread: bool) -> Rc<Self> {
+    fn with(uid: &str, timeout: Duration, bytes_max: usize, is_spread: bool) -> Rc<Self> {
         Rc::new(Self {
+            uid: uid.into(),
             timeout,
             bytes_max,
             waiting: RefCell::default(),
@@ -112,6 +121,7 @@ impl Speaker {
             epoch: Cell::new(0),
             outcomes: RefCell::default(),
             settled: Notify::new(),
+            seat: RefCell::default(),
             is_spread,
             strays: RefCell::default(),
             strayed: Notify::new(),
@@ -133,7 +143,7 @@ impl Speaker {
             _ => {}
         }
         let mut waiting = self.waiting.borrow_mut();
-        waiting.push_back(Command { bytes, kind });
+        waiting.push_back(Command { bytes, kind, is_unsure: false });
         let overflown = waiting.bound(self.bytes_max);
         self.waiting_bytes.add(waiting.bytes as i64 - self.waiting_bytes.value());
         drop(waiting);
@@ -149,7 +159,10 @@ impl Speaker {
     }
 
     /// Speaks over `line` until it breaks.
-    pub async fn speak(&self, line: Line) -> LineError {
+    pub async fn speak(&self, mut line: Line) -> LineError {
+        if let Err(error) = self.make_sure(&mut line).await {
+            return error;
+        }
         let Line { mut reader, mut writer } = line;
         self.epoch.set(self.epoch.get() + 1);
         let broken = tokio::select! {
@@ -161,6 +174,41 @@ impl Speaker {
         self.epoch.set(self.epoch.get() + 1);
         self.land_all();
         broken
+    }
+
+    /// Finds out what has been done of that which was not answered, and is not said again.
+    async fn make_sure(&self, line: &mut Line) -> Result<(), LineError> {
+        let unsure = {
+            let waiting = self.waiting.borrow();
+            let unsure = waiting.commands.iter().filter(|command| command.is_unsure);
+            unsure.filter_map(Command::name).cloned().collect::<Vec<_>>()
+        };
+        if !unsure.is_empty() {
+            let before = self.seat.take();
+            if let Some(seat) = &before
+                && let Err(error) = seat.end(line, self.timeout).await
+            {
+                self.seat.replace(before);
+                return Err(error);
+            }
+            let ask = async |words: &[&[u8]]| {
+                let answer = unsure::ask(line, words, self.timeout).await?;
+                // Who may not read may not write either, but say so to everything.
+                Ok(answer.unwrap_or(Value::Nothing))
+            };
+            let found = unsure::find(&self.uid, &unsure, ask).await?;
+            let done = |command: &Command| {
+                command.is_unsure && command.name().is_some_and(|name| found.contains(&name.key))
+            };
+            self.waiting.borrow_mut().commands.retain(|command| !done(command));
+            self.waiting.borrow_mut().measure();
+            let done = unsure.iter().filter(|named| found.contains(&named.key));
+            done.for_each(|named| self.settle(named, true));
+        }
+        if !self.uid.is_empty() {
+            *self.seat.borrow_mut() = Seat::of(line, self.timeout).await?;
+        }
+        Ok(())
     }
 
     async fn write(&self, writer: &mut Writer) -> LineError {
@@ -220,7 +268,7 @@ impl Speaker {
         let wrong = match answer.right() {
             Ok(answer) => {
                 self.said.increment();
-                flight.command.name().into_iter().for_each(|name| self.settle(name, true));
+                flight.command.name().inspect(|name| self.settle(name, true));
                 if let Kind::Ask(asked) = flight.command.kind {
                     // Whoever asked may have stopped waiting.
                     let _told = asked.send(Ok(answer));
@@ -235,18 +283,17 @@ impl Speaker {
             self.strayed.notify_one();
             return None;
         }
-        let elsewhere = ["READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "NOAUTH"];
-        let is_elsewhere = elsewhere.iter().any(|word| wrong.starts_with(word));
+        let is_elsewhere = unsure::is_elsewhere(&wrong);
         match flight.command.kind {
             Kind::Ask(asked) => {
                 let _told = asked.send(Err(LineError::Refused(wrong.clone())));
             }
             // Refused before it was done.
-            Kind::Once | Kind::Again(_) if is_elsewhere => {
+            Kind::Once | Kind::Again | Kind::Append(_) if is_elsewhere => {
                 self.waiting.borrow_mut().push_front(flight.command);
             }
             _ => {
-                flight.command.name().into_iter().for_each(|name| self.settle(name, false));
+                flight.command.name().inspect(|name| self.settle(name, false));
                 dropped("refused", 1);
                 tracing::debug!(reason = %wrong, "refused by the Redis");
             }
@@ -280,15 +327,19 @@ impl Speaker {
         let mut unsure = 0;
         let mut waiting = self.waiting.borrow_mut();
         // In their order, so from the back.
-        for flight in self.flights.take().into_iter().rev() {
-            match flight.command.kind {
-                Kind::Again(_) => waiting.push_front(flight.command),
+        for Flight { mut command, .. } in self.flights.take().into_iter().rev() {
+            match command.kind {
+                Kind::Again | Kind::Append(_) => {
+                    command.is_unsure = true;
+                    waiting.push_front(command);
+                }
                 Kind::Ask(_) => {}
                 Kind::Once | Kind::Volatile => unsure += 1,
             }
         }
-        waiting.commands.retain(|command| matches!(command.kind, Kind::Once | Kind::Again(_)));
-        waiting.bytes = waiting.commands.iter().map(|command| command.bytes.len()).sum();
+        let waits = |kind: &Kind| matches!(kind, Kind::Once | Kind::Again | Kind::Append(_));
+        waiting.commands.retain(|command| waits(&command.kind));
+        waiting.measure();
         let overflown = waiting.bound(self.bytes_max);
         dropped("unsure", unsure);
         self.lose(&overflown);
@@ -299,9 +350,12 @@ impl Speaker {
         overflown.iter().filter_map(Command::name).for_each(|name| self.settle(name, false));
     }
 
-    fn settle(&self, name: Key, said: bool) {
+    fn settle(&self, named: &Named, said: bool) {
+        if !named.is_awaited {
+            return;
+        }
         let mut outcomes = self.outcomes.borrow_mut();
-        if said { &mut outcomes.said } else { &mut outcomes.lost }.push(name);
+        if said { &mut outcomes.said } else { &mut outcomes.lost }.push(named.key);
         self.settled.notify_one();
     }
 
@@ -325,6 +379,10 @@ impl Waiting {
     fn push_front(&mut self, command: Command) {
         self.bytes += command.bytes.len();
         self.commands.push_front(command);
+    }
+
+    fn measure(&mut self) {
+        self.bytes = self.commands.iter().map(|command| command.bytes.len()).sum();
     }
 
     fn pop_front(&mut self) -> Option<Command> {

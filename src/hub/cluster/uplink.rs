@@ -76,11 +76,11 @@ impl Uplink {
         let Some((parcel, number)) = self.numbered(namespace, &matter) else { return false };
         let key = (self.line, number);
         let bytes = bytes_of(&parcel).into();
-        if let Parcel::Append { fields, .. } = parcel {
+        if let Parcel::Append { stream, fields, .. } = parcel {
             let fields = fields
                 .into_iter()
                 .map(|(name, value)| (Bytes::from_static(name.as_bytes()), Bytes::from(value)));
-            let said = Said { bytes, fields: fields.collect() };
+            let said = Said { stream: stream.into(), bytes, fields: fields.collect() };
             self.ordered.set(number);
             self.put(Report::Append { key, said });
         }
@@ -144,9 +144,12 @@ impl Uplink {
     }
 
     fn report(&self, namespace: &str, matter: &Matter<Payload>, is_volatile: bool) {
-        let Some((parcel, _)) = self.numbered(namespace, matter) else { return };
-        let is_kept = matches!(parcel, Parcel::Append { .. });
-        self.put(Report::Say { bytes: bytes_of(&parcel), is_volatile, is_kept });
+        let Some((parcel, number)) = self.numbered(namespace, matter) else { return };
+        let entry = match &parcel {
+            Parcel::Append { stream, .. } => Some(((self.line, number), stream.as_str().into())),
+            _ => None,
+        };
+        self.put(Report::Say { bytes: bytes_of(&parcel), is_volatile, entry });
     }
 
     async fn carry(self: Rc<Self>, relieved: impl Fn()) {
