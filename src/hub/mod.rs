@@ -70,7 +70,7 @@ use recovery::Recovery;
 use watched::Users;
 
 pub use binary::{check_parts, detach};
-pub use cluster::{Central, Cluster as Nodes, TrustError};
+pub use cluster::{Central, Cluster as Nodes, Neighbourhood, TrustError, neighbourhood};
 pub use engine::{Answered, echo};
 pub use everywhere::Unanswered;
 pub use handover::{Bridge, Role};

@@ -141,16 +141,19 @@ impl Listeners {
     }
 }
 
+impl Listeners {
+    /// As they are now: `https://0.0.0.0:443`.
+    pub fn urls(&self) -> impl Iterator<Item = String> {
+        self.open.iter().map(|open| format!("{}://{}", open.scheme.as_str(), open.actual))
+    }
+}
+
 impl fmt::Display for Listeners {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.open.is_empty() {
             return formatter.write_str("nothing");
         }
-        for (index, open) in self.open.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(formatter, "{comma}{}://{}", open.scheme.as_str(), open.actual)?;
-        }
-        Ok(())
+        formatter.write_str(&self.urls().collect::<Vec<_>>().join(", "))
     }
 }
 

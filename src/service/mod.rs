@@ -103,7 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         cli::Command::Upgrade(file) => cli::upgrade::run(&file.config),
         cli::Command::Status(file) => cli::status::run(&file.config),
         cli::Command::Top { file, once } => cli::top::run(&file.config, once),
-        cli::Command::Doctor(file) => cli::doctor::run(&file.config),
+        cli::Command::Doctor(words) => cli::doctor::run(&words),
         cli::Command::Man => cli::man(),
         cli::Command::Reference => cli::reference::run(),
         cli::Command::Schema => cli::say(&config::schema()),
@@ -174,6 +174,7 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             troubles: Rc::default(),
             retry: Rc::default(),
             history: Rc::default(),
+            listening: Rc::default(),
             resident,
             listeners,
             workers: Vec::new(),
@@ -218,6 +219,8 @@ struct Service {
     retry: Rc<Notify>,
     /// What has changed, for the page of the private listener.
     history: Rc<History>,
+    /// Where it listens, for whoever asks at the private listener.
+    listening: Rc<RefCell<Vec<String>>>,
 }
 
 impl Service {
@@ -348,6 +351,7 @@ impl Service {
 
     /// Gives every worker its socket of each new listener.
     async fn hand_out(&self, opened: Vec<listeners::Opened>) {
+        self.listening.replace(self.listeners.urls().collect());
         for opened in opened {
             for (worker, socket) in self.workers.iter().cycle().zip(opened.sockets) {
                 worker.tell(Command::Listen(opened.scheme, socket)).await;
@@ -385,6 +389,7 @@ impl Service {
                 policy: Box::new(move || rules.load().hub().cloned()),
             },
             history: Rc::clone(&self.history),
+            listening: Rc::clone(&self.listening),
             token: words.token.clone(),
             open: matches!(words.address, config::AdminAddress::Unix(_)),
         };
