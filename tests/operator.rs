@@ -4,8 +4,10 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::cluster::UP;
 use crate::harness::origin::{Seen, reply};
 use crate::harness::redis::Redis;
+use crate::harness::socketio::wait_for_metric;
 use crate::harness::{Authority, Edge, Folder, Origin, PLAIN, SECURE, eventually, vestibule};
 
 fn said(folder: &Folder, arguments: &[&str]) -> (bool, String) {
@@ -194,6 +196,7 @@ fn the_doctor_sees_who_else_is_on_a_redis() {
         )
     };
     let edge = Edge::start(&hub("classic"));
+    wait_for_metric(&edge, UP, 1);
     let doctor = || said(&edge.folder, &["doctor"]).1;
     let told = eventually("a node", || {
         Some(doctor()).filter(|told| told.contains("1 nodes of this program, 0 other servers"))
