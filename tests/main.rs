@@ -131,6 +131,8 @@ mod systemd;
 mod takeover;
 /// Certificates by name, ALPN, versions.
 mod tls;
+/// What testssl.sh and sslyze say of the TLS that is spoken.
+mod tls_scan;
 /// WebSockets that are not the hub's.
 mod upgrade;
 /// The wire between the edge and the application.

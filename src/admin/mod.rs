@@ -9,6 +9,7 @@ pub mod history;
 pub mod hub;
 mod operations;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub struct Admin {
     pub metrics: bool,
     pub hub: hub::Door,
     pub history: Rc<History>,
+    /// The public listeners, as they are now.
+    pub listening: Rc<RefCell<Vec<String>>>,
     /// Required for what changes something; over a unix socket the file's rights are enough.
     pub token: Option<Secret>,
     pub open: bool,

@@ -198,6 +198,10 @@ impl Clients {
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }
+            Notice::Mark { mark, stamp } => {
+                let namespaces = self.namespaces().into_iter();
+                self.recovery.marked(mark, stamp, &|name| self.namespace(name), namespaces);
+            }
             // To other processes.
             Notice::Far { .. } => {}
             Notice::Baseline { stamp, attempt } => {

@@ -64,6 +64,11 @@ pub enum Notice {
         stamp: Stamp,
         attempt: u64,
     },
+    /// What came over Redis before it, up to this, is heard; behind it stands the rest.
+    Mark {
+        mark: u64,
+        stamp: Stamp,
+    },
     /// A session of the application's may have ended.
     Suspect(Suspicion),
     /// A token of one has been followed by another.

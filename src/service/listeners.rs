@@ -28,7 +28,7 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    fn new(address: impl fmt::Display, source: io::Error) -> Self {
+    pub fn new(address: impl fmt::Display, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::PermissionDenied => {
                 "; ports below 1024 need systemd's socket or CAP_NET_BIND_SERVICE"
@@ -83,7 +83,10 @@ impl Listeners {
                 .iter()
                 .position(|socket| socket.local_addr().is_ok_and(|local| serves(local, address)));
             let opened = match given.map(|index| activated.swap_remove(index)) {
-                _ if !mine.is_empty() => adopt(scheme, mine, workers),
+                _ if !mine.is_empty() => {
+                    let mine = mine.into_iter().map(|handed| handed.socket);
+                    adopt(scheme, mine.collect(), workers)
+                }
                 Some(socket) => share(scheme, &socket, workers),
                 None => bind(scheme, address, workers),
             };
@@ -141,16 +144,19 @@ impl Listeners {
     }
 }
 
+impl Listeners {
+    /// As they are now: `https://0.0.0.0:443`.
+    pub fn urls(&self) -> impl Iterator<Item = String> {
+        self.open.iter().map(|open| format!("{}://{}", open.scheme.as_str(), open.actual))
+    }
+}
+
 impl fmt::Display for Listeners {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.open.is_empty() {
             return formatter.write_str("nothing");
         }
-        for (index, open) in self.open.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(formatter, "{comma}{}://{}", open.scheme.as_str(), open.actual)?;
-        }
-        Ok(())
+        formatter.write_str(&self.urls().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -179,8 +185,7 @@ fn share(scheme: Scheme, socket: &StdListener, workers: usize) -> io::Result<Ope
 }
 
 /// The sockets of the process before: all of them, or what waits in one would wait for ever.
-fn adopt(scheme: Scheme, handed: Vec<Socket>, workers: usize) -> io::Result<Opened> {
-    let mut sockets: Vec<_> = handed.into_iter().map(|handed| handed.socket).collect();
+fn adopt(scheme: Scheme, mut sockets: Vec<StdListener>, workers: usize) -> io::Result<Opened> {
     let had = sockets.len();
     for index in had..workers {
         // More workers than before: some share one.
@@ -206,9 +211,20 @@ fn bind(scheme: Scheme, address: SocketAddr, workers: usize) -> io::Result<Opene
     Ok(Opened { scheme, address: actual, sockets })
 }
 
-/// One address that other nodes come to: a socket for each worker.
-pub fn bind_all(address: SocketAddr, workers: usize) -> Result<Opened, ListenError> {
-    bind(Scheme::Http, address, workers).map_err(|error| ListenError::new(address, error))
+/// One address that other nodes come to: a socket for each worker, or those that the process before
+/// had there.
+pub fn open_to_nodes(
+    address: SocketAddr,
+    workers: usize,
+    handed: Vec<(SocketAddr, StdListener)>,
+) -> Result<Opened, ListenError> {
+    let mine = handed.into_iter().filter(|(configured, _)| *configured == address);
+    let mine: Vec<_> = mine.map(|(_, socket)| socket).collect();
+    let opened = match mine.is_empty() {
+        true => bind(Scheme::Http, address, workers),
+        false => adopt(Scheme::Http, mine, workers),
+    };
+    opened.map_err(|error| ListenError::new(address, error))
 }
 
 /// The private listener, and its socket for the next process. One that the process before handed

@@ -15,6 +15,7 @@ mod vitals;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -103,7 +104,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         cli::Command::Upgrade(file) => cli::upgrade::run(&file.config),
         cli::Command::Status(file) => cli::status::run(&file.config),
         cli::Command::Top { file, once } => cli::top::run(&file.config, once),
-        cli::Command::Doctor(file) => cli::doctor::run(&file.config),
+        cli::Command::Doctor(words) => cli::doctor::run(&words),
         cli::Command::Man => cli::man(),
         cli::Command::Reference => cli::reference::run(),
         cli::Command::Schema => cli::say(&config::schema()),
@@ -163,6 +164,7 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             binary,
             before: handed,
             admin_socket: None,
+            node_sockets: Vec::new(),
             background: Vec::new(),
             upgrade: None,
             bridge: None,
@@ -174,6 +176,7 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             troubles: Rc::default(),
             retry: Rc::default(),
             history: Rc::default(),
+            listening: Rc::default(),
             resident,
             listeners,
             workers: Vec::new(),
@@ -193,6 +196,8 @@ struct Service {
     before: Option<Handed>,
     /// The private listener, for the next process.
     admin_socket: Option<(String, OwnedFd)>,
+    /// Where other nodes come, for the next process.
+    node_sockets: Vec<(SocketAddr, TcpListener)>,
     /// What ends when another process has taken over.
     background: Vec<JoinHandle<()>>,
     upgrade: Option<Upgrade>,
@@ -218,6 +223,8 @@ struct Service {
     retry: Rc<Notify>,
     /// What has changed, for the page of the private listener.
     history: Rc<History>,
+    /// Where it listens, for whoever asks at the private listener.
+    listening: Rc<RefCell<Vec<String>>>,
 }
 
 impl Service {
@@ -242,6 +249,10 @@ impl Service {
         let address = self.open_to_nodes().await?;
         Central::start(&hub, address, &self.drain);
         hub.tell_cluster(self.current.load().hub().map(|policy| &**policy)).await;
+        if self.before.is_some() {
+            // Clients of the process before are sent here when this one says that it is ready.
+            hub.joined(JOINED_WITHIN).await;
+        }
         self.drain.spawn_background(strain::watch(self.current.clone(), hub));
         self.drain.spawn_background(tend(self.resident.tickets.clone()));
         self.start_keeper();
@@ -308,8 +319,9 @@ impl Service {
         }
         let hub = &self.resident.hub;
         let before = self.before.as_mut().and_then(|before| before.hub.take());
-        if let Some(before) = before.filter(|_| !hub.is_clustered()) {
-            let bridge = hub.bridge(before, Role::New, &self.drain).await;
+        if let Some((before, name)) = before.filter(|_| hub.bridges()) {
+            let role = (Role::New, name.as_deref());
+            let bridge = hub.bridge(before, role, &self.drain).await;
             let bridge =
                 bridge.map_err(|error| Stop::Io { what: "nobody to take over from", error });
             self.bridge_before = Some(bridge?);
@@ -324,11 +336,17 @@ impl Service {
     }
 
     /// Has every worker take what other nodes bring; returns where they do.
-    async fn open_to_nodes(&self) -> Result<Option<String>, Stop> {
+    async fn open_to_nodes(&mut self) -> Result<Option<String>, Stop> {
         let snapshot = self.current.load();
         let redis = snapshot.config().hub.as_ref().and_then(|hub| hub.redis.as_ref());
         let Some(words) = redis.and_then(|redis| redis.node.as_ref()) else { return Ok(None) };
-        let opened = listeners::bind_all(words.listen, self.workers.len())?;
+        let handed = self.before.as_mut().map(|before| std::mem::take(&mut before.nodes));
+        let (handed, workers) = (handed.unwrap_or_default(), self.workers.len());
+        let opened = listeners::open_to_nodes(words.listen, workers, handed)?;
+        for socket in &opened.sockets {
+            let kept = socket.try_clone().map_err(|error| ListenError::new(words.listen, error))?;
+            self.node_sockets.push((words.listen, kept));
+        }
         for (worker, socket) in self.workers.iter().zip(opened.sockets) {
             worker.tell(Command::Neighbours(socket)).await;
         }
@@ -348,6 +366,7 @@ impl Service {
 
     /// Gives every worker its socket of each new listener.
     async fn hand_out(&self, opened: Vec<listeners::Opened>) {
+        self.listening.replace(self.listeners.urls().collect());
         for opened in opened {
             for (worker, socket) in self.workers.iter().cycle().zip(opened.sockets) {
                 worker.tell(Command::Listen(opened.scheme, socket)).await;
@@ -385,6 +404,7 @@ impl Service {
                 policy: Box::new(move || rules.load().hub().cloned()),
             },
             history: Rc::clone(&self.history),
+            listening: Rc::clone(&self.listening),
             token: words.token.clone(),
             open: matches!(words.address, config::AdminAddress::Unix(_)),
         };
@@ -422,6 +442,8 @@ impl Service {
     }
 }
 
+/// A process that takes over waits this long for other nodes; then it serves without them.
+const JOINED_WITHIN: Duration = Duration::from_secs(3);
 /// A worker that takes longer than this is stuck.
 const WORKER_ANSWER: Duration = Duration::from_secs(2);
 

@@ -10,6 +10,7 @@ pub mod health;
 mod hold;
 mod http1;
 mod pool;
+pub mod probe;
 mod record;
 mod streak;
 mod target;
