@@ -176,6 +176,39 @@ fn public_is_left_to_the_application_that_looks_first() {
 }
 
 #[test]
+fn bodies_that_a_middleware_would_cut_are_refused_or_told_of() {
+    let origin = Origin::text("ok");
+    let required = json!({ "config": { "experimental": { "proxyClientMaxBodySize": 1000 } } });
+    for (source, statuses, told) in
+        [("/:path*", [200, 413, 413, 200], "are answered 413"), ("/admin", [200; 4], "may be cut")]
+    {
+        let folder = Folder::new();
+        build(&folder, "app/.next", &[]);
+        let matchers = json!([{ "originalSource": source, "regexp": "^/.*$" }]);
+        let functions = json!({ "functions": { "/_middleware": { "matchers": matchers } } });
+        folder.write("app/.next/server/functions-config-manifest.json", &functions.to_string());
+        folder.write("app/.next/required-server-files.json", &required.to_string());
+        let yaml = format!(
+            "{PLAIN}sites:\n  localhost:\n    next: {{ targets: '{0}', build: app/.next }}\n    routes: [{{ path: /other/*, to: '{0}' }}]\n",
+            origin.url()
+        );
+        let edge = Edge::start_in(folder, &yaml);
+        let post = |path: &str, bytes: usize| {
+            edge.connect().ask("POST", path, &[], &vec![b'x'; bytes]).status
+        };
+        let mut chunked = edge.connect();
+        let body = "x".repeat(1001);
+        chunked.send(format!(
+            "POST /a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n{body}\r\n0\r\n\r\n"
+        ));
+        let found =
+            [post("/a", 1000), post("/a", 1001), chunked.answer().status, post("/other/a", 1001)];
+        assert_eq!(found, statuses, "{source}");
+        assert!(edge.log().contains(told), "{}", edge.log());
+    }
+}
+
+#[test]
 fn heads_that_the_application_would_not_take_are_refused_before() {
     let origin = Origin::text("ok");
     let edge = site(&origin.url(), "");

@@ -55,7 +55,8 @@ pub enum Kind {
 }
 
 pub fn kind(path: &str) -> Kind {
-    if path.ends_with("/_next/image") {
+    // With `trailingSlash` the application asks for it so.
+    if path.trim_end_matches('/').ends_with("/_next/image") {
         Kind::Image
     } else if path.contains("/_next/static/") {
         Kind::Static
@@ -197,6 +198,11 @@ impl Expects {
         let rsc = headers.contains_key(RSC);
         let draft = headers.get_all(header::COOKIE).iter().any(|line| is_draft(line.as_bytes()));
         Self { kind: kind(path), document: is_read && shown && !rsc, rsc, draft }
+    }
+
+    /// True for a picture that the application makes when it is asked for.
+    pub fn is_image(self) -> bool {
+        self.kind == Kind::Image
     }
 
     /// Nobody's sessions go where they cannot matter: what is there is the same for all.
@@ -358,6 +364,22 @@ mod tests {
         assert_eq!(image("url=/a.png&w=1&q=101", None), Some("image_quality"));
         let long = format!("url=/{}&w=640&q=75", "a".repeat(IMAGE_URL_MAX));
         assert_eq!(image(&long, None), Some("image_url"));
+    }
+
+    #[test]
+    fn paths_have_kinds() {
+        for (path, expected) in [
+            ("/_next/image", Kind::Image),
+            ("/_next/image/", Kind::Image),
+            ("/shop/_next/image", Kind::Image),
+            ("/_next/images", Kind::Other),
+            ("/_next/image/x", Kind::Other),
+            ("/shop/_next/static/a.js", Kind::Static),
+            ("/_next/static", Kind::Other),
+            ("/", Kind::Other),
+        ] {
+            assert_eq!(kind(path), expected, "{path}");
+        }
     }
 
     #[test]

@@ -50,18 +50,25 @@ pub fn head_size(request: &Request) -> usize {
 /// The target to ask for, if it is not the one that was asked for.
 fn target(uri: &Uri, paths: &Rewrite) -> Option<String> {
     let query = uri.query().and_then(next::strip_query);
-    let path = paths.strip.as_deref().and_then(|prefix| stripped(uri.path(), prefix));
-    if query.is_none() && path.is_none() && paths.prefix.is_none() {
+    let is_stripped =
+        paths.strip.as_deref().and_then(|prefix| stripped(uri.path(), prefix)).is_some();
+    if query.is_none() && !is_stripped && paths.prefix.is_none() {
         return None;
     }
-    let path = path.unwrap_or(uri.path());
+    let path = path(uri.path(), paths);
     let query = query.as_deref().or(uri.query()).filter(|query| !query.is_empty());
+    Some(match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    })
+}
+
+/// The path to ask for in the place of one that came.
+pub fn path(came: &str, paths: &Rewrite) -> String {
+    let path = paths.strip.as_deref().and_then(|prefix| stripped(came, prefix)).unwrap_or(came);
     let prefix = paths.prefix.as_deref().unwrap_or_default();
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Some(match query {
-        Some(query) => format!("{prefix}{slash}{path}?{query}"),
-        None => format!("{prefix}{slash}{path}"),
-    })
+    format!("{prefix}{slash}{path}")
 }
 
 /// What follows a prefix of whole segments.
