@@ -214,7 +214,7 @@ fn an_application_makes_so_many_pictures_at_once() {
 #[test]
 fn who_waits_too_long_is_told_so_and_who_leaves_gives_its_turn_back() {
     let app = Optimizer::start("", 1000);
-    let edge = app.edge("images: { at_once: 1, wait: 400ms, share: false }", "");
+    let edge = app.edge("images: { at_once: 1, wait: 3s, share: false }", "");
     let first = asking(edge.http(), picture(1), &[]);
     wait_for_metric(&edge, &outcome("asked"), 1);
     let mut leaves = edge.connect();

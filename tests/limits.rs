@@ -325,7 +325,7 @@ fn a_body_that_drips_is_cut_although_it_never_stops() {
         &origin,
         "    routes: [{ path: /slow, body_rate: none }]
 limits: { body_rate: 1KB/s }
-timeouts: { body_idle: 600ms }
+timeouts: { body_idle: 1500ms }
 ",
     );
     let pause = Duration::from_millis(50);

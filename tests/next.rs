@@ -35,9 +35,14 @@ fn build(folder: &Folder, name: &str, ids: &[&str]) {
     write("routes-manifest.json", routes);
     let images = json!({ "images": {
         "loader": "default", "path": "/_next/image", "deviceSizes": [640], "imageSizes": [32],
-        "qualities": [75], "remotePatterns": none, "domains": none,
+        "qualities": [75], "remotePatterns": [{ "hostname": "^(?:cdn\\.example)$" }], "domains": none,
     } });
     write("images-manifest.json", images);
+    let required = json!({ "config": { "images": {
+        "remotePatterns": [{ "protocol": "https", "hostname": "cdn.example" }], "domains": none,
+        "localPatterns": [{ "pathname": "**", "search": "" }],
+    } } });
+    write("required-server-files.json", required);
     folder.write(&format!("{name}/BUILD_ID"), name);
 }
 
@@ -123,11 +128,15 @@ fn a_build_says_what_there_is() {
 fn images(edge: &Edge) {
     let get = |query: &str| edge.get(&format!("/_next/image?{query}"));
     assert_eq!(get("url=%2Frobots.png&w=640&q=75").status, 200);
+    assert_eq!(get("url=https%3A%2F%2Fcdn.example%2Fa.png&w=640&q=75").status, 200);
     for (query, reason) in [
         ("url=%2Fa.png&w=641&q=75", "image_width"),
         ("url=%2Fa.png&w=640&q=99", "image_quality"),
         ("url=%2Fa.png&w=640&w=640&q=75", "image_width"),
         ("url=https%3A%2F%2F169.254.169.254%2F&w=640&q=75", "image_url"),
+        ("url=https%3A%2F%2Fcdn.example%40169.254.169.254%2F&w=640&q=75", "image_url"),
+        ("url=http%3A%2F%2Fcdn.example%2Fa.png&w=640&q=75", "image_url"),
+        ("url=%2Fa.png%3Fbig&w=640&q=75", "image_url"),
         ("url=%2F%2Fevil%2Fa.png&w=640&q=75", "image_url"),
         ("url=%2F_next%2Fimage%3Furl%3D%2Fa&w=640&q=75", "image_url"),
         ("w=640&q=75", "image_url"),

@@ -237,10 +237,11 @@ impl Limited {
 
     /// How long this pause may last: what has come buys time for what has not.
     fn patience(&self) -> Duration {
-        match (self.max - self.left).checked_div(self.pace) {
+        let came = self.max - self.left;
+        match came.saturating_mul(1000).checked_div(self.pace) {
             None => self.idle,
             Some(bought) => {
-                let bought = self.idle.saturating_add(Duration::from_secs(bought));
+                let bought = self.idle.saturating_add(Duration::from_millis(bought));
                 bought.saturating_sub(self.waited).min(self.idle)
             }
         }

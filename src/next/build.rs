@@ -6,6 +6,8 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::image::Sources;
+
 /// The texts of files below `.next`, where they are there.
 #[derive(Debug, Default)]
 pub struct Manifests {
@@ -52,13 +54,15 @@ pub struct Cut {
 }
 
 /// What `/_next/image` may be asked for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Images {
     pub widths: Vec<u64>,
     /// `None`: any.
     pub qualities: Option<Vec<u64>>,
     /// Images of other servers, at all.
     pub remote: bool,
+    /// `None` if it is not known.
+    pub sources: Option<Sources>,
 }
 
 impl Build {
@@ -80,7 +84,7 @@ impl Build {
             base: base.to_owned(),
             actions: json(&files.actions).map(|all| ids(&all)),
             origins: origins.map(texts).unwrap_or_default(),
-            images: json(&files.images).and_then(|all| images(&all, base)),
+            images: json(&files.images).and_then(|all| images(&all, base, &required)),
             plain_public: is_plain(&routes) && middleware == Some(false),
         }
     }
@@ -125,7 +129,7 @@ fn ids(manifest: &Value) -> HashSet<String> {
 }
 
 /// `None` where images are made by somebody else.
-fn images(manifest: &Value, base: &str) -> Option<Images> {
+fn images(manifest: &Value, base: &str, required: &Value) -> Option<Images> {
     let images = manifest.get("images")?;
     let text = |name: &str| images.get(name).and_then(Value::as_str);
     // With `trailingSlash` it ends in one.
@@ -141,6 +145,7 @@ fn images(manifest: &Value, base: &str) -> Option<Images> {
     Some(Images {
         qualities: images.get("qualities").map(numbers).filter(|all| !all.is_empty()),
         remote: is_some("remotePatterns") || is_some("domains"),
+        sources: required.pointer("/config/images").and_then(Sources::parse),
         widths,
     })
 }

@@ -134,8 +134,13 @@ fn image(query: &str, images: Option<&Images>) -> Option<&'static str> {
     let is_local = url.starts_with('/') && !url.starts_with("//") && !url.contains('\\');
     let is_remote = (url.starts_with("https://") || url.starts_with("http://"))
         && images.is_none_or(|images| images.remote);
-    let is_itself = url.split(['?', '#']).next().unwrap_or_default().contains("/_next/image");
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let is_itself = path.ends_with("/_next/image") || path.contains("/_next/image/");
     if url.len() > IMAGE_URL_MAX || !(is_local || is_remote) || (is_local && is_itself) {
+        return Some("image_url");
+    }
+    let sources = images.and_then(|images| images.sources.as_ref());
+    if sources.is_some_and(|sources| !sources.may_be(&url)) {
         return Some("image_url");
     }
     let Some(width) = one("w").and_then(|width| number(&width)) else { return Some("image_width") };
@@ -280,7 +285,11 @@ mod tests {
         Build {
             actions: Some([ID.to_owned()].into()),
             origins: vec!["*.listed.example".to_owned()],
-            images: Some(Images { widths: vec![640], qualities: Some(vec![75]), remote: false }),
+            images: Some(Images {
+                widths: vec![640],
+                qualities: Some(vec![75]),
+                ..Images::default()
+            }),
             ..Build::default()
         }
     }
