@@ -3,6 +3,8 @@
 //! Beside each reader stands what must hold for any bytes, also beyond "no panic": what was written
 //! is read the same, no more is taken than is there, nothing grows by more than a small factor.
 
+use std::sync::LazyLock;
+
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -126,8 +128,29 @@ pub fn guarded(data: &[u8]) {
         let host = origin.rsplit("://").next().unwrap_or_default().to_ascii_lowercase();
         assert!(host.is_empty() || host == "a.example" || host.ends_with(".b.example"), "{origin}");
     }
+    // A build refuses more, and never less.
+    let built = next::judge(&asked, Some(&BUILT), &["*.b.example".to_owned()]);
+    assert!(built.is_some() || refused.is_none() || refused == Some(next::Refusal::ActionOrigin));
     next::Expects::of(&method, path, &headers).strip(&mut headers);
+    next::normalize(&mut headers);
+    let once = headers.clone();
+    next::normalize(&mut headers);
+    assert_eq!(headers, once);
 }
+
+/// A build with pictures of its own, and of one other server.
+static BUILT: LazyLock<next::Build> = LazyLock::new(|| {
+    let images = r#"{ "images": { "loader": "default", "path": "/_next/image", "deviceSizes": [640],
+        "remotePatterns": [{}] } }"#;
+    let required = r#"{ "config": { "images": { "domains": ["a.example"], "remotePatterns":
+        [{ "protocol": "https", "hostname": "**.b.example" }], "localPatterns":
+        [{ "pathname": "/a/**/*.png", "search": "" }] } } }"#;
+    next::Build::parse(&next::Manifests {
+        images: Some(images.to_owned()),
+        required: Some(required.to_owned()),
+        ..next::Manifests::default()
+    })
+});
 
 /// A redirect: the route's pattern, where it leads to, the path that is asked for, a line each.
 pub fn redirects(data: &[u8]) {

@@ -10,7 +10,7 @@ use crate::auth::Auth;
 use crate::config::{Action, Config, Timeouts};
 use crate::hub;
 use crate::observe::Format;
-use crate::router::{Builds, Flags, Meter, Router};
+use crate::router::{Kept, Meter, Router};
 use crate::tls::acme::Proofs;
 use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
 use crate::upstream::{self, Registry};
@@ -31,8 +31,7 @@ pub struct Snapshot {
 pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
-    pub flags: Arc<Flags>,
-    pub builds: Arc<Builds>,
+    pub kept: Kept,
     pub tickets: Tickets,
     pub proofs: Proofs,
     pub meter: Arc<Meter>,
@@ -76,7 +75,7 @@ impl Snapshot {
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            (&resident.registry, &resident.flags, &resident.builds, &resident.meter),
+            (&resident.registry, &resident.kept, &resident.meter),
             resident.proofs.http().clone(),
             &has_certificate,
         )?;
@@ -137,6 +136,11 @@ impl Snapshot {
 
     pub fn headers_max(&self) -> usize {
         self.config.limits.headers
+    }
+
+    /// Bytes a second that requests' bodies come with where no route says otherwise; 0 is any.
+    pub fn body_rate(&self) -> u64 {
+        self.config.limits.body_rate.0
     }
 
     pub fn timeouts(&self) -> &Timeouts {

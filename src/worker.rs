@@ -100,6 +100,7 @@ async fn run(
         hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), (&pools, &users), &drain),
         users,
         pools,
+        flights: Rc::default(),
         drain: drain.clone(),
     });
     drain.spawn_background(lines::flush_lines());

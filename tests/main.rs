@@ -105,6 +105,8 @@ mod hub_upgrade;
 mod hub_websocket;
 /// The hub on two workers.
 mod hub_workers;
+/// Pictures that the application makes when they are asked for: so many at once, the same one once.
+mod images;
 /// What is too much: connections, requests, clients that are slow, frames that carry nothing.
 mod limits;
 /// The guides that lead here from nginx and Node.
@@ -125,6 +127,8 @@ mod reload;
 mod routes;
 /// Ambiguous framing: bytes in, and exactly what the application saw.
 mod smuggling;
+/// What known tools try to smuggle requests with.
+mod smuggling_corpus;
 /// The units, socket activation, the notify protocol.
 mod systemd;
 /// Another binary takes over: no connection refused, no request failed.

@@ -54,6 +54,45 @@ fn a_target_that_fails_is_passed_over_and_nobody_notices() {
     eventually("the other one", || (edge.get("/").text() == "bad").then_some(()));
 }
 
+/// Answers with a status of its own for as long as it is told to.
+fn failing(status: &'static str) -> (Origin, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let origin = Origin::start(move |_, stream| {
+        let status = if is_broken.load(Ordering::Relaxed) { status } else { "200 OK" };
+        reply(stream, status, "", b"bad")
+    });
+    (origin, broken)
+}
+
+#[test]
+fn answers_are_failures_where_the_operator_says_so() {
+    let (bad, broken) = failing("503 Service Unavailable");
+    let good = Origin::text("good");
+    let rule = |statuses: &str| {
+        format!(
+            "balance: round, eject: {{ after: 3, for: 1s, statuses: {statuses} }}, slow_start: 0s"
+        )
+    };
+    let targets = [bad.url(), good.url()];
+    let targets = [targets[0].as_str(), targets[1].as_str()];
+    // They are answers like any other unless it does.
+    for statuses in ["[]", "500"] {
+        let edge = edge(&next(&targets, &rule(statuses)), "");
+        let failed = (0..20).filter(|_| edge.get("/").status == 503).count();
+        assert!(failed >= 5, "{failed} with {statuses}");
+        assert_eq!(metric(&edge, &ejections(&bad.url())), 0, "{statuses}");
+    }
+    let edge = edge(&next(&targets, &rule("[502, 5xx]")), "");
+    let statuses: Vec<_> = (0..20).map(|_| edge.get("/").status).collect();
+    // Nothing is sent twice for it: the client has the answer.
+    let failed = statuses.iter().filter(|status| **status == 503).count();
+    assert!((3..=6).contains(&failed), "{statuses:?}");
+    assert!(metric(&edge, &ejections(&bad.url())) >= 1);
+    broken.store(false, Ordering::Relaxed);
+    eventually("the other one", || (edge.get("/").text() == "bad").then_some(()));
+}
+
 #[test]
 fn the_only_target_is_never_passed_over() {
     let (origin, broken) = moody("ok");

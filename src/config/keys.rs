@@ -30,6 +30,8 @@ pub enum Kind {
     Size,
     /// `50/s`
     Rate,
+    /// `240B/s`
+    ByteRate,
     Text,
     /// A file or folder, from the file's own folder.
     Path,
@@ -152,6 +154,18 @@ static LIMITS: &[Key] = &[
     ),
     key("headers", Kind::Size, Some("64KiB"), "Bytes of a request's head."),
     key("body", Kind::Size, Some("10MB"), "Bytes of a request's body; a route may raise it."),
+    key(
+        "body_rate",
+        Kind::Or("none", &Kind::ByteRate),
+        Some("240B/s"),
+        "How fast a request's body must come on the average, while it is waited for; none: as it likes.",
+    ),
+    key(
+        "response_body",
+        Kind::Or("none", &Kind::Size),
+        Some("none"),
+        "Bytes of a response's body of an upstream's; none is no limit.",
+    ),
     key("per_ip", Kind::Object(PER_IP), None, "What one address may have; IPv6 by its /64."),
 ];
 
@@ -198,6 +212,18 @@ static SITE: &[Key] = &[
         Kind::Path,
         None,
         "Certificates that each client's must come from; left out, clients need none.",
+    ),
+    key(
+        "allow",
+        Kind::List(&Kind::Cidr),
+        Some("[]"),
+        "Addresses that the site is for, its hub too; others get 403. None is all.",
+    ),
+    key(
+        "deny",
+        Kind::List(&Kind::Cidr),
+        Some("[]"),
+        "Addresses that the site is not for, before its allow.",
     ),
     key(
         "dev",

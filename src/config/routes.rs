@@ -250,7 +250,8 @@ pub fn errors(section: &Section<'_>) -> Vec<ErrorPage> {
     errors.collect()
 }
 
-fn status(text: &str) -> Result<u16, String> {
+/// A status of an error, or the hundred that `4xx` and `5xx` stand for.
+pub fn status(text: &str) -> Result<u16, String> {
     match text {
         "4xx" => Ok(4),
         "5xx" => Ok(5),

@@ -8,7 +8,7 @@ use super::file::Node;
 use super::keys::FILE;
 use super::problem::Problem;
 use super::section::Section;
-use super::units::{Cidr, address, count, deadline, duration, rate, size};
+use super::units::{Cidr, address, byte_rate, count, deadline, duration, rate, size, size_or_none};
 use super::{
     Admin, AdminAddress, Config, Limits, Listen, PerIp, Quota, Rate, Shutdown, Timeouts, Tls,
     TlsVersion, acme, auth, hub, log, sites,
@@ -132,6 +132,8 @@ fn limits(section: &Section<'_>) -> Limits {
         per_ip: per_ip(&section.section("per_ip")),
         headers: section.value("headers", |text| bytes(text, HEADERS_MIN, HEADERS_MAX)),
         body: section.value("body", size),
+        body_rate: section.value("body_rate", byte_rate),
+        response_body: section.value("response_body", size_or_none),
     }
 }
 

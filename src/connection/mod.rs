@@ -387,10 +387,11 @@ impl Conversation {
         if let Some(lines) = snapshot.lines() {
             access.log(lines, request.uri(), request.headers());
         }
-        let idle = snapshot.timeouts().body_idle;
+        let (idle, pace) = (snapshot.timeouts().body_idle, snapshot.body_rate());
         let takes_interims = request.version() == Version::HTTP_11;
         let request = request.map(|body| {
-            let body = Body::incoming(body, u64::MAX, idle);
+            let mut body = Body::incoming(body, u64::MAX, idle);
+            body.pace(pace);
             if takes_interims { body.with_interims(self.interims.clone()) } else { body }
         });
         let answer = snapshot.router().answer(request, &self.peer, &self.local, &mut access);

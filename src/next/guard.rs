@@ -55,7 +55,8 @@ pub enum Kind {
 }
 
 pub fn kind(path: &str) -> Kind {
-    if path.ends_with("/_next/image") {
+    // With `trailingSlash` the application asks for it so.
+    if path.trim_end_matches('/').ends_with("/_next/image") {
         Kind::Image
     } else if path.contains("/_next/static/") {
         Kind::Static
@@ -133,8 +134,13 @@ fn image(query: &str, images: Option<&Images>) -> Option<&'static str> {
     let is_local = url.starts_with('/') && !url.starts_with("//") && !url.contains('\\');
     let is_remote = (url.starts_with("https://") || url.starts_with("http://"))
         && images.is_none_or(|images| images.remote);
-    let is_itself = url.split(['?', '#']).next().unwrap_or_default().contains("/_next/image");
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let is_itself = path.ends_with("/_next/image") || path.contains("/_next/image/");
     if url.len() > IMAGE_URL_MAX || !(is_local || is_remote) || (is_local && is_itself) {
+        return Some("image_url");
+    }
+    let sources = images.and_then(|images| images.sources.as_ref());
+    if sources.is_some_and(|sources| !sources.may_be(&url)) {
         return Some("image_url");
     }
     let Some(width) = one("w").and_then(|width| number(&width)) else { return Some("image_width") };
@@ -197,6 +203,11 @@ impl Expects {
         let rsc = headers.contains_key(RSC);
         let draft = headers.get_all(header::COOKIE).iter().any(|line| is_draft(line.as_bytes()));
         Self { kind: kind(path), document: is_read && shown && !rsc, rsc, draft }
+    }
+
+    /// True for a picture that the application makes when it is asked for.
+    pub fn is_image(self) -> bool {
+        self.kind == Kind::Image
     }
 
     /// Nobody's sessions go where they cannot matter: what is there is the same for all.
@@ -274,7 +285,11 @@ mod tests {
         Build {
             actions: Some([ID.to_owned()].into()),
             origins: vec!["*.listed.example".to_owned()],
-            images: Some(Images { widths: vec![640], qualities: Some(vec![75]), remote: false }),
+            images: Some(Images {
+                widths: vec![640],
+                qualities: Some(vec![75]),
+                ..Images::default()
+            }),
             ..Build::default()
         }
     }
@@ -358,6 +373,22 @@ mod tests {
         assert_eq!(image("url=/a.png&w=1&q=101", None), Some("image_quality"));
         let long = format!("url=/{}&w=640&q=75", "a".repeat(IMAGE_URL_MAX));
         assert_eq!(image(&long, None), Some("image_url"));
+    }
+
+    #[test]
+    fn paths_have_kinds() {
+        for (path, expected) in [
+            ("/_next/image", Kind::Image),
+            ("/_next/image/", Kind::Image),
+            ("/shop/_next/image", Kind::Image),
+            ("/_next/images", Kind::Other),
+            ("/_next/image/x", Kind::Other),
+            ("/shop/_next/static/a.js", Kind::Static),
+            ("/_next/static", Kind::Other),
+            ("/", Kind::Other),
+        ] {
+            assert_eq!(kind(path), expected, "{path}");
+        }
     }
 
     #[test]

@@ -303,6 +303,8 @@ metrics! {
     RESENT: Counter "vestibule_upstream_resent_total" ["reason"] "Requests sent again: stale when a kept connection was closed, closed when a new one was, unreached when a target took none.";
     HELD: Gauge "vestibule_held_requests" ["upstream"] "Requests that wait until a target can take them.";
     HOLDS: Counter "vestibule_holds_total" ["upstream" "outcome"] "Requests that waited for a target: released to one, expired, full when they could not wait, left by their client.";
+    IMAGES: Counter "vestibule_images_total" ["outcome"] "Requests for pictures of the image optimizer: asked of the application, shared with others that asked for the same, busy when their turn did not come.";
+    IMAGES_WAITING: Gauge "vestibule_images_waiting" ["for"] "Requests for pictures that wait: for their turn, or for the same picture that somebody else has asked for.";
     HUB_SESSIONS: Gauge "vestibule_hub_sessions" ["transport"] "Engine.IO sessions open now.";
     HUB_SOCKETS: Gauge "vestibule_hub_sockets" ["namespace"] "Sockets connected now.";
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";

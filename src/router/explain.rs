@@ -5,11 +5,12 @@ use http::{HeaderMap, Version};
 use crate::exchange::{Fault, Peer, Request};
 use crate::next;
 
+use super::application::{body_max, expects, from_disk};
 use super::course::Course;
 use super::door::Door;
 use super::share::Lots;
 use super::table::{Ask, Route, Site, Unmet};
-use super::{Handler, Router, Way, expects, from_disk, set_path};
+use super::{Handler, Router, Way, set_path};
 
 /// The way of one request, in words.
 #[derive(Debug, Default)]
@@ -67,7 +68,9 @@ impl Router {
             }
             Ok(Way::Route(route, captures, changed)) => (route, captures, changed),
         };
-        told.limits.push(("body", format!("{} bytes", route.body_max)));
+        told.limits.push(("body", format!("{} bytes", body_max(route, course.site))));
+        told.limits
+            .extend(route.body_rate.map(|rate| ("body_rate", format!("{rate} bytes a second"))));
         told.door = route.door.as_ref().map(Door::words);
         if let Handler::Redirect(redirect) = &route.handler {
             let capture = |name: &str| captures.get(name).map(str::to_owned);
@@ -95,6 +98,12 @@ impl Router {
         let expected: Option<next::Expects> =
             expects(&mut request, changed.as_deref(), route, course.site);
         told.upstream = Some(proxy.targets().to_owned());
+        let most = proxy.response_max().map(|max| ("response_body", format!("{max} bytes")));
+        told.limits.extend(most);
+        if expected.is_some_and(next::Expects::is_image) {
+            let images = course.site.and_then(|site| site.images.as_ref());
+            told.limits.extend(images.map(|images| ("images", images.words())));
+        }
         if let Some(path) = changed.filter(|_| proxy.rewrites())
             && let Err(fault) = set_path(&mut request, &path)
         {

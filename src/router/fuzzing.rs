@@ -105,6 +105,7 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         cors: None,
         body_max: index as u64,
         body_idle: None,
+        body_rate: None,
         quota: None,
         count: count.clone(),
     };
@@ -115,6 +116,8 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         aliases: aliases.to_vec(),
         secure: false,
         verified: false,
+        addresses: Addresses::default(),
+        images: None,
         treatment: Treatment::default(),
         cors: None,
         maintenance: None,

@@ -1,5 +1,6 @@
 //! Answers every request: site, route, handler, response or fault.
 
+mod application;
 mod build;
 mod compile;
 mod cors;
@@ -8,6 +9,7 @@ mod door;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod images;
 mod keeper;
 mod maintenance;
 mod meter;
@@ -27,22 +29,23 @@ use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
-use crate::files::{Files, Wanted};
+use crate::files::Files;
 use crate::hub;
 use crate::limits::Rate;
-use crate::next;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
+use application::{body_max, expects, from_disk, guard, sees_visitors};
 use course::Course;
 use door::{Door, Shut};
 use table::{Ask, Route, Site, Table};
 
 pub use build::Builds;
 pub use explain::Explanation;
+pub use images::{Flights, Optimizers};
 pub use maintenance::Flags;
 pub use meter::Meter;
 
@@ -51,7 +54,17 @@ pub struct Local {
     pub hub: Rc<hub::Shard>,
     pub pools: Rc<Pools>,
     pub users: Rc<auth::Local>,
+    /// Pictures that are asked for now.
+    pub flights: Rc<Flights>,
     pub drain: Drain,
+}
+
+/// What sites share over reloads: what is known of the disk, and who makes pictures.
+#[derive(Clone, Default)]
+pub struct Kept {
+    pub flags: Arc<Flags>,
+    pub builds: Arc<Builds>,
+    pub optimizers: Arc<Optimizers>,
 }
 
 /// Compiled from the sites; part of the snapshot.
@@ -84,11 +97,12 @@ impl Router {
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
-        (registry, flags, builds, meter): (&Arc<Registry>, &Flags, &Builds, &Arc<Meter>),
+        (registry, kept, meter): (&Arc<Registry>, &Kept, &Arc<Meter>),
         challenges: Challenges,
         has_certificate: &dyn Fn(&str) -> bool,
     ) -> Result<Self, CompileError> {
-        let around = compile::Around { config, registry, auth: &auth, flags, builds };
+        let Kept { flags, builds, optimizers } = kept;
+        let around = compile::Around { config, registry, auth: &auth, flags, builds, optimizers };
         let sites = config
             .sites
             .iter()
@@ -187,7 +201,7 @@ impl Router {
             let capture = |name: &str| captures.get(name).map(str::to_owned);
             return Ok(redirect.answer(&capture, request.uri().query()));
         }
-        let mut request = limit(request, route)?;
+        let mut request = limit(request, route, course.site)?;
         // A client cannot say who it is.
         self.unvouch(request.headers_mut());
         if let Some(door) = &route.door {
@@ -215,8 +229,19 @@ impl Router {
             set_path(&mut request, &path)?;
         }
         let choice = course.site.map(|site| site.compress.choose(&mut request));
-        let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
-        let mut response = answered.await.map_err(Fault::from)?;
+        let images = course.site.and_then(|site| site.images.as_ref());
+        let images = images.filter(|_| expects.is_some_and(|expects| expects.is_image()));
+        let mut response = match images {
+            Some(images) => {
+                let alike = route.door.is_none() && !sees_visitors(course.site);
+                let from = (&client, peer);
+                Box::pin(images.answer(request, alike, proxy, from, local)).await?
+            }
+            None => {
+                let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
+                answered.await.map_err(Fault::from)?
+            }
+        };
         choice.inspect(|choice| choice.apply(&mut response));
         if let Some(shown) = shown {
             // A logout that passes by ends the sockets that it is about.
@@ -275,6 +300,12 @@ impl Router {
             return Err(Fault::MISDIRECTED);
         }
         if let Some(site) = site
+            && !site.addresses.admits(client.address)
+        {
+            course.site = Some(site);
+            return Err(DENIED);
+        }
+        if let Some(site) = site
             && let Some(response) = self.elsewhere(site, request, client)
         {
             course.site = Some(site);
@@ -302,6 +333,7 @@ impl Router {
         }
         let (route, captures) = find(site, request, changed.as_deref(), client, course)?;
         course.route = Some(route);
+        // Nor by another name that a route gives it.
         if let Handler::Proxy(proxy) = &route.handler
             && proxy.rewrites()
             && self.is_private(&proxy.asked_for(changed.as_deref().unwrap_or(path)))
@@ -309,7 +341,7 @@ impl Router {
             return Err(Fault::PRIVATE);
         }
         if !route.addresses.admits(client.address) {
-            return Err(Fault::new(403, exchange::Side::Client, "denied"));
+            return Err(DENIED);
         }
         if let Some(response) = course.preflight(request) {
             return Ok(Way::Answered(response, None));
@@ -395,6 +427,9 @@ impl Router {
     }
 }
 
+/// An address that a site, or a route, is not for.
+const DENIED: Fault = Fault::new(403, exchange::Side::Client, "denied");
+
 /// Where a request goes.
 enum Way<'a> {
     /// Is the process well?
@@ -411,83 +446,6 @@ fn refused(access: &mut Access, reason: Option<&'static str>) {
     if let Some(reason) = reason {
         metrics::count(&metrics::FAULTS, reason);
     }
-}
-
-/// Why the application is not asked, as far as its build is known.
-fn guard(
-    request: &Request,
-    changed: Option<&str>,
-    client: &Client,
-    site: &Site,
-) -> Option<next::Refusal> {
-    let (uri, body) = (request.uri(), request.body());
-    // Only actions are told by it, and those are posted.
-    let is_post = request.method() == Method::POST;
-    let authority = if is_post { client.authority() } else { String::new() };
-    let unmeasured =
-        !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
-    let asked = next::Asked {
-        method: request.method(),
-        path: changed.unwrap_or(uri.path()),
-        query: uri.query(),
-        headers: request.headers(),
-        authority: &authority,
-        unmeasured,
-    };
-    let judge = |build: Option<&next::Build>| next::judge(&asked, build, &site.action_origins);
-    let Some(assets) = &site.assets else { return judge(None) };
-    match assets.built.with(|build| judge(Some(build))) {
-        // Another build has taken its place, and was not read yet.
-        Some(next::Refusal::ActionUnknown) if !assets.built.is_fresh() => None,
-        found => found,
-    }
-}
-
-/// A file of the route's folder, or of the application's build.
-fn from_disk(
-    request: &Request,
-    changed: Option<&str>,
-    route: &Route,
-    captures: &Captures,
-    course: &Course<'_>,
-) -> Option<Result<Response, Fault>> {
-    let uri = request.uri();
-    let whole = changed.unwrap_or(uri.path());
-    let wanted = |path| Wanted {
-        method: request.method(),
-        path,
-        whole,
-        query: uri.query(),
-        headers: request.headers(),
-    };
-    match &route.handler {
-        Handler::Files(files) => {
-            let rest = captures.get("*").map(|rest| format!("/{rest}"));
-            Some(files.answer(&wanted(rest.as_deref().unwrap_or(whole))))
-        }
-        Handler::Proxy(proxy) if route.to_next && !proxy.rewrites() => {
-            let site = course.site.filter(|site| !site.dev)?;
-            site.assets.as_ref()?.look(&wanted(whole)).transpose()
-        }
-        _ => None,
-    }
-}
-
-/// What an answer of the site's application must be; what it need not know is taken away.
-fn expects(
-    request: &mut Request,
-    changed: Option<&str>,
-    route: &Route,
-    site: Option<&Site>,
-) -> Option<next::Expects> {
-    let site = site.filter(|site| route.to_next && !site.dev)?;
-    let path = changed.unwrap_or(request.uri().path());
-    let expects = next::Expects::of(request.method(), path, request.headers());
-    let looks = |assets: &build::Assets| assets.built.with(|build| build.middleware);
-    if !site.assets.as_ref().is_some_and(looks) {
-        expects.strip(request.headers_mut());
-    }
-    Some(expects)
 }
 
 /// Answered by the edge itself on every public listener.
@@ -547,15 +505,22 @@ fn set_path(request: &mut Request, path: &str) -> Result<(), Fault> {
 }
 
 /// Refuses a body that says it is too large before a byte of it is read.
-fn limit(mut request: Request, route: &Route) -> Result<Request, Fault> {
+fn limit(mut request: Request, route: &Route, site: Option<&Site>) -> Result<Request, Fault> {
+    if http_body::Body::is_end_stream(request.body()) {
+        return Ok(request);
+    }
+    let max = body_max(route, site);
     let length = http_body::Body::size_hint(request.body()).exact();
-    if length.is_some_and(|length| length > route.body_max) {
+    if length.is_some_and(|length| length > max) {
         return Err(Fault::BODY_TOO_LARGE);
     }
     let body = request.body_mut();
-    body.limit(route.body_max);
+    body.limit(max);
     if let Some(idle) = route.body_idle {
         body.patience(idle);
+    }
+    if let Some(rate) = route.body_rate {
+        body.pace(rate);
     }
     Ok(request)
 }

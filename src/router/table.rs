@@ -17,6 +17,7 @@ use super::Handler;
 use super::build::Assets;
 use super::cors::Cors;
 use super::door::Door;
+use super::images::Images;
 use super::maintenance::Maintenance;
 use super::meter::Quota;
 use super::pages::Pages;
@@ -42,9 +43,13 @@ pub struct Site {
     pub dev: bool,
     /// What the application was built to.
     pub assets: Option<Assets>,
-    /// Hosts whose pages may call actions, besides the site's own.
     pub compress: Compress,
+    /// Hosts whose pages may call actions, besides the site's own.
     pub action_origins: Vec<String>,
+    /// Whom it is for, its hub too.
+    pub addresses: Addresses,
+    /// How pictures are asked for; `None`: as everything else.
+    pub images: Option<Images>,
     /// Only for clients that showed a certificate.
     pub verified: bool,
     /// First match wins.
@@ -78,6 +83,8 @@ pub struct Route {
     pub quota: Option<Quota>,
     /// Between two pieces of the request's body, where it is not as everywhere.
     pub body_idle: Option<Duration>,
+    /// Bytes a second that the request's body must come with, where it is not as everywhere.
+    pub body_rate: Option<u64>,
     pub count: Arc<RouteCount>,
 }
 

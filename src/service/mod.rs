@@ -38,6 +38,7 @@ use crate::drain::Drain;
 use crate::hub::{Bridge, Central, Hub, Nodes, Role, TrustError};
 use crate::listener::Open;
 use crate::observe::{events, lines, log, metrics};
+use crate::router::Kept;
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
 use crate::tls::acme::{Keeper, Proofs, Troubles, Wanted};
 use crate::tls::{self, Tickets, TlsError, Watch};
@@ -117,10 +118,10 @@ fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop>
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
     let registry = Registry::new();
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
-    let (flags, builds) = (Arc::default(), Arc::default());
+    let kept = Kept::default();
     let (tickets, proofs) = (Tickets::new()?, Proofs::default());
     let meter = Arc::default();
-    Ok((Resident { hub, registry, flags, builds, tickets, proofs, meter }, inboxes))
+    Ok((Resident { hub, registry, kept, tickets, proofs, meter }, inboxes))
 }
 
 fn compile(
@@ -242,8 +243,8 @@ impl Service {
         let (asks, mut asked) = mpsc::channel(1);
         self.start_admin(asks)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
-        self.drain.spawn_background(Arc::clone(&self.resident.flags).watch());
-        self.drain.spawn_background(Arc::clone(&self.resident.builds).watch());
+        self.drain.spawn_background(Arc::clone(&self.resident.kept.flags).watch());
+        self.drain.spawn_background(Arc::clone(&self.resident.kept.builds).watch());
         self.drain.spawn_background(memory::give_back());
         let hub = Arc::clone(&self.resident.hub);
         let address = self.open_to_nodes().await?;
