@@ -22,6 +22,8 @@ mod relay;
 mod resp;
 mod servers;
 mod shards;
+#[cfg(test)]
+mod simulation;
 mod slots;
 mod speaker;
 mod tls;
