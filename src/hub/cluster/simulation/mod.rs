@@ -141,6 +141,17 @@ proptest! {
     }
 }
 
+/// What was fetched for a client is lost before it goes on, and said again.
+#[test]
+fn what_was_fetched_may_be_lost() {
+    let say = |node| Step::Say { node, room: 0, but: 0 };
+    let mut steps = vec![say(2), Step::Do { node: 2 }, Step::Read { node: 0, count: 1 }];
+    steps.extend([Step::Lose { count: 1 }, say(0), Step::Come { client: 3, node: 0 }]);
+    steps.extend([Step::DoUnheard { node: 0 }, Step::Enter { client: 3 }]);
+    steps.push(Step::Lose { count: 1 });
+    run(Rules { lingers: false, loses: true, window: usize::MAX }, &steps);
+}
+
 /// It says something: many go on.
 #[test]
 fn many_go_on() {
