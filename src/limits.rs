@@ -138,8 +138,17 @@ impl Counters {
 
     /// One that was taken is over.
     pub fn give(&self, key: u64) {
+        self.adjust(key, -1);
+    }
+
+    /// Counts so many more, however many there are, or fewer, which were counted before.
+    pub fn adjust(&self, key: u64, by: i64) {
         for cell in self.0.cells(key) {
-            cell.fetch_sub(1, Ordering::Relaxed);
+            if by < 0 {
+                cell.fetch_sub(by.unsigned_abs(), Ordering::Relaxed);
+            } else {
+                cell.fetch_add(by.unsigned_abs(), Ordering::Relaxed);
+            }
         }
     }
 }

@@ -230,6 +230,22 @@ fn requests_find_their_node_while_redis_is_away() {
     unknown(&two.get(&hub("EIO=4&transport=polling&sid=zzz0aaaaaaaaaaaaaaaa")));
 }
 
+/// A node that is not known is looked for; who asks waits no longer than a moment.
+#[test]
+fn a_redis_that_stalls_holds_no_request_up() {
+    let redis = Redis::start();
+    let node = format!("node: {{ listen: '127.0.0.1:0', secret: '{SECRET}' }}");
+    let settings = format!("redis: {{ url: '{}', timeout: 1m, {node} }}", redis.url());
+    let edge = Edge::start(&hub_only(&settings));
+    wait_for_metric(&edge, UP, 1);
+    redis.signal("STOP");
+    let begun = Instant::now();
+    let query = "EIO=4&transport=polling&sid=zzz0AAAAAAAAAAAAAAAA";
+    unknown(&edge.connect().get(&format!("/socket.io/?{query}")));
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+    redis.signal("CONT");
+}
+
 #[test]
 fn origins_are_judged_for_the_page_that_asked() {
     let redis = Redis::start();

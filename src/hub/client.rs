@@ -24,6 +24,8 @@ pub struct Client {
     pub(super) since: Cell<Option<Instant>>,
     /// Left by the server's will: what the client still sends there is ignored.
     pub(super) left: RefCell<Vec<Arc<str>>>,
+    /// Where it says it is, by namespace, until it is let in: see `recovery::Wish`.
+    pub(super) shown: RefCell<Vec<(Arc<str>, u64)>>,
     pub(super) partial: RefCell<Option<Box<Partial>>>,
     /// Whether the engine will remind of the partial packet.
     pub(super) watched: Cell<bool>,
@@ -45,6 +47,12 @@ impl Client {
     pub(super) fn find(&self, namespace: &str) -> Option<Rc<Socket>> {
         let sockets = self.sockets.borrow();
         sockets.iter().find(|socket| socket.namespace.name.as_ref() == namespace).cloned()
+    }
+
+    pub(super) fn take_shown(&self, namespace: &str) -> Option<u64> {
+        let mut shown = self.shown.borrow_mut();
+        let index = shown.iter().position(|(name, _)| **name == *namespace)?;
+        Some(shown.swap_remove(index).1)
     }
 
     pub(super) fn remove(&self, socket: &Socket) {

@@ -63,6 +63,9 @@ impl Clients {
         };
         let Some(wish) = Wish::read(auth) else { return false };
         let Ok(wish) = wish.inspect_err(|miss| miss.count()) else { return false };
+        client.take_shown(&namespace.name);
+        let shown = wish.offset.map(|offset| (Arc::clone(&namespace.name), offset));
+        client.shown.borrow_mut().extend(shown);
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
         let (clients, session, uplink) = (Rc::clone(self), Rc::clone(session), Rc::clone(uplink));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
@@ -74,8 +77,11 @@ impl Clients {
                 .ask(Ask::Recall { pid: wish.pid, namespace: name, user: user_key, answer })
                 .await;
             let kept = answered.await.ok().flatten().ok_or(Miss::Unknown);
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             let returned = kept.and_then(|kept| wish.returned(kept, &namespace.name, user));
+            if let (Err(_), Some(shown)) = (&returned, wish.offset) {
+                clients.recovery.outgrow_afar(&namespace, shown).await;
+            }
+            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             if session.is_open() {
                 let returned = returned.inspect_err(|miss| miss.count()).ok().map(Arc::new);
                 clients.admit(&session, &client, &namespace, auth, returned);
@@ -200,8 +206,12 @@ impl Clients {
     /// Tells the client that it is in; first what it missed, if it was here before.
     pub(super) fn greet(&self, socket: &Rc<Socket>, back: Option<(&Returned, Vec<Missed>)>) {
         let (session, id) = (&socket.session, socket.id);
-        let pid =
-            self.recovery.admit(socket, back.as_ref().map(|(back, missed)| (*back, &**missed)));
+        let shown = self.client(session).and_then(|client| {
+            let shown = client.take_shown(&socket.namespace.name);
+            shown.filter(|_| back.is_none())
+        });
+        let returned = back.as_ref().map(|(back, missed)| (*back, &**missed));
+        let pid = self.recovery.admit(socket, returned, shown);
         if let Some((_, missed)) = back {
             count_recovered();
             for (_, message) in missed {

@@ -75,6 +75,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const BEAT: Duration = Duration::from_secs(1);
 /// Things that are said at once; a message stays below a few hundred kilobytes.
 const PART: usize = 2000;
+/// Connections that one user may have on one node. Nobody has so many: who says so is mistaken.
+const SEATS_MAX: i64 = 1 << 20;
 /// Between two tellings of everything.
 const WHOLE_EVERY: Duration = Duration::from_millis(500);
 
@@ -89,7 +91,9 @@ impl Standing {
         let mut steps = Standings::default();
         for &(user, more) in &whisper.seats {
             let seats = self.seats.entry(user).or_default();
-            *seats += more;
+            let before = *seats;
+            *seats = before.saturating_add(more).clamp(0, SEATS_MAX);
+            let more = *seats - before;
             if *seats == 0 {
                 self.seats.remove(&user);
             }
@@ -294,7 +298,7 @@ impl Central {
         }
         let changes = u64::from(!whisper.is_empty());
         match other.number {
-            Some(number) if whisper.number == number + changes => {
+            Some(number) if Some(whisper.number) == number.checked_add(changes) => {
                 other.number = Some(whisper.number);
                 let steps = other.known.apply(whisper);
                 drop(others);
@@ -327,14 +331,8 @@ impl Central {
 
     fn follow(&self, steps: &Standings, notices: &mut Vec<Notice>) {
         for &(user, more) in &steps.seats {
-            for _ in 0..more.unsigned_abs() {
-                if more > 0 {
-                    // Whoever let them in has counted.
-                    let _free = self.hub.connections.take(user, u64::MAX);
-                } else {
-                    self.hub.connections.give(user);
-                }
-            }
+            // Whoever let them in has looked whether there was room.
+            self.hub.connections.adjust(user, more);
         }
         let mut far = self.gossip.far.borrow_mut();
         for (namespace, room, id, step) in &steps.moves {
@@ -362,6 +360,21 @@ mod tests {
 
     fn id(number: usize) -> String {
         format!("{number:020}")
+    }
+
+    #[test]
+    fn nobody_has_fewer_seats_than_none_or_more_than_there_can_be() {
+        let mut standing = Standing::default();
+        let mut tell = |more: i64| {
+            let whisper = Whisper { seats: vec![(7, more)], ..Whisper::default() };
+            let steps = standing.apply(&whisper).seats;
+            (steps, standing.seats.get(&7).copied())
+        };
+        assert_eq!(tell(-5), (vec![(7, 0)], None));
+        assert_eq!(tell(i64::MAX), (vec![(7, SEATS_MAX)], Some(SEATS_MAX)));
+        assert_eq!(tell(i64::MAX), (vec![(7, 0)], Some(SEATS_MAX)));
+        assert_eq!(tell(-1), (vec![(7, -1)], Some(SEATS_MAX - 1)));
+        assert_eq!(tell(i64::MIN), (vec![(7, 1 - SEATS_MAX)], None));
     }
 
     #[test]

@@ -44,7 +44,8 @@ pub struct Link {
     wanted: RefCell<HashSet<Subscription>>,
     changed: Notify,
     probe: Subscription,
-    /// The last number that came back.
+    /// The last number that was said, and the last of those that came back.
+    proof: Cell<u64>,
     echoed: Cell<u64>,
     echo: Notify,
     to: mpsc::Sender<Heard>,
@@ -86,6 +87,7 @@ impl Link {
             wanted: RefCell::new(HashSet::from([probe.clone()])),
             changed: Notify::new(),
             probe,
+            proof: Cell::new(0),
             echoed: Cell::new(0),
             echo: Notify::new(),
             to,
@@ -251,8 +253,12 @@ impl Link {
             let is_own = channel == self.probe.name().as_bytes();
             if is_own && !payload.starts_with(MOVED) {
                 let number = std::str::from_utf8(&payload).ok();
-                self.echoed.set(number.and_then(|number| number.parse().ok()).unwrap_or_default());
-                self.echo.notify_one();
+                let number = number.and_then(|number| number.parse().ok());
+                // What nobody has said proves nothing.
+                if let Some(number) = number.filter(|number| *number <= self.proof.get()) {
+                    self.echoed.set(number);
+                    self.echo.notify_one();
+                }
                 continue;
             }
             if self.to.send(Heard { channel, payload }).await.is_err() {
@@ -263,13 +269,13 @@ impl Link {
 
     /// Says something again and again, and waits for it to come back.
     async fn prove(&self) -> LineError {
-        let mut number = self.echoed.get();
         loop {
             let Some(epoch) = self.speaker.epoch() else {
                 sleep(PAUSE).await;
                 continue;
             };
-            number += 1;
+            let number = self.proof.get() + 1;
+            self.proof.set(number);
             let verb: &[u8] = match self.probe {
                 Subscription::Shard(_) => b"SPUBLISH",
                 _ => b"PUBLISH",

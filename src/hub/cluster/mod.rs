@@ -24,6 +24,8 @@ mod resp;
 mod rooms;
 mod servers;
 mod shards;
+#[cfg(test)]
+mod simulation;
 mod slots;
 mod speaker;
 mod tls;

@@ -310,7 +310,11 @@ impl Order {
         // ahead.
         let told = told.filter(|told| *told >= entering.have && self.is_portable());
         let behind = told.and_then(|_| match fetched {
-            Some(fetched) => recent.behind(stream, fetched.end, entering),
+            // What was lost since it was fetched may come again.
+            Some(fetched) if recent.confirms(stream, fetched) => {
+                recent.behind(stream, fetched.end, entering)
+            }
+            Some(_) => None,
             None if recent.has_seen(stream, entering.have) => {
                 recent.behind(stream, entering.have, entering)
             }
@@ -437,6 +441,16 @@ impl Recent {
     fn has_seen(&self, stream: &str, number: u64) -> bool {
         let seen = self.seen.get(stream).is_some_and(|seen| seen.binary_search(&number).is_ok());
         seen || self.since.get(stream) == Some(&number)
+    }
+
+    /// Whether all that was fetched stood there when this node came by.
+    fn confirms(&self, stream: &str, fetched: &Fetched) -> bool {
+        let Some(seen) = self.seen.get(stream) else { return true };
+        let (first, last) = (seen.front().copied(), seen.back().copied());
+        fetched.messages.iter().map(|(at, _)| *at).all(|at| {
+            let has_come_by = first.is_some_and(|first| first <= at) && Some(at) <= last;
+            !has_come_by || seen.binary_search(&at).is_ok()
+        })
     }
 
     /// Nothing is known of the stream but what comes from now on.

@@ -25,7 +25,7 @@ pub struct Entry {
 
 /// A field of ours, `LINE.NUMBER`: what was said again after a break is known by it.
 pub const NUMBER: &str = "n";
-/// Lines of all nodes that are remembered. More: a node that has been silent since is forgotten.
+/// Lines of all nodes that are remembered. More: those that have been silent are forgotten.
 const LINES_MAX: usize = 4096;
 
 /// Numbers of one line that may still come late. More: the oldest of them count as taken.
@@ -36,9 +36,15 @@ pub type Key = (usize, u64);
 
 /// What has come of each line of each node.
 #[derive(Default)]
-pub struct Numbers(HashMap<(Bytes, usize), Taken>);
+pub struct Numbers {
+    lines: HashMap<(Bytes, usize), Taken>,
+    /// Rises with each number.
+    turn: u64,
+}
 
 struct Taken {
+    /// When something came of it.
+    turn: u64,
     last: u64,
     /// Those below that have not come: Redis may have lost them, and they are said again.
     late: BTreeSet<u64>,
@@ -50,15 +56,18 @@ impl Numbers {
         let (Some(uid), Some((line, number))) = (entry.field("uid"), entry.key()) else {
             return false;
         };
-        if self.0.len() >= LINES_MAX {
-            self.0.clear();
-        }
+        self.turn += 1;
+        let turn = self.turn;
         // A copy of the name: the whole answer must not stay in memory for it.
         let name = (Bytes::copy_from_slice(uid), line);
-        let Some(taken) = self.0.get_mut(&name) else {
-            self.0.insert(name, Taken { last: number, late: BTreeSet::new() });
+        let Some(taken) = self.lines.get_mut(&name) else {
+            self.lines.insert(name, Taken { turn, last: number, late: BTreeSet::new() });
+            if self.lines.len() > LINES_MAX {
+                self.forget_half();
+            }
             return false;
         };
+        taken.turn = turn;
         if number <= taken.last {
             return !taken.late.remove(&number);
         }
@@ -69,6 +78,14 @@ impl Numbers {
         }
         taken.last = number;
         false
+    }
+
+    /// Those that have been silent for the longest.
+    fn forget_half(&mut self) {
+        let mut turns: Vec<u64> = self.lines.values().map(|taken| taken.turn).collect();
+        turns.sort_unstable();
+        let middle = turns.get(turns.len() / 2).copied().unwrap_or_default();
+        self.lines.retain(|_, taken| taken.turn >= middle);
     }
 }
 
@@ -351,6 +368,24 @@ mod tests {
             ("a", "0.-1", false),
         ] {
             assert_eq!(repeats(uid, number), repeated, "{uid} {number}");
+        }
+    }
+
+    #[test]
+    fn who_speaks_is_not_forgotten_for_those_who_are_silent() {
+        let mut numbers = Numbers::default();
+        let mut repeats = |uid: &str, number: u64| {
+            let fields = [("uid", uid.to_owned()), (NUMBER, format!("0.{number}"))];
+            let fields = fields.map(|(name, value)| (Bytes::from(name), Bytes::from(value)));
+            let repeats =
+                numbers.repeats(&Entry { id: Bytes::from("1-0"), fields: fields.to_vec() });
+            assert!(numbers.lines.len() <= LINES_MAX);
+            repeats
+        };
+        for round in 0..3 * LINES_MAX as u64 {
+            assert!(!repeats("me", round));
+            assert!(!repeats(&format!("{round}"), 1));
+            assert!(repeats("me", round));
         }
     }
 

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::hub::cluster::with_offset;
 use crate::hub::cluster::{NOWHERE, PORTABLE, Session as Kept, Uplink, id_of, number_of};
@@ -15,21 +16,33 @@ use crate::hub::engine::{Close, Id, Message, Outgoing};
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
 
-use super::claim::{Missed, Returned};
+use super::claim::{Missed, OUTGROWN, Returned};
 use super::offset::{self, Stamp};
 use super::table::Standing;
 use super::ticket::Ticket;
 use super::{Miss, Recovery, RecoveryPolicy};
+
+/// Between two looks at where this worker is.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What a client that comes back says, and what becomes of it.
 #[derive(Clone)]
 pub struct Afar {
     /// The last entry that it has.
     pub have: u64,
-    /// Before it came for the first time.
-    pub floor: Option<u64>,
+    pub begun: Begun,
     /// Known when its worker has delivered all that came before.
     missed: Arc<OnceLock<Option<Replay>>>,
+}
+
+/// Where a socket stood when it came for the first time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Begun {
+    /// The last entry before it came, if that is known.
+    pub floor: Option<u64>,
+    /// A later one that its client showed then, and goes on to show until it has heard something: as
+    /// whom it heard that, it could not go on.
+    pub outgrown: Option<u64>,
 }
 
 type Replay = Arc<[Arc<Message>]>;
@@ -39,7 +52,7 @@ type Replay = Arc<[Arc<Message>]>;
 pub struct Wish {
     pub pid: Id,
     /// `None`: it has heard nothing yet.
-    offset: Option<u64>,
+    pub offset: Option<u64>,
 }
 
 impl Wish {
@@ -65,8 +78,10 @@ impl Wish {
     ) -> Result<Returned, Miss> {
         let id = Id::parse(&kept.id).ok_or(Miss::Unknown)?;
         // What it had before it came says nothing of what it was sent since.
-        let have = self.offset.max(kept.floor).ok_or(Miss::Unknown)?;
-        let afar = Afar { have, floor: kept.floor, missed: Arc::default() };
+        let news = self.offset.filter(|offset| kept.outgrown != Some(*offset));
+        let have = news.max(kept.floor).ok_or(Miss::Unknown)?;
+        let begun = Begun { floor: kept.floor, outgrown: kept.outgrown };
+        let afar = Afar { have, begun, missed: Arc::default() };
         let rooms = kept.rooms.into_iter().filter(|room| *room != *kept.id).collect();
         let data = Some(kept.data).filter(|data| &**data != "{}");
         Ok(Returned::from_afar((self.pid, id), Arc::clone(namespace), user, (rooms, data), afar))
@@ -127,18 +142,31 @@ impl Recovery {
         socket: &Rc<Socket>,
         pid: Option<Id>,
         afar: Option<&Afar>,
+        shown: Option<u64>,
     ) -> Id {
-        let floor = match afar {
-            Some(afar) => afar.floor,
-            None => self.place_of(&socket.namespace),
+        let begun = match afar {
+            Some(afar) => afar.begun,
+            None => {
+                let floor = self.place_of(&socket.namespace);
+                Begun { floor, outgrown: shown.filter(|shown| floor < Some(*shown)) }
+            }
         };
         let pid = pid.unwrap_or_else(|| Id::of_session(self.node, self.worker));
-        let ticket = Ticket::new(pid, &socket.namespace.log).with_floor(floor);
+        let ticket = Ticket::new(pid, &socket.namespace.log).with_begun(begun);
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));
         self.keep_afar(socket);
         pid
+    }
+
+    /// The client begins anew, and goes on to show the place where it was: that must lie before the
+    /// one where it comes, or what is told in between would not be its.
+    pub async fn outgrow_afar(&self, namespace: &Namespace, shown: u64) {
+        let until = Instant::now() + OUTGROWN;
+        while self.place_of(namespace) < Some(shown) && Instant::now() < until {
+            sleep(PAUSE).await;
+        }
     }
 
     /// Keeps what the socket would leave, as it is now.
@@ -155,7 +183,8 @@ impl Recovery {
             namespace: Some((*socket.namespace.name).into()),
             user: socket.user_key().map(|user| (*user).into()),
             node: Some(uplink.uid().into()),
-            floor: ticket.floor_afar,
+            floor: ticket.begun_afar.floor,
+            outgrown: ticket.begun_afar.outgrown,
         };
         let Some(kept) = kept.write() else { return };
         let key = uplink.session_key(ticket.pid.as_str());

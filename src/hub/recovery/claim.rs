@@ -124,7 +124,7 @@ impl Asking {
 /// Another worker that takes longer is stuck; the client begins anew.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The same for a client that begins anew in any case.
-const OUTGROWN: Duration = Duration::from_secs(1);
+pub const OUTGROWN: Duration = Duration::from_secs(1);
 
 impl Recovery {
     /// What the client's CONNECT says of an earlier connection, taken out of `auth`: a secret is

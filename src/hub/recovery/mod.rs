@@ -277,16 +277,19 @@ impl Recovery {
         }
     }
 
-    /// Lets a socket come back from now on; returns its secret. Old clients do not know how.
+    /// Lets a socket come back from now on; returns its secret. Old clients do not know how. `shown`
+    /// is the place where one that begins anew was when it was another.
     pub fn admit(
         &self,
         socket: &Rc<Socket>,
         returned: Option<(&Returned, &[Missed])>,
+        shown: Option<u64>,
     ) -> Option<Id> {
         let policy = self.policy.get().filter(|_| socket.session.version == Version::V4)?;
         if self.ordered().is_some() {
             let afar = returned.and_then(|(returned, _)| returned.afar.as_ref());
-            return Some(self.admit_afar(socket, returned.map(|(returned, _)| returned.pid), afar));
+            let pid = returned.map(|(returned, _)| returned.pid);
+            return Some(self.admit_afar(socket, pid, afar, shown));
         }
         let log = &socket.namespace.log;
         let ticket = match returned {

@@ -10,6 +10,7 @@ use crate::hub::engine::{Delivery, Id};
 use crate::hub::namespace::Target;
 
 use super::Miss;
+use super::afar::Begun;
 use super::claim::{Missed, Returned};
 use super::log::{self, Log, Place, Vector};
 use super::offset::Stamp;
@@ -29,8 +30,8 @@ pub struct Ticket {
     /// The last that was queued for it since it came.
     last: Cell<Option<Stamp>>,
     moves: RefCell<Moves>,
-    /// Where all nodes share an order: the last entry before it came, if that is known.
-    pub floor_afar: Option<u64>,
+    /// Where all nodes share an order.
+    pub begun_afar: Begun,
 }
 
 /// Of what was delivered before it came.
@@ -71,8 +72,8 @@ impl Ticket {
     }
 
     /// Where all nodes share an order.
-    pub fn with_floor(self, floor: Option<u64>) -> Self {
-        Self { floor_afar: floor, ..self }
+    pub fn with_begun(self, begun: Begun) -> Self {
+        Self { begun_afar: begun, ..self }
     }
 
     /// For one that comes back and is sent `missed`, which it has at the latest at `proved_at`.
@@ -93,7 +94,8 @@ impl Ticket {
         let (start, heard) = (log.end(), log.heard());
         let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
         let before = RefCell::new(Before { floor, resent: Some(resent) });
-        Self { pid, before, start, heard, proved_at, turned_out, last, moves, floor_afar: None }
+        let begun_afar = Begun::default();
+        Self { pid, before, start, heard, proved_at, turned_out, last, moves, begun_afar }
     }
 
     /// Bytes of what it was sent at once, as long as that is kept.

@@ -150,6 +150,8 @@ pub struct Session {
     pub node: Option<Box<str>>,
     /// ... and the last entry that was delivered before it came.
     pub floor: Option<u64>,
+    /// An offset that its client showed when it came, and that is not its any more.
+    pub outgrown: Option<u64>,
 }
 
 impl Session {
@@ -162,8 +164,10 @@ impl Session {
                 session = session.text(name, value);
             }
         }
-        if let Some(floor) = self.floor {
-            session = session.text("floor", &id_of(floor));
+        for (name, place) in [("floor", self.floor), ("outgrown", self.outgrown)] {
+            if let Some(place) = place {
+                session = session.text(name, &id_of(place));
+            }
         }
         Some(STANDARD.encode(text::pack(&session.end(), &[])?))
     }
@@ -182,6 +186,7 @@ impl Session {
                 "user" => read.user = Some(value.text()?.into()),
                 "node" => read.node = Some(value.text()?.into()),
                 "floor" => read.floor = number_of(&value.text()?),
+                "outgrown" => read.outgrown = number_of(&value.text()?),
                 _ => (),
             }
             Ok(())
@@ -235,6 +240,7 @@ mod tests {
             user: Some("app:1".into()),
             node: Some("me".into()),
             floor: number_of("1700000000000-3"),
+            outgrown: number_of("1700000000000-4"),
         };
         let stored = session.write().expect("written");
         assert_eq!(Session::read(stored.as_bytes()), Ok(session));
