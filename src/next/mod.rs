@@ -69,7 +69,7 @@ const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
 const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
 
 pub use build::{Build, Manifests, is_holed, version};
-pub use guard::{Asked, Expects, Refusal, judge};
+pub use guard::{Asked, Expects, Refusal, is_listed, judge};
 
 /// How the application runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

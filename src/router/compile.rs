@@ -34,11 +34,7 @@ pub struct Around<'a> {
     pub builds: &'a Builds,
 }
 
-pub fn site(
-    site: &config::Site,
-    around: &Around<'_>,
-    has_certificate: bool,
-) -> Result<Site, CompileError> {
+pub fn site(site: &config::Site, number: usize, around: &Around<'_>) -> Result<Site, CompileError> {
     let mut routes = Vec::new();
     for words in &site.routes {
         routes.extend(route(words, site, around)?);
@@ -50,8 +46,7 @@ pub fn site(
     Ok(Site {
         host: site.host.clone(),
         aliases: site.aliases.clone(),
-        secure: has_certificate && !around.config.listen.https.is_empty(),
-        verified: site.client_ca.is_some(),
+        number,
         treatment: Treatment {
             hsts: site.hsts.as_ref().and_then(hsts),
             headers: rules(&site.headers),

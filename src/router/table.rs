@@ -32,8 +32,8 @@ pub struct Site {
     pub host: HostPattern,
     /// Answered with a redirect to `host`.
     pub aliases: Vec<HostPattern>,
-    /// Plain HTTP is redirected to HTTPS.
-    pub secure: bool,
+    /// Among all sites, in the order written.
+    pub number: usize,
     pub treatment: Treatment,
     pub cors: Option<Cors>,
     pub maintenance: Option<Maintenance>,
@@ -45,8 +45,6 @@ pub struct Site {
     /// Hosts whose pages may call actions, besides the site's own.
     pub compress: Compress,
     pub action_origins: Vec<String>,
-    /// Only for clients that showed a certificate.
-    pub verified: bool,
     /// First match wins.
     pub routes: Vec<Route>,
 }
