@@ -176,8 +176,9 @@ impl Central {
                 let id = id.as_str().to_owned();
                 changes.moves.push(((*namespace).into(), (*room).into(), id, is_here));
             }
-            Told::Suspect(Suspicion { digest, replaced, stateless }) => {
+            Told::Suspect(Suspicion { digest, replaced, stateless, until }) => {
                 changes.suspects.push((digest, replaced, stateless));
+                changes.until.push(until);
             }
         }
         if changes.len() >= PART {
@@ -271,8 +272,9 @@ impl Central {
             drop(others);
             return self.follow(&steps, notices);
         }
-        for &(digest, replaced, stateless) in &whisper.suspects {
-            notices.push(Notice::Suspect(Suspicion { digest, replaced, stateless }));
+        for (place, &(digest, replaced, stateless)) in whisper.suspects.iter().enumerate() {
+            let until = whisper.until.get(place).copied().unwrap_or_default();
+            notices.push(Notice::Suspect(Suspicion { digest, replaced, stateless, until }));
         }
         let changes = u64::from(!whisper.is_empty());
         match other.number {
