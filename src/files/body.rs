@@ -57,7 +57,7 @@ impl http_body::Body for Pieces {
                 self.left -= count;
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
-            Err(error) => Poll::Ready(Some(Err(BodyError::io(error)))),
+            Err(error) => Poll::Ready(Some(Err(BodyError::Own(error)))),
         }
     }
 
