@@ -10,9 +10,9 @@ use crate::auth::Auth;
 use crate::config::{Action, Config, Timeouts};
 use crate::hub;
 use crate::observe::Format;
-use crate::router::{Kept, Meter, Router};
+use crate::router::{Handshake, Kept, Meter, Router};
 use crate::tls::acme::Proofs;
-use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
+use crate::tls::{Acceptor, Authorities, CertificateError, Certificates, Tickets};
 use crate::upstream::{self, Registry};
 
 /// What a reload replaces. Never changes after `compile`.
@@ -63,7 +63,7 @@ impl Snapshot {
         resident: &Resident,
     ) -> Result<Self, CompileError> {
         check_folders(&config)?;
-        let certificates = Arc::new(Certificates::read(&config)?);
+        let (certificates, authorities, tls) = secured(&config, resident)?;
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
@@ -71,21 +71,25 @@ impl Snapshot {
             .as_ref()
             .map(|hub| hub::Policy::compile(hub, &config, &resident.registry, &auth).map(Arc::new))
             .transpose()?;
-        let has_certificate = |host: &str| certificates.covers(host);
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
             (&resident.registry, &resident.kept, &resident.meter),
             resident.proofs.http().clone(),
-            &has_certificate,
+            &handshakes(&certificates, &authorities),
         )?;
-        let tls = if certificates.is_empty() {
-            None
-        } else {
-            let (tickets, proofs) = (&resident.tickets, &resident.proofs);
-            Some(Acceptor::compile(&config, &certificates, tickets, proofs)?)
-        };
         let lines = Format::compile(&config.log.access).map(Arc::new);
+        Ok(Self { config, generation, router, tls, certificates, hub, auth, lines })
+    }
+
+    /// The same with the certificates that are there now. Nothing else is read or compiled anew:
+    /// what may be wrong with that keeps no certificate from being renewed.
+    pub fn with_certificates(&self, resident: &Resident) -> Result<Self, CompileError> {
+        let (certificates, authorities, tls) = secured(&self.config, resident)?;
+        let router =
+            self.router.with_handshakes(&self.config, &handshakes(&certificates, &authorities));
+        let (config, hub, auth) = (self.config.clone(), self.hub.clone(), Arc::clone(&self.auth));
+        let (generation, lines) = (self.generation, self.lines.clone());
         Ok(Self { config, generation, router, tls, certificates, hub, auth, lines })
     }
 
@@ -145,6 +149,31 @@ impl Snapshot {
 
     pub fn timeouts(&self) -> &Timeouts {
         &self.config.timeouts
+    }
+}
+
+type Secured = (Arc<Certificates>, Authorities, Option<Acceptor>);
+
+/// What handshakes take, as it is on the disk.
+fn secured(config: &Config, resident: &Resident) -> Result<Secured, CompileError> {
+    let certificates = Arc::new(Certificates::read(config)?);
+    let authorities = Authorities::read(config).map_err(crate::tls::TlsError::from)?;
+    let (tickets, proofs) = (&resident.tickets, &resident.proofs);
+    let tls = if certificates.is_empty() {
+        None
+    } else {
+        Some(Acceptor::compile(config, (&certificates, &authorities), tickets, proofs)?)
+    };
+    Ok((certificates, authorities, tls))
+}
+
+fn handshakes(
+    certificates: &Certificates,
+    authorities: &Authorities,
+) -> impl Fn(&str) -> Handshake {
+    move |host: &str| Handshake {
+        possible: certificates.covers(host),
+        authorities: authorities.of(host).map(|believed| believed.id),
     }
 }
 

@@ -23,6 +23,8 @@ mod auth;
 mod auth_bad_inputs;
 /// Lucia, Auth.js, better-auth and others at work, and stock clients with their cookies.
 mod auth_libraries;
+/// What lets somebody in at one place and must not at another: other sites, other pages, other words.
+mod auth_sites;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
 /// Sessions as time passes: tokens that end and are followed by others, clocks that are set.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::harness::node::free_port;
 use crate::harness::origin::reply;
 use crate::harness::socketio::{metric, wait_for_metric};
-use crate::harness::{Edge, Origin, eventually};
+use crate::harness::{Edge, Origin, PLAIN, eventually};
 use crate::upstream_hold::{application, edge};
 
 fn next(targets: &[&str], more: &str) -> String {
@@ -210,4 +210,24 @@ fn slow_targets_get_less_and_hold_up_nobody_else() {
     }
     let (slow, fast) = (slow_seen.load(Ordering::Relaxed), fast_seen.load(Ordering::Relaxed));
     assert!(fast > 3 * slow, "{slow} to those that are slow, {fast} to those that are not");
+}
+
+/// What only was looked at, and what is gone, is not shown.
+#[test]
+fn a_target_is_shown_for_as_long_as_it_is_used() {
+    let (one, two) = (Origin::text("1"), Origin::text("2"));
+    let yaml = |to: &str| format!("{PLAIN}sites:\n  localhost:\n    next: \"{to}\"\n");
+    let mut edge = Edge::start(&yaml(&one.url()));
+    let is_shown = |edge: &Edge, url: &str| {
+        edge.admin("GET", "/metrics").text().contains(&format!("target=\"{url}\""))
+    };
+    assert_eq!(edge.get("/").text(), "1");
+    assert!(is_shown(&edge, &one.url()));
+    edge.folder.write("proxy.yaml", &yaml(&two.url()));
+    assert_eq!(edge.admin("POST", "/diff").status, 200);
+    assert!(!is_shown(&edge, &two.url()));
+    edge.reload();
+    assert_eq!(edge.get("/").text(), "2");
+    assert!(is_shown(&edge, &two.url()));
+    eventually("the end of the first", || (!is_shown(&edge, &one.url())).then_some(()));
 }

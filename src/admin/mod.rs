@@ -195,15 +195,21 @@ async fn ask(
     what: fn(oneshot::Sender<Verdict>) -> Ask,
     deadline: Duration,
 ) -> Response {
-    let (answer, verdict) = oneshot::channel();
-    let asked = admin.asks.send(what(answer)).await.is_ok();
-    let verdict = tokio::time::timeout(deadline, verdict).await;
-    match verdict {
-        Ok(Ok(verdict)) if asked => {
+    let asking = async {
+        let (answer, verdict) = oneshot::channel();
+        admin.asks.send(what(answer)).await.ok()?;
+        verdict.await.ok()
+    };
+    match tokio::time::timeout(deadline, asking).await {
+        Ok(Some(verdict)) => {
             let status = if verdict.installed { StatusCode::OK } else { StatusCode::CONFLICT };
             json(status, &verdict)
         }
-        _ => text(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping\n"),
+        Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping\n"),
+        Err(_elapsed) => text(
+            StatusCode::GATEWAY_TIMEOUT,
+            "no answer yet; it may still be under way: the log and GET / say what came of it\n",
+        ),
     }
 }
 

@@ -472,7 +472,7 @@ impl http_body::Body for Served {
                 self.left = self.left.map(|left| left.saturating_sub(came));
                 self.access.complete = self.left == Some(0) || self.body.is_end_stream();
             }
-            Some(Err(_)) => self.access.reason = Some("upstream_cut"),
+            Some(Err(error)) => self.access.reason = Some(error.reason()),
             None => self.access.complete = true,
         }
         Poll::Ready(next)

@@ -39,11 +39,25 @@ pub enum BodyError {
     Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the body is malformed: {0}")]
     Malformed(&'static str),
+    /// Not its sender's fault: a file, or what is done to the body here.
+    #[error("the edge could not go on with the body: {0}")]
+    Own(#[source] io::Error),
 }
 
 impl BodyError {
     pub fn io(error: io::Error) -> Self {
         Self::Cut(Box::new(error))
+    }
+
+    /// The word for a response that ended so.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Idle(_) => "upstream_idle",
+            Self::Malformed(_) => "upstream_bad_response",
+            Self::Own(_) => "edge_cut",
+            // The others are of a client's body alone.
+            _ => "upstream_cut",
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl http_body::Body for Pieces {
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let next = self.next().map_err(BodyError::io).transpose();
+        let next = self.next().map_err(BodyError::Own).transpose();
         Poll::Ready(next.map(|piece| piece.map(Frame::data)))
     }
 

@@ -313,15 +313,15 @@ impl Shard {
     }
 
     /// What a request of the application's has shown of its sessions, and what the answer does to
-    /// them.
+    /// them. `asked` is who has sent it, and for which path.
     pub fn passed(
         &self,
         auth: &auth::Auth,
         shown: &auth::Credentials,
         answer: &HeaderMap,
-        client: &Client,
+        asked: (&Client, &str),
     ) {
-        self.clients.passed(auth, shown, answer, client);
+        self.clients.passed(auth, shown, answer, asked);
     }
 
     async fn work(self: Rc<Self>, mut letters: mpsc::Receiver<Letter>, drain: Drain) {

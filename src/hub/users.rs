@@ -144,11 +144,11 @@ impl Clients {
 
     /// The application has taken a session's cookie away, or given another for it.
     pub(super) fn suspect(&self, found: Suspicion) {
-        let Suspicion { digest, replaced, stateless } = found;
+        let Suspicion { digest, replaced, stateless, until } = found;
         self.users.local.forget(&digest);
         let is_over = stateless && !replaced;
-        if is_over {
-            self.users.local.revoke(digest);
+        if is_over && until > 0 {
+            self.users.local.revoke(digest, until);
         }
         let Some(me) = self.me.upgrade() else { return };
         let others = if is_over { self.users.tokens_of(&digest) } else { Vec::new() };

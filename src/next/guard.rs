@@ -98,9 +98,17 @@ pub fn judge(asked: &Asked<'_>, build: Option<&Build>, origins: &[String]) -> Op
 fn is_own(asked: &Asked<'_>, origins: &[String]) -> bool {
     // Next.js lets actions without an origin through: no browser sends them.
     let Some(origin) = asked.headers.get(header::ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    let host = origin.split_once("://").map_or(origin, |(_, host)| host).to_ascii_lowercase();
-    host == asked.authority || origins.iter().any(|pattern| fits(&host, pattern))
+    host_of(origin).is_some_and(|host| host == asked.authority) || is_listed(origin, origins)
+}
+
+/// True if the host of an origin is one of these, as Next.js writes its `allowedOrigins`.
+pub fn is_listed(origin: &HeaderValue, origins: &[String]) -> bool {
+    host_of(origin).is_some_and(|host| origins.iter().any(|pattern| fits(&host, pattern)))
+}
+
+fn host_of(origin: &HeaderValue) -> Option<String> {
+    let origin = origin.to_str().ok()?;
+    Some(origin.split_once("://").map_or(origin, |(_, host)| host).to_ascii_lowercase())
 }
 
 fn fits(host: &str, pattern: &str) -> bool {

@@ -72,7 +72,7 @@ const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
 const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
 
 pub use build::{Build, Cut, Manifests, is_holed, version};
-pub use guard::{Asked, Expects, Refusal, judge};
+pub use guard::{Asked, Expects, Refusal, is_listed, judge};
 pub use image::normalize;
 
 /// How the application runs.

@@ -233,6 +233,15 @@ pub fn retain(metric: &Metric, keep: impl Fn(&str) -> bool) {
     });
 }
 
+/// Forgets a series that nobody holds any more.
+pub fn forget(metric: &Metric, labels: &[&str]) {
+    let mut all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (metric.name, labels.iter().map(|&label| label.to_owned()).collect());
+    if all.get(&key).is_some_and(|(_, series)| Arc::strong_count(series) == 1) {
+        all.remove(&key);
+    }
+}
+
 /// All metrics in the text format of Prometheus; a family that nothing has used yet has its help alone,
 /// and a counter without labels its 0, so that a rate over it is not missing.
 pub fn render() -> String {

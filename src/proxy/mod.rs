@@ -194,6 +194,7 @@ impl From<ForwardError> for Fault {
                 BodyError::Idle(_) | BodyError::Slow(_) => client(408, "body_slow"),
                 BodyError::Cut(_) => client(400, "body_cut"),
                 BodyError::Malformed(_) => client(400, "body_malformed"),
+                BodyError::Own(_) => Self::new(500, Side::Edge, "body_failed"),
             },
         }
     }

@@ -2,12 +2,10 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
-use http::header::{COOKIE, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 
 use crate::config::Rewrite;
-use crate::exchange::{Client, Peer, Request, headers};
+use crate::exchange::{Client, Peer, Request, cookies, headers};
 use crate::next;
 
 use super::ForwardError;
@@ -31,7 +29,7 @@ pub fn rewrite(
     headers::strip_hop_by_hop(fields);
     headers::strip_look_alikes(fields);
     next::strip_request(fields, data, mode);
-    join_cookies(fields);
+    cookies::join(fields);
     headers::set_forwarded(fields, client, peer);
     if trailers {
         headers::set_takes_trailers(fields);
@@ -81,22 +79,6 @@ fn stripped<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
-/// HTTP/2 sends cookies one by one, HTTP/1 in one line (RFC 9113 §8.2.3).
-fn join_cookies(fields: &mut HeaderMap) {
-    let mut crumbs = fields.get_all(COOKIE).iter();
-    let Some(first) = crumbs.next() else { return };
-    let mut joined = None;
-    for crumb in crumbs {
-        let line = joined.get_or_insert_with(|| first.as_bytes().to_vec());
-        line.extend_from_slice(b"; ");
-        line.extend_from_slice(crumb.as_bytes());
-    }
-    let Some(joined) = joined else { return };
-    if let Ok(line) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        fields.insert(COOKIE, line);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,16 +107,5 @@ mod tests {
         check_with("/docs/a?b", Some("/docs"), Some("/v2"), Some("/v2/a?b"));
         check_with("/docs", Some("/docs"), Some("/v2"), Some("/v2/"));
         check_with("/a", None, Some("/v2"), Some("/v2/a"));
-    }
-
-    #[test]
-    fn cookies_become_one_line() {
-        let mut fields = HeaderMap::new();
-        for crumb in ["a=1", "b=2", "c=3"] {
-            fields.append(COOKIE, HeaderValue::from_static(crumb));
-        }
-        join_cookies(&mut fields);
-        let lines: Vec<_> = fields.get_all(COOKIE).iter().collect();
-        assert_eq!(lines, ["a=1; b=2; c=3"]);
     }
 }

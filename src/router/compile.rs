@@ -38,11 +38,7 @@ pub struct Around<'a> {
     pub optimizers: &'a Optimizers,
 }
 
-pub fn site(
-    site: &config::Site,
-    around: &Around<'_>,
-    has_certificate: bool,
-) -> Result<Site, CompileError> {
+pub fn site(site: &config::Site, number: usize, around: &Around<'_>) -> Result<Site, CompileError> {
     let mut routes = Vec::new();
     for words in &site.routes {
         routes.extend(route(words, site, around)?);
@@ -54,8 +50,7 @@ pub fn site(
     let compiled = Site {
         host: site.host.clone(),
         aliases: site.aliases.clone(),
-        secure: has_certificate && !around.config.listen.https.is_empty(),
-        verified: site.client_ca.is_some(),
+        number,
         addresses: site.addresses.clone(),
         images: images(site, around),
         treatment: Treatment {

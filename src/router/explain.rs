@@ -47,6 +47,13 @@ impl Router {
     pub fn explain(&self, mut request: Request, peer: &Peer) -> Explanation {
         *request.version_mut() = Version::HTTP_11;
         let mut told = Explanation::default();
+        // As a client would come that has a certificate, where one is asked for.
+        let mut peer = peer.clone();
+        if let Some(tls) = &mut peer.tls {
+            let site = tls.name.as_ref().and_then(|name| self.table.site(name));
+            tls.authorities = site.and_then(|site| self.handshakes.authorities(site));
+        }
+        let peer = &peer;
         let client = match self.client(&request, peer) {
             Ok(client) => client,
             Err(fault) => return told.refused(fault),
@@ -92,7 +99,7 @@ impl Router {
         }
         let Handler::Proxy(proxy) = &route.handler else { return told.refused(Fault::NO_ROUTE) };
         let before = request.headers().clone();
-        self.unvouch(request.headers_mut());
+        self.unvouch(request.headers_mut(), peer);
         let kept = route.door.as_ref().and_then(Door::keeps);
         kept.inspect(|name| drop(request.headers_mut().remove(name)));
         let expected: Option<next::Expects> =

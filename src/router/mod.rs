@@ -9,10 +9,12 @@ mod door;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handshakes;
 mod images;
 mod keeper;
 mod maintenance;
 mod meter;
+mod page;
 mod pages;
 mod share;
 mod table;
@@ -41,10 +43,13 @@ use crate::upstream::{CompileError, Pools, Registry, Upstream};
 use application::{body_max, expects, from_disk, guard, sees_visitors};
 use course::Course;
 use door::{Door, Shut};
+use handshakes::Handshakes;
+use page::Page;
 use table::{Ask, Route, Site, Table};
 
 pub use build::Builds;
 pub use explain::Explanation;
+pub use handshakes::Handshake;
 pub use images::{Flights, Optimizers};
 pub use maintenance::Flags;
 pub use meter::Meter;
@@ -68,8 +73,10 @@ pub struct Kept {
 }
 
 /// Compiled from the sites; part of the snapshot.
+#[derive(Clone)]
 pub struct Router {
-    table: Table,
+    table: Arc<Table>,
+    handshakes: Handshakes,
     trust: Vec<Cidr>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
@@ -93,27 +100,27 @@ enum Handler {
 }
 
 impl Router {
-    /// Compiles every site. `has_certificate` tells which hosts HTTPS can be served for.
+    /// Compiles every site. `handshake` tells how a host is come to over HTTPS.
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
         (registry, kept, meter): (&Arc<Registry>, &Kept, &Arc<Meter>),
         challenges: Challenges,
-        has_certificate: &dyn Fn(&str) -> bool,
+        handshake: &dyn Fn(&str) -> Handshake,
     ) -> Result<Self, CompileError> {
         let Kept { flags, builds, optimizers } = kept;
         let around = compile::Around { config, registry, auth: &auth, flags, builds, optimizers };
-        let sites = config
-            .sites
-            .iter()
-            .map(|site| compile::site(site, &around, has_certificate(site.host.as_str())));
+        let sites = config.sites.iter().enumerate();
+        let sites = sites.map(|(number, site)| compile::site(site, number, &around));
         let sites: Result<Vec<_>, _> = sites.collect();
         let table = Table::new(sites?);
         let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
-        let vouched = std::iter::once(door::USER).chain(auth.vouched()).chain(told.cloned());
+        let vouched =
+            [door::USER, door::PROVIDER].into_iter().chain(auth.vouched()).chain(told.cloned());
         let vouched = vouched.collect();
         Ok(Self {
-            table,
+            table: Arc::new(table),
+            handshakes: Handshakes::of(config, handshake),
             vouched,
             trust: config.trust.clone(),
             hub,
@@ -125,6 +132,16 @@ impl Router {
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
         })
+    }
+
+    /// The same, where hosts are come to otherwise.
+    pub fn with_handshakes(&self, config: &Config, handshake: &dyn Fn(&str) -> Handshake) -> Self {
+        Self { handshakes: Handshakes::of(config, handshake), ..self.clone() }
+    }
+
+    /// Where plain HTTP is sent, if the site can be come to over HTTPS.
+    fn secure_port(&self, site: &Site) -> Option<u16> {
+        self.https_port.filter(|_| self.handshakes.are_possible(site))
     }
 
     /// The upstreams that requests may go to, for readiness.
@@ -160,7 +177,7 @@ impl Router {
 
     async fn choose<'a>(
         &'a self,
-        request: Request,
+        mut request: Request,
         peer: &Peer,
         local: &Local,
         course: &mut Course<'a>,
@@ -176,9 +193,8 @@ impl Router {
             }
             Way::Hub => {
                 access.route = Some(Arc::clone(&self.hub_count));
-                let mut request = request;
                 // Hooks may be told of any header: here, too, a client cannot say who it is.
-                self.unvouch(request.headers_mut());
+                self.unvouch(request.headers_mut(), peer);
                 let (response, reason) = local.hub.answer(request, &client).await;
                 refused(access, reason);
                 return Ok(response);
@@ -203,9 +219,12 @@ impl Router {
         }
         let mut request = limit(request, route, course.site)?;
         // A client cannot say who it is.
-        self.unvouch(request.headers_mut());
+        self.unvouch(request.headers_mut(), peer);
         if let Some(door) = &route.door {
-            let (from, by) = ((&client, peer), (&*local.users, &local.pools));
+            // Nor take away what is said of it.
+            exchange::headers::strip_nominated(request.headers_mut());
+            let page = Page::of(&request, &client, |origin| course.allows(origin));
+            let (from, by) = ((&client, peer, page), (&*local.users, &local.pools));
             match Box::pin(door.admit(&mut request, from, &self.auth, by)).await {
                 Ok(told) => course.told = told,
                 Err(Shut::Answer(response, reason)) => {
@@ -224,6 +243,7 @@ impl Router {
         }
         let Handler::Proxy(proxy) = &route.handler else { return Err(Fault::NO_ROUTE) };
         let shown = self.auth.shown(request.headers());
+        let shown = shown.map(|shown| (shown, request.uri().path().to_owned()));
         let expects = expects(&mut request, changed.as_deref(), route, course.site);
         if let Some(path) = changed.filter(|_| proxy.rewrites()) {
             set_path(&mut request, &path)?;
@@ -243,9 +263,9 @@ impl Router {
             }
         };
         choice.inspect(|choice| choice.apply(&mut response));
-        if let Some(shown) = shown {
+        if let Some((shown, path)) = shown {
             // A logout that passes by ends the sockets that it is about.
-            local.hub.passed(&self.auth, &shown, response.headers(), &client);
+            local.hub.passed(&self.auth, &shown, response.headers(), (&client, &path));
         }
         if let Some(expects) = expects {
             expects.check(&mut response)?;
@@ -254,8 +274,11 @@ impl Router {
     }
 
     /// Removes what only this edge may say of who somebody is, and what applications that make
-    /// variables of headers would take for it.
-    fn unvouch(&self, headers: &mut HeaderMap) {
+    /// variables of headers would take for it; and what only a peer that is trusted may say.
+    fn unvouch(&self, headers: &mut HeaderMap, peer: &Peer) {
+        if !self.is_trusted(peer) {
+            exchange::headers::strip_claims(headers);
+        }
         self.vouched.iter().for_each(|name| drop(headers.remove(name)));
         let plain = |name: &HeaderName| name.as_str().replace('_', "-");
         let is_like = |name: &HeaderName| self.vouched.iter().any(|own| plain(own) == plain(name));
@@ -372,9 +395,9 @@ impl Router {
         if request.method() == Method::TRACE {
             return Err(Fault::new(501, exchange::Side::Client, "method_refused"));
         }
-        let trusted = self.is_trusted(peer);
         let (uri, headers) = (request.uri(), request.headers());
-        exchange::headers::client(peer, uri, request.version(), headers, trusted)
+        let trusts = |address| self.trusts(address);
+        exchange::headers::client(peer, uri, request.version(), headers, &trusts)
     }
 
     /// True if the connection was not made for this site: another name was asked for in the
@@ -382,16 +405,17 @@ impl Router {
     fn is_misdirected(&self, site: &Site, peer: &Peer, scheme: Scheme) -> bool {
         let Some(tls) = &peer.tls else {
             // Plain HTTP is sent to HTTPS; what a proxy says of its own handshakes is no proof.
-            let redirected = site.secure && scheme == Scheme::Http;
-            return site.verified && !redirected;
+            let redirected = self.secure_port(site).is_some() && scheme == Scheme::Http;
+            return self.handshakes.authorities(site).is_some() && !redirected;
         };
         let made_for = match &tls.name {
             Some(name) => self.table.site(name),
             None => self.table.first(),
         };
         let same = made_for.is_some_and(|other| std::ptr::eq(site, other));
-        if site.verified {
-            return !(same && tls.verified);
+        if let Some(authorities) = self.handshakes.authorities(site) {
+            // Those that hold now: a reload may have put others in their place.
+            return !(same && tls.authorities == Some(authorities));
         }
         // Who speaks for others has one connection for all of them.
         !same && tls.name.is_some() && !self.is_trusted(peer)
@@ -407,7 +431,7 @@ impl Router {
 
     /// A redirect to the place where the site is answered: its own name, or HTTPS.
     fn elsewhere(&self, site: &Site, request: &Request, client: &Client) -> Option<Response> {
-        let secure = self.https_port.filter(|_| site.secure && client.scheme == Scheme::Http);
+        let secure = self.secure_port(site).filter(|_| client.scheme == Scheme::Http);
         let alias = !site.host.matches(&client.host);
         if !alias && secure.is_none() {
             return None;

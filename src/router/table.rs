@@ -33,8 +33,8 @@ pub struct Site {
     pub host: HostPattern,
     /// Answered with a redirect to `host`.
     pub aliases: Vec<HostPattern>,
-    /// Plain HTTP is redirected to HTTPS.
-    pub secure: bool,
+    /// Among all sites, in the order written.
+    pub number: usize,
     pub treatment: Treatment,
     pub cors: Option<Cors>,
     pub maintenance: Option<Maintenance>,
@@ -50,8 +50,6 @@ pub struct Site {
     pub addresses: Addresses,
     /// How pictures are asked for; `None`: as everything else.
     pub images: Option<Images>,
-    /// Only for clients that showed a certificate.
-    pub verified: bool,
     /// First match wins.
     pub routes: Vec<Route>,
 }

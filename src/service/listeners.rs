@@ -48,6 +48,15 @@ pub struct Opened {
     pub sockets: Vec<StdListener>,
 }
 
+impl Opened {
+    /// The same sockets once more, for the next process.
+    fn keep(&self, configured: SocketAddr) -> io::Result<Open> {
+        let sockets = self.sockets.iter().map(StdListener::try_clone);
+        let sockets = sockets.collect::<io::Result<_>>()?;
+        Ok(Open { scheme: self.scheme, configured, actual: self.address, sockets })
+    }
+}
+
 /// What the workers listen on.
 struct Open {
     scheme: Scheme,
@@ -90,41 +99,36 @@ impl Listeners {
                 Some(socket) => share(scheme, &socket, workers),
                 None => bind(scheme, address, workers),
             };
-            let added = opened.and_then(|opened| listeners.add(address, opened));
-            added.map_err(|error| ListenError::new(address, error))?;
+            let opened = opened.and_then(|opened| Ok((opened.keep(address)?, opened)));
+            let (open, opened) = opened.map_err(|error| ListenError::new(address, error))?;
+            listeners.open.push(open);
+            listeners.fresh.push(opened);
         }
         Ok(listeners)
     }
 
-    /// Binds what `words` add; what they drop is returned and stays open until told otherwise.
-    pub fn change(&mut self, words: &Listen) -> Result<Vec<SocketAddr>, ListenError> {
+    /// Binds what `words` add; what they drop is returned and stays open until told otherwise. If
+    /// something of it fails, nothing has changed.
+    pub fn change(&mut self, words: &Listen) -> Result<Vec<(Scheme, SocketAddr)>, ListenError> {
         let wanted: Vec<_> = wanted(words).collect();
         let mut added = Vec::new();
         for (scheme, address) in &wanted {
             let is_it = |open: &Open| (open.scheme, open.configured) == (*scheme, *address);
             if !self.open.iter().any(is_it) {
-                let opened = bind(*scheme, *address, self.workers)
-                    .map_err(|error| ListenError::new(address, error))?;
-                added.push((*address, opened));
+                let opened = bind(*scheme, *address, self.workers);
+                let opened = opened.and_then(|opened| Ok((opened.keep(*address)?, opened)));
+                added.push(opened.map_err(|error| ListenError::new(address, error))?);
             }
         }
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open)
             .into_iter()
             .partition(|open: &Open| wanted.contains(&(open.scheme, open.configured)));
         self.open = kept;
-        for (address, opened) in added {
-            self.add(address, opened).map_err(|error| ListenError::new(address, error))?;
+        for (open, opened) in added {
+            self.open.push(open);
+            self.fresh.push(opened);
         }
-        Ok(gone.into_iter().map(|open| open.actual).collect())
-    }
-
-    fn add(&mut self, configured: SocketAddr, opened: Opened) -> io::Result<()> {
-        let sockets = opened.sockets.iter().map(StdListener::try_clone);
-        let sockets = sockets.collect::<io::Result<_>>()?;
-        let (scheme, actual) = (opened.scheme, opened.address);
-        self.open.push(Open { scheme, configured, actual, sockets });
-        self.fresh.push(opened);
-        Ok(())
+        Ok(gone.into_iter().map(|open| (open.scheme, open.actual)).collect())
     }
 
     /// Every socket, with the address as it is configured, for the next process.

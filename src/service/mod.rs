@@ -148,12 +148,14 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
     let (resident, inboxes) = resident(&config)?;
     let sockets = handed.as_mut().map(|handed| std::mem::take(&mut handed.sockets));
     let listeners = Listeners::open(&config.listen, config.workers, sockets.unwrap_or_default())?;
-    let watched = tls::files(&config);
+    // Before they are read: what changes meanwhile is seen by the next look.
+    let watch = Watch::new(&tls::files(&config));
     if listeners.any_https() {
         resident.tickets.keep_in(&config.state);
     }
     let snapshot = compile(config, 1, &resident, file)?;
     tls::show(snapshot.certificates());
+    resident.registry.show();
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
@@ -172,7 +174,7 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             bridge_before: None,
             postponed: None,
             current: Current::new(snapshot),
-            watch: Watch::new(&watched),
+            watch,
             complaint: Rc::default(),
             troubles: Rc::default(),
             retry: Rc::default(),
@@ -294,7 +296,7 @@ impl Service {
                 () = self.watch.due() => {
                     let files = tls::files(self.current.load().config());
                     if self.watch.look(&files) {
-                        self.take_certificates().await;
+                        self.take_certificates();
                     }
                 }
             }
@@ -422,6 +424,7 @@ impl Service {
             let alive = async { asked.await && heard.await.is_ok() };
             if tokio::time::timeout(WORKER_ANSWER, alive).await != Ok(true) {
                 warn!("a worker does not answer; the watchdog is not told that all is well");
+                watchdog.postpone();
                 return;
             }
         }

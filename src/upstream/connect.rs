@@ -26,7 +26,7 @@ pub enum Socket {
 /// Opens a connection to `target`, its handshake included; a target that cannot be reached is
 /// marked down.
 pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, SendError> {
-    target.connects.increment();
+    target.connecting();
     let name = || Arc::clone(&target.name);
     match timeout(deadline, open(target)).await {
         Ok(Ok(socket)) => Ok(socket),

@@ -198,8 +198,9 @@ impl Central {
             Told::Moved(Move { namespace, room, id, step, .. }) => {
                 changes.moves.push(moved(&namespace, &room, id, &step));
             }
-            Told::Suspect(Suspicion { digest, replaced, stateless }) => {
+            Told::Suspect(Suspicion { digest, replaced, stateless, until }) => {
                 changes.suspects.push((digest, replaced, stateless));
+                changes.until.push(until);
             }
         }
         if changes.len() >= PART {
@@ -293,8 +294,9 @@ impl Central {
             drop(others);
             return self.follow(&steps, notices);
         }
-        for &(digest, replaced, stateless) in &whisper.suspects {
-            notices.push(Notice::Suspect(Suspicion { digest, replaced, stateless }));
+        for (place, &(digest, replaced, stateless)) in whisper.suspects.iter().enumerate() {
+            let until = whisper.until.get(place).copied().unwrap_or_default();
+            notices.push(Notice::Suspect(Suspicion { digest, replaced, stateless, until }));
         }
         let changes = u64::from(!whisper.is_empty());
         match other.number {

@@ -24,6 +24,9 @@ pub struct Whisper {
     /// A session's digest; whether it has been replaced; whether nobody can be asked about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<([u8; 32], bool, bool)>,
+    /// Until when each of them is refused, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub until: Vec<i64>,
 }
 
 /// Namespace, room, socket, whether it is there, and whose it is: the user's number and id.
@@ -69,6 +72,7 @@ mod tests {
             seats: vec![(u64::MAX, -1)],
             moves: vec![moved],
             suspects: vec![([255; 32], true, false)],
+            until: vec![1_800_000_000_000],
         };
         assert_eq!(Whisper::read(&whisper.write()), Some(whisper));
         let beat = Whisper { from: "me".to_owned(), number: 1, ..Whisper::default() };
