@@ -61,6 +61,9 @@ fn judge(port: u16, Queue { waiting, most, dropped }: &Queue) -> Finding {
     Right(format!("port {port}: none dropped, {waiting} of {most} wait to be accepted"))
 }
 
+/// The kind of a question about sockets, and of what answers it.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
 /// By port; sockets of IPv4 and of IPv6.
 fn queues() -> io::Result<BTreeMap<u16, Queue>> {
     const INET: u8 = 2;
@@ -84,7 +87,6 @@ fn queues() -> io::Result<BTreeMap<u16, Queue>> {
 /// A dump of all sockets that listen, with what they have in memory: `nlmsghdr` and
 /// `inet_diag_req_v2` of linux/netlink.h and linux/inet_diag.h.
 fn question(family: u8) -> Vec<u8> {
-    const SOCK_DIAG_BY_FAMILY: u16 = 20;
     const REQUEST_DUMP: u16 = 0x301;
     const TCP: u8 = 6;
     const SKMEMINFO: u8 = 7;
@@ -114,7 +116,8 @@ fn take(mut bytes: &[u8], queues: &mut BTreeMap<u16, Queue>) -> io::Result<bool>
                 let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
                 return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
             }
-            _ => add(body, queues),
+            SOCK_DIAG_BY_FAMILY => add(body, queues),
+            _ => (),
         }
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
