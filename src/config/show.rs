@@ -3,13 +3,15 @@
 use std::path::{self, Path};
 
 use super::edge_show;
+use super::routes::show_percent;
 use super::units::{show_duration, show_size};
 use super::yaml::Yaml;
 use super::{
     AccessFormat, AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience,
     Build, Config, Cors, EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat,
     Maintenance, MemoryMax, Namespace, NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis,
-    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Upstream,
+    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Traces,
+    Upstream,
 };
 
 impl Config {
@@ -62,6 +64,7 @@ impl Config {
             .with("hub", self.hub.as_ref().map(Hub::yaml))
             .with("log", Some(log))
             .with("metrics", Some(Yaml::map([("prometheus", Yaml::word(self.metrics))])))
+            .with("traces", self.traces.as_ref().map(Traces::yaml))
             .with(
                 "shutdown",
                 Some(Yaml::map([("grace", Yaml::text(show_duration(self.shutdown.grace)))])),
@@ -97,6 +100,17 @@ impl Config {
             ("first_byte", timeouts.first_byte),
         ];
         Yaml::map(all.map(|(name, duration)| (name, Yaml::text(show_duration(duration)))))
+    }
+}
+
+impl Traces {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("to", Yaml::text(format!("{}{}", self.to, self.path))),
+            ("share", Yaml::text(show_percent(self.share))),
+            ("service", Yaml::text(&self.service)),
+        ])
+        .with("header", self.header.as_ref().map(|header| Yaml::raw(header.written())))
     }
 }
 
