@@ -10,6 +10,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::PathPattern;
 use crate::next;
+use crate::observe::context::{Context, Share};
 use crate::redirect::Redirect;
 
 pub use crate::admin::fuzzing::operations;
@@ -30,7 +31,7 @@ pub use crate::upstream::fuzzing::{chunked, response};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 39] = [
+pub const TARGETS: [(&str, Target); 40] = [
     ("asked", asked),
     ("binary", binary),
     ("built", built),
@@ -69,6 +70,7 @@ pub const TARGETS: [(&str, Target); 39] = [
     ("rules", rules),
     ("sessions", sessions),
     ("sites", sites),
+    ("traceparent", traceparent),
     ("wire", wire),
 ];
 
@@ -80,6 +82,15 @@ pub fn next_query(data: &[u8]) {
     assert_eq!(next::strip_query(&stripped), None, "something was left");
     let mut pairs = query.split('&');
     assert!(stripped.is_empty() || stripped.split('&').all(|kept| pairs.any(|pair| pair == kept)));
+}
+
+/// A `traceparent` of a client.
+pub fn traceparent(data: &[u8]) {
+    let Some(came) = std::str::from_utf8(data).ok().and_then(Context::read) else { return };
+    assert!(came.trace != 0 && came.span != 0);
+    assert_eq!(Context::read(&came.write()), Some(came));
+    let below = came.below(Share(10_000));
+    assert!(below.trace == came.trace && below.span != 0 && below.is_sampled);
 }
 
 /// A manifest of a build, in the place of each.

@@ -10,6 +10,7 @@ use crate::auth::Auth;
 use crate::config::{Action, Config, Timeouts};
 use crate::hub;
 use crate::observe::Format;
+use crate::observe::trace::Share;
 use crate::router::{Handshake, Kept, Meter, Router};
 use crate::tls::acme::Proofs;
 use crate::tls::{Acceptor, Authorities, CertificateError, Certificates, Tickets};
@@ -125,6 +126,11 @@ impl Snapshot {
     /// How exchanges' lines are written; `None` if they have none.
     pub fn lines(&self) -> Option<&Arc<Format>> {
         self.lines.as_ref()
+    }
+
+    /// How many exchanges are spans of traces; `None` if none is.
+    pub fn traced(&self) -> Option<Share> {
+        self.config.traces.as_ref().map(|traces| Share(traces.share))
     }
 
     /// Connections that an address may have, if that is limited for it.

@@ -139,6 +139,8 @@ mod takeover;
 mod tls;
 /// What testssl.sh and sslyze say of the TLS that is spoken.
 mod tls_scan;
+/// Spans of OpenTelemetry, as a collector gets them.
+mod traces;
 /// WebSockets that are not the hub's.
 mod upgrade;
 /// The wire between the edge and the application.

@@ -5,7 +5,7 @@
 use super::auth::keys::PROVIDER;
 use super::edge_keys::{ACTIONS, CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
 use super::limit_keys::PER_IP;
-use super::log_keys::LOG;
+use super::log_keys::{LOG, TRACES};
 use super::redis_keys::REDIS;
 use super::tls_keys::TLS;
 use super::upstream_keys::UPSTREAM;
@@ -108,6 +108,12 @@ pub static FILE: &[Key] = &[
         Kind::Short("prometheus", METRICS),
         None,
         "What the admin listener tells of the process.",
+    ),
+    key(
+        "traces",
+        Kind::Short("to", TRACES),
+        None,
+        "Where exchanges and hooks are told as spans, by OTLP over HTTP; left out, nowhere.",
     ),
     key("shutdown", Kind::Object(SHUTDOWN), None, "How the process leaves."),
     key(

@@ -94,6 +94,8 @@ pub struct Config {
     pub log: Log,
     /// Whether `GET /metrics` answers on the admin listener.
     pub metrics: bool,
+    /// `None`: nothing is told of traces.
+    pub traces: Option<Traces>,
     pub shutdown: Shutdown,
 }
 
@@ -683,6 +685,19 @@ pub enum Level {
 pub enum LogFormat {
     Human,
     Json,
+}
+
+/// Who collects traces, and how many.
+#[derive(Debug, Clone)]
+pub struct Traces {
+    pub to: Target,
+    /// Before `/v1/traces`; without the slash at its end.
+    pub path: String,
+    /// Of ten thousand.
+    pub share: u16,
+    pub service: String,
+    /// Of each request to the collector.
+    pub header: Option<Secret>,
 }
 
 #[derive(Debug, Clone)]

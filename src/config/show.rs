@@ -3,13 +3,15 @@
 use std::path::{self, Path};
 
 use super::edge_show;
+use super::routes::show_percent;
 use super::units::{show_duration, show_size, show_size_or_none};
 use super::yaml::Yaml;
 use super::{
     AccessFormat, AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience,
     Build, Config, Cors, EventKind, EventRule, Hooks, Hsts, Hub, Images, Level, Listen, LogFormat,
     Maintenance, MemoryMax, Namespace, NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis,
-    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Upstream,
+    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Traces,
+    Upstream,
 };
 
 impl Config {
@@ -62,6 +64,7 @@ impl Config {
             .with("hub", self.hub.as_ref().map(Hub::yaml))
             .with("log", Some(log))
             .with("metrics", Some(Yaml::map([("prometheus", Yaml::word(self.metrics))])))
+            .with("traces", self.traces.as_ref().map(Traces::yaml))
             .with(
                 "shutdown",
                 Some(Yaml::map([("grace", Yaml::text(show_duration(self.shutdown.grace)))])),
@@ -104,6 +107,17 @@ impl Config {
 
 fn response_body(max: u64) -> Yaml {
     Yaml::text(show_size_or_none(Some(max).filter(|max| *max < u64::MAX)))
+}
+
+impl Traces {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("to", Yaml::text(format!("{}{}", self.to, self.path))),
+            ("share", Yaml::text(show_percent(self.share))),
+            ("service", Yaml::text(&self.service)),
+        ])
+        .with("header", self.header.as_ref().map(|header| Yaml::raw(header.written())))
+    }
 }
 
 pub fn absolute(path: &Path) -> String {

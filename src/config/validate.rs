@@ -34,6 +34,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
         auth,
         log: log::read(&file.section("log")),
         metrics: file.section("metrics").flag("prometheus"),
+        traces: log::traces(&file.section("traces"), file.written("traces").is_some()),
         shutdown: Shutdown { grace: file.section("shutdown").value("grace", duration) },
     };
     if file.written("sites").is_none() && file.written("hub").is_none() {

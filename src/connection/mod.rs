@@ -387,6 +387,10 @@ impl Conversation {
         if let Some(lines) = snapshot.lines() {
             access.log(lines, request.uri(), request.headers());
         }
+        if let Some(share) = snapshot.traced() {
+            let uri = request.uri().clone();
+            access.trace(share, &uri, request.headers_mut());
+        }
         let (idle, pace) = (snapshot.timeouts().body_idle, snapshot.body_rate());
         let takes_interims = request.version() == Version::HTTP_11;
         let request = request.map(|body| {

@@ -12,6 +12,7 @@ use crate::config::{
     Template,
 };
 use crate::limits::Rate;
+use crate::observe::trace::Share;
 use crate::upstream::{CompileError, Registry, Upstream};
 
 use super::engine::{Bounds, Deflate, Origins, Settings};
@@ -43,6 +44,8 @@ pub struct HookPolicy {
     pub timeout: Duration,
     pub retry: Duration,
     pub secret: Option<Secret>,
+    /// How many questions are spans of traces.
+    pub traced: Option<Share>,
     /// By the host that a client came for.
     upstreams: Vec<Asked>,
     /// Asked by the hub alone.
@@ -250,6 +253,7 @@ impl HookPolicy {
             timeout: hooks.timeout,
             retry: hooks.retry,
             secret: hooks.secret.clone(),
+            traced: config.traces.as_ref().map(|traces| Share(traces.share)),
             upstreams: upstreams?,
             paths,
         })))

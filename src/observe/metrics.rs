@@ -344,6 +344,7 @@ metrics! {
     GENERATION: Gauge "vestibule_generation" [] "Number of the installed configuration, from 1.";
     CONFIG_LOADED: Gauge "vestibule_config_loaded_timestamp_seconds" [] "When the installed configuration was installed; seconds since 1970.";
     WORKERS: Gauge "vestibule_workers" [] "Threads that serve.";
+    TRACE_SPANS: Counter "vestibule_trace_spans_total" ["outcome"] "Spans of traces: exported, dropped because too many waited, lost because the collector took none.";
     LISTEN_OVERFLOWS: Counter "vestibule_listen_overflows_total" [] "Connections that the kernel dropped because an accept queue was full, on all of this network namespace.";
     STARTED: Gauge "process_start_time_seconds" [] "When the process was started; seconds since 1970.";
     OPEN_FDS: Gauge "process_open_fds" [] "File descriptors that are open.";

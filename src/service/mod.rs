@@ -1,6 +1,7 @@
 //! The process: start, ready, reload, drain, stop.
 
 mod cli;
+mod export;
 mod handover;
 mod listeners;
 mod memory;
@@ -37,7 +38,7 @@ use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
 use crate::hub::{Bridge, Central, Hub, Nodes, Role, TrustError};
 use crate::listener::Open;
-use crate::observe::{events, lines, log, metrics};
+use crate::observe::{events, lines, log, metrics, trace};
 use crate::router::Kept;
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
 use crate::tls::acme::{Keeper, Proofs, Troubles, Wanted};
@@ -248,6 +249,12 @@ impl Service {
         self.drain.spawn_background(Arc::clone(&self.resident.kept.flags).watch());
         self.drain.spawn_background(Arc::clone(&self.resident.kept.builds).watch());
         self.drain.spawn_background(memory::give_back());
+        if let Some(items) = trace::open() {
+            let registry = Arc::clone(&self.resident.registry);
+            let exporting =
+                export::export(self.current.clone(), registry, items, self.drain.clone());
+            self.drain.spawn_background(exporting);
+        }
         let hub = Arc::clone(&self.resident.hub);
         let address = self.open_to_nodes().await?;
         Central::start(&hub, address, &self.drain);

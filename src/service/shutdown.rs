@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::observe::lines;
+use crate::observe::{lines, trace};
 use crate::worker::Command;
 
 use super::signals::{Event, Signals};
@@ -21,6 +21,8 @@ pub enum Farewell {
     Succeeded,
 }
 
+/// The last spans have this long to reach their collector.
+const SETTLED_WITHIN: Duration = Duration::from_secs(2);
 /// What the private listener answered last has this long to reach whoever asked.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
 
@@ -83,6 +85,8 @@ impl Service {
         if !done {
             warn!("stopped with work unfinished");
         }
+        // One that does not answer is not waited for.
+        let _settled = timeout(SETTLED_WITHIN, trace::settle()).await;
         lines::settle();
         info!("stopped");
     }

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Peer, Request};
 use crate::observe::metrics::{self, Series};
+use crate::observe::trace::{Context, Kind, Span, Value};
 use crate::upstream::Pools;
 
 use super::engine::{Handshake, Id};
@@ -215,7 +216,9 @@ impl Hooks {
         if !application.breaker.borrow_mut().admits(Instant::now()) {
             return None;
         }
-        let request = request(policy, question, handshake)?;
+        let context = policy.traced.map(Context::begin);
+        let request = request(policy, question, handshake, context)?;
+        let told = Asked::begin(context, question, handshake);
         let exchange = async {
             let response =
                 upstream.send(request, &self.pools).await.map_err(|error| error.to_string())?;
@@ -227,6 +230,13 @@ impl Hooks {
         let answer = timeout(policy.timeout, Box::pin(exchange)).await;
         let answer =
             answer.unwrap_or_else(|_elapsed| Err(format!("no answer within {:?}", policy.timeout)));
+        if let Some(told) = told {
+            told.end(match &answer {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(why) => Some(why.clone()),
+            });
+        }
         let answer = match answer {
             // One handler fails, and the application is there for the others.
             Ok(Err(error)) if !error.is_absence() => {
@@ -257,13 +267,56 @@ impl Hooks {
     }
 }
 
-fn request(policy: &HookPolicy, question: &Question, handshake: &Handshake) -> Option<Request> {
+/// The span of one question.
+struct Asked {
+    span: Span,
+    since: Instant,
+}
+
+impl Asked {
+    /// In a trace of its own, since a socket may last for days; linked to the handshake's.
+    fn begin(context: Option<Context>, question: &Question, handshake: &Handshake) -> Option<Self> {
+        let context = context.filter(|context| context.is_sampled)?;
+        let text = |text: &str| Value::Text(text.to_owned());
+        let attributes = vec![
+            ("http.request.method", text("POST")),
+            ("url.path", text(&question.path)),
+            ("server.address", text(&handshake.client.host)),
+            ("http.request.body.size", Value::Number(question.body.len() as i64)),
+        ];
+        let span = Span {
+            name: format!("hook {}", question.path),
+            kind: Kind::Client,
+            context,
+            parent: None,
+            link: handshake.trace,
+            began: SystemTime::now(),
+            took: Duration::ZERO,
+            attributes,
+            error: None,
+        };
+        Some(Self { span, since: Instant::now() })
+    }
+
+    fn end(mut self, error: Option<String>) {
+        (self.span.took, self.span.error) = (self.since.elapsed(), error);
+        self.span.send();
+    }
+}
+
+fn request(
+    policy: &HookPolicy,
+    question: &Question,
+    handshake: &Handshake,
+    context: Option<Context>,
+) -> Option<Request> {
     let mut request = Request::new(Body::from(question.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = question.path.parse().ok()?;
     let fields = request.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    set(fields, TRACEPARENT, &sign::traceparent());
+    let trace = context.map_or_else(sign::traceparent, |context| context.write());
+    set(fields, TRACEPARENT, &trace);
     for (name, value) in &handshake.headers {
         fields.append(name, value.clone());
     }

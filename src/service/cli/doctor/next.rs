@@ -2,11 +2,15 @@
 //! where it is developed.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::HOST;
 use tokio::time::timeout;
 
 use crate::config::Site;
+use crate::exchange::{Client, Peer, Scheme, headers};
 
 use super::speech::{Answer, Way};
 use super::{Finding, Right, Wrong};
@@ -53,13 +57,24 @@ pub async fn actions(direct: &Way, edge: Option<&Way>, site: &Site) -> Vec<Findi
 }
 
 async fn asks(way: &Way, origin: Option<&str>) -> io::Result<Answer> {
-    let host = &way.host;
     let origin = origin.map(|origin| format!("origin: {origin}\r\n")).unwrap_or_default();
-    // The edge writes its own; directly, this is what it would write.
+    let forwarded = if way.is_direct { forwarded(&way.host) } else { String::new() };
     let fields = format!(
-        "x-forwarded-host: {host}\r\nx-forwarded-proto: https\r\n{origin}next-action: {NO_ACTION}\r\naccept: text/x-component\r\ncontent-type: text/plain;charset=UTF-8\r\ncontent-length: 2\r\nconnection: close\r\n"
+        "{forwarded}{origin}next-action: {NO_ACTION}\r\naccept: text/x-component\r\ncontent-type: text/plain;charset=UTF-8\r\ncontent-length: 2\r\nconnection: close\r\n"
     );
     way.ask("POST /", &fields, "[]").await
+}
+
+/// What the edge would tell the application of who asks; through the edge it writes its own.
+fn forwarded(host: &str) -> String {
+    let (host, address) = (host.to_owned(), IpAddr::from(Ipv4Addr::LOCALHOST));
+    let client = Client { address, host, port: 443, scheme: Scheme::Https, chain: None };
+    let peer = Peer { address: (address, 0).into(), local_port: 443, tls: None };
+    let mut fields = HeaderMap::new();
+    headers::set_forwarded(&mut fields, &client, &peer);
+    fields.remove(HOST);
+    let told = fields.iter().filter_map(|(name, value)| Some((name, value.to_str().ok()?)));
+    told.map(|(name, value)| format!("{name}: {value}\r\n")).collect()
 }
 
 fn is_unknown(answer: &Answer) -> bool {

@@ -61,6 +61,9 @@ fn judge(port: u16, Queue { waiting, most, dropped }: &Queue) -> Finding {
     Right(format!("port {port}: none dropped, {waiting} of {most} wait to be accepted"))
 }
 
+/// The kind of a question about sockets, and of what answers it.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
 /// By port; sockets of IPv4 and of IPv6.
 fn queues() -> io::Result<BTreeMap<u16, Queue>> {
     const INET: u8 = 2;
@@ -80,8 +83,6 @@ fn queues() -> io::Result<BTreeMap<u16, Queue>> {
     }
     Ok(queues)
 }
-
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 /// A dump of all sockets that listen, with what they have in memory: `nlmsghdr` and
 /// `inet_diag_req_v2` of linux/netlink.h and linux/inet_diag.h.

@@ -22,6 +22,8 @@ const BODY_MAX: usize = 64 << 20;
 /// Whom to ask, and as whom.
 pub struct Way {
     pub name: String,
+    /// Not through the edge.
+    pub is_direct: bool,
     target: Target,
     tls: UpstreamTls,
     /// The site's name, as a browser would send it.
@@ -46,6 +48,7 @@ impl Way {
         let host = site.host.as_str().replace('*', "any");
         Self {
             name: target.to_string(),
+            is_direct: true,
             target: target.clone(),
             tls: next.tls.clone(),
             origin: format!("https://{host}"),
@@ -77,7 +80,7 @@ impl Way {
             host = format!("{host}:{port}");
         }
         let origin = format!("{scheme}://{host}");
-        Some(Self { name: "the edge".to_owned(), target, tls, host, origin })
+        Some(Self { name: "the edge".to_owned(), is_direct: false, target, tls, host, origin })
     }
 
     /// Asks, and waits for the answer's head; what `fields` has ends with a line break.
