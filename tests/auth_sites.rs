@@ -143,10 +143,13 @@ fn only_a_token_that_is_right_is_logged_out_of() {
     let early = token(HS256, &early);
     assert_eq!(ask("/me", &early), 401);
     assert_eq!(ask("/logout", &early), 200);
-    eventually("its time", || (ask("/me", &early) == 200).then_some(()));
+    // The other worker may remember its refusal for a moment.
+    let becomes = |status: u16| eventually("it", || (ask("/me", &early) == status).then_some(()));
+    becomes(200);
     // A cookie of that name for another path is another.
     assert_eq!(ask("/elsewhere", &early), 200);
-    assert_eq!(ask("/me", &early), 200);
+    becomes(200);
     assert_eq!(ask("/logout", &early), 200);
-    assert_eq!(ask("/me", &early), 401, "logged out of");
+    let everywhere = || (0..8).all(|_| ask("/me", &early) == 401);
+    eventually("its end on all workers", || everywhere().then_some(()));
 }
