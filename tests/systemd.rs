@@ -63,9 +63,8 @@ fn sockets_are_taken_from_systemd() {
         .current_dir(folder.path(""));
     // It starts the process when the first connection comes, which waits meanwhile.
     let early = std::thread::spawn(move || {
-        let stream = crate::harness::eventually("the socket", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-        });
+        let stream =
+            eventually("the socket", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
         Client::over(Box::new(stream)).get("/").text()
     });
     let mut edge = Edge::spawn(folder, command);
