@@ -29,8 +29,6 @@ pub enum Command {
     Unlisten(SocketAddr),
     /// Here other nodes bring requests.
     Neighbours(StdListener),
-    /// They do so no more.
-    Alone,
     /// Answered at once by a worker that is alive.
     Ping(oneshot::Sender<()>),
     /// Accept no more, let everything finish, end the thread.
@@ -125,7 +123,6 @@ async fn run(
                 Ok(socket) => local.hub.listen(socket, &drain),
                 Err(error) => error!(%error, "cannot listen to other nodes"),
             },
-            Command::Alone => local.hub.close_to_nodes(),
             Command::Ping(answer) => {
                 // Whoever asked may have stopped waiting.
                 let _heard = answer.send(());
