@@ -30,8 +30,6 @@ pub enum Command {
     Unlisten(Scheme, SocketAddr),
     /// Here other nodes bring requests.
     Neighbours(StdListener),
-    /// They do so no more.
-    Alone,
     /// Answered at once by a worker that is alive.
     Ping(oneshot::Sender<()>),
     /// Accept no more, let everything finish, end the thread.
@@ -127,7 +125,6 @@ async fn run(
                 Ok(socket) => local.hub.listen(socket, &drain),
                 Err(error) => error!(%error, "cannot listen to other nodes"),
             },
-            Command::Alone => local.hub.close_to_nodes(),
             Command::Ping(answer) => {
                 // Whoever asked may have stopped waiting.
                 let _heard = answer.send(());

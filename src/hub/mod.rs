@@ -42,7 +42,6 @@ mod stats;
 mod users;
 mod watched;
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -52,7 +51,6 @@ use http::HeaderMap;
 use http::header::ORIGIN;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::auth;
@@ -231,8 +229,6 @@ pub struct Shard {
     clients: Rc<Clients>,
     /// To the nodes that other sessions live on, if there may be any.
     relay: Option<Rc<Relay>>,
-    /// Takes what other nodes bring.
-    taking: RefCell<Vec<JoinHandle<()>>>,
     /// Every session of the process has been closed, and no other comes.
     left: Notify,
 }
@@ -274,8 +270,7 @@ impl Shard {
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
         let cluster = hub.cluster.as_ref();
         let relay = cluster.and_then(|cluster| Relay::new(cluster, hub.node, pools, drain));
-        let (taking, left) = (RefCell::default(), Notify::new());
-        let shard = Rc::new(Self { engine, clients, relay, taking, left });
+        let shard = Rc::new(Self { engine, clients, relay, left: Notify::new() });
         drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
         if worker == 0 {
             drain.spawn_background(stats::tell(Rc::clone(&shard.clients)));
@@ -303,13 +298,8 @@ impl Shard {
     pub fn listen(&self, listener: TcpListener, drain: &Drain) {
         if let Some(relay) = &self.relay {
             let taking = Rc::clone(relay).take(listener, Rc::clone(&self.engine));
-            self.taking.borrow_mut().push(drain.spawn_background(taking));
+            drain.spawn_background(taking);
         }
-    }
-
-    /// Other nodes' connections are taken no more; those that there are stay.
-    pub fn close_to_nodes(&self) {
-        self.taking.take().iter().for_each(JoinHandle::abort);
     }
 
     /// What a request of the application's has shown of its sessions, and what the answer does to

@@ -28,7 +28,7 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    pub fn new(address: impl fmt::Display, source: io::Error) -> Self {
+    fn new(address: impl fmt::Display, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::PermissionDenied => {
                 "; ports below 1024 need systemd's socket or CAP_NET_BIND_SERVICE"
@@ -215,20 +215,9 @@ fn bind(scheme: Scheme, address: SocketAddr, workers: usize) -> io::Result<Opene
     Ok(Opened { scheme, address: actual, sockets })
 }
 
-/// One address that other nodes come to: a socket for each worker, or those that the process before
-/// had there.
-pub fn open_to_nodes(
-    address: SocketAddr,
-    workers: usize,
-    handed: Vec<(SocketAddr, StdListener)>,
-) -> Result<Opened, ListenError> {
-    let mine = handed.into_iter().filter(|(configured, _)| *configured == address);
-    let mine: Vec<_> = mine.map(|(_, socket)| socket).collect();
-    let opened = match mine.is_empty() {
-        true => bind(Scheme::Http, address, workers),
-        false => adopt(Scheme::Http, mine, workers),
-    };
-    opened.map_err(|error| ListenError::new(address, error))
+/// One address that other nodes come to: a socket for each worker.
+pub fn bind_all(address: SocketAddr, workers: usize) -> Result<Opened, ListenError> {
+    bind(Scheme::Http, address, workers).map_err(|error| ListenError::new(address, error))
 }
 
 /// The private listener, and its socket for the next process. One that the process before handed

@@ -16,7 +16,6 @@ mod vitals;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -168,7 +167,6 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             binary,
             before: handed,
             admin_socket: None,
-            node_sockets: Vec::new(),
             background: Vec::new(),
             upgrade: None,
             bridge: None,
@@ -200,8 +198,6 @@ struct Service {
     before: Option<Handed>,
     /// The private listener, for the next process.
     admin_socket: Option<(String, OwnedFd)>,
-    /// Where other nodes come, for the next process.
-    node_sockets: Vec<(SocketAddr, TcpListener)>,
     /// What ends when another process has taken over.
     background: Vec<JoinHandle<()>>,
     upgrade: Option<Upgrade>,
@@ -346,17 +342,11 @@ impl Service {
     }
 
     /// Has every worker take what other nodes bring; returns where they do.
-    async fn open_to_nodes(&mut self) -> Result<Option<String>, Stop> {
+    async fn open_to_nodes(&self) -> Result<Option<String>, Stop> {
         let snapshot = self.current.load();
         let redis = snapshot.config().hub.as_ref().and_then(|hub| hub.redis.as_ref());
         let Some(words) = redis.and_then(|redis| redis.node.as_ref()) else { return Ok(None) };
-        let handed = self.before.as_mut().map(|before| std::mem::take(&mut before.nodes));
-        let (handed, workers) = (handed.unwrap_or_default(), self.workers.len());
-        let opened = listeners::open_to_nodes(words.listen, workers, handed)?;
-        for socket in &opened.sockets {
-            let kept = socket.try_clone().map_err(|error| ListenError::new(words.listen, error))?;
-            self.node_sockets.push((words.listen, kept));
-        }
+        let opened = listeners::bind_all(words.listen, self.workers.len())?;
         for (worker, socket) in self.workers.iter().zip(opened.sockets) {
             worker.tell(Command::Neighbours(socket)).await;
         }

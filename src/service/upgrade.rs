@@ -149,10 +149,6 @@ impl Service {
             let word = format!("socket {} {configured}", scheme.as_str());
             sockets.push((word, socket.as_fd().try_clone_to_owned()?));
         }
-        for (configured, socket) in &self.node_sockets {
-            let socket = socket.as_fd().try_clone_to_owned()?;
-            sockets.push((format!("node {configured}"), socket));
-        }
         if let Some((address, socket)) = &self.admin_socket {
             sockets.push((format!("admin {address}"), socket.try_clone()?));
         }
