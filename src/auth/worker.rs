@@ -303,9 +303,10 @@ impl Local {
         if self.is_revoked(&digest, now) {
             return Some(Err(Denial::REVOKED));
         }
+        // What was refused a moment ago may be right by now.
         let verdict = match self.recall(&digest, now) {
-            Some(verdict) => verdict,
-            None => match provider.open(&shown.0, now) {
+            Some(Ok(identity)) => Ok(identity),
+            _ => match provider.open(&shown.0, now) {
                 Ok(Opened::Known(identity)) => Ok(identity),
                 Ok(Opened::Ask(_)) => return None,
                 Err(denial) => {

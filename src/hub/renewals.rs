@@ -73,6 +73,7 @@ impl Clients {
             Some(Ok(known)) => self.tell_end(&known),
             Some(Err(_)) => (),
             None => {
+                self.users.local.forget(&before.digest);
                 let clients = Rc::clone(self);
                 self.drain.spawn_background(async move {
                     let Ok(known) = clients.users.local.confirm(before).await else { return };
