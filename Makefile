@@ -10,6 +10,7 @@
 # make deb    a Debian package of the release binary, in target/debian; `make deb-check` installs it in a chroot
 # make soak    thousands of sockets for three minutes: nothing lost, twice or out of order; SOAK="--seconds 30"
 # make chaos   2,000 clients on three nodes that are killed, over a Redis that fails: two minutes each
+# make scan    sslyze against Mozilla's intermediate profile, beside testssl.sh, which `make test` runs too
 # make clean   away with everything that was built or installed here
 
 APP := examples/next-chat
@@ -22,7 +23,7 @@ FUZZ :=
 CARGO := cargo
 export NEXT_TELEMETRY_DISABLED := 1
 
-.PHONY: help build demo test check tools app fuzz bench-hub bench-auth bench-cluster bench-proxy soak chaos deb deb-check clean rust node
+.PHONY: help build demo test check tools app fuzz bench-hub bench-auth bench-cluster bench-proxy soak chaos deb deb-check scan clean rust node
 .DELETE_ON_ERROR:
 
 help:
@@ -101,6 +102,16 @@ soak: build
 chaos: rust node $(NODE_TESTS)/node_modules/.package-lock.json
 	@ulimit -n "$$(ulimit -Hn)" && CHAOS_CLIENTS=2000 CHAOS_SECONDS=120 \
 		$(CARGO) test --locked --profile ci --test edge -- --test-threads 1 --nocapture cluster_chaos::
+
+# Not in Debian: a folder of its own, with Python's packages.
+SSLYZE := target/sslyze/bin/sslyze
+
+scan: rust tools $(SSLYZE)
+	SSLYZE="$(abspath $(SSLYZE))" $(CARGO) test --locked --profile ci --test edge -- --nocapture tls_scan::
+
+$(SSLYZE):
+	python3 -m venv target/sslyze
+	target/sslyze/bin/pip install --quiet sslyze==6.3.1
 
 %/node_modules/.package-lock.json: %/package.json %/package-lock.json | node
 	cd $* && npm ci --no-audit --no-fund

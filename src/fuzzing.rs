@@ -3,11 +3,14 @@
 //! Beside each reader stands what must hold for any bytes, also beyond "no panic": what was written
 //! is read the same, no more is taken than is there, nothing grows by more than a small factor.
 
+use std::sync::LazyLock;
+
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::PathPattern;
 use crate::next;
+use crate::observe::context::{Context, Share};
 use crate::redirect::Redirect;
 
 pub use crate::admin::fuzzing::operations;
@@ -28,7 +31,7 @@ pub use crate::upstream::fuzzing::{chunked, response};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 39] = [
+pub const TARGETS: [(&str, Target); 40] = [
     ("asked", asked),
     ("binary", binary),
     ("built", built),
@@ -67,6 +70,7 @@ pub const TARGETS: [(&str, Target); 39] = [
     ("rules", rules),
     ("sessions", sessions),
     ("sites", sites),
+    ("traceparent", traceparent),
     ("wire", wire),
 ];
 
@@ -78,6 +82,15 @@ pub fn next_query(data: &[u8]) {
     assert_eq!(next::strip_query(&stripped), None, "something was left");
     let mut pairs = query.split('&');
     assert!(stripped.is_empty() || stripped.split('&').all(|kept| pairs.any(|pair| pair == kept)));
+}
+
+/// A `traceparent` of a client.
+pub fn traceparent(data: &[u8]) {
+    let Some(came) = std::str::from_utf8(data).ok().and_then(Context::read) else { return };
+    assert!(came.trace != 0 && came.span != 0);
+    assert_eq!(Context::read(&came.write()), Some(came));
+    let below = came.below(Share(10_000));
+    assert!(below.trace == came.trace && below.span != 0 && below.is_sampled);
 }
 
 /// A manifest of a build, in the place of each.
@@ -126,8 +139,29 @@ pub fn guarded(data: &[u8]) {
         let host = origin.rsplit("://").next().unwrap_or_default().to_ascii_lowercase();
         assert!(host.is_empty() || host == "a.example" || host.ends_with(".b.example"), "{origin}");
     }
+    // A build refuses more, and never less.
+    let built = next::judge(&asked, Some(&BUILT), &["*.b.example".to_owned()]);
+    assert!(built.is_some() || refused.is_none() || refused == Some(next::Refusal::ActionOrigin));
     next::Expects::of(&method, path, &headers).strip(&mut headers);
+    next::normalize(&mut headers);
+    let once = headers.clone();
+    next::normalize(&mut headers);
+    assert_eq!(headers, once);
 }
+
+/// A build with pictures of its own, and of one other server.
+static BUILT: LazyLock<next::Build> = LazyLock::new(|| {
+    let images = r#"{ "images": { "loader": "default", "path": "/_next/image", "deviceSizes": [640],
+        "remotePatterns": [{}] } }"#;
+    let required = r#"{ "config": { "images": { "domains": ["a.example"], "remotePatterns":
+        [{ "protocol": "https", "hostname": "**.b.example" }], "localPatterns":
+        [{ "pathname": "/a/**/*.png", "search": "" }] } } }"#;
+    next::Build::parse(&next::Manifests {
+        images: Some(images.to_owned()),
+        required: Some(required.to_owned()),
+        ..next::Manifests::default()
+    })
+});
 
 /// A redirect: the route's pattern, where it leads to, the path that is asked for, a line each.
 pub fn redirects(data: &[u8]) {

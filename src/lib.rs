@@ -28,6 +28,7 @@ mod drain;
 mod exchange;
 mod limits;
 mod observe;
+mod outside;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

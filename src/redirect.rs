@@ -55,8 +55,11 @@ impl Redirect {
             location.push_str(if is_root { text.trim_start_matches(['/', '\\']) } else { &text });
         }
         if let Some(query) = query {
+            // What stands behind a # is the browser's own.
+            let fragment = location.find('#').map(|at| location.split_off(at));
             location.push(if location.contains('?') { '&' } else { '?' });
             location.push_str(query);
+            location.push_str(&fragment.unwrap_or_default());
         }
         location
     }
@@ -110,6 +113,9 @@ mod tests {
         check("/blog/:slug", None, "/blog/a%20b");
         check("/blog/:slug-x/:none", Some("a=1"), "/blog/a%20b-x/?a=1");
         check("/b?from=:slug", Some("a=1"), "/b?from=a%20b&a=1");
+        check("/b#part", Some("a=1"), "/b?a=1#part");
+        check("/b?c#part-?:slug", Some("a=1"), "/b?c&a=1#part-?a%20b");
+        check("/b#part", None, "/b#part");
         check("https://example.com:8443/:slug", None, "https://example.com:8443/a%20b");
         check("https://example.com*", None, "https://example.com/evil.example/x");
     }

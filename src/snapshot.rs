@@ -10,9 +10,10 @@ use crate::auth::Auth;
 use crate::config::{Action, Config, Timeouts};
 use crate::hub;
 use crate::observe::Format;
-use crate::router::{Builds, Flags, Meter, Router};
+use crate::observe::trace::Share;
+use crate::router::{Handshake, Kept, Meter, Router};
 use crate::tls::acme::Proofs;
-use crate::tls::{Acceptor, CertificateError, Certificates, Tickets};
+use crate::tls::{Acceptor, Authorities, CertificateError, Certificates, Tickets};
 use crate::upstream::{self, Registry};
 
 /// What a reload replaces. Never changes after `compile`.
@@ -31,8 +32,7 @@ pub struct Snapshot {
 pub struct Resident {
     pub hub: Arc<hub::Hub>,
     pub registry: Arc<Registry>,
-    pub flags: Arc<Flags>,
-    pub builds: Arc<Builds>,
+    pub kept: Kept,
     pub tickets: Tickets,
     pub proofs: Proofs,
     pub meter: Arc<Meter>,
@@ -64,7 +64,7 @@ impl Snapshot {
         resident: &Resident,
     ) -> Result<Self, CompileError> {
         check_folders(&config)?;
-        let certificates = Arc::new(Certificates::read(&config)?);
+        let (certificates, authorities, tls) = secured(&config, resident)?;
         let auth =
             Arc::new(Auth::compile(&config, &resident.registry).map_err(CompileError::Auth)?);
         let hub = config
@@ -72,21 +72,25 @@ impl Snapshot {
             .as_ref()
             .map(|hub| hub::Policy::compile(hub, &config, &resident.registry, &auth).map(Arc::new))
             .transpose()?;
-        let has_certificate = |host: &str| certificates.covers(host);
         let router = Router::compile(
             &config,
             (hub.clone(), Arc::clone(&auth)),
-            (&resident.registry, &resident.flags, &resident.builds, &resident.meter),
+            (&resident.registry, &resident.kept, &resident.meter),
             resident.proofs.http().clone(),
-            &has_certificate,
+            &handshakes(&certificates, &authorities),
         )?;
-        let tls = if certificates.is_empty() {
-            None
-        } else {
-            let (tickets, proofs) = (&resident.tickets, &resident.proofs);
-            Some(Acceptor::compile(&config, &certificates, tickets, proofs)?)
-        };
         let lines = Format::compile(&config.log.access).map(Arc::new);
+        Ok(Self { config, generation, router, tls, certificates, hub, auth, lines })
+    }
+
+    /// The same with the certificates that are there now. Nothing else is read or compiled anew:
+    /// what may be wrong with that keeps no certificate from being renewed.
+    pub fn with_certificates(&self, resident: &Resident) -> Result<Self, CompileError> {
+        let (certificates, authorities, tls) = secured(&self.config, resident)?;
+        let router =
+            self.router.with_handshakes(&self.config, &handshakes(&certificates, &authorities));
+        let (config, hub, auth) = (self.config.clone(), self.hub.clone(), Arc::clone(&self.auth));
+        let (generation, lines) = (self.generation, self.lines.clone());
         Ok(Self { config, generation, router, tls, certificates, hub, auth, lines })
     }
 
@@ -124,6 +128,11 @@ impl Snapshot {
         self.lines.as_ref()
     }
 
+    /// How many exchanges are spans of traces; `None` if none is.
+    pub fn traced(&self) -> Option<Share> {
+        self.config.traces.as_ref().map(|traces| Share(traces.share))
+    }
+
     /// Connections that an address may have, if that is limited for it.
     pub fn connections_per_ip(&self, address: IpAddr) -> Option<u64> {
         let max = self.config.limits.per_ip.connections?;
@@ -139,8 +148,38 @@ impl Snapshot {
         self.config.limits.headers
     }
 
+    /// Bytes a second that requests' bodies come with where no route says otherwise; 0 is any.
+    pub fn body_rate(&self) -> u64 {
+        self.config.limits.body_rate.0
+    }
+
     pub fn timeouts(&self) -> &Timeouts {
         &self.config.timeouts
+    }
+}
+
+type Secured = (Arc<Certificates>, Authorities, Option<Acceptor>);
+
+/// What handshakes take, as it is on the disk.
+fn secured(config: &Config, resident: &Resident) -> Result<Secured, CompileError> {
+    let certificates = Arc::new(Certificates::read(config)?);
+    let authorities = Authorities::read(config).map_err(crate::tls::TlsError::from)?;
+    let (tickets, proofs) = (&resident.tickets, &resident.proofs);
+    let tls = if certificates.is_empty() {
+        None
+    } else {
+        Some(Acceptor::compile(config, (&certificates, &authorities), tickets, proofs)?)
+    };
+    Ok((certificates, authorities, tls))
+}
+
+fn handshakes(
+    certificates: &Certificates,
+    authorities: &Authorities,
+) -> impl Fn(&str) -> Handshake {
+    move |host: &str| Handshake {
+        possible: certificates.covers(host),
+        authorities: authorities.of(host).map(|believed| believed.id),
     }
 }
 

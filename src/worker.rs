@@ -26,9 +26,12 @@ use crate::upstream::Pools;
 /// What the main thread asks of a worker.
 pub enum Command {
     Listen(Scheme, StdListener),
-    Unlisten(SocketAddr),
+    /// Both may be at one address for a moment, when a port goes from one to the other.
+    Unlisten(Scheme, SocketAddr),
     /// Here other nodes bring requests.
     Neighbours(StdListener),
+    /// They do so no more.
+    Alone,
     /// Answered at once by a worker that is alive.
     Ping(oneshot::Sender<()>),
     /// Accept no more, let everything finish, end the thread.
@@ -98,10 +101,11 @@ async fn run(
         hub: hub::Shard::start(index, &hub, inbox, policy.as_deref(), (&pools, &users), &drain),
         users,
         pools,
+        flights: Rc::default(),
         drain: drain.clone(),
     });
     drain.spawn_background(lines::flush_lines());
-    let mut listeners: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
+    let mut listeners: HashMap<(Scheme, SocketAddr), Vec<JoinHandle<()>>> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listen(scheme, socket) => match TcpListener::from_std(socket) {
@@ -110,12 +114,12 @@ async fn run(
                     let (current, local) = (current.clone(), Rc::clone(&local));
                     let accepting = listener::serve(socket, scheme, current, local, open.clone());
                     let accepting = drain.spawn("listener", accepting);
-                    listeners.entry(address).or_default().push(accepting);
+                    listeners.entry((scheme, address)).or_default().push(accepting);
                 }
                 Err(error) => error!(%error, "cannot listen"),
             },
-            Command::Unlisten(address) => {
-                for listener in listeners.remove(&address).into_iter().flatten() {
+            Command::Unlisten(scheme, address) => {
+                for listener in listeners.remove(&(scheme, address)).into_iter().flatten() {
                     listener.abort();
                 }
             }
@@ -123,6 +127,7 @@ async fn run(
                 Ok(socket) => local.hub.listen(socket, &drain),
                 Err(error) => error!(%error, "cannot listen to other nodes"),
             },
+            Command::Alone => local.hub.close_to_nodes(),
             Command::Ping(answer) => {
                 // Whoever asked may have stopped waiting.
                 let _heard = answer.send(());

@@ -1,8 +1,9 @@
 //! The lines of exchanges: their shapes, what is left out of them, and files that are moved away.
 
 use std::fs;
+use std::process::Command;
 
-use crate::harness::{Edge, Origin, PLAIN, eventually};
+use crate::harness::{Edge, Folder, Origin, PLAIN, eventually};
 
 fn edge(origin: &Origin, access: &str) -> Edge {
     Edge::start(&format!(
@@ -90,4 +91,32 @@ fn no_lines_if_none_are_wanted() {
     let lines = lines(&edge, "access.log", "/after");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(edge.access().is_empty());
+}
+
+/// Nobody reads what is written: the process does not wait for them with its own affairs.
+#[test]
+fn a_log_that_is_stuck_keeps_no_reload_and_no_stop_waiting() {
+    let origin = Origin::text("ok");
+    let folder = Folder::new();
+    let made = Command::new("mkfifo").arg(folder.path("pipe")).status().expect("mkfifo");
+    assert!(made.success());
+    let yaml = format!(
+        "{PLAIN}sites:\n  localhost:\n    next: {}\nlog: {{ access: pipe }}\n",
+        origin.url()
+    );
+    let mut edge = Edge::start_in(folder, &yaml);
+    // More than the writer's queue holds.
+    let path = format!("/{}", "a".repeat(30_000));
+    let mut client = edge.connect();
+    eventually("lines that are lost", || {
+        client.get(&path);
+        let page = edge.admin("GET", "/metrics").text();
+        let lost = page.lines().find(|line| line.starts_with("vestibule_access_lines_lost_total "));
+        lost.is_some_and(|line| !line.ends_with(" 0")).then_some(())
+    });
+    edge.reload();
+    edge.signal("USR1");
+    edge.reload();
+    edge.signal("TERM");
+    assert!(edge.ended().success());
 }

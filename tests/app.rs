@@ -13,7 +13,9 @@ use aws_lc_rs::digest;
 use serde_json::Value;
 
 use crate::harness::node::{Next, Script};
-use crate::harness::{Answer, Authority, Client, Edge, Folder, PLAIN, SECURE, eventually, project};
+use crate::harness::{
+    Answer, Authority, Client, Edge, Folder, PLAIN, SECURE, eventually, project, vestibule,
+};
 
 /// Where the example's configuration differs from the demo's: an upload of any length.
 const ROUTES: &str = "    routes: [{ path: /api/upload, body: 200MB }]\n";
@@ -345,6 +347,33 @@ fn hot_reload_reaches_the_page_under_next_dev() {
     let url = format!("http://localhost:{}", edge.http().port());
     let file = copy.path("app/page.tsx").display().to_string();
     Script::start("hmr.mjs", &[("URL", &url), ("FILE", &file)]).finish();
+    let told = doctor(&edge, "/stream");
+    assert!(told.contains("hot reload comes through the edge"), "{told}");
+}
+
+fn doctor(edge: &Edge, page: &str) -> String {
+    let output = vestibule(&["doctor", "--stream", page], &edge.folder);
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn the_doctor_sees_how_next_js_does() {
+    let app = App::secure();
+    let told = doctor(&app.edge, "/stream");
+    let origin = app.url.as_str();
+    for word in [
+        "keeps idle connections for 5s",
+        "takes a head of 16384 bytes",
+        "write next.head: 64KiB",
+        "would compress; the edge asks it not to",
+        "/stream streams through the edge: ",
+        "/stream streams through the edge, compressed: ",
+        "takes Server Actions from pages of localhost",
+        &format!("Server Actions from {origin} come to it with Origin and Host alike"),
+    ] {
+        assert!(told.contains(word), "no {word} in\n{told}");
+    }
+    assert!(!told.contains("development server"), "{told}");
 }
 
 /// What a crowd says at its end.

@@ -35,7 +35,7 @@ const IMPURE: &[&str] = &[
 
 /// Wrong anywhere but in the one file named, and what to write instead.
 const BANNED_PATHS: &[(&str, &str, &str)] = &[
-    ("http::header::FORWARDED", "exchange/headers.rs", "a function of exchange::headers"),
+    ("http::header::FORWARDED", "exchange/headers/forwarded.rs", "a function of exchange::headers"),
     ("std::time::Instant", "", "tokio::time::Instant, so tests can stop the clock"),
     ("tokio::spawn", "drain.rs", "Drain::spawn, so the stop waits for the task"),
     ("tokio::task::spawn", "drain.rs", "Drain::spawn, so the stop waits for the task"),
@@ -48,11 +48,11 @@ const BANNED_NAMES: &[(&str, &str, &str)] = &[
     ("unbounded_channel", "", "a bounded channel; say what happens when it is full"),
 ];
 const BANNED_TEXT: &[(&str, &str, &str)] = &[
-    ("x-forwarded-for", "exchange/headers.rs", "a function of exchange::headers"),
-    ("x-forwarded-host", "exchange/headers.rs", "a function of exchange::headers"),
-    ("x-forwarded-port", "exchange/headers.rs", "a function of exchange::headers"),
-    ("x-forwarded-proto", "exchange/headers.rs", "a function of exchange::headers"),
-    ("x-real-ip", "exchange/headers.rs", "a function of exchange::headers"),
+    ("x-forwarded-for", "exchange/headers/forwarded.rs", "a function of exchange::headers"),
+    ("x-forwarded-host", "exchange/headers/forwarded.rs", "a function of exchange::headers"),
+    ("x-forwarded-port", "exchange/headers/forwarded.rs", "a function of exchange::headers"),
+    ("x-forwarded-proto", "exchange/headers/forwarded.rs", "a function of exchange::headers"),
+    ("x-real-ip", "exchange/headers/forwarded.rs", "a function of exchange::headers"),
 ];
 
 #[test]

@@ -207,6 +207,46 @@ fn a_compressed_response_that_is_cut_has_no_end() {
 }
 
 #[test]
+fn responses_are_as_large_as_they_may_be() {
+    let origin = Origin::start(|seen, stream| {
+        let length: usize =
+            seen.path().rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        let body = vec![b'x'; length];
+        if !seen.path().contains("chunked") {
+            return reply(stream, "200 OK", "", &body);
+        }
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let chunk = format!("{length:x}\r\n");
+        let all = [head.as_bytes(), chunk.as_bytes(), &body, b"\r\n0\r\n\r\n"].concat();
+        stream.write_all(&all).is_ok()
+    });
+    let edge = Edge::start(&format!(
+        "{PLAIN}sites:\n  localhost:\n    next: {}\n    routes: [{{ path: /any/*, response_body: none }}, {{ path: /small/*, response_body: 10B }}]\nlimits: {{ response_body: 1KB }}\n",
+        origin.url()
+    ));
+    for (path, status) in [
+        ("/1000", 200),
+        ("/1001", 502),
+        ("/any/100000", 200),
+        ("/any/chunked/100000", 200),
+        ("/small/10", 200),
+        ("/small/11", 502),
+        ("/chunked/1000", 200),
+    ] {
+        let answer = edge.get(path);
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.text().contains("upstream_too_large"), status == 502, "{path}");
+    }
+    // What does not say its length is cut, and never ends as if it were whole.
+    let mut client = edge.connect();
+    client.send("GET /chunked/1001 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let rest = String::from_utf8_lossy(&client.rest()).into_owned();
+    assert!(!rest.ends_with("0\r\n\r\n"), "{rest:?}");
+    edge.access_line(|line| line["path"] == "/chunked/1001" && !line["reason"].is_null());
+    assert_eq!(edge.connect().ask("HEAD", "/1001", &[], b"").status, 200);
+}
+
+#[test]
 fn trailers_pass_both_ways_without_what_only_a_head_may_say() {
     let origin = Origin::start(|_, stream| {
         let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: server-timing, set-cookie\r\n\r\n2\r\nok\r\n0\r\nserver-timing: db;dur=5\r\nset-cookie: a=b\r\n\r\n";

@@ -235,9 +235,78 @@ fn a_site_can_be_for_clients_with_a_certificate_alone() {
     let plain = |headers: &[(&str, &str)]| edge.connect().ask("GET", "/", headers, b"").status;
     assert_eq!(plain(&[("Host", "b.example")]), 308);
     assert_eq!(plain(&[("Host", "b.example"), ("X-Forwarded-Proto", "https")]), 421);
+    // A connection that is there already was let in by the word of those before.
+    let stream = connect(&edge, showing(&clients), "b.example").expect("a handshake");
+    let mut kept = Client::over(Box::new(stream));
+    let mut on_it = || kept.ask("GET", "/", &[("Host", "b.example")], b"").status;
+    assert_eq!(on_it(), 200);
+    edge.reload();
+    assert_eq!(on_it(), 200, "the same ones");
+    let others = Authority::new();
+    edge.folder.write("clients.pem", &others.pem);
+    edge.reload();
+    assert_eq!(on_it(), 421);
+    assert_eq!(ask(&edge, showing(&others), "b.example", "b.example").status, 200);
+    edge.folder.write("clients.pem", &clients.pem);
+    edge.reload();
     // A file that is no certificate changes nothing.
     edge.folder.write("clients.pem", "nothing");
     let status = edge.reload();
     assert!(status.contains("not reloaded") && status.contains("clients.pem"), "{status}");
     assert_eq!(ask(&edge, showing(&clients), "b.example", "b.example").status, 200);
+}
+
+/// What else may be wrong meanwhile keeps no certificate from being renewed.
+#[test]
+fn a_certificate_is_renewed_whatever_else_is_wrong() {
+    let (origin, authority) = (Origin::text("ok"), Authority::new());
+    let folder = Folder::new();
+    authority.issue(&folder, "a", &["a.example"]);
+    folder.write("assets/a.txt", "a");
+    let routes = "routes: [{ path: /assets/*, files: assets }]";
+    let yaml = format!("{SECURE}sites:\n  a.example: {{ next: \"{}\", {routes} }}\n", origin.url());
+    let edge = Edge::start_in(folder, &yaml);
+    let current = || serial(&connect(&edge, authority.client(&[]), "a.example").expect("one"));
+    let first = current();
+    std::fs::remove_dir_all(edge.folder.path("assets")).expect("removed");
+    authority.issue(&edge.folder, "a", &["a.example"]);
+    eventually("the new certificate", || Some(current()).filter(|it| *it != first));
+    assert_eq!(ask(&edge, authority.client(&[]), "a.example", "a.example").status, 200);
+}
+
+/// The new listener is there before the old one goes, at the same address.
+#[test]
+fn a_port_goes_from_http_to_https_and_back() {
+    let (origin, authority) = (Origin::text("ok"), Authority::new());
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let port = free.expect("a port").port();
+    let yaml = |http: &str, https: &str| {
+        format!(
+            "listen: {{ http: [{http}], https: [{https}], admin: 'unix:admin.sock' }}\ntls: {{ certs: certs }}\nworkers: 2\nstate: kept\nsites:\n  a.example:\n    next: {}\n",
+            origin.url()
+        )
+    };
+    let address = format!("'127.0.0.1:{port}'");
+    let folder = Folder::new();
+    authority.issue(&folder, "a", &["a.example"]);
+    let mut edge = Edge::start_in(folder, &yaml(&address, ""));
+    assert_eq!(edge.connect().ask("GET", "/", &[("Host", "a.example")], b"").status, 200);
+    assert!(!edge.folder.path("kept/ticket.keys").exists());
+    edge.reload_with(&yaml("", &address));
+    edge.https = Some(([127, 0, 0, 1], port).into());
+    // As often as each worker is asked. One that was about to close may still have been chosen.
+    for _ in 0..8 {
+        eventually("HTTPS", || connect(&edge, authority.client(&[]), "a.example").ok());
+    }
+    assert_eq!(ask(&edge, authority.client(&[]), "a.example", "a.example").status, 200);
+    assert!(edge.folder.path("kept/ticket.keys").exists(), "the next process goes on with them");
+    edge.reload_with(&yaml(&address, ""));
+    let request = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+    eventually("HTTP", || {
+        let mut client = std::net::TcpStream::connect(edge.http()).ok()?;
+        std::io::Write::write_all(&mut client, request).ok()?;
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut client, &mut said).ok()?;
+        said.starts_with("HTTP/1.1 200").then_some(())
+    });
 }

@@ -108,6 +108,23 @@ fn a_polling_session_is_upgraded_over_another_node() {
 }
 
 #[test]
+fn the_next_process_takes_what_other_nodes_bring() {
+    let redis = Redis::start();
+    let (one, mut two) = two(&redis);
+    // One that the old process has until it is told to come again.
+    let mut before = across(&two, &one, "EIO=4");
+    before.enter("/");
+    for _ in 0..3 {
+        two.upgrade();
+        wait_for_metric(&two, UP, 1);
+        let mut alice = across(&two, &one, "EIO=4");
+        alice.enter("/");
+        alice.say("42[\"echo\",1]");
+        alice.expect("42[\"echo\",1]");
+    }
+}
+
+#[test]
 fn who_hangs_up_is_gone_on_the_sessions_node() {
     let redis = Redis::start();
     let (one, two) = two(&redis);

@@ -159,6 +159,63 @@ fn a_user_has_so_many_connections_on_all_nodes() {
     assert_eq!(asked(&one, "count?namespace=/")["sockets"], json!(2));
 }
 
+/// Users, however many sockets they have, wherever those are.
+#[test]
+fn users_are_counted_on_all_nodes() {
+    let redis = Redis::start();
+    let auth = format!(
+        "auth:\n  app: {{ jwt: {{ issuer: https://issuer.example.test, audience: realtime }}, \
+         secret: {SIGNING} }}\n"
+    );
+    let namespace = WATCHED.replace("auth: none", "auth: app");
+    let (one, two) = (node(&redis, &auth, &namespace), node(&redis, &auth, &namespace));
+    let join = |edge: &Edge, user: &str| {
+        let mut web = knock(edge, user).expect("let in");
+        web.say("421[\"join\",\"a\"]");
+        while web.text() != "431[{\"ok\":true}]" {}
+        web
+    };
+    let mut anna = join(&one, "anna");
+    // The first that it hears is of itself.
+    let told: Value = serde_json::from_str(&anna.text()[2..]).expect("JSON");
+    assert_eq!((&told[1]["users"], &told[1]["joined"][0]["user"]), (&json!(1), &json!("anna")));
+    let (again, bert) = (join(&one, "anna"), join(&two, "bert"));
+    let _third = join(&two, "anna");
+    hear_until(&mut anna, 4);
+    for edge in [&one, &two] {
+        eventually("both users", || {
+            let mut web = knock(edge, "carl").expect("let in");
+            web.say("421[\"join\",\"a\"]");
+            let list = who(&mut web);
+            (list["count"] == 5 && list["users"] == 3).then_some(())
+        });
+        let here = || asked(edge, "count?namespace=/&room=room:a");
+        eventually("who only looked has gone", || (here()["sockets"] == 4).then_some(()));
+        assert_eq!(here()["users"], 2);
+        assert_eq!(asked(edge, "count?namespace=/"), json!({ "sockets": 4, "users": 2 }));
+        // Behind it are those of their sessions.
+        let rooms = asked(edge, "rooms?namespace=/&limit=1");
+        let wanted = json!([{ "room": "room:a", "sockets": 4, "users": 2 }]);
+        assert_eq!(rooms, json!({ "rooms": wanted, "more": true }));
+        let sockets = asked(edge, "sockets?namespace=/")["sockets"].clone();
+        let users = sockets.as_array().expect("a list").iter();
+        let mut users: Vec<_> = users.map(|one| one["user"].as_str().expect("a user")).collect();
+        users.sort_unstable();
+        assert_eq!(users, ["anna", "anna", "anna", "bert"]);
+    }
+    // Who leaves on the other node is named.
+    drop(bert);
+    let gone = eventually("the word of it", || {
+        let told: Value = serde_json::from_str(&anna.text()[2..]).expect("JSON");
+        let left = told[1]["left"].as_array().expect("a list").clone();
+        left.into_iter().find(|one| one["user"] == "bert").map(|_| told[1].clone())
+    });
+    assert_eq!(gone["users"], 1, "{gone}");
+    drop(again);
+    hear_until(&mut anna, 2);
+    eventually("one user", || (who(&mut anna)["users"] == 1).then_some(()));
+}
+
 /// A logout passes one node; the sockets of the session are on both.
 #[test]
 fn a_session_ends_on_all_nodes() {

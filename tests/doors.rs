@@ -80,6 +80,22 @@ fn a_password_opens_a_route() {
     }
 }
 
+/// What a client may take away of a request is its own, not what is said of it.
+#[test]
+fn a_client_cannot_take_its_name_away() {
+    let origin = Origin::echo();
+    let edge = with_passwords(&origin);
+    let right = shown("anna", "open sesame");
+    let headers = [
+        ("Authorization", right.as_str()),
+        ("Connection", "keep-alive, X-Vestibule-User, X-Private"),
+        ("X-Private", "1"),
+    ];
+    let answer = edge.connect().ask("GET", "/admin/a", &headers, b"");
+    assert_eq!(told(&answer, "x-vestibule-user"), ["anna"]);
+    assert_eq!(told(&answer, "x-private"), [""; 0]);
+}
+
 #[test]
 fn a_password_that_was_right_is_not_checked_each_time() {
     let origin = Origin::text("in");
@@ -161,6 +177,12 @@ fn another_server_decides() {
         ("X_Vestibule_User", "root"),
         ("X-Forwarded-Uri", "/forged"),
         ("X-Original-Method", "FORGED"),
+        ("X_Forwarded_Uri", "/forged"),
+        ("X_Forwarded_Method", "FORGED"),
+        ("X_Original_URL", "/forged"),
+        ("X_Real_IP", "6.6.6.6"),
+        ("X-Forwarded-User", "root"),
+        ("Connection", "keep-alive, Remote-User"),
         ("Content-Type", "text/plain"),
         ("Accept", "text/html"),
         ("X-Middleware-Subrequest", "middleware"),
@@ -191,7 +213,16 @@ fn another_server_decides() {
     let original = seen.header("x-original-url").expect("a URL");
     assert!(original == url || original.contains(&host), "{original}");
     assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
-    for name in ["content-length", "content-type", "x-middleware-subrequest"] {
+    for name in [
+        "content-length",
+        "content-type",
+        "x-middleware-subrequest",
+        "x_forwarded_uri",
+        "x_forwarded_method",
+        "x_original_url",
+        "x_real_ip",
+        "x-forwarded-user",
+    ] {
         assert_eq!(seen.header(name), None, "{name}");
     }
     mode.store(201, Ordering::Relaxed);
@@ -218,6 +249,20 @@ fn another_server_decides() {
     }
     assert_eq!(origin.seen().len(), before, "nobody came to the application");
     edge.access_line(|line| line["reason"] == "auth_unavailable");
+}
+
+/// HTTP/2 sends cookies one by one; who decides reads one line.
+#[test]
+fn whoever_decides_gets_the_cookies_in_one_line() {
+    let (other, origin) = (Origin::text("in"), Origin::text("in"));
+    let routes = format!(
+        "      - {{ path: /internal/*, auth: {{ forward: {{ url: \"{}\" }} }} }}\n",
+        other.url()
+    );
+    let edge = Edge::start(&site(&routes, &origin));
+    let cookies = [("Cookie", "a=1"), ("Cookie", "b=2")];
+    assert_eq!(edge.connect().ask("GET", "/internal/a", &cookies, b"").status, 200);
+    assert_eq!(other.seen()[0].all("cookie"), ["a=1; b=2"]);
 }
 
 /// All lines of one header, in their order.

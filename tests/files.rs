@@ -141,6 +141,20 @@ fn what_is_known_is_not_sent_again() {
         assert_eq!(answer.header("content-range"), Some(content));
         assert_eq!(answer.header("content-length"), Some(expected.len().to_string().as_str()));
     }
+    let answer = get(&[("Range", "bytes=0-1, 20-30, -2")]);
+    assert_eq!((answer.status, answer.header("content-range")), (206, None));
+    let kind = answer.header("content-type").expect("a type");
+    let boundary = kind.strip_prefix("multipart/byteranges; boundary=").expect("several parts");
+    let part = |range: &str, text: &str| {
+        format!(
+            "\r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes {range}/10\r\n\r\n{text}"
+        )
+    };
+    let whole = format!("{}{}\r\n--{boundary}--\r\n", part("0-1", "01"), part("8-9", "89"));
+    assert_eq!(answer.text(), whole);
+    // More than there is costs no more than that.
+    assert_eq!(get(&[("Range", "bytes=0-,1-,2-,3-")]).text(), "0123456789");
+    assert_eq!(get(&[("Range", "bytes=0-1,30-")]).text(), "01");
     let answer = get(&[("Range", "bytes=10-")]);
     assert_eq!((answer.status, answer.header("content-range")), (416, Some("bytes */10")));
     assert_eq!(get(&[("Range", "bytes=0-1"), ("If-Range", "\"x\"")]).status, 200);
@@ -197,6 +211,11 @@ fn large_files_come_whole_and_in_flat_memory() {
     assert!(answer.body.iter().enumerate().all(|(at, byte)| usize::from(*byte) == at % 251));
     let grown = edge.resident_peak_kb() - before;
     assert!(grown < 8 * 1024, "{grown} KiB more for {MEGABYTES} MiB");
+    let several = [("Range", "bytes=0-999999,5000000-5999999,1-1")];
+    let answer = ask(&edge, "GET", "/s/large.bin", &several);
+    let length = answer.header("content-length").map(str::to_owned);
+    assert_eq!((answer.status, length), (206, Some(answer.body.len().to_string())));
+    assert!((2_000_001..2_000_500).contains(&answer.body.len()), "{}", answer.body.len());
     let answer = ask(&edge, "GET", "/s/large.bin", &[("Range", "bytes=1000000-1400000")]);
     assert_eq!((answer.status, answer.body.len()), (206, 400_001));
     assert_eq!(usize::from(answer.body[0]), 1_000_000 % 251);

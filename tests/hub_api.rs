@@ -197,7 +197,7 @@ fn a_batch_is_done_in_order_or_not_at_all() {
     ]);
     let answer = post(&edge, "batch", &batch);
     let wanted = json!([
-        {"sockets": 1}, {"sockets": 1}, {"sockets": 1}, {"sockets": 1},
+        {"sockets": 1}, {"sockets": 1}, {"sockets": 1, "users": null}, {"sockets": 1},
         {"rooms": [], "more": false}, {"sockets": 0},
     ]);
     assert_eq!((answer.status, answer.json()), (200, wanted));

@@ -5,11 +5,12 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
+use crate::harness::node::Script;
 use crate::harness::origin::{Seen, reply};
 use crate::harness::socketio::{Heard, Line as _, Poller, Web, hub, wait_for_metric};
 use crate::harness::{Edge, Origin, PLAIN, eventually};
@@ -80,7 +81,8 @@ fn the_application_hears_who_connects_and_may_act() {
     });
     let edge = edge(&origin, "secret: s3cret");
     let mut client = edge.connect();
-    let head = [("Cookie", "session=abc"), ("User-Agent", "test/1"), ("X-Private", "no")];
+    let own = ("Sec-Fetch-Site", "same-origin");
+    let head = [("Cookie", "session=abc"), ("User-Agent", "test/1"), ("X-Private", "no"), own];
     let query = hub("EIO=4&transport=polling&room=a%20b&t=1");
     let answer = client.ask("GET", &query, &head, b"");
     let open: Value = serde_json::from_str(&answer.text()[1..]).expect("JSON");
@@ -176,21 +178,40 @@ fn a_refusal_is_told_and_an_outage_is_none() {
     );
 }
 
+/// A client that leaves before it is answered says nothing of it, and connects again.
 #[test]
-fn a_second_connect_while_the_first_is_decided_is_an_offence() {
-    let (go, wait) = channel::<()>();
-    let wait = Mutex::new(wait);
-    let origin = application(move |_| {
-        let _told = wait.lock().expect("a lock").recv_timeout(Duration::from_secs(10));
-        (204, Value::Null)
-    });
+fn a_second_connect_while_the_first_is_decided_changes_nothing() {
+    let (go, origin) = keeping(|question| question["type"] == "connect", nothing);
     let edge = edge(&origin, "");
     let mut web = Web::open(&edge);
     web.say("40/chat,");
     eventually("the question", || (!asked(&origin, "connect").is_empty()).then_some(()));
     web.say("40/chat,");
-    assert!(matches!(web.hear(), Heard::Closed(_)));
+    // It is read before that is answered.
+    web.enter("/bell");
     go.send(()).expect("the application waits");
+    assert!(web.text().starts_with("40/chat,{\"sid\""));
+    web.say("42/chat,1[\"join\",\"a\"]");
+    web.expect("43/chat,1[{\"ok\":true}]");
+    assert_eq!(asked(&origin, "connect").len(), 1);
+    // Who is in already, and says so, has lost count: as with Node's server.
+    web.say("40/chat,");
+    assert!(matches!(web.hear(), Heard::Closed(_)));
+}
+
+#[test]
+fn the_stock_client_may_change_its_mind() {
+    let origin = application(|question| {
+        if question["type"] == "connect" {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        nothing(question)
+    });
+    let edge = edge(&origin, "");
+    let url = format!("http://localhost:{}", edge.http().port());
+    for transports in ["websocket", "polling"] {
+        Script::start("restless.mjs", &[("URL", &url), ("TRANSPORTS", transports)]).finish();
+    }
 }
 
 #[test]
@@ -311,6 +332,30 @@ fn an_answer_that_does_not_come_is_told_as_temporary() {
     assert!(ids.len() > 1 && ids.iter().all(|id| *id == ids[0]), "the same id each time: {ids:?}");
 }
 
+/// Each has the time that it came with, not what is left behind the others.
+#[test]
+fn those_that_wait_behind_an_outage_end_with_it() {
+    let origin = application(|question| match question["type"].as_str() {
+        Some("event") => (503, Value::Null),
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "retry: 2s");
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    let begun = Instant::now();
+    for ack in 0..5 {
+        web.say(&format!("42/chat,{ack}[\"message\",{ack}]"));
+    }
+    for ack in 0..5 {
+        let error = r#"{"error":{"code":"unavailable","temporary":true}}"#;
+        web.expect(&format!("43/chat,{ack}[{error}]"));
+    }
+    // One after the other they would take eight seconds.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let asked = asked(&origin, "event");
+    assert!((0..5).all(|number| asked.iter().any(|one| one["args"][0] == number)), "{asked:?}");
+}
+
 #[test]
 fn who_vanishes_is_told_about_even_to_an_application_that_was_away() {
     let away = Arc::new(AtomicBool::new(true));
@@ -343,6 +388,134 @@ fn who_vanishes_is_told_about_even_to_an_application_that_was_away() {
         asked(&origin, "disconnect").into_iter().find(|told| told["sid"] != id.as_str())
     });
     assert_eq!(told["reason"], "client namespace disconnect");
+}
+
+/// One handler that always fails is no application that is away.
+#[test]
+fn a_handler_that_fails_holds_up_no_other() {
+    let origin = application(|question| match question["event"].as_str() {
+        Some("message") => (500, Value::Null),
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "retry: 0s");
+    let mut web = Web::open(&edge);
+    web.enter("/chat");
+    web.enter("/bell");
+    for ack in 0..30 {
+        web.say(&format!("42/chat,{ack}[\"message\"]"));
+        let error = r#"{"error":{"code":"unavailable","temporary":true}}"#;
+        web.expect(&format!("43/chat,{ack}[{error}]"));
+    }
+    web.say("42/bell,1[\"ring\"]");
+    web.expect("43/bell,1[]");
+}
+
+#[test]
+fn rooms_beyond_the_limit_are_said_not_to_be_joined() {
+    let origin = application(|question| match question["type"].as_str() {
+        Some("event") => {
+            let said = json!({ "to": [question["sid"]], "event": "said" });
+            (200, json!({ "join": question["args"], "emit": [said], "ack": ["joined"] }))
+        }
+        _ => (204, Value::Null),
+    });
+    let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
+    let edge = Edge::start(&format!("{PLAIN}{site}hub:\n  limits: {{ rooms: 3 }}\n{NAMESPACES}"));
+    let mut web = Web::open(&edge);
+    let id = web.enter("/chat");
+    for (rooms, answer) in [
+        (r#""a","b""#, r#"["joined"]"#),
+        (r#""a","c""#, r#"[{"error":{"code":"too_many_rooms"}}]"#),
+        (r#""b""#, r#"["joined"]"#),
+    ] {
+        web.say(&format!("42/chat,1[\"message\",{rooms}]"));
+        web.expect("42/chat,[\"said\"]");
+        web.expect(&format!("43/chat,1{answer}"));
+    }
+    web.say("42/chat,2[\"message\"]");
+    web.expect("42/chat,[\"said\"]");
+    web.expect("43/chat,2[\"joined\"]");
+    let last = asked(&origin, "event").pop().expect("a question");
+    let mut rooms: Vec<_> = last["rooms"].as_array().expect("rooms").clone();
+    rooms.sort_by_key(ToString::to_string);
+    assert_eq!(rooms, [json!("a"), json!("b"), json!(format!("own:{id}"))]);
+}
+
+/// What the edge alone says of who somebody is, no client says to a hook.
+#[test]
+fn hooks_are_told_of_no_user_that_a_client_claims_to_be() {
+    let origin = application(nothing);
+    let edge = edge(&origin, "headers: [x-vestibule-user, x_vestibule_user, x-plain]");
+    let mut client = edge.connect();
+    let head = [("X-Vestibule-User", "root"), ("X_Vestibule_User", "root"), ("X-Plain", "yes")];
+    let answer = client.ask("GET", &hub("EIO=4&transport=polling"), &head, b"");
+    let open: Value = serde_json::from_str(&answer.text()[1..]).expect("JSON");
+    let path =
+        hub(&format!("EIO=4&transport=polling&sid={}", open["sid"].as_str().expect("an id")));
+    assert_eq!(edge.connect().ask("POST", &path, &[], b"40/chat,").status, 200);
+    assert!(client.get(&path).text().starts_with("40/chat,"));
+    let seen = origin.seen().into_iter().find(|seen| !seen.body.is_empty()).expect("a question");
+    assert_eq!(seen.all("x-plain"), ["yes"]);
+    assert!(seen.all("x-vestibule-user").is_empty() && seen.all("x_vestibule_user").is_empty());
+}
+
+/// There is no acknowledgement and no socket any more, but others may be told.
+#[test]
+fn who_leaves_may_be_announced_by_the_application() {
+    let origin = application(|question| match question["type"].as_str() {
+        Some("disconnect") => {
+            let left = json!({ "to": ["room:a"], "event": "left", "args": [question["sid"]] });
+            (200, json!({ "emit": [left], "ack": [1], "join": ["x"], "disconnect": true }))
+        }
+        _ => (204, Value::Null),
+    });
+    let edge = edge(&origin, "");
+    let mut others: Vec<_> = (0..4).map(|_| Web::open(&edge)).collect();
+    for web in &mut others {
+        web.enter("/chat");
+        web.say("42/chat,0[\"join\",\"a\"]");
+        web.expect("43/chat,0[{\"ok\":true}]");
+    }
+    let mut web = Web::open(&edge);
+    let id = web.enter("/chat");
+    drop(web);
+    for web in &mut others {
+        web.expect(&format!("42/chat,[\"left\",\"{id}\"]"));
+    }
+    assert_eq!(asked(&origin, "disconnect").len(), 1);
+}
+
+/// However a route rewrites what a client writes.
+#[test]
+fn hooks_are_not_there_behind_a_route_either() {
+    let origin = application(nothing);
+    let site = format!(
+        "sites:\n  localhost:\n    next: {0}\n    routes:\n      - {{ path: /v1/*, strip: /v1 }}\n      \
+         - {{ path: /chat/*, prefix: /api }}\n      - {{ path: /old/*, strip: /old, prefix: /api }}\n",
+        origin.url()
+    );
+    let edge = Edge::start(&format!("{PLAIN}{site}hub:\n{NAMESPACES}"));
+    for path in [
+        "/v1/api/chat/message",
+        "/v1//api/chat/%6dessage/",
+        "/v1/api%2fbell",
+        "/chat/message",
+        "/old/bell?x=1",
+        "/old/chat/connect",
+    ] {
+        let answer = edge.connect().ask("POST", path, &[], b"{}");
+        assert_eq!((answer.status, answer.text().contains("private")), (404, true), "{path}");
+    }
+    assert!(origin.seen().is_empty());
+    for path in ["/v1/api/other", "/chat/other", "/old/other"] {
+        assert_eq!(edge.get(path).text(), "page", "{path}");
+    }
+    // A plus is no space.
+    let plus = NAMESPACES.replace("/api/bell", "/api/be+ll");
+    let edge = Edge::start(&format!("{PLAIN}{site}hub:\n{plus}"));
+    for path in ["/api/be+ll", "/api/be%2Bll", "/old/be+ll"] {
+        assert_eq!(edge.connect().ask("POST", path, &[], b"{}").status, 404, "{path}");
+    }
 }
 
 #[test]
@@ -435,7 +608,11 @@ fn hooks_that_are_taken_away_leave_nobody_waiting() {
     web.enter("/chat");
     drop(web);
     eventually("a farewell", || asked(&origin, "disconnect").pop());
+    wait_for_metric(&edge, "vestibule_hooks_left_waiting", 1);
     edge.reload_with(&without_hooks(&origin));
+    // It is told to nobody any more, and said to be lost.
+    wait_for_metric(&edge, "vestibule_hooks_left_waiting", 0);
+    wait_for_metric(&edge, "vestibule_hooks_lost_total{reason=\"unconfigured\"}", 1);
     let all_workers: Vec<_> = (0..4).map(|_| Web::open(&edge)).collect();
     for mut web in all_workers {
         web.enter("/bell");

@@ -3,8 +3,10 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::harness::socketio::{
-    Heard, Line as _, Poller, Web, connection_on, hub_only, listen, metric, wait_for_metric,
+    Heard, Line as _, Poller, Web, connection_on, hub_only, listen, metric, wait_for_metric, web_on,
 };
 use crate::harness::{Edge, PLAIN, eventually};
 
@@ -173,4 +175,35 @@ fn nobody_new_comes_in_while_it_ends() {
     assert!(pollers.iter_mut().all(|poller| poller.get.is_closed()), "idle connections are closed");
     edge.signal("TERM");
     assert_eq!(edge.ended().code(), Some(0));
+}
+
+/// The workers close their own clients, each over the whole time: one has nobody left at once, and
+/// still has its part in what the others hear.
+#[test]
+fn who_is_closed_last_hears_until_then() {
+    let mut edge = Edge::start(&hub_only("drain: { over: 20s }"));
+    let [mut alone, mut first, mut last] = ['0', '1', '1'].map(|worker| web_on(&edge, worker));
+    for web in [&mut alone, &mut first, &mut last] {
+        web.enter("/");
+    }
+    edge.signal("TERM");
+    edge.wait_for_notify("STOPPING=1");
+    for web in [&mut alone, &mut first] {
+        assert_eq!(web.hear(), Heard::Closed(None));
+    }
+    // Nothing holds the first worker, but that it has its part.
+    drop((alone, first));
+    // More than would wait for a worker that does not hear.
+    for number in 0..5000 {
+        last.say(&format!("42[\"all\",{number}]"));
+    }
+    for number in 0..5000 {
+        last.expect(&format!("42[\"all\",{number}]"));
+    }
+    let emit = br#"{"namespace":"/","event":"news"}"#;
+    let answer = edge.admin_with("POST", "/hub/emit", emit);
+    assert_eq!((answer.status, answer.json()), (200, json!({ "sockets": 1 })));
+    last.expect("42[\"news\"]");
+    let count = edge.admin("GET", "/hub/count?namespace=/").json();
+    assert_eq!(count["sockets"], 1);
 }

@@ -365,6 +365,35 @@ fn a_packet_and_its_attachments_are_one_message() {
 }
 
 #[test]
+fn an_event_has_as_many_attachments_as_the_file_says() {
+    let event = |count: usize| {
+        let names: Vec<_> = (0..count).map(|n| json!({ "_placeholder": true, "num": n })).collect();
+        format!("45{count}-[\"echo\",{}]", json!(names))
+    };
+    for (limits, count) in [("", 10), ("limits: { attachments: 12 }", 12)] {
+        let edge = Edge::start(&hub_only(limits));
+        let mut web = Web::open(&edge);
+        web.enter("/");
+        web.say(&event(count));
+        (0..count).for_each(|_| web.say_bytes(&[7]));
+        web.expect(&event(count));
+        (0..count).for_each(|_| assert_eq!(web.hear(), Heard::Binary(vec![7])));
+        // The operator's side sends no more either.
+        let emit = |count: usize| {
+            let args: Vec<_> = (0..count).map(|_| json!({ "$binary": "Bw==" })).collect();
+            let body = json!({ "namespace": "/", "event": "echo", "args": [args] }).to_string();
+            edge.admin_with("POST", "/hub/emit", body.as_bytes()).status
+        };
+        assert_eq!((emit(count + 1), emit(count)), (400, 200));
+        web.expect(&event(count));
+        (0..count).for_each(|_| assert_eq!(web.hear(), Heard::Binary(vec![7])));
+        web.say(&event(count + 1));
+        assert!(matches!(web.hear(), Heard::Closed(_)));
+        assert_eq!(closes(&edge, "parse_error"), 1);
+    }
+}
+
+#[test]
 fn attachments_come_in_time() {
     let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 200ms }"));
     let mut web = Web::open(&edge);

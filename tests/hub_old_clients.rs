@@ -9,7 +9,7 @@ use crate::harness::origin::reply;
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, decode, dial, hub, hub_only, listen, metric, wait_for_metric,
 };
-use crate::harness::{Edge, Origin, PLAIN};
+use crate::harness::{Client, Edge, Origin, PLAIN};
 
 const BINARY: &str = "451-[\"all\",{\"_placeholder\":true,\"num\":0}]";
 
@@ -136,7 +136,10 @@ fn binary_frames_have_a_kind() {
 fn scripts_across_origins() {
     let edge = Edge::start(&hub_only(""));
     let path = hub("EIO=3&transport=polling&j=7");
-    let open = edge.get(&path);
+    // Scripts are for pages: whoever asks says which one it is.
+    let page = [("Referer", "http://localhost/chat")];
+    let get = |client: &mut Client, path: &str| client.ask("GET", path, &page, b"");
+    let open = get(&mut edge.connect(), &path);
     assert_eq!(open.header("content-type"), Some("text/javascript; charset=UTF-8"));
     let inside = |text: &str| -> String {
         let json = text.strip_prefix("___eio[7](").and_then(|rest| rest.strip_suffix(");"));
@@ -146,7 +149,7 @@ fn scripts_across_origins() {
     let words: Value = serde_json::from_str(words.split_once(":0").expect("open").1).expect("JSON");
     let path = format!("{path}&sid={}", words["sid"].as_str().expect("an id"));
     let mut client = edge.connect();
-    assert_eq!(inside(&client.get(&path).text()), "2:40");
+    assert_eq!(inside(&get(&mut client, &path).text()), "2:40");
     // A form's field, in which backslash and n stand for a newline.
     let event = "42[\"echo\",\"a\\nb\u{2028}\"]";
     let escaped = event.replace('\\', "\\\\");
@@ -154,10 +157,10 @@ fn scripts_across_origins() {
         .bytes()
         .map(|byte| format!("%{byte:02X}"))
         .collect();
-    let form = [("Content-Type", "application/x-www-form-urlencoded")];
+    let form = [("Content-Type", "application/x-www-form-urlencoded"), page[0]];
     let answer = client.ask("POST", &path, &form, format!("d={field}").as_bytes());
     assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
-    let answer = client.get(&path).text();
+    let answer = get(&mut client, &path).text();
     assert!(!answer.contains('\u{2028}'), "a script could not be read: {answer}");
     assert_eq!(inside(&answer), format!("18:{event}"));
     // A script has no bytes.
@@ -166,11 +169,12 @@ fn scripts_across_origins() {
     new.say(BINARY);
     new.say_bytes(&[1, 2, 3, 4]);
     assert_eq!(
-        inside(&client.get(&path).text()),
+        inside(&get(&mut client, &path).text()),
         format!("{}:{BINARY}10:b4AQIDBA==", BINARY.len())
     );
     // The index is a number, whatever the client writes.
-    let other = edge.get(&hub("EIO=3&transport=polling&j=1;alert(1)//")).text();
+    let other = hub("EIO=3&transport=polling&j=1;alert(1)//");
+    let other = get(&mut edge.connect(), &other).text();
     assert!(other.starts_with("___eio[11]("), "{other}");
 }
 

@@ -133,3 +133,79 @@ fn any_page_may_where_the_file_says_so() {
     );
     assert_eq!(ask(&edge, "GET", "EIO=4&transport=polling", "null").status, 200);
 }
+
+/// A hub whose hooks are told of the cookies that a client comes with.
+fn with_hooks(settings: &str, origin: &Origin) -> Edge {
+    let hub = "  namespaces:\n    /: { auth: none, connect: /api/connect, events: deny }\n";
+    let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
+    Edge::start(&format!("{PLAIN}{site}hub:\n  {settings}\n{hub}"))
+}
+
+const COOKIE: (&str, &str) = ("Cookie", "session=of-the-visitor");
+
+#[test]
+fn what_hooks_are_told_of_a_visitor_no_other_page_sends() {
+    let app = Origin::text("the app");
+    let edge = with_hooks("origins: ['*', 'https://friend.example']", &app);
+    let (friend, foe) = (("Origin", "https://friend.example"), ("Origin", "https://foe.example"));
+    let page = ("Referer", "http://localhost/chat");
+    let poll = hub("EIO=3&transport=polling");
+    let web = hub("EIO=4&transport=websocket");
+    let dialogue = ("Authorization", "Basic YTpi");
+    for (path, headers, status) in [
+        // As an image or a script of any page.
+        (&poll, &[COOKIE][..], 403),
+        (&poll, &[dialogue], 403),
+        (&poll, &[COOKIE, ("Sec-Fetch-Site", "cross-site")], 403),
+        (&poll, &[COOKIE, ("Referer", "https://foe.example/localhost")], 403),
+        (&poll, &[COOKIE, foe], 403),
+        (&poll, &[COOKIE, ("Sec-Fetch-Site", "same-origin")], 200),
+        // Over plain HTTP browsers do not say more.
+        (&poll, &[COOKIE, page], 200),
+        (&poll, &[COOKIE, friend], 200),
+        // What a page has to write itself is its own.
+        (&poll, &[("Authorization", "Bearer abc"), foe], 200),
+        (&poll, &[foe], 200),
+        (&web, &[COOKIE, foe], 403),
+        (&web, &[COOKIE], 403),
+        (&web, &[COOKIE, friend], 101),
+        (&web, &[COOKIE, ("Origin", "http://localhost")], 101),
+        (&web, &[foe], 101),
+    ] {
+        let upgrade = if status == 101 || path == &web { &UPGRADE[..] } else { &[] };
+        let answer = edge.connect().ask("GET", path, &[upgrade, headers].concat(), b"");
+        assert_eq!(answer.status, status, "{path} {headers:?}");
+    }
+    edge.access_line(|line| line["reason"] == "foreign_origin" && line["status"] == 403);
+    // Where hooks are told of no cookies, they mean nothing.
+    let edge = with_hooks("hooks: { headers: [user-agent] }", &app);
+    assert_eq!(edge.connect().ask("GET", &poll, &[COOKIE], b"").status, 200);
+}
+
+/// A script is read by whatever page has it, without asking: only pages that may are given one.
+#[test]
+fn scripts_are_for_the_pages_that_may() {
+    let edge = Edge::start(&hub_only("origins: ['https://friend.example']"));
+    let path = hub("EIO=3&transport=polling&j=0");
+    for (header, status) in [
+        (None, 403),
+        (Some(("Referer", "https://foe.example/")), 403),
+        (Some(("Sec-Fetch-Site", "cross-site")), 403),
+        (Some(("Origin", "https://foe.example")), 403),
+        (Some(("Origin", "https://friend.example")), 200),
+        (Some(("Referer", "https://friend.example/")), 200),
+        (Some(("Referer", "http://localhost/")), 200),
+        (Some(("Sec-Fetch-Site", "same-origin")), 200),
+    ] {
+        let headers: Vec<_> = header.into_iter().collect();
+        let answer = edge.connect().ask("GET", &path, &headers, b"");
+        assert_eq!(answer.status, status, "{header:?}");
+        // Nor may it speak, or hear what comes next.
+        let poller = Poller::open(&edge);
+        let path = hub(&format!("EIO=4&transport=polling&j=0&sid={}", poller.sid()));
+        let answer = edge.connect().ask("POST", &path, &headers, b"d=40");
+        assert_eq!(answer.status, status, "{header:?}");
+    }
+    let edge = Edge::start(&hub_only("origins: ['*']"));
+    assert_eq!(edge.get(&path).status, 200, "any page may");
+}

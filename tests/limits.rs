@@ -302,3 +302,57 @@ fn a_connection_that_only_pings_is_idle() {
     assert!(client.is_closed());
     assert!(begun.elapsed() < Duration::from_millis(1300), "{:?}", begun.elapsed());
 }
+
+/// Sends a byte now and then, until an answer comes; how many were sent, and the answer's status.
+fn dripping(edge: &Edge, path: &str, pause: Duration) -> (usize, u16) {
+    let mut client = edge.connect();
+    client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\n"));
+    let mut sent = 0;
+    while sent < 60 && !edge.access().iter().any(|line| line["path"] == path) {
+        if client.try_send(b"x").is_err() {
+            break;
+        }
+        sent += 1;
+        std::thread::sleep(pause);
+    }
+    (sent, client.answer().status)
+}
+
+#[test]
+fn a_body_that_drips_is_cut_although_it_never_stops() {
+    let origin = Origin::text("ok");
+    let edge = plain(
+        &origin,
+        "    routes: [{ path: /slow, body_rate: none }]
+limits: { body_rate: 1KB/s }
+timeouts: { body_idle: 1500ms }
+",
+    );
+    let pause = Duration::from_millis(50);
+    let (sent, status) = dripping(&edge, "/drip", pause);
+    assert_eq!(status, 408);
+    assert!((2..60).contains(&sent), "{sent} bytes");
+    let line = edge.access_line(|line| line["path"] == "/drip");
+    assert_eq!(line["reason"], "body_slow", "{line}");
+    // Where it may be slow it may be.
+    assert_eq!(dripping(&edge, "/slow", pause), (60, 200));
+    // So may a body be that is made to wait: only the client's own time counts.
+    let slow = Origin::start(|_, stream| reply(stream, "200 OK", "", b"ok"));
+    let edge = plain(&slow, "limits: { body_rate: 100MB/s }\ntimeouts: { body_idle: 5s }\n");
+    let answer = edge.connect().ask("POST", "/large", &[], &vec![b'x'; 4 << 20]);
+    assert_eq!(answer.status, 200);
+}
+
+#[test]
+fn a_client_that_reads_a_byte_now_and_then_is_cut() {
+    let origin = Origin::start(|_, stream| reply(stream, "200 OK", "", &vec![b'x'; 32 << 20]));
+    let edge = plain(&origin, "timeouts: { body_idle: 500ms }\n");
+    let mut drinks = deaf(&edge, "/sips");
+    let mut sip = [0; 1];
+    eventually("the cut", || {
+        let _sipped = drinks.read(&mut sip);
+        let name = "vestibule_connections_cut_total{reason=\"stuck\"}";
+        (metric(&edge, name) >= 1.0).then_some(())
+    });
+    edge.access_line(|line| line["path"] == "/sips");
+}

@@ -23,6 +23,8 @@ mod auth;
 mod auth_bad_inputs;
 /// Lucia, Auth.js, better-auth and others at work, and stock clients with their cookies.
 mod auth_libraries;
+/// What lets somebody in at one place and must not at another: other sites, other pages, other words.
+mod auth_sites;
 /// Sessions in PostgreSQL, MariaDB and Redis.
 mod auth_stores;
 /// Sessions as time passes: tokens that end and are followed by others, clocks that are set.
@@ -105,6 +107,8 @@ mod hub_upgrade;
 mod hub_websocket;
 /// The hub on two workers.
 mod hub_workers;
+/// Pictures that the application makes when they are asked for: so many at once, the same one once.
+mod images;
 /// What is too much: connections, requests, clients that are slow, frames that carry nothing.
 mod limits;
 /// The guides that lead here from nginx and Node.
@@ -125,12 +129,18 @@ mod reload;
 mod routes;
 /// Ambiguous framing: bytes in, and exactly what the application saw.
 mod smuggling;
+/// What known tools try to smuggle requests with.
+mod smuggling_corpus;
 /// The units, socket activation, the notify protocol.
 mod systemd;
 /// Another binary takes over: no connection refused, no request failed.
 mod takeover;
 /// Certificates by name, ALPN, versions.
 mod tls;
+/// What testssl.sh and sslyze say of the TLS that is spoken.
+mod tls_scan;
+/// Spans of OpenTelemetry, as a collector gets them.
+mod traces;
 /// WebSockets that are not the hub's.
 mod upgrade;
 /// The wire between the edge and the application.

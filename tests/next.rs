@@ -35,9 +35,14 @@ fn build(folder: &Folder, name: &str, ids: &[&str]) {
     write("routes-manifest.json", routes);
     let images = json!({ "images": {
         "loader": "default", "path": "/_next/image", "deviceSizes": [640], "imageSizes": [32],
-        "qualities": [75], "remotePatterns": none, "domains": none,
+        "qualities": [75], "remotePatterns": [{ "hostname": "^(?:cdn\\.example)$" }], "domains": none,
     } });
     write("images-manifest.json", images);
+    let required = json!({ "config": { "images": {
+        "remotePatterns": [{ "protocol": "https", "hostname": "cdn.example" }], "domains": none,
+        "localPatterns": [{ "pathname": "**", "search": "" }],
+    } } });
+    write("required-server-files.json", required);
     folder.write(&format!("{name}/BUILD_ID"), name);
 }
 
@@ -123,11 +128,15 @@ fn a_build_says_what_there_is() {
 fn images(edge: &Edge) {
     let get = |query: &str| edge.get(&format!("/_next/image?{query}"));
     assert_eq!(get("url=%2Frobots.png&w=640&q=75").status, 200);
+    assert_eq!(get("url=https%3A%2F%2Fcdn.example%2Fa.png&w=640&q=75").status, 200);
     for (query, reason) in [
         ("url=%2Fa.png&w=641&q=75", "image_width"),
         ("url=%2Fa.png&w=640&q=99", "image_quality"),
         ("url=%2Fa.png&w=640&w=640&q=75", "image_width"),
         ("url=https%3A%2F%2F169.254.169.254%2F&w=640&q=75", "image_url"),
+        ("url=https%3A%2F%2Fcdn.example%40169.254.169.254%2F&w=640&q=75", "image_url"),
+        ("url=http%3A%2F%2Fcdn.example%2Fa.png&w=640&q=75", "image_url"),
+        ("url=%2Fa.png%3Fbig&w=640&q=75", "image_url"),
         ("url=%2F%2Fevil%2Fa.png&w=640&q=75", "image_url"),
         ("url=%2F_next%2Fimage%3Furl%3D%2Fa&w=640&q=75", "image_url"),
         ("w=640&q=75", "image_url"),
@@ -172,6 +181,39 @@ fn public_is_left_to_the_application_that_looks_first() {
         let edge =
             Edge::start_in(folder, &format!("{PLAIN}sites:\n  localhost:\n    next: {next}\n"));
         assert_eq!(edge.get("/a.txt").text(), expected, "{public} {middleware}");
+    }
+}
+
+#[test]
+fn bodies_that_a_middleware_would_cut_are_refused_or_told_of() {
+    let origin = Origin::text("ok");
+    let required = json!({ "config": { "experimental": { "proxyClientMaxBodySize": 1000 } } });
+    for (source, statuses, told) in
+        [("/:path*", [200, 413, 413, 200], "are answered 413"), ("/admin", [200; 4], "may be cut")]
+    {
+        let folder = Folder::new();
+        build(&folder, "app/.next", &[]);
+        let matchers = json!([{ "originalSource": source, "regexp": "^/.*$" }]);
+        let functions = json!({ "functions": { "/_middleware": { "matchers": matchers } } });
+        folder.write("app/.next/server/functions-config-manifest.json", &functions.to_string());
+        folder.write("app/.next/required-server-files.json", &required.to_string());
+        let yaml = format!(
+            "{PLAIN}sites:\n  localhost:\n    next: {{ targets: '{0}', build: app/.next }}\n    routes: [{{ path: /other/*, to: '{0}' }}]\n",
+            origin.url()
+        );
+        let edge = Edge::start_in(folder, &yaml);
+        let post = |path: &str, bytes: usize| {
+            edge.connect().ask("POST", path, &[], &vec![b'x'; bytes]).status
+        };
+        let mut chunked = edge.connect();
+        let body = "x".repeat(1001);
+        chunked.send(format!(
+            "POST /a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n{body}\r\n0\r\n\r\n"
+        ));
+        let found =
+            [post("/a", 1000), post("/a", 1001), chunked.answer().status, post("/other/a", 1001)];
+        assert_eq!(found, statuses, "{source}");
+        assert!(edge.log().contains(told), "{}", edge.log());
     }
 }
 

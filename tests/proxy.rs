@@ -1,6 +1,6 @@
 //! What the application sees, what the client gets back, and what happens when one of them fails.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -46,6 +46,63 @@ fn a_trusted_peer_speaks_for_others() {
     assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
     assert_eq!(seen.all("x-forwarded-port"), ["443"]);
     edge.access_line(|line| line["client"] == "1.2.3.4");
+}
+
+/// What others write in a request that passes them, applications believe.
+#[test]
+fn claims_about_a_client_come_from_trusted_peers_alone() {
+    let origin = Origin::text("ok");
+    let claims = [
+        ("X-Forwarded-User", "root"),
+        ("X-Forwarded-Email", "root@a.test"),
+        ("X-Forwarded-Prefix", "/evil"),
+        ("X-Forwarded-Client-Cert", "By=a"),
+        ("X-Original-Method", "GET"),
+        ("X-Original-Forwarded-For", "6.6.6.6"),
+    ];
+    let never = [("X_Original_URI", "/open"), ("X-Original-URL", "/open"), ("X-Rewrite-URL", "/")];
+    let others = [("X-Original-Filename", "a.txt")];
+    for (trust, passes) in [("", false), ("trust: [127.0.0.0/8]\n", true)] {
+        let edge = site(&origin.url(), trust);
+        edge.connect().ask("GET", "/", &[&claims[..], &never, &others].concat(), b"");
+        let seen = origin.seen().pop().expect("a request");
+        let check = |all: &[(&str, &str)], passes: bool| {
+            for (name, value) in all {
+                let expected = if passes { vec![*value] } else { vec![] };
+                assert_eq!(seen.all(&name.to_lowercase()), expected, "{name} {trust}");
+            }
+        };
+        check(&claims, passes);
+        check(&never, false);
+        check(&others, true);
+    }
+}
+
+#[test]
+fn a_chain_of_proxies_that_are_trusted_is_read_to_its_first_stranger() {
+    let origin = Origin::text("ok");
+    let edge = site(&origin.url(), "trust: [127.0.0.0/8, 10.0.0.0/8]\n");
+    let chain = "6.6.6.6, 203.0.113.7, 10.0.0.2, 10.0.0.3";
+    edge.connect().ask("GET", "/", &[("X-Forwarded-For", chain)], b"");
+    edge.access_line(|line| line["client"] == "203.0.113.7");
+}
+
+#[test]
+fn a_response_that_goes_silent_is_told_from_one_that_is_cut() {
+    let origin = Origin::start(|seen, stream| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
+        stream.write_all(head.as_bytes()).expect("sent");
+        while seen.path() == "/silent" && stream.read(&mut [0]).is_ok_and(|count| count > 0) {}
+        false
+    });
+    let edge = site(&origin.url(), "timeouts: { body_idle: 300ms }\n");
+    for (path, reason) in [("/silent", "upstream_idle"), ("/cut", "upstream_cut")] {
+        let mut client = edge.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(client.head().status, 200);
+        client.rest();
+        edge.access_line(|line| line["path"] == path && line["reason"] == reason);
+    }
 }
 
 #[test]

@@ -237,6 +237,59 @@ trust: [127.0.0.1]
 }
 
 #[test]
+fn a_site_is_for_some_addresses_alone_and_its_hub_with_it() {
+    let origin = Origin::text("ok");
+    let hub = "hub: { namespaces: { /: { auth: none } } }\n";
+    let more = format!(
+        "    allow: [10.0.0.0/8]
+    deny: [10.6.6.6]
+    aliases: [www.localhost]
+    headers: {{ set: {{ x-site: a }} }}
+    routes: [{{ path: /moved, redirect: /there }}, {{ path: /open/*, allow: [0.0.0.0/0] }}]
+trust: [127.0.0.1]
+{hub}"
+    );
+    let edge = site(&origin.url(), &more);
+    let ask = |address: &str, path: &str| {
+        edge.connect().ask("GET", path, &[("X-Forwarded-For", address)], b"")
+    };
+    let paths = [("/", 200), ("/moved", 308), ("/socket.io/?EIO=4&transport=polling", 200)];
+    for (path, status) in paths {
+        assert_eq!(ask("10.1.2.3", path).status, status, "{path}");
+        for address in ["10.6.6.6", "192.0.2.1"] {
+            let answer = ask(address, path);
+            let told = (answer.status, answer.header("x-site"));
+            assert_eq!(told, (403, Some("a")), "{address} {path}");
+            assert!(answer.text().contains("denied"), "{answer:?}");
+        }
+    }
+    // A route narrows its site, and does not open it.
+    assert_eq!(ask("192.0.2.1", "/open/x").status, 403);
+    let headers = [("X-Forwarded-For", "192.0.2.1"), ("Host", "www.localhost")];
+    assert_eq!(edge.connect().ask("GET", "/", &headers, b"").status, 403);
+    assert_eq!(ask("192.0.2.1", "/health").status, 200);
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_hook_is_not_there_under_another_name_either() {
+    let origin = Origin::text("ok");
+    let more = "    routes: [{ path: /v1/*, strip: /v1 }, { path: /chat/*, prefix: /api }]
+hub: { namespaces: { /chat: { auth: none, connect: /api/chat/connect } } }
+";
+    let edge = site(&origin.url(), more);
+    for path in
+        ["/api/chat/connect", "/v1/api/chat/connect", "/v1//api/chat/%63onnect/", "/chat/connect"]
+    {
+        let answer = edge.connect().ask("POST", path, &[], b"{}");
+        assert_eq!((answer.status, answer.text().contains("private")), (404, true), "{path}");
+    }
+    assert!(origin.seen().is_empty());
+    assert_eq!(edge.get("/v1/api/chat/other").status, 200);
+    assert_eq!(edge.get("/chat/other").status, 200);
+}
+
+#[test]
 fn a_share_of_the_clients_stays_where_it_was() {
     let (old, new) = (Origin::text("old"), Origin::text("new"));
     let route = |of: &str| format!("    routes: [{{ to: '{}', share: '{of}' }}]\n", new.url());

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Client, Edge, Folder, Origin, PLAIN, project};
+use crate::harness::{Client, Edge, Folder, Origin, PLAIN, eventually, project};
 
 fn analyze(arguments: &[&str]) -> String {
     let output = Command::new("systemd-analyze").args(arguments).output().expect("systemd-analyze");
@@ -63,9 +63,8 @@ fn sockets_are_taken_from_systemd() {
         .current_dir(folder.path(""));
     // It starts the process when the first connection comes, which waits meanwhile.
     let early = std::thread::spawn(move || {
-        let stream = crate::harness::eventually("the socket", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
-        });
+        let stream =
+            eventually("the socket", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
         Client::over(Box::new(stream)).get("/").text()
     });
     let mut edge = Edge::spawn(folder, command);
@@ -144,5 +143,33 @@ fn a_package_has_what_an_installation_needs() {
     for script in ["postinst", "prerm", "postrm"] {
         let checked = Command::new("sh").arg("-n").arg(project("debian").join(script)).status();
         assert!(checked.expect("a shell").success(), "{script}");
+    }
+}
+
+#[test]
+fn lines_of_the_journal_begin_with_their_level() {
+    use std::os::unix::fs::MetadataExt as _;
+    for (format, line) in [("human", "<6>generation 1: "), ("json", "<6>{\"level\":\"INFO\"")] {
+        let folder = Folder::new();
+        folder.write("proxy.yaml", &format!("{PLAIN}log: {{ format: {format} }}\nhub: {{ namespaces: {{ /: {{ auth: none, events: deny }} }} }}\n"));
+        let log = std::fs::metadata(folder.write("log", "")).expect("a file");
+        let mut command = Edge::command(&folder);
+        command.env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino()));
+        let edge = Edge::spawn(folder, command);
+        // It is ready before it says so.
+        let said = eventually("a line", || Some(edge.log()).filter(|said| said.contains(line)));
+        assert!(said.lines().all(|line| line.starts_with('<')), "{said}");
+        // Another's journal is not ours.
+        let folder = Folder::new();
+        folder.write(
+            "proxy.yaml",
+            &std::fs::read_to_string(edge.folder.path("proxy.yaml")).expect("it"),
+        );
+        let mut command = Edge::command(&folder);
+        command.env("JOURNAL_STREAM", "1:1");
+        let edge = Edge::spawn(folder, command);
+        let said =
+            eventually("a line", || Some(edge.log()).filter(|said| said.contains("generation")));
+        assert!(!said.contains('<'), "{said}");
     }
 }

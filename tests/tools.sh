@@ -21,6 +21,7 @@ if [ "${1:-}" != demo ]; then
     need redis-server redis-server
     need redis-sentinel redis-sentinel
     need systemd-analyze systemd
+    need testssl testssl.sh
     # The shell has a kill of its own; the tests run the program.
     env kill -l >/dev/null 2>&1 || missing="$missing procps"
 fi

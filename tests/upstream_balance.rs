@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::harness::node::free_port;
 use crate::harness::origin::reply;
 use crate::harness::socketio::{metric, wait_for_metric};
-use crate::harness::{Edge, Origin, eventually};
+use crate::harness::{Edge, Origin, PLAIN, eventually};
 use crate::upstream_hold::{application, edge};
 
 fn next(targets: &[&str], more: &str) -> String {
@@ -50,6 +50,45 @@ fn a_target_that_fails_is_passed_over_and_nobody_notices() {
     assert_eq!(metric(&edge, &up(&bad.url())), 1, "its port still listens");
     assert!(edge.log().contains("target fails and is passed over"), "{}", edge.log());
     // After a while it gets its chance, and takes it.
+    broken.store(false, Ordering::Relaxed);
+    eventually("the other one", || (edge.get("/").text() == "bad").then_some(()));
+}
+
+/// Answers with a status of its own for as long as it is told to.
+fn failing(status: &'static str) -> (Origin, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let origin = Origin::start(move |_, stream| {
+        let status = if is_broken.load(Ordering::Relaxed) { status } else { "200 OK" };
+        reply(stream, status, "", b"bad")
+    });
+    (origin, broken)
+}
+
+#[test]
+fn answers_are_failures_where_the_operator_says_so() {
+    let (bad, broken) = failing("503 Service Unavailable");
+    let good = Origin::text("good");
+    let rule = |statuses: &str| {
+        format!(
+            "balance: round, eject: {{ after: 3, for: 1s, statuses: {statuses} }}, slow_start: 0s"
+        )
+    };
+    let targets = [bad.url(), good.url()];
+    let targets = [targets[0].as_str(), targets[1].as_str()];
+    // They are answers like any other unless it does.
+    for statuses in ["[]", "500"] {
+        let edge = edge(&next(&targets, &rule(statuses)), "");
+        let failed = (0..20).filter(|_| edge.get("/").status == 503).count();
+        assert!(failed >= 5, "{failed} with {statuses}");
+        assert_eq!(metric(&edge, &ejections(&bad.url())), 0, "{statuses}");
+    }
+    let edge = edge(&next(&targets, &rule("[502, 5xx]")), "");
+    let statuses: Vec<_> = (0..20).map(|_| edge.get("/").status).collect();
+    // Nothing is sent twice for it: the client has the answer.
+    let failed = statuses.iter().filter(|status| **status == 503).count();
+    assert!((3..=6).contains(&failed), "{statuses:?}");
+    assert!(metric(&edge, &ejections(&bad.url())) >= 1);
     broken.store(false, Ordering::Relaxed);
     eventually("the other one", || (edge.get("/").text() == "bad").then_some(()));
 }
@@ -171,4 +210,24 @@ fn slow_targets_get_less_and_hold_up_nobody_else() {
     }
     let (slow, fast) = (slow_seen.load(Ordering::Relaxed), fast_seen.load(Ordering::Relaxed));
     assert!(fast > 3 * slow, "{slow} to those that are slow, {fast} to those that are not");
+}
+
+/// What only was looked at, and what is gone, is not shown.
+#[test]
+fn a_target_is_shown_for_as_long_as_it_is_used() {
+    let (one, two) = (Origin::text("1"), Origin::text("2"));
+    let yaml = |to: &str| format!("{PLAIN}sites:\n  localhost:\n    next: \"{to}\"\n");
+    let mut edge = Edge::start(&yaml(&one.url()));
+    let is_shown = |edge: &Edge, url: &str| {
+        edge.admin("GET", "/metrics").text().contains(&format!("target=\"{url}\""))
+    };
+    assert_eq!(edge.get("/").text(), "1");
+    assert!(is_shown(&edge, &one.url()));
+    edge.folder.write("proxy.yaml", &yaml(&two.url()));
+    assert_eq!(edge.admin("POST", "/diff").status, 200);
+    assert!(!is_shown(&edge, &two.url()));
+    edge.reload();
+    assert_eq!(edge.get("/").text(), "2");
+    assert!(is_shown(&edge, &two.url()));
+    eventually("the end of the first", || (!is_shown(&edge, &one.url())).then_some(()));
 }

@@ -1,5 +1,6 @@
 //! What goes wrong while a load runs, and who notices.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -331,4 +332,36 @@ fn an_edge_without_descriptors_recovers_by_itself() {
         Load::begin(edge.http(), 8, |client, _| client.get("/"), |answer| answer.status == 200);
     load.goes_on(100);
     load.end();
+}
+
+#[test]
+fn a_unix_socket_that_is_busy_is_not_one_that_is_gone() {
+    let folder = Folder::new();
+    let path = folder.path("app.sock");
+    let socket =
+        socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&socket2::SockAddr::unix(&path).expect("an address")).expect("bound");
+    // One connection waits; the kernel refuses more at once.
+    socket.listen(0).expect("listening");
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = socket.accept() {
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while stream.read(&mut buffer).is_ok_and(|read| read > 0) {
+                    let _sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                }
+            });
+            // Busy with other things.
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let url = format!("unix:{}", path.display());
+    let edge = edge(&format!("{{ targets: '{url}', hold: none, health: {{ every: 1h }} }}"), "");
+    let address = edge.http();
+    let asked: Vec<_> =
+        (0..12).map(|_| thread::spawn(move || Client::connect(address).get("/").status)).collect();
+    for asked in asked {
+        assert_eq!(asked.join().expect("an answer"), 200);
+    }
+    assert!(!edge.log().contains("target is down"), "{}", edge.log());
 }

@@ -65,6 +65,8 @@ struct Overview {
     now: u64,
     generation: u64,
     readiness: Readiness,
+    /// Where the process listens: `https://0.0.0.0:443`.
+    listening: Vec<String>,
     namespaces: Vec<String>,
     /// Newest first.
     history: Vec<Event>,
@@ -85,6 +87,7 @@ pub fn overview(admin: &Admin) -> Response {
         now: since.as_secs(),
         generation: u64::try_from(generation).unwrap_or_default(),
         readiness: (admin.readiness)(),
+        listening: admin.listening.borrow().clone(),
         namespaces,
         history: admin.history.told(),
         metrics: metrics::render(),

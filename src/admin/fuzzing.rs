@@ -11,23 +11,24 @@ use crate::hub::{Deed, Operation, check_parts};
 
 use super::fields::{Fields, Wrong};
 use super::guard::judge;
-use super::operations::{ASKED, POSTED, read, read_batch};
+use super::operations::{ASKED, Known, POSTED, read, read_batch};
 
 const NAMESPACES: [&str; 2] = ["/", "/chat"];
+const KNOWN: Known<'_> = Known { namespaces: &NAMESPACES, attachments: 10 };
 
 /// A body, read as an operation of each kind and as a batch; the same as a query.
 pub fn operations(data: &[u8]) {
     check_guard(data);
     let Ok(text) = std::str::from_utf8(data) else { return };
     for op in ASKED {
-        check_one(text, &read(op, Fields::of_query(text), &NAMESPACES));
+        check_one(text, &read(op, Fields::of_query(text), &KNOWN));
     }
     let Ok(json) = serde_json::from_str::<&RawValue>(text) else { return };
     for op in POSTED.into_iter().chain(ASKED) {
-        let read = Fields::of(json, "").and_then(|fields| read(op, fields, &NAMESPACES));
+        let read = Fields::of(json, "").and_then(|fields| read(op, fields, &KNOWN));
         check_one(text, &read);
     }
-    check(text, read_batch(json, &NAMESPACES).as_deref());
+    check(text, read_batch(json, &KNOWN).as_deref());
 }
 
 fn check_one(text: &str, read: &Result<Operation, Wrong>) {

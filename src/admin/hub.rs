@@ -10,11 +10,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::exchange::{Body, BodyError, Response};
-use crate::hub::{Hub, Listed, Operation, Outcome, Policy, Seen, Unanswered};
+use crate::hub::{Heads, Hub, Listed, Operation, Outcome, Policy, Seen, Unanswered};
 
 use super::fields::{Fields, Wrong};
 use super::json;
-use super::operations::{ASKED, POSTED, read, read_batch};
+use super::operations::{ASKED, Known, POSTED, read, read_batch};
 
 /// How the hub is reached.
 pub struct Door {
@@ -59,6 +59,7 @@ async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response
     let policy = (door.policy)().ok_or(Refusal::NoHub)?;
     let mut namespaces: Vec<&str> = policy.names().collect();
     namespaces.sort_unstable();
+    let known = Known { namespaces: &namespaces, attachments: policy.attachments };
     let (head, body) = request.into_parts();
     let op = head.uri.path().strip_prefix("/hub/").unwrap_or_default();
     if ASKED.contains(&op) {
@@ -66,7 +67,7 @@ async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response
             return Err(Refusal::Method("GET"));
         }
         let fields = Fields::of_query(head.uri.query().unwrap_or_default());
-        return one(read(op, fields, &namespaces)?, &door.hub).await;
+        return one(read(op, fields, &known)?, &door.hub).await;
     }
     if !POSTED.contains(&op) && op != "batch" {
         return Err(Refusal::NoSuch);
@@ -77,9 +78,9 @@ async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response
     let body = Body::incoming(body, BODY_MAX as u64, BODY_IDLE).read_all(BODY_MAX).await?;
     let body: &RawValue = serde_json::from_slice(&body).map_err(Refusal::BadJson)?;
     if op == "batch" {
-        return many(read_batch(body, &namespaces)?, &door.hub).await;
+        return many(read_batch(body, &known)?, &door.hub).await;
     }
-    one(read(op, Fields::of(body, "")?, &namespaces)?, &door.hub).await
+    one(read(op, Fields::of(body, "")?, &known)?, &door.hub).await
 }
 
 async fn one(operation: Operation, hub: &Hub) -> Result<Response, Refusal> {
@@ -97,16 +98,24 @@ async fn many(operations: Vec<Operation>, hub: &Hub) -> Result<Response, Refusal
 #[serde(untagged)]
 enum Shown {
     Done { sockets: usize },
+    Heads(ShownHeads),
     Sockets { sockets: Vec<ShownSocket>, more: bool },
     Rooms { rooms: Vec<ShownRoom>, more: bool },
+}
+
+#[derive(Serialize)]
+struct ShownHeads {
+    sockets: usize,
+    /// How many different ones; nobody is identified where everybody may connect.
+    users: Option<usize>,
 }
 
 #[derive(Serialize)]
 struct ShownSocket {
     id: String,
     rooms: Vec<String>,
-    /// Nobody is identified where everybody may connect.
-    user: Option<()>,
+    /// As above.
+    user: Option<String>,
     address: Option<IpAddr>,
     transport: Option<&'static str>,
 }
@@ -114,26 +123,32 @@ struct ShownSocket {
 #[derive(Serialize)]
 struct ShownRoom {
     room: String,
-    sockets: usize,
-    /// As above.
-    users: Option<()>,
+    #[serde(flatten)]
+    heads: ShownHeads,
+}
+
+impl From<Heads> for ShownHeads {
+    fn from(Heads { sockets, users }: Heads) -> Self {
+        Self { sockets, users: users.map(|users| users.len()) }
+    }
 }
 
 impl Shown {
     fn new(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Count(sockets) => Self::Done { sockets },
+            Outcome::Heads(heads) => Self::Heads(heads.into()),
             Outcome::Sockets(Listed { items, more }) => {
                 let sockets = items.into_iter().map(|(id, seen)| {
-                    let Seen { rooms, address, transport } = seen;
-                    ShownSocket { id, rooms, user: None, address, transport }
+                    let Seen { rooms, user, address, transport } = seen;
+                    ShownSocket { id, rooms, user, address, transport }
                 });
                 Self::Sockets { sockets: sockets.collect(), more }
             }
             // For other nodes.
             Outcome::Described(remotes) => Self::Done { sockets: remotes.len() },
             Outcome::Rooms(Listed { items, more }) => {
-                let room = |(room, sockets)| ShownRoom { room, sockets, users: None };
+                let room = |(room, heads): (_, Heads)| ShownRoom { room, heads: heads.into() };
                 Self::Rooms { rooms: items.into_iter().map(room).collect(), more }
             }
         }

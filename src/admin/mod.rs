@@ -9,6 +9,7 @@ pub mod history;
 pub mod hub;
 mod operations;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub struct Admin {
     pub metrics: bool,
     pub hub: hub::Door,
     pub history: Rc<History>,
+    /// The public listeners, as they are now.
+    pub listening: Rc<RefCell<Vec<String>>>,
     /// Required for what changes something; over a unix socket the file's rights are enough.
     pub token: Option<Secret>,
     pub open: bool,
@@ -192,15 +195,21 @@ async fn ask(
     what: fn(oneshot::Sender<Verdict>) -> Ask,
     deadline: Duration,
 ) -> Response {
-    let (answer, verdict) = oneshot::channel();
-    let asked = admin.asks.send(what(answer)).await.is_ok();
-    let verdict = tokio::time::timeout(deadline, verdict).await;
-    match verdict {
-        Ok(Ok(verdict)) if asked => {
+    let asking = async {
+        let (answer, verdict) = oneshot::channel();
+        admin.asks.send(what(answer)).await.ok()?;
+        verdict.await.ok()
+    };
+    match tokio::time::timeout(deadline, asking).await {
+        Ok(Some(verdict)) => {
             let status = if verdict.installed { StatusCode::OK } else { StatusCode::CONFLICT };
             json(status, &verdict)
         }
-        _ => text(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping\n"),
+        Ok(None) => text(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping\n"),
+        Err(_elapsed) => text(
+            StatusCode::GATEWAY_TIMEOUT,
+            "no answer yet; it may still be under way: the log and GET / say what came of it\n",
+        ),
     }
 }
 

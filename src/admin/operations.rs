@@ -19,11 +19,19 @@ const ROOM_MAX: usize = 256;
 const PAGE_MAX: usize = 10_000;
 const PAGE: usize = 1000;
 
-/// The operation called `op`; `namespaces` are those that there are.
-pub fn read(op: &str, mut fields: Fields<'_>, namespaces: &[&str]) -> Result<Operation, Wrong> {
-    let namespace = namespace(&mut fields, namespaces)?;
+/// What holds for every operation.
+pub struct Known<'a> {
+    /// Those that there are.
+    pub namespaces: &'a [&'a str],
+    /// Attachments of one event.
+    pub attachments: usize,
+}
+
+/// The operation called `op`.
+pub fn read(op: &str, mut fields: Fields<'_>, known: &Known<'_>) -> Result<Operation, Wrong> {
+    let namespace = namespace(&mut fields, known.namespaces)?;
     let operation = match op {
-        "emit" => emit(&namespace, &mut fields)?,
+        "emit" => emit(&namespace, &mut fields, known.attachments)?,
         "join" => {
             let target = somebody(&mut fields)?;
             Operation::new(&namespace, Deed::Join { target, rooms: rooms(&mut fields)? })
@@ -49,7 +57,7 @@ pub fn read(op: &str, mut fields: Fields<'_>, namespaces: &[&str]) -> Result<Ope
 }
 
 /// A list of operations, each with its `op`.
-pub fn read_batch(json: &RawValue, namespaces: &[&str]) -> Result<Vec<Operation>, Wrong> {
+pub fn read_batch(json: &RawValue, known: &Known<'_>) -> Result<Vec<Operation>, Wrong> {
     let items = super::fields::list(json, "")?;
     if items.is_empty() || items.len() > BATCH_MAX {
         let message = format!("has {} operations; a batch has 1 to {BATCH_MAX}", items.len());
@@ -62,7 +70,7 @@ pub fn read_batch(json: &RawValue, namespaces: &[&str]) -> Result<Vec<Operation>
             let known = [&POSTED[..], &ASKED].concat().join(", ");
             return Err(fields.wrong("op", format!("{op:?} is no operation; {known} are")));
         }
-        read(&op, fields, namespaces)
+        read(&op, fields, known)
     };
     items.iter().enumerate().map(one).collect()
 }
@@ -76,7 +84,7 @@ fn namespace(fields: &mut Fields<'_>, known: &[&str]) -> Result<String, Wrong> {
     Err(fields.wrong("namespace", format!("{name:?} is not configured; known are {known}")))
 }
 
-fn emit(namespace: &str, fields: &mut Fields<'_>) -> Result<Operation, Wrong> {
+fn emit(namespace: &str, fields: &mut Fields<'_>, most: usize) -> Result<Operation, Wrong> {
     let target = whom(fields)?;
     let event = fields.must("event", "news")?;
     if is_reserved(&event) {
@@ -87,7 +95,7 @@ fn emit(namespace: &str, fields: &mut Fields<'_>) -> Result<Operation, Wrong> {
     let mut parts: Vec<Bytes> = Vec::new();
     for (index, value) in fields.values("args")?.into_iter().enumerate() {
         data.push(',');
-        detach(value.get(), &mut data, &mut parts)
+        detach(value.get(), &mut data, (&mut parts, most))
             .map_err(|unfit| fields.wrong(&format!("args[{index}]"), unfit.to_string()))?;
     }
     data.push(']');
@@ -162,9 +170,14 @@ fn page(fields: &mut Fields<'_>) -> Result<Page, Wrong> {
 mod tests {
     use super::*;
 
+    fn known<'a>(namespaces: &'a [&'a str]) -> Known<'a> {
+        Known { namespaces, attachments: 10 }
+    }
+
     fn refused(op: &str, body: &str) -> String {
         let json: &RawValue = serde_json::from_str(body).expect("JSON");
-        let read = Fields::of(json, "").and_then(|fields| read(op, fields, &["/", "/chat"]));
+        let read =
+            Fields::of(json, "").and_then(|fields| read(op, fields, &known(&["/", "/chat"])));
         match read {
             Ok(_) => "nothing".to_owned(),
             Err(Wrong { field, message }) => format!("{field}: {message}"),
@@ -246,7 +259,7 @@ mod tests {
     fn a_batch_says_which() {
         let wrong = |body: &str| {
             let json: &RawValue = serde_json::from_str(body).expect("JSON");
-            read_batch(json, &["/"]).err().map(|wrong| wrong.field)
+            read_batch(json, &known(&["/"])).err().map(|wrong| wrong.field)
         };
         assert_eq!(
             wrong(r#"[{"op":"count","namespace":"/"},{"op":"x"}]"#).as_deref(),

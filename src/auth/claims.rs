@@ -3,7 +3,7 @@
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::identity::Denial;
+use super::identity::{Denial, at};
 
 /// An object in which no name stands twice.
 pub struct Claims(Map<String, Value>);
@@ -33,6 +33,16 @@ impl Claims {
 
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name)?.as_str()
+    }
+
+    /// A text by its name, or by a path as `app_metadata.user_id`. Names with dots in them, which
+    /// are URLs mostly, go first.
+    pub fn text_at(&self, path: &str) -> Option<&str> {
+        if let Some(value) = self.get(path) {
+            return value.as_str();
+        }
+        let (first, rest) = path.split_once('.')?;
+        at(self.get(first)?, rest)?.as_str()
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -126,5 +136,24 @@ mod tests {
         let claims = Claims::parse(br#"{"exp":1800000000.5,"nbf":"x"}"#).ok().unwrap();
         assert_eq!(claims.date("exp"), Ok(Some(1_800_000_000.5)));
         assert!(claims.date("nbf").is_err());
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_or_by_a_path() {
+        let json =
+            br#"{"sub":"a","https://a.test/uid":"b","app":{"id":"c","n":1},"x.y":2,"x":{"y":"z"}}"#;
+        let claims = Claims::parse(json).ok().unwrap();
+        for (path, expected) in [
+            ("sub", Some("a")),
+            ("https://a.test/uid", Some("b")),
+            ("app.id", Some("c")),
+            ("app.n", None),
+            ("app", None),
+            ("app.id.x", None),
+            // The name counts, whatever it holds.
+            ("x.y", None),
+        ] {
+            assert_eq!(claims.text_at(path), expected, "{path}");
+        }
     }
 }

@@ -43,7 +43,7 @@ pub struct Desk {
     drain: Drain,
     pools: Rc<Pools>,
     rows: RefCell<HashMap<String, Rc<Rows>>>,
-    redis: RefCell<HashMap<String, Rc<Redis>>>,
+    redis: RefCell<Vec<(crate::config::RedisPlace, Rc<Redis>)>>,
     documents: Documents,
     turns: RefCell<HashMap<Arc<str>, Rc<Semaphore>>>,
     complained: RefCell<HashMap<Arc<str>, Instant>>,
@@ -271,8 +271,13 @@ impl Desk {
 
     fn redis(&self, place: &crate::config::RedisPlace) -> Rc<Redis> {
         let mut known = self.redis.borrow_mut();
-        let name = format!("{:?} {:?} {}", place.address, place.user, place.database);
-        Rc::clone(known.entry(name).or_insert_with(|| Rc::new(Redis::new(place))))
+        // With its password: a reload may have brought another.
+        if let Some((_, redis)) = known.iter().find(|(known, _)| known == place) {
+            return Rc::clone(redis);
+        }
+        let redis = Rc::new(Redis::new(place));
+        known.push((place.clone(), Rc::clone(&redis)));
+        redis
     }
 
     async fn ask_application(

@@ -116,12 +116,16 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Refuses an end that no library writes, which is one in the wrong unit.
+/// Refuses an end that no library writes, which is one in the wrong unit: it is too far ahead, or
+/// would be an end if it were seconds. What is as old and no such number is over: applications end a
+/// session by the moment 0.
 pub fn plausible(expires_at: i64, now: i64) -> Result<(), Denial> {
-    if expires_at < EARLIEST || expires_at > now.saturating_add(AHEAD_MAX) {
+    let latest = now.saturating_add(AHEAD_MAX);
+    let in_seconds = EARLIEST / 1000..=latest / 1000;
+    if expires_at > latest || in_seconds.contains(&expires_at) {
         return Err(Denial::Misconfigured("implausible_expiry"));
     }
-    Ok(())
+    if expires_at < EARLIEST { Err(Denial::EXPIRED) } else { Ok(()) }
 }
 
 /// A user's id as JSON has it: a text, or a whole number that JavaScript can count to.
@@ -147,6 +151,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_ended_long_ago_is_over_and_what_is_in_another_unit_is_a_mistake() {
+        const NOW: i64 = 1_800_000_000_000;
+        for (ends, expected) in [
+            (NOW, Ok(())),
+            (NOW - 86_400_000, Ok(())),
+            (NOW + AHEAD_MAX + 1, Err(Denial::Misconfigured("implausible_expiry"))),
+            (NOW / 1000, Err(Denial::Misconfigured("implausible_expiry"))),
+            (NOW / 1000 + 3600, Err(Denial::Misconfigured("implausible_expiry"))),
+            (NOW * 1000, Err(Denial::Misconfigured("implausible_expiry"))),
+            (0, Err(Denial::EXPIRED)),
+            (-1, Err(Denial::EXPIRED)),
+            (978_307_200_000, Err(Denial::EXPIRED)),
+        ] {
+            assert_eq!(plausible(ends, NOW), expected, "{ends}");
+        }
+    }
 
     #[test]
     fn what_is_known_of_a_user_is_told_under_its_name() {

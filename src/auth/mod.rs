@@ -32,7 +32,7 @@ mod worker;
 
 use std::sync::Arc;
 
-use crate::config::{Config, Source};
+use crate::config::{Config, HostPattern, Source};
 use crate::upstream::{Registry, Upstream};
 
 pub use credentials::{Credentials, Wanted};
@@ -41,7 +41,7 @@ pub use identity::{Denial, Identity};
 pub use passwords::{Passwords, TOO_MANY};
 pub use provider::{Digest, Provider};
 pub use watch::Suspicion;
-pub use worker::{Candidate, Known, Local, Way};
+pub use worker::{Candidate, Known, Local, Way, number_of};
 
 /// All providers, compiled; part of the snapshot.
 #[derive(Debug, Default)]
@@ -61,11 +61,12 @@ impl Auth {
             let mut application = Vec::new();
             if let crate::config::ProviderKind::Http(callback) = &words.kind {
                 if let Some(words) = &callback.to {
-                    application.push((None, upstream(words)?));
-                }
-                for site in &config.sites {
-                    if let Some(next) = &site.next {
-                        application.push((Some(site.host.clone()), upstream(next)?));
+                    application.push((HostPattern::any(), upstream(words)?));
+                } else {
+                    for site in &config.sites {
+                        if let Some(next) = &site.next {
+                            application.push((site.host.clone(), upstream(next)?));
+                        }
                     }
                 }
             }

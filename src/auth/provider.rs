@@ -43,8 +43,8 @@ enum Opener {
     },
     Iron(Vec<(String, String)>),
     KeyValue,
-    /// By the host that a client came for; the first that fits.
-    Application(Vec<(Option<HostPattern>, Upstream)>),
+    /// By the host that a client came for.
+    Application(Vec<(HostPattern, Upstream)>),
 }
 
 /// What a client showed, as far as one provider reads it.
@@ -87,7 +87,7 @@ impl Provider {
     /// `upstream` is whom a callback may ask.
     pub fn compile(
         words: &config::Provider,
-        application: Vec<(Option<HostPattern>, Upstream)>,
+        application: Vec<(HostPattern, Upstream)>,
     ) -> Result<Self, String> {
         let names = names(words);
         let opener = match &words.kind {
@@ -181,10 +181,14 @@ impl Provider {
         matches!(&self.words.kind, ProviderKind::Jwt(words) if words.supabase)
     }
 
-    pub fn digest(&self, shown: &Shown) -> Digest {
+    /// What answers are remembered by. An application is told which host the client came for, and
+    /// answers for that alone; what is opened or found here is the same for all.
+    pub fn digest(&self, shown: &Shown, client: &Client) -> Digest {
         let from = [shown.from as u8, u8::from(shown.secure)];
         let since = shown.issued_since.unwrap_or_default().to_be_bytes();
-        sha256_of([self.name.as_bytes(), &from, shown.value.as_bytes(), &since])
+        let asks = matches!(self.opener, Opener::Application(_));
+        let host = if asks { client.host.as_bytes() } else { &[] };
+        sha256_of([self.name.as_bytes(), &from, shown.value.as_bytes(), &since, host])
     }
 
     /// What is said by what was shown alone.
@@ -292,10 +296,7 @@ impl Provider {
     /// The application of the site at `host`; of the first site, for whom none is meant.
     pub fn application(&self, host: &str) -> Option<&Upstream> {
         let Opener::Application(upstreams) = &self.opener else { return None };
-        let fits = |pattern: &Option<HostPattern>| {
-            pattern.as_ref().is_none_or(|pattern| pattern.matches(host))
-        };
-        let found = upstreams.iter().find(|(pattern, _)| fits(pattern));
+        let found = HostPattern::choose(upstreams, |(pattern, _)| [pattern], host);
         found.or(upstreams.first()).map(|(_, upstream)| upstream)
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
+use tracing::warn;
 
 use crate::config::Source;
 use crate::exchange::Client;
@@ -102,7 +103,7 @@ impl Candidate {
     /// What a provider finds in a request.
     pub fn find(provider: &Arc<Provider>, shown: &Credentials, client: &Client) -> Option<Self> {
         let shown = provider.find(shown, client).ok().flatten()?;
-        let (digest, shown) = (provider.digest(&shown), Secretly(shown));
+        let (digest, shown) = (provider.digest(&shown, client), Secretly(shown));
         Some(Self { provider: Arc::clone(provider), shown, client: client.clone(), digest })
     }
 }
@@ -115,10 +116,11 @@ impl std::fmt::Debug for Secretly {
 
 /// Answers that are remembered. Full: those that are over go, and if none is, all.
 const REMEMBERED: usize = 10_000;
-/// Tokens that are refused. Full: those whose time is over go; while none is, no more come.
-const REVOKED: usize = 10_000;
-/// No token of these libraries lasts longer.
-const TOKEN_MAX: i64 = 30 * 86_400_000;
+/// Tokens that are refused, each of which was right. Full: those whose time is over go, and then the
+/// tenth that ends first, which is logged.
+const REVOKED: usize = 100_000;
+/// So much later than they say tokens of these libraries end at the most, in milliseconds.
+const LEEWAY: i64 = 60_000;
 /// How long a refusal is remembered.
 const REFUSED: Duration = Duration::from_secs(1);
 /// Tokens that are no news. Full: they all are again.
@@ -138,6 +140,12 @@ impl Known {
     pub fn left(&self) -> Option<Duration> {
         let left = self.identity.expires_at?.saturating_sub(clock::now());
         Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+    }
+
+    /// How long it must be refused once it is logged out of, in milliseconds since 1970: there is no
+    /// end to what has none.
+    pub fn refused_until(&self) -> i64 {
+        self.identity.expires_at.map_or(i64::MAX, |ends| ends.saturating_add(LEEWAY))
     }
 
     /// True if it has ended.
@@ -163,6 +171,11 @@ impl Known {
         self.shown.0.from != Source::Connect
     }
 
+    /// A browser may have sent it by itself.
+    pub fn is_cookie(&self) -> bool {
+        self.shown.0.from == Source::Cookie
+    }
+
     /// It came as the other did, as a cookie or as a header.
     pub fn came_as(&self, other: &Self) -> bool {
         self.shown.0.from == other.shown.0.from
@@ -170,14 +183,23 @@ impl Known {
 
     /// The user among those of all providers.
     pub fn user_key(&self) -> String {
-        format!("{}:{}", self.provider.name, self.identity.user)
+        user_key(&self.provider.name, &self.identity.user)
     }
 
     /// The same as a number, to count by.
     pub fn user_number(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = sha256_of([self.user_key().as_bytes()]);
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        number_of(&self.provider.name, &self.identity.user)
     }
+}
+
+fn user_key(provider: &str, user: &str) -> String {
+    format!("{provider}:{user}")
+}
+
+/// A user among those of all providers, as a number that is the same in every process.
+pub fn number_of(provider: &str, user: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = sha256_of([user_key(provider, user).as_bytes()]);
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn rate_of(provider: &Provider) -> Rate {
@@ -224,7 +246,7 @@ impl Local {
     ) -> Result<Rc<Known>, Denial> {
         for provider in providers {
             let Some(shown) = provider.find(shown, client)? else { continue };
-            let digest = provider.digest(&shown);
+            let digest = provider.digest(&shown, client);
             let identity = self.verify(provider, &shown, digest, client).await?;
             let (provider, client) = (Arc::clone(provider), client.clone());
             let known = Known { identity, provider, digest, shown: Secretly(shown), client };
@@ -246,8 +268,8 @@ impl Local {
                 Ok(Some(shown)) => shown,
                 Err(denial) => return Some(Err(denial)),
             };
-            let (digest, now) = (provider.digest(&shown), clock::now());
-            if self.revoked.borrow().get(&digest).is_some_and(|until| *until > now) {
+            let (digest, now) = (provider.digest(&shown, client), clock::now());
+            if self.is_revoked(&digest, now) {
                 return Some(Err(Denial::REVOKED));
             }
             let (provider, client) = (Arc::clone(provider), client.clone());
@@ -274,12 +296,28 @@ impl Local {
         Ok(Known { identity, provider, digest, shown, client })
     }
 
-    /// What a candidate, which may have been revoked, has in common with other tokens.
-    pub async fn thread_of(&self, candidate: Candidate) -> Option<Digest> {
+    /// Who a candidate is; `None` if that cannot be said at once.
+    pub fn tell_at_once(&self, candidate: &Candidate) -> Option<Result<Known, Denial>> {
         let Candidate { provider, shown, client, digest } = candidate;
-        self.may_ask(&provider, &client).ok()?;
-        let identity = self.look(&provider, &shown.0, digest, &client).await.ok()?;
-        Known { identity, provider, digest, shown, client }.thread()
+        let (digest, now) = (*digest, clock::now());
+        if self.is_revoked(&digest, now) {
+            return Some(Err(Denial::REVOKED));
+        }
+        let verdict = match self.recall(&digest, now) {
+            Some(verdict) => verdict,
+            None => match provider.open(&shown.0, now) {
+                Ok(Opened::Known(identity)) => Ok(identity),
+                Ok(Opened::Ask(_)) => return None,
+                Err(denial) => {
+                    self.count_wrong(provider, client, &Err(denial));
+                    Err(denial)
+                }
+            },
+        };
+        Some(verdict.map(|identity| {
+            let (provider, shown, client) = (Arc::clone(provider), shown.clone(), client.clone());
+            Known { identity, provider, digest, shown, client }
+        }))
     }
 
     /// True now and then for each token: it is worth looking whom it concerns.
@@ -315,18 +353,33 @@ impl Local {
         self.remembered.borrow_mut().remove(digest);
     }
 
-    /// A token that nobody can take back is refused from now on.
-    pub fn revoke(&self, digest: Digest) {
+    /// A token that nobody can take back is refused from now on, until it ends by itself.
+    pub fn revoke(&self, digest: Digest, until: i64) {
         let now = clock::now();
-        let until = now.saturating_add(TOKEN_MAX);
         let mut revoked = self.revoked.borrow_mut();
         if revoked.len() >= REVOKED {
             revoked.retain(|_, until| *until > now);
         }
-        if revoked.len() < REVOKED {
-            revoked.insert(digest, until);
+        if revoked.len() >= REVOKED {
+            let mut ends: Vec<_> = revoked.values().copied().collect();
+            let (_, first, _) = ends.select_nth_unstable(REVOKED / 10);
+            let first = *first;
+            // Of those that end at the same moment some stay.
+            let mut many = REVOKED / 10 + 1;
+            revoked.retain(|_, until| {
+                let goes = *until <= first && many > 0;
+                many -= usize::from(goes);
+                !goes
+            });
+            warn!("more tokens were logged out of than are kept: those that end first are let in");
         }
+        revoked.insert(digest, until);
+        drop(revoked);
         self.forget(&digest);
+    }
+
+    fn is_revoked(&self, digest: &Digest, now: i64) -> bool {
+        self.revoked.borrow().get(digest).is_some_and(|until| *until > now)
     }
 
     async fn verify(
@@ -337,7 +390,7 @@ impl Local {
         client: &Client,
     ) -> Verdict {
         let now = clock::now();
-        if self.revoked.borrow().get(&digest).is_some_and(|until| *until > now) {
+        if self.is_revoked(&digest, now) {
             return Err(Denial::REVOKED);
         }
         match self.recall(&digest, now) {
@@ -386,7 +439,7 @@ impl Local {
                 // It is refused without a store.
                 Err(_) => return false,
                 Ok(Some(shown)) => {
-                    let known = self.recall(&provider.digest(&shown), clock::now());
+                    let known = self.recall(&provider.digest(&shown, client), clock::now());
                     return known.is_none() && self.is_store_away(provider);
                 }
             }
@@ -524,5 +577,26 @@ impl Local {
             remembered.clear();
         }
         remembered.insert(digest, Remembered { verdict: verdict.clone(), until: now + lasts });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_logouts_are_kept_and_those_that_end_first_go() {
+        let local = Local::new(Way::open().0);
+        let now = clock::now();
+        let digest = |number: usize| sha256_of([&number.to_be_bytes()[..]]);
+        let ends = |number: usize| now + 3_600_000 + i64::try_from(number).unwrap_or(0);
+        for number in 0..=REVOKED {
+            local.revoke(digest(number), ends(number));
+        }
+        assert!(local.revoked.borrow().len() <= REVOKED);
+        let is_kept = |number| local.is_revoked(&digest(number), now);
+        assert!(!is_kept(0) && is_kept(REVOKED / 2) && is_kept(REVOKED));
+        local.revoke(digest(0), now - 1);
+        assert!(!is_kept(0), "it has ended by itself");
     }
 }

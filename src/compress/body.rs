@@ -48,7 +48,7 @@ impl Compressed {
         self.state = then;
         match self.coder.finish(&mut self.out) {
             Ok(()) => self.give(),
-            Err(error) => Poll::Ready(Some(Err(BodyError::io(error)))),
+            Err(error) => Poll::Ready(Some(Err(BodyError::Own(error)))),
         }
     }
 }
@@ -82,7 +82,7 @@ impl HttpBody for Compressed {
                 Poll::Pending => {
                     if this.dirty {
                         this.dirty = false;
-                        this.coder.flush(&mut this.out).map_err(BodyError::io)?;
+                        this.coder.flush(&mut this.out).map_err(BodyError::Own)?;
                     }
                     return if this.out.is_empty() { Poll::Pending } else { this.give() };
                 }
@@ -90,7 +90,7 @@ impl HttpBody for Compressed {
             match frame.into_data() {
                 Ok(data) => {
                     this.dirty |= !data.is_empty();
-                    this.coder.write(&data, &mut this.out).map_err(BodyError::io)?;
+                    this.coder.write(&data, &mut this.out).map_err(BodyError::Own)?;
                     taken += data.len();
                 }
                 Err(frame) => {

@@ -36,6 +36,18 @@ pub static ROUTE: &[Key] = &[
         "The redirect's status.",
     ),
     key("body", Kind::Size, None, "Bytes of a request's body; limits.body unless written."),
+    key(
+        "body_rate",
+        Kind::Or("none", &Kind::ByteRate),
+        None,
+        "How fast a request's body must come; limits.body_rate unless written.",
+    ),
+    key(
+        "response_body",
+        Kind::Or("none", &Kind::Size),
+        None,
+        "Bytes of a response's body; limits.response_body unless written.",
+    ),
     key("timeouts", Kind::Object(ROUTE_TIMEOUTS), None, "Waits that differ here."),
     key(
         "rate",

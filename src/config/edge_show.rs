@@ -30,14 +30,17 @@ pub fn timeouts(route: &Route) -> Option<Yaml> {
     (route.first_byte.is_some() || route.body_idle.is_some()).then_some(all)
 }
 
+/// As `routes::status` reads it.
+pub fn status(status: u16) -> String {
+    match status {
+        hundred @ 0..100 => format!("{hundred}xx"),
+        status => status.to_string(),
+    }
+}
+
 pub fn errors(errors: &[ErrorPage]) -> Option<Yaml> {
-    let named = errors.iter().map(|error| {
-        let status = match error.status {
-            hundred @ 0..100 => format!("{hundred}xx"),
-            status => status.to_string(),
-        };
-        (status, Yaml::text(absolute(&error.page.path)))
-    });
+    let named =
+        errors.iter().map(|error| (status(error.status), Yaml::text(absolute(&error.page.path))));
     (!errors.is_empty()).then(|| Yaml::named(named))
 }
 

@@ -102,9 +102,22 @@ fn limits(section: &Section<'_>) -> HubLimits {
         pending: section.value("pending", at_least_one),
         handshakes: section.value("handshakes", rate),
         per_user: section.value("per_user", at_least_one),
+        attachments: section.value("attachments", attachments),
         memory: section.value("memory", memory),
     }
 }
+
+fn attachments(text: &str) -> Result<usize, String> {
+    match at_least_one(text)? {
+        count if count > ATTACHMENTS_MAX => {
+            Err(format!("{count} is more than can be read of one event; write {ATTACHMENTS_MAX}"))
+        }
+        count => Ok(count),
+    }
+}
+
+/// Of one packet; see `hub::packet`.
+const ATTACHMENTS_MAX: usize = 256;
 
 fn recovery(section: &Section<'_>) -> Recovery {
     Recovery {
@@ -159,7 +172,11 @@ fn namespace(named: &Named<'_>, section: &Section<'_>, providers: &[&str]) -> Na
     }
     let auth = auth(section, "auth", providers);
     let users = auth != NamespaceAuth::Anyone;
-    let join = section.list("join", |text| template(text, When::Connect, users));
+    let join = section.list("join", |text| {
+        let template = template(text, When::Connect, users)?;
+        guard_users(&template)?;
+        Ok(template)
+    });
     let presence = section.list("presence", RoomPattern::parse);
     let (events, otherwise) = events(section, &join, &presence, users);
     Namespace {
@@ -344,6 +361,8 @@ fn rooms(
         let template = template(text, When::Event, users)?;
         if template.has_client_data() {
             guard(&template, joined)?;
+        } else if joined.is_some() {
+            guard_users(&template)?;
         }
         Ok(template)
     })
@@ -363,8 +382,9 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
     let reserved = joined.iter().find(|room| match room.parts.first() {
         Some(TemplatePart::Literal(known)) if room.is_literal() => known.starts_with(prefix),
         Some(TemplatePart::Literal(known)) => clashes(known),
-        // Whatever the store knows of a user may begin with the prefix; a socket's id does not.
+        // Whatever the store knows of a user may begin with the prefix.
         Some(TemplatePart::User(_)) => true,
+        Some(TemplatePart::Sid) => prefix.bytes().take(ID).all(is_of_ids),
         _ => false,
     });
     let reserved = match reserved {
@@ -380,14 +400,7 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
             template.to_string()
         ));
     }
-    let mut literals = template.parts.iter().filter_map(|part| match part {
-        TemplatePart::Literal(text) => Some(text),
-        _ => None,
-    });
-    // Every socket is in a room of its own, which has the name of its id.
-    let in_ids =
-        |text: &String| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-    if literals.all(in_ids) {
+    if may_be_id(template) {
         return Err(format!(
             "{:?} lets a client name the room of another's socket, which is its id; begin with a \
              word and a colon: room:…",
@@ -396,6 +409,57 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
     }
     Ok(())
 }
+
+/// Refuses a room that a user could make into another's, by what the store knows of it: many may
+/// choose their own name.
+fn guard_users(template: &Template) -> Result<(), String> {
+    let text = template.to_string();
+    let user = |part: &TemplatePart| match part {
+        TemplatePart::User(field) => Some(field.clone()),
+        _ => None,
+    };
+    let Some(field) = template.parts.iter().find_map(user) else { return Ok(()) };
+    // One that begins with an id is none, and no user's.
+    if template.parts.first() == Some(&TemplatePart::Sid) || text == "user:{user.id}" {
+        return Ok(());
+    }
+    let prefix = template.prefix();
+    if prefix.is_empty() {
+        return Err(format!(
+            "{text:?} may be any room, as users may choose what stands there; begin with a word \
+             and a colon: {field}:{text}",
+        ));
+    }
+    let clashes = |start: &&str| start.starts_with(prefix) || prefix.starts_with(*start);
+    if let Some(start) = [USER, SESSION].iter().find(|start| clashes(start)) {
+        return Err(format!(
+            "{text:?} may be another's {start}… room; write user:{{user.id}}, or begin with another \
+             word"
+        ));
+    }
+    if may_be_id(template) {
+        return Err(format!(
+            "{text:?} may be the room of another's socket, which is its id; begin with a word and a \
+             colon: {field}:{{user.{field}}}"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the room may be that of a socket's own, which has the name of its id.
+fn may_be_id(template: &Template) -> bool {
+    template.parts.iter().all(|part| match part {
+        TemplatePart::Literal(text) => text.bytes().all(is_of_ids),
+        _ => true,
+    })
+}
+
+fn is_of_ids(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-_".contains(&byte)
+}
+
+/// Letters of a socket's id.
+const ID: usize = 20;
 
 /// Rooms of one user each, by convention of this language.
 const USER: &str = "user:";

@@ -5,7 +5,7 @@
 use super::auth::keys::PROVIDER;
 use super::edge_keys::{ACTIONS, CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
 use super::limit_keys::PER_IP;
-use super::log_keys::LOG;
+use super::log_keys::{LOG, TRACES};
 use super::redis_keys::REDIS;
 use super::tls_keys::TLS;
 use super::upstream_keys::UPSTREAM;
@@ -30,6 +30,8 @@ pub enum Kind {
     Size,
     /// `50/s`
     Rate,
+    /// `240B/s`
+    ByteRate,
     Text,
     /// A file or folder, from the file's own folder.
     Path,
@@ -88,7 +90,7 @@ pub static FILE: &[Key] = &[
         "trust",
         Kind::List(&Kind::Cidr),
         Some("[]"),
-        "Peers whose Forwarded and X-Forwarded-* headers are believed.",
+        "Peers whose X-Forwarded-* headers are believed.",
     ),
     key("tls", Kind::Object(TLS), None, "How HTTPS is served."),
     key("limits", Kind::Object(LIMITS), None, "What is refused for being too much."),
@@ -106,6 +108,12 @@ pub static FILE: &[Key] = &[
         Kind::Short("prometheus", METRICS),
         None,
         "What the admin listener tells of the process.",
+    ),
+    key(
+        "traces",
+        Kind::Short("to", TRACES),
+        None,
+        "Where exchanges and hooks are told as spans, by OTLP over HTTP; left out, nowhere.",
     ),
     key("shutdown", Kind::Object(SHUTDOWN), None, "How the process leaves."),
     key(
@@ -152,6 +160,18 @@ static LIMITS: &[Key] = &[
     ),
     key("headers", Kind::Size, Some("64KiB"), "Bytes of a request's head."),
     key("body", Kind::Size, Some("10MB"), "Bytes of a request's body; a route may raise it."),
+    key(
+        "body_rate",
+        Kind::Or("none", &Kind::ByteRate),
+        Some("240B/s"),
+        "How fast a request's body must come on the average, while it is waited for; none: as it likes.",
+    ),
+    key(
+        "response_body",
+        Kind::Or("none", &Kind::Size),
+        Some("none"),
+        "Bytes of a response's body of an upstream's; none is no limit.",
+    ),
     key("per_ip", Kind::Object(PER_IP), None, "What one address may have; IPv6 by its /64."),
 ];
 
@@ -198,6 +218,18 @@ static SITE: &[Key] = &[
         Kind::Path,
         None,
         "Certificates that each client's must come from; left out, clients need none.",
+    ),
+    key(
+        "allow",
+        Kind::List(&Kind::Cidr),
+        Some("[]"),
+        "Addresses that the site is for, its hub too; others get 403. None is all.",
+    ),
+    key(
+        "deny",
+        Kind::List(&Kind::Cidr),
+        Some("[]"),
+        "Addresses that the site is not for, before its allow.",
     ),
     key(
         "dev",
@@ -366,6 +398,7 @@ static HUB_LIMITS: &[Key] = &[
         "Memory of the process above which no new client comes in.",
     ),
     key("per_user", Kind::Count, Some("20"), "Connections that one user may have at once."),
+    key("attachments", Kind::Count, Some("10"), "Binary attachments of one event."),
 ];
 
 static COMPRESS: &[Key] =

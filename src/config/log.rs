@@ -2,7 +2,10 @@
 
 use super::problem::nearest;
 use super::section::{Section, choose};
-use super::{Access, AccessFormat, AccessTo, EventKind, Level, Log, LogField, LogFormat, LogPiece};
+use super::{
+    Access, AccessFormat, AccessTo, EventKind, Level, Log, LogField, LogFormat, LogPiece, Target,
+    Traces, routes, sites,
+};
 
 pub fn read(section: &Section<'_>) -> Log {
     let access = section.section("access");
@@ -23,6 +26,55 @@ pub fn read(section: &Section<'_>) -> Log {
         level: section.choice("level", &LEVELS).unwrap_or(Level::Info),
         format: section.choice("format", &formats).unwrap_or(LogFormat::Human),
         events: section.list("events", |text| choose(text, &EVENTS)),
+    }
+}
+
+/// `None` if nothing is written.
+pub fn traces(section: &Section<'_>, is_written: bool) -> Option<Traces> {
+    if !is_written {
+        return None;
+    }
+    if section.written("to").is_none() {
+        section.refuse_lack("has no to; write http://127.0.0.1:4318");
+    }
+    let folder = section.folder();
+    let to = section.get("to", |text| {
+        let at =
+            text.find("://").map(|at| at + 3).and_then(|at| Some(at + text.get(at..)?.find('/')?));
+        let (origin, path) = at.and_then(|at| text.split_at_checked(at)).unwrap_or((text, "/"));
+        let path = sites::url_path(path)?;
+        let path = path.trim_end_matches('/').trim_end_matches("/v1/traces").to_owned();
+        Ok((Target::parse(origin, folder)?, path))
+    });
+    let header = section.written("header").and_then(|field| {
+        let header = field.read_secret()?;
+        let shaped = header.expose().split_once(':').is_some_and(|(name, value)| {
+            let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+            !name.is_empty()
+                && name.bytes().all(letter)
+                && value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        });
+        if !shaped {
+            field.refuse("is no header; write 'authorization: Bearer …'");
+        }
+        shaped.then_some(header)
+    });
+    let share = section.value("share", routes::percent);
+    let service = section.value("service", |text| match text.trim() {
+        "" => Err("is empty; write what this is called: vestibule".to_owned()),
+        text => Ok(text.to_owned()),
+    });
+    let (to, path) = to?;
+    Some(Traces { to, path, share, service, header })
+}
+
+impl Traces {
+    /// Whether the same collector is told in the same way.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let header =
+            |traces: &Self| traces.header.as_ref().map(|header| header.expose().to_owned());
+        (&self.to, &self.path, &self.service) == (&other.to, &other.path, &other.service)
+            && header(self) == header(other)
     }
 }
 

@@ -42,3 +42,20 @@ static ACCESS: &[Key] = &[
         "Words of a query's keys whose values are not written: token covers access_token.",
     ),
 ];
+
+pub static TRACES: &[Key] = &[
+    key(
+        "to",
+        Kind::Text,
+        None,
+        "The collector: http://HOST:4318, with a path before /v1/traces if need be.",
+    ),
+    key("share", Kind::Text, Some("100%"), "How many traces are kept, as 10% or 0.5%."),
+    key("service", Kind::Text, Some("vestibule"), "What the collector calls this: service.name."),
+    key(
+        "header",
+        Kind::Secret,
+        None,
+        "A header for the collector, as \"authorization: Bearer …\".",
+    ),
+];

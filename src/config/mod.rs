@@ -70,8 +70,8 @@ pub use problem::Problems;
 pub use room::RoomPattern;
 pub use schema::{reference, schema};
 pub use template::{Template, TemplatePart};
-pub use units::{Cidr, Rate, Secret};
-pub use upstream::{Balance, Eject, Health, Hold, Keep, Target, Upstream, UpstreamTls};
+pub use units::{ByteRate, Cidr, Rate, Secret};
+pub use upstream::{Balance, Eject, Health, Hold, Images, Keep, Target, Upstream, UpstreamTls};
 
 /// The effective configuration, every default filled in.
 #[derive(Debug, Clone)]
@@ -94,6 +94,8 @@ pub struct Config {
     pub log: Log,
     /// Whether `GET /metrics` answers on the admin listener.
     pub metrics: bool,
+    /// `None`: nothing is told of traces.
+    pub traces: Option<Traces>,
     pub shutdown: Shutdown,
 }
 
@@ -142,6 +144,10 @@ pub struct Limits {
     pub headers: usize,
     /// Bytes of a request body; a route may raise it.
     pub body: u64,
+    /// How fast it must come on the average; a route may say otherwise.
+    pub body_rate: ByteRate,
+    /// Bytes of a response body of an upstream's; `None` is no limit. A route may say otherwise.
+    pub response_body: Option<u64>,
 }
 
 /// What one address may have; IPv6 by its /64. `None`: as much as there is.
@@ -202,6 +208,8 @@ pub struct Site {
     pub compress: Vec<Coding>,
     /// Clients must show a certificate that comes from one of this file's.
     pub client_ca: Option<PathBuf>,
+    /// Whom it is for, its hub too.
+    pub addresses: Addresses,
     /// Tunnels Next's HMR sockets.
     pub dev: bool,
     pub hsts: Option<Hsts>,
@@ -215,6 +223,8 @@ pub struct Site {
     pub action_origins: Vec<String>,
     /// What `next` was built to.
     pub build: Option<Build>,
+    /// How pictures are asked for; `None`: as everything else.
+    pub images: Option<Images>,
 }
 
 /// A content coding that responses can be given (RFC 9110 §8.4.1).
@@ -246,6 +256,10 @@ pub struct Route {
     pub rewrite: Rewrite,
     /// `limits.body` unless given.
     pub body: Option<u64>,
+    /// `limits.body_rate` unless given.
+    pub body_rate: Option<ByteRate>,
+    /// `limits.response_body` unless given; `Some(u64::MAX)` is no limit.
+    pub response_body: Option<u64>,
     /// `timeouts.first_byte` unless given.
     pub first_byte: Option<Duration>,
     /// How often it may be asked.
@@ -464,6 +478,8 @@ pub struct HubLimits {
     pub handshakes: Rate,
     /// Connections of one user.
     pub per_user: usize,
+    /// Attachments of one packet.
+    pub attachments: usize,
     pub memory: MemoryMax,
 }
 
@@ -669,6 +685,19 @@ pub enum Level {
 pub enum LogFormat {
     Human,
     Json,
+}
+
+/// Who collects traces, and how many.
+#[derive(Debug, Clone)]
+pub struct Traces {
+    pub to: Target,
+    /// Before `/v1/traces`; without the slash at its end.
+    pub path: String,
+    /// Of ten thousand.
+    pub share: u16,
+    pub service: String,
+    /// Of each request to the collector.
+    pub header: Option<Secret>,
 }
 
 #[derive(Debug, Clone)]

@@ -32,6 +32,22 @@ impl HostPattern {
         }
     }
 
+    /// Who of these is meant by a host: whose exact name it is, else the first whose pattern fits.
+    ///
+    /// Everything that is chosen by a host is chosen so, or one site's clients are another's there.
+    pub fn choose<'a, T, P>(
+        all: &'a [T],
+        patterns: impl Fn(&'a T) -> P,
+        host: &str,
+    ) -> Option<&'a T>
+    where
+        P: IntoIterator<Item = &'a Self>,
+    {
+        let exact = |one: &&'a T| patterns(*one).into_iter().any(|pattern| pattern.0 == host);
+        let fits = |one: &&'a T| patterns(*one).into_iter().any(|pattern| pattern.matches(host));
+        all.iter().find(exact).or_else(|| all.iter().find(fits))
+    }
+
     /// As written, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -272,6 +288,23 @@ mod tests {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let expected = expected.map(|all| all.iter().map(owned).collect::<Vec<_>>());
         assert_eq!(captures(pattern, path), expected, "{pattern} on {path}");
+    }
+
+    #[test]
+    fn exact_names_are_chosen_first_and_then_patterns_in_their_order() {
+        let parse = |text: &&str| HostPattern::parse(text).expect("a host");
+        let all: Vec<_> =
+            ["*.a.example", "*", "b.a.example", "c.example"].iter().map(parse).collect();
+        for (host, chosen) in [
+            ("b.a.example", "b.a.example"),
+            ("x.a.example", "*.a.example"),
+            ("c.example", "c.example"),
+            ("d.example", "*"),
+        ] {
+            let found = HostPattern::choose(&all, |pattern| [pattern], host);
+            assert_eq!(found.map(HostPattern::as_str), Some(chosen), "{host}");
+        }
+        assert_eq!(HostPattern::choose(&all[2..], |pattern| [pattern], "d.example"), None);
     }
 
     #[test]

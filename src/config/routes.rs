@@ -94,7 +94,7 @@ pub fn share(section: &Section<'_>) -> Share {
 }
 
 /// As parts of ten thousand: `10%`, `0.5%`.
-fn percent(text: &str) -> Result<u16, String> {
+pub fn percent(text: &str) -> Result<u16, String> {
     let wrong = || format!("{text:?} is no part of all; write 10% or 0.5%");
     let number = text.strip_suffix('%').ok_or_else(wrong)?;
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
@@ -250,7 +250,8 @@ pub fn errors(section: &Section<'_>) -> Vec<ErrorPage> {
     errors.collect()
 }
 
-fn status(text: &str) -> Result<u16, String> {
+/// A status of an error, or the hundred that `4xx` and `5xx` stand for.
+pub fn status(text: &str) -> Result<u16, String> {
     match text {
         "4xx" => Ok(4),
         "5xx" => Ok(5),

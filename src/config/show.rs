@@ -3,13 +3,15 @@
 use std::path::{self, Path};
 
 use super::edge_show;
-use super::units::{show_duration, show_size};
+use super::routes::show_percent;
+use super::units::{show_duration, show_size, show_size_or_none};
 use super::yaml::Yaml;
 use super::{
     AccessFormat, AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience,
-    Build, Config, Cors, EventKind, EventRule, Hooks, Hsts, Hub, Level, Listen, LogFormat,
+    Build, Config, Cors, EventKind, EventRule, Hooks, Hsts, Hub, Images, Level, Listen, LogFormat,
     Maintenance, MemoryMax, Namespace, NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis,
-    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Upstream,
+    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Traces,
+    Upstream,
 };
 
 impl Config {
@@ -62,6 +64,7 @@ impl Config {
             .with("hub", self.hub.as_ref().map(Hub::yaml))
             .with("log", Some(log))
             .with("metrics", Some(Yaml::map([("prometheus", Yaml::word(self.metrics))])))
+            .with("traces", self.traces.as_ref().map(Traces::yaml))
             .with(
                 "shutdown",
                 Some(Yaml::map([("grace", Yaml::text(show_duration(self.shutdown.grace)))])),
@@ -83,6 +86,8 @@ impl Config {
             ("per_ip", self.limits.per_ip.yaml()),
             ("headers", Yaml::text(bytes(self.limits.headers))),
             ("body", Yaml::text(show_size(self.limits.body))),
+            ("body_rate", Yaml::text(self.limits.body_rate)),
+            ("response_body", Yaml::text(show_size_or_none(self.limits.response_body))),
         ])
     }
 
@@ -97,6 +102,21 @@ impl Config {
             ("first_byte", timeouts.first_byte),
         ];
         Yaml::map(all.map(|(name, duration)| (name, Yaml::text(show_duration(duration)))))
+    }
+}
+
+fn response_body(max: u64) -> Yaml {
+    Yaml::text(show_size_or_none(Some(max).filter(|max| *max < u64::MAX)))
+}
+
+impl Traces {
+    fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("to", Yaml::text(format!("{}{}", self.to, self.path))),
+            ("share", Yaml::text(show_percent(self.share))),
+            ("service", Yaml::text(&self.service)),
+        ])
+        .with("header", self.header.as_ref().map(|header| Yaml::raw(header.written())))
     }
 }
 
@@ -158,6 +178,8 @@ impl Site {
             .with("routes", Some(Yaml::List(routes)))
             .with("compress", Some(Yaml::texts(self.compress.iter().map(|coding| coding.name()))))
             .with("client_ca", self.client_ca.as_deref().map(|file| Yaml::text(absolute(file))))
+            .with("allow", edge_show::texts(&self.addresses.allow))
+            .with("deny", edge_show::texts(&self.addresses.deny))
             .with("dev", Some(Yaml::word(self.dev)))
             .with("hsts", self.hsts.as_ref().map(Hsts::yaml))
             .with("headers", self.headers.yaml())
@@ -168,7 +190,8 @@ impl Site {
     }
 
     fn next_yaml(&self, next: &Upstream) -> Yaml {
-        next.yaml().with("build", self.build.as_ref().map(Build::yaml))
+        let images = self.images.as_ref().map_or_else(|| Yaml::text("none"), Images::yaml);
+        next.yaml().with("build", self.build.as_ref().map(Build::yaml)).with("images", Some(images))
     }
 }
 
@@ -237,6 +260,8 @@ impl Route {
         .with("prefix", self.rewrite.prefix.as_ref().map(Yaml::text))
         .with("request_headers", self.request_headers.yaml())
         .with("body", self.body.map(|body| Yaml::text(show_size(body))))
+        .with("body_rate", self.body_rate.map(Yaml::text))
+        .with("response_body", self.response_body.map(response_body))
         .with("timeouts", edge_show::timeouts(self))
         .with("rate", self.rate.as_ref().map(RouteRate::yaml))
         .with("upgrade", Some(Yaml::word(self.upgrade)));
@@ -264,6 +289,7 @@ impl Hub {
             ("pending", Yaml::word(self.limits.pending)),
             ("handshakes", Yaml::text(self.limits.handshakes)),
             ("per_user", Yaml::word(self.limits.per_user)),
+            ("attachments", Yaml::word(self.limits.attachments)),
             ("memory", self.limits.memory.yaml()),
         ]);
         let recovery = self.recovery.as_ref().map(Recovery::yaml);

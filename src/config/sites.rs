@@ -3,7 +3,7 @@
 use super::field::{Field, Named};
 use super::routes;
 use super::section::{Section, choose};
-use super::units::{deadline, rate, size};
+use super::units::{byte_rate, deadline, rate, size, size_or_none};
 use super::validate::quota;
 use super::{
     Action, Coding, HostPattern, Hub, PathPattern, RateBy, Rewrite, Route, RouteRate, Site,
@@ -66,6 +66,7 @@ fn site(
     let routes = read_routes(section, &around);
     let client_ca = section.field("client_ca", |field| field.read_path()).flatten();
     let compress = compress(section);
+    let addresses = routes::addresses(section);
     let dev = section.flag("dev");
     let hsts = section.written("hsts").map(|_| routes::hsts(&section.section("hsts")));
     let headers = routes::header_rules(&section.section("headers"));
@@ -77,6 +78,7 @@ fn site(
     let actions = section.section("actions");
     let action_origins = actions.list("origins", routes::action_origin);
     let build = section.section("next");
+    let images = next.as_ref().and_then(|_| upstream::images(&build));
     let build = build.written("build").and_then(|_| routes::build(&build.section("build")));
     let host = host?;
     claims.claim(&host, &host, &named.field);
@@ -87,6 +89,7 @@ fn site(
         next,
         routes,
         client_ca,
+        addresses,
         compress,
         dev,
         hsts,
@@ -96,6 +99,7 @@ fn site(
         errors,
         action_origins,
         build,
+        images,
     })
 }
 
@@ -194,6 +198,10 @@ fn route(section: &Section<'_>, around: &Around<'_>) -> Option<Route> {
         action,
         rewrite,
         body: section.get("body", size),
+        body_rate: section.get("body_rate", byte_rate),
+        response_body: section
+            .get("response_body", size_or_none)
+            .map(|max| max.unwrap_or(u64::MAX)),
         first_byte: timeouts.get("first_byte", deadline),
         body_idle: timeouts.get("body_idle", deadline),
         rate: section.written("rate").and_then(|_| route_rate(&section.section("rate"))),
@@ -263,7 +271,16 @@ fn action(section: &Section<'_>, path: Option<&PathPattern>, has_next: bool) -> 
 
 /// What changes a request has no meaning where none is sent on.
 fn meaningless(section: &Section<'_>, beside: &str) {
-    let keys = ["strip", "prefix", "body", "timeouts", "upgrade", "request_headers"];
+    let keys = [
+        "strip",
+        "prefix",
+        "body",
+        "body_rate",
+        "response_body",
+        "timeouts",
+        "upgrade",
+        "request_headers",
+    ];
     for field in keys.iter().filter_map(|key| section.written(key)) {
         field.refuse_key(format!("has no meaning beside {beside}"));
     }

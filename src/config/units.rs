@@ -190,6 +190,43 @@ impl fmt::Display for Rate {
     }
 }
 
+/// Bytes a second at least; 0 is any, which is written `none`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByteRate(pub u64);
+
+/// `240B/s`, `10KB/s`, `none`.
+pub fn byte_rate(text: &str) -> Result<ByteRate, String> {
+    if text == "none" {
+        return Ok(ByteRate(0));
+    }
+    let Some(bytes) = text.strip_suffix("/s") else {
+        return Err(format!("{text:?} is no rate of bytes; write 240B/s, or none"));
+    };
+    match size(bytes)? {
+        0 => Err(format!("{text} is no rate; write none")),
+        bytes => Ok(ByteRate(bytes)),
+    }
+}
+
+impl fmt::Display for ByteRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("none"),
+            bytes => write!(f, "{}/s", show_size(bytes)),
+        }
+    }
+}
+
+/// A size that something may have, or `none` for no bound.
+pub fn size_or_none(text: &str) -> Result<Option<u64>, String> {
+    if text == "none" { Ok(None) } else { size(text).map(Some) }
+}
+
+/// As `size_or_none` reads it.
+pub fn show_size_or_none(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "none".to_owned(), show_size)
+}
+
 /// A whole number and the letters behind it.
 fn measure<'a>(text: &'a str, example: &str) -> Result<(u64, &'a str), String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
@@ -294,6 +331,20 @@ mod tests {
         {
             assert!(rate(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn bytes_a_second() {
+        for (text, bytes) in [("240B/s", 240), ("10KB/s", 10_000), ("1MiB/s", 1 << 20), ("none", 0)]
+        {
+            assert_eq!(byte_rate(text), Ok(ByteRate(bytes)), "{text}");
+            assert_eq!(ByteRate(bytes).to_string(), text);
+        }
+        for text in ["", "240", "240B", "240/s", "0B/s", "1B/m", "-1B/s", "B/s", "None"] {
+            assert!(byte_rate(text).is_err(), "{text}");
+        }
+        assert_eq!((size_or_none("none"), size_or_none("1B")), (Ok(None), Ok(Some(1))));
+        assert!(size_or_none("all").is_err());
     }
 
     #[test]

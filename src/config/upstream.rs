@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::edge_show;
 use super::field::Field;
+use super::routes;
 use super::section::Section;
 use super::show::absolute;
 use super::sites::url_path;
@@ -107,6 +109,21 @@ pub struct Eject {
     pub lasts: Duration,
     /// The longest.
     pub most: Duration,
+    /// Answers that are failures too: a status, or 5 for all from 500 on.
+    pub statuses: Vec<u16>,
+}
+
+/// How the pictures of Next.js' optimizer are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// Requests in flight, for each target.
+    pub at_once: usize,
+    /// How long others wait for their turn.
+    pub wait: Duration,
+    /// That wait at once, of all workers.
+    pub queue: usize,
+    /// The same picture is asked for once for all who want it at the same time.
+    pub share: bool,
 }
 
 /// Idle connections kept per target and worker.
@@ -118,7 +135,9 @@ pub struct Keep {
 
 /// One that is no application of Next.js, as far as is known.
 pub fn read(section: &Section<'_>) -> Upstream {
-    section.written("build").inspect(|build| build.refuse_key("goes only with next"));
+    for key in ["build", "images"] {
+        section.written(key).inspect(|field| field.refuse_key("goes only with next"));
+    }
     read_next(section)
 }
 
@@ -209,11 +228,33 @@ fn eject(section: &Section<'_>) -> Eject {
         after: section.value("after", in_a_row),
         lasts: section.value("for", deadline),
         most: section.value("most", deadline),
+        statuses: section.list("statuses", ejecting),
     };
     if eject.lasts > eject.most && !eject.most.is_zero() {
         section.refuse("for is longer than most, which it grows up to");
     }
     eject
+}
+
+fn ejecting(text: &str) -> Result<u16, String> {
+    routes::status(text)
+        .ok()
+        .filter(|status| *status == 5 || (500..600).contains(status))
+        .ok_or_else(|| format!("{text:?} is no failure of a server's; write 502 or 5xx"))
+}
+
+/// `None`: pictures are asked for as everything else.
+pub fn images(next: &Section<'_>) -> Option<Images> {
+    if next.written("images").is_some_and(|field| field.is_word("none")) {
+        return None;
+    }
+    let section = next.section("images");
+    Some(Images {
+        at_once: section.value("at_once", at_least_one),
+        wait: section.value("wait", deadline),
+        queue: section.value("queue", count),
+        share: section.flag("share"),
+    })
 }
 
 fn in_a_row(text: &str) -> Result<usize, String> {
@@ -282,13 +323,32 @@ impl Hold {
     }
 }
 
+impl Images {
+    pub fn yaml(&self) -> Yaml {
+        Yaml::map([
+            ("at_once", Yaml::word(self.at_once)),
+            ("wait", time(self.wait)),
+            ("queue", Yaml::word(self.queue)),
+            ("share", Yaml::word(self.share)),
+        ])
+    }
+}
+
 impl Eject {
+    /// True for an answer that counts as a failure of the target's.
+    pub fn is_failure(&self, status: u16) -> bool {
+        self.statuses.iter().any(|known| *known == status || *known == status / 100)
+    }
+
     fn yaml(&self) -> Yaml {
+        let statuses: Vec<_> =
+            self.statuses.iter().map(|status| edge_show::status(*status)).collect();
         Yaml::map([
             ("after", Yaml::word(self.after)),
             ("for", time(self.lasts)),
             ("most", time(self.most)),
         ])
+        .with("statuses", edge_show::texts(&statuses))
     }
 }
 

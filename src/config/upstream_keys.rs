@@ -60,6 +60,29 @@ pub static UPSTREAM: &[Key] = &[
         None,
         "The .next folder, whose static files are served from the disk; with next alone.",
     ),
+    key(
+        "images",
+        Kind::Or("none", &Kind::Short("at_once", IMAGES)),
+        None,
+        "How many pictures /_next/image makes at once, and for whom; with next alone. none: any number.",
+    ),
+];
+
+static IMAGES: &[Key] = &[
+    key("at_once", Kind::Count, Some("8"), "Requests for pictures in flight, for each target."),
+    key("wait", Kind::Duration, Some("15s"), "How long others wait for their turn before 503."),
+    key(
+        "queue",
+        Kind::Count,
+        Some("1000"),
+        "Requests for pictures that wait; more are answered 503.",
+    ),
+    key(
+        "share",
+        Kind::Flag,
+        Some("true"),
+        "Clients that ask for the same picture at the same time get the answer to one request.",
+    ),
 ];
 
 static HEALTH: &[Key] = &[
@@ -99,6 +122,12 @@ static EJECT: &[Key] = &[
         "The first time; doubled each time that it fails again.",
     ),
     key("most", Kind::Duration, Some("1m"), "The longest that a target is passed over."),
+    key(
+        "statuses",
+        Kind::List(&Kind::Text),
+        Some("[]"),
+        "Answers that are failures too, by status: 502, or 5xx.",
+    ),
 ];
 
 static TLS: &[Key] = &[

@@ -8,7 +8,7 @@ use super::file::Node;
 use super::keys::FILE;
 use super::problem::Problem;
 use super::section::Section;
-use super::units::{Cidr, address, count, deadline, duration, rate, size};
+use super::units::{Cidr, address, byte_rate, count, deadline, duration, rate, size, size_or_none};
 use super::{
     Admin, AdminAddress, Config, Limits, Listen, PerIp, Quota, Rate, Shutdown, Timeouts, Tls,
     TlsVersion, acme, auth, hub, log, sites,
@@ -34,6 +34,7 @@ pub fn validate(root: &Node, around: &Surroundings<'_>) -> (Config, Vec<Problem>
         auth,
         log: log::read(&file.section("log")),
         metrics: file.section("metrics").flag("prometheus"),
+        traces: log::traces(&file.section("traces"), file.written("traces").is_some()),
         shutdown: Shutdown { grace: file.section("shutdown").value("grace", duration) },
     };
     if file.written("sites").is_none() && file.written("hub").is_none() {
@@ -132,6 +133,8 @@ fn limits(section: &Section<'_>) -> Limits {
         per_ip: per_ip(&section.section("per_ip")),
         headers: section.value("headers", |text| bytes(text, HEADERS_MIN, HEADERS_MAX)),
         body: section.value("body", size),
+        body_rate: section.value("body_rate", byte_rate),
+        response_body: section.value("response_body", size_or_none),
     }
 }
 

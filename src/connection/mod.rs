@@ -387,10 +387,15 @@ impl Conversation {
         if let Some(lines) = snapshot.lines() {
             access.log(lines, request.uri(), request.headers());
         }
-        let idle = snapshot.timeouts().body_idle;
+        if let Some(share) = snapshot.traced() {
+            let uri = request.uri().clone();
+            access.trace(share, &uri, request.headers_mut());
+        }
+        let (idle, pace) = (snapshot.timeouts().body_idle, snapshot.body_rate());
         let takes_interims = request.version() == Version::HTTP_11;
         let request = request.map(|body| {
-            let body = Body::incoming(body, u64::MAX, idle);
+            let mut body = Body::incoming(body, u64::MAX, idle);
+            body.pace(pace);
             if takes_interims { body.with_interims(self.interims.clone()) } else { body }
         });
         let answer = snapshot.router().answer(request, &self.peer, &self.local, &mut access);
@@ -471,7 +476,7 @@ impl http_body::Body for Served {
                 self.left = self.left.map(|left| left.saturating_sub(came));
                 self.access.complete = self.left == Some(0) || self.body.is_end_stream();
             }
-            Some(Err(_)) => self.access.reason = Some("upstream_cut"),
+            Some(Err(error)) => self.access.reason = Some(error.reason()),
             None => self.access.complete = true,
         }
         Poll::Ready(next)

@@ -33,15 +33,31 @@ pub enum BodyError {
     TooLarge { max: u64 },
     #[error("no byte of the body came for {0:?}")]
     Idle(Duration),
+    #[error("the body came slower than {0} bytes a second")]
+    Slow(u64),
     #[error("the body was cut off")]
     Cut(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the body is malformed: {0}")]
     Malformed(&'static str),
+    /// Not its sender's fault: a file, or what is done to the body here.
+    #[error("the edge could not go on with the body: {0}")]
+    Own(#[source] io::Error),
 }
 
 impl BodyError {
     pub fn io(error: io::Error) -> Self {
         Self::Cut(Box::new(error))
+    }
+
+    /// The word for a response that ended so.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Idle(_) => "upstream_idle",
+            Self::Malformed(_) => "upstream_bad_response",
+            Self::Own(_) => "edge_cut",
+            // The others are of a client's body alone.
+            _ => "upstream_cut",
+        }
     }
 }
 
@@ -55,7 +71,9 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Kind::Incoming(Box::new(Limited { body, max, left: max, idle, wait: None })).into()
+        let (left, pace, waited) = (max, 0, Duration::ZERO);
+        let limited = Limited { body, max, left, idle, pace, waited, wait: None };
+        Kind::Incoming(Box::new(limited)).into()
     }
 
     pub fn stream(body: impl HttpBody<Data = Bytes, Error = BodyError> + 'static) -> Self {
@@ -92,6 +110,14 @@ impl Body {
     pub fn patience(&mut self, idle: Duration) {
         if let Kind::Incoming(limited) = &mut self.kind {
             limited.idle = idle;
+        }
+    }
+
+    /// Refuses a client's body that comes slower than so many bytes a second on the average, once
+    /// more time than between two pieces was spent waiting for it. 0: as slow as it likes.
+    pub fn pace(&mut self, bytes: u64) {
+        if let Kind::Incoming(limited) = &mut self.kind {
+            limited.pace = bytes;
         }
     }
 
@@ -181,15 +207,27 @@ struct Limited {
     max: u64,
     left: u64,
     idle: Duration,
-    /// Made at the first pause, moved on at each; a body that never pauses needs no timer.
-    wait: Option<Pin<Box<Sleep>>>,
+    /// Bytes a second; 0 is any.
+    pace: u64,
+    /// Spent in pauses that are over. What the application makes wait does not count.
+    waited: Duration,
+    /// Made at each pause; a body that never pauses needs no timer.
+    wait: Option<Pause>,
+}
+
+/// One time that the client is waited for.
+struct Pause {
+    began: Instant,
+    alarm: Pin<Box<Sleep>>,
 }
 
 impl Limited {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.wait = None;
+                if let Some(pause) = self.wait.take() {
+                    self.waited += pause.began.elapsed();
+                }
                 let came = frame.data_ref().map_or(0, |data| data.len() as u64);
                 let Some(left) = self.left.checked_sub(came) else {
                     return Poll::Ready(Some(Err(BodyError::TooLarge { max: self.max })));
@@ -200,12 +238,33 @@ impl Limited {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Cut(error.into())))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
-                let idle = self.idle;
-                let wait =
-                    self.wait.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
-                ready!(wait.as_mut().poll(cx));
-                Poll::Ready(Some(Err(BodyError::Idle(idle))))
+                let patience = self.patience();
+                let pause = self.wait.get_or_insert_with(|| Pause::begin(patience));
+                ready!(pause.alarm.as_mut().poll(cx));
+                let late = pause.began.elapsed() >= self.idle;
+                let error =
+                    if late { BodyError::Idle(self.idle) } else { BodyError::Slow(self.pace) };
+                Poll::Ready(Some(Err(error)))
             }
         }
+    }
+
+    /// How long this pause may last: what has come buys time for what has not.
+    fn patience(&self) -> Duration {
+        let came = self.max - self.left;
+        match came.saturating_mul(1000).checked_div(self.pace) {
+            None => self.idle,
+            Some(bought) => {
+                let bought = self.idle.saturating_add(Duration::from_millis(bought));
+                bought.saturating_sub(self.waited).min(self.idle)
+            }
+        }
+    }
+}
+
+impl Pause {
+    fn begin(lasts: Duration) -> Self {
+        let began = Instant::now();
+        Self { began, alarm: Box::pin(sleep_until(began + lasts)) }
     }
 }

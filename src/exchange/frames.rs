@@ -26,6 +26,7 @@ const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
 
 /// Where in the stream of frames the next byte stands.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Frames {
     head: bool,
     /// The frame at hand ends it.
     ends: bool,
+    /// The frame at hand is data of so many bytes, of which the first says how many are padding.
+    padded: Option<usize>,
     idle: Bucket,
     reset: Bucket,
     /// Bytes of answers that no window update was counted for.
@@ -62,6 +65,7 @@ impl Default for Frames {
             left: 0,
             head: false,
             ends: false,
+            padded: None,
             idle: Bucket::default(),
             reset: Bucket::default(),
             sent: 0,
@@ -77,6 +81,9 @@ impl Frames {
         let mut rest = bytes.get(preface..).unwrap_or_default();
         while !rest.is_empty() {
             if self.left > 0 {
+                if let (Some(length), Some(padding)) = (self.padded.take(), rest.first()) {
+                    self.unpadded(length, usize::from(*padding), &now)?;
+                }
                 let here = self.left.min(rest.len());
                 self.left -= here;
                 rest = rest.get(here..).unwrap_or_default();
@@ -115,7 +122,12 @@ impl Frames {
         self.left = usize::try_from(length).unwrap_or(usize::MAX);
         let rate = |(count, burst): (u32, u32)| Rate::new(count, Duration::from_secs(1), burst);
         let fine = match kind {
-            DATA => length > 0 || flags & END_STREAM != 0 || self.idle.take(rate(IDLE), now()),
+            DATA if flags & END_STREAM != 0 => true,
+            DATA if flags & PADDED != 0 && length > 0 => {
+                self.padded = Some(self.left);
+                true
+            }
+            DATA => length > 0 || self.idle.take(rate(IDLE), now()),
             HEADERS => {
                 self.head = true;
                 self.ends = flags & END_HEADERS != 0;
@@ -134,6 +146,19 @@ impl Frames {
             _ => self.idle.take(rate(IDLE), now()),
         };
         if fine { Ok(()) } else { Err(Flood::Idle) }
+    }
+
+    /// Data that is nothing but padding carries nothing (RFC 9113 §6.1).
+    fn unpadded(
+        &mut self,
+        length: usize,
+        padding: usize,
+        now: &impl Fn() -> Duration,
+    ) -> Result<(), Flood> {
+        let (count, burst) = IDLE;
+        let rate = Rate::new(count, Duration::from_secs(1), burst);
+        let carries = length > padding + 1 || self.idle.take(rate, now());
+        if carries { Ok(()) } else { Err(Flood::Idle) }
     }
 
     fn ended(&mut self) {
@@ -167,6 +192,10 @@ mod tests {
             (4, 0, &[], 2000),
             (2, 0, &[0; 5], 2000),
             (DATA, 0, &[], 2000),
+            (DATA, PADDED, &[0], 2000),
+            (DATA, PADDED, &[3, 0, 0, 0], 2000),
+            (DATA, PADDED, &[2, 1, 0, 0], 10_000),
+            (DATA, PADDED | END_STREAM, &[0], 10_000),
             (CONTINUATION, 0, &[], 2000),
             (WINDOW_UPDATE, 0, &[0; 4], 2000),
             (200, 0, &[], 2000),

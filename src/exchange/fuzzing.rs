@@ -22,7 +22,8 @@ pub fn forwarded(data: &[u8]) {
     let headers = headers(lines);
     let peer = Peer { address: (PEER, 50_000).into(), local_port: 8443, tls: None };
     let trusted = *first == b't';
-    let Ok(client) = client(&peer, &uri, Version::HTTP_11, &headers, trusted) else { return };
+    let trusts = |address: IpAddr| trusted && address == PEER;
+    let Ok(client) = client(&peer, &uri, Version::HTTP_11, &headers, &trusts) else { return };
     check_client(&client);
     if !trusted {
         assert!(client.address == PEER && client.chain.is_none(), "a stranger was believed");
@@ -71,8 +72,10 @@ fn check_rewritten(mut headers: HeaderMap, client: &Client, peer: &Peer) {
     assert!(
         !headers.contains_key("forwarded") && headers.get_all(header::HOST).iter().count() == 1
     );
-    let uri = Uri::from_static("/");
-    let next = super::headers::client(peer, &uri, Version::HTTP_11, &headers, true);
+    let (uri, us) = (Uri::from_static("/"), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)));
+    let edge = Peer { address: (us, 1).into(), ..peer.clone() };
+    let trusts = |address: IpAddr| address == us;
+    let next = super::headers::client(&edge, &uri, Version::HTTP_11, &headers, &trusts);
     let next = next.expect("what we write can be read");
     assert_eq!((&next.host, next.port, next.scheme), (&client.host, client.port, client.scheme));
     assert_eq!(next.address, PEER, "the nearest is the one we saw");

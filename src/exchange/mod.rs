@@ -3,6 +3,7 @@
 mod body;
 mod bridge;
 mod challenges;
+pub mod cookies;
 mod fault;
 mod frames;
 #[cfg(any(test, fuzzing))]

@@ -18,11 +18,12 @@ pub struct TlsFacts {
     pub http2: bool,
     /// The name that it asked for (SNI), in lower case.
     pub name: Option<String>,
-    /// True if it showed a certificate, which is one that was asked for.
-    pub verified: bool,
+    /// By which authorities' word the certificate that it showed was believed; `None` if none was
+    /// asked for.
+    pub authorities: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     Http,
     Https,

@@ -13,9 +13,15 @@ pub fn fields(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)>
 
 /// A component of a query, decoded (`+` is a space).
 pub fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
+    if text.contains(['%', '+']) { Cow::Owned(decoded(text, b' ')) } else { Cow::Borrowed(text) }
+}
+
+/// A component of a path, decoded (`+` is itself).
+pub fn decode_path(text: &str) -> Cow<'_, str> {
+    if text.contains('%') { Cow::Owned(decoded(text, b'+')) } else { Cow::Borrowed(text) }
+}
+
+fn decoded(text: &str, plus: u8) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -29,11 +35,11 @@ pub fn decode(text: &str) -> Cow<'_, str> {
                 bytes.push(byte);
                 rest = after.get(2..).unwrap_or_default();
             }
-            (b'+', _) => bytes.push(b' '),
+            (b'+', _) => bytes.push(plus),
             (byte, _) => bytes.push(*byte),
         }
     }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
@@ -63,6 +69,9 @@ mod tests {
             ("%ff", "\u{fffd}"),
         ] {
             assert_eq!(decode(text), decoded);
+        }
+        for (text, decoded) in [("a+b", "a+b"), ("a%2bb+%20c", "a+b+ c"), ("%", "%")] {
+            assert_eq!(decode_path(text), decoded);
         }
     }
 }

@@ -1,7 +1,9 @@
-//! A file, or a part of one, as a body.
+//! A file, or parts of one, as a body.
 
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -13,31 +15,75 @@ use crate::exchange::{Body, BodyError};
 /// Read at once, and held in memory while the client takes it.
 const PIECE: u64 = 128 * 1024;
 
-/// `count` bytes of the file, from `from` on.
-pub fn of(mut file: File, from: u64, count: u64) -> io::Result<Body> {
-    if from > 0 {
-        file.seek(SeekFrom::Start(from))?;
-    }
-    if count <= PIECE {
-        return Ok(Body::from(read(&file, count)?));
-    }
-    Ok(Body::stream(Pieces { file, left: count }))
+/// What a body is made of.
+pub enum Part {
+    Text(Bytes),
+    /// Bytes of the file, from `at` on.
+    File {
+        at: u64,
+        count: u64,
+    },
 }
 
-fn read(file: &File, count: u64) -> io::Result<Bytes> {
-    let mut piece = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
-    file.take(count).read_to_end(&mut piece)?;
-    if piece.len() as u64 == count {
-        Ok(Bytes::from(piece))
-    } else {
-        // It has been cut since; what was promised cannot be sent.
-        Err(io::ErrorKind::UnexpectedEof.into())
+impl Part {
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Text(text) => text.len() as u64,
+            Self::File { count, .. } => *count,
+        }
     }
+}
+
+/// The parts, one after the other.
+pub fn of(file: File, parts: VecDeque<Part>) -> io::Result<Body> {
+    let left = parts.iter().map(Part::length).sum();
+    let mut pieces = Pieces { file, parts, left };
+    if left > PIECE {
+        return Ok(Body::stream(pieces));
+    }
+    let first = pieces.next()?.unwrap_or_default();
+    if pieces.left == 0 {
+        return Ok(Body::from(first));
+    }
+    let mut whole = first.to_vec();
+    while let Some(piece) = pieces.next()? {
+        whole.extend_from_slice(&piece);
+    }
+    Ok(Body::from(Bytes::from(whole)))
 }
 
 struct Pieces {
     file: File,
+    parts: VecDeque<Part>,
     left: u64,
+}
+
+impl Pieces {
+    fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let piece = match self.parts.front_mut() {
+            None => return Ok(None),
+            Some(Part::Text(text)) => std::mem::take(text),
+            Some(Part::File { at, count }) => {
+                let here = (*count).min(PIECE);
+                // One that has been cut since ends here: what was promised cannot be sent.
+                let piece = read(&self.file, *at, here)?;
+                *at += here;
+                *count -= here;
+                piece
+            }
+        };
+        if self.parts.front().is_some_and(|part| part.length() == 0) {
+            self.parts.pop_front();
+        }
+        self.left -= piece.len() as u64;
+        Ok(Some(piece))
+    }
+}
+
+fn read(file: &File, at: u64, count: u64) -> io::Result<Bytes> {
+    let mut piece = vec![0; usize::try_from(count).unwrap_or_default()];
+    file.read_exact_at(&mut piece, at)?;
+    Ok(Bytes::from(piece))
 }
 
 impl http_body::Body for Pieces {
@@ -48,17 +94,8 @@ impl http_body::Body for Pieces {
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.left == 0 {
-            return Poll::Ready(None);
-        }
-        let count = self.left.min(PIECE);
-        match read(&self.file, count) {
-            Ok(piece) => {
-                self.left -= count;
-                Poll::Ready(Some(Ok(Frame::data(piece))))
-            }
-            Err(error) => Poll::Ready(Some(Err(BodyError::io(error)))),
-        }
+        let next = self.next().map_err(BodyError::Own).transpose();
+        Poll::Ready(next.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -31,8 +31,11 @@ pub fn files(data: &[u8]) {
     for length in [0, 1, 10, u64::MAX] {
         let file = Validators { etag: "\"a\"".to_owned(), modified: 1_767_225_600 };
         match judge(&Method::GET, &headers, &file, length) {
-            Outcome::Part { from, to } => {
-                assert!(from <= to && to < length, "{from}-{to}/{length}");
+            Outcome::Parts(parts) => {
+                let is_there = |(from, to): &(u64, u64)| from <= to && *to < length;
+                assert!(!parts.is_empty() && parts.iter().all(is_there), "{parts:?}/{length}");
+                let sum = parts.iter().map(|(from, to)| u128::from(to - from) + 1).sum::<u128>();
+                assert!(sum <= u128::from(length), "{parts:?}/{length}");
             }
             Outcome::Whole | Outcome::NotModified | Outcome::Failed | Outcome::Unsatisfiable => (),
         }

@@ -9,9 +9,12 @@ mod encoding;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod place;
+mod ranges;
 mod types;
 
+use std::collections::VecDeque;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,6 +25,7 @@ use http::{Method, StatusCode};
 use crate::config;
 use crate::exchange::{Body, Fault, Response, Side};
 
+use body::Part;
 use conditional::{Outcome, Validators, judge};
 use encoding::Encoding;
 use place::Place;
@@ -203,12 +207,25 @@ impl Files {
         if let Some((name, value)) = &self.header {
             headers.insert(name, value.clone());
         }
-        let (status, part) = match judge(wanted.method, wanted.headers, &validators, length) {
-            Outcome::Whole => (StatusCode::OK, Some((0, length))),
-            Outcome::Part { from, to } => {
-                let range = HeaderValue::try_from(format!("bytes {from}-{to}/{length}"));
-                headers.extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
-                (StatusCode::PARTIAL_CONTENT, Some((from, to - from + 1)))
+        let mut content_type = HeaderValue::from_static(kind);
+        let (status, parts) = match judge(wanted.method, wanted.headers, &validators, length) {
+            Outcome::Whole => {
+                (StatusCode::OK, Some(VecDeque::from([Part::File { at: 0, count: length }])))
+            }
+            Outcome::Parts(ranges) => {
+                let parts = match ranges.as_slice() {
+                    [(from, to)] => {
+                        let range = HeaderValue::try_from(format!("bytes {from}-{to}/{length}"));
+                        headers.extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
+                        VecDeque::from([part(&(*from, *to))])
+                    }
+                    several => {
+                        let (parts, told) = multipart(several, length, kind);
+                        content_type = told;
+                        parts
+                    }
+                };
+                (StatusCode::PARTIAL_CONTENT, Some(parts))
             }
             Outcome::NotModified => (StatusCode::NOT_MODIFIED, None),
             Outcome::Failed => (StatusCode::PRECONDITION_FAILED, None),
@@ -218,14 +235,15 @@ impl Files {
                 (StatusCode::RANGE_NOT_SATISFIABLE, None)
             }
         };
-        if let Some((from, count)) = part {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        if let Some(parts) = parts {
+            let count: u64 = parts.iter().map(Part::length).sum();
+            headers.insert(header::CONTENT_TYPE, content_type);
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(count));
             if let Some(encoding) = encoding {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(encoding.word()));
             }
             if *wanted.method == Method::GET {
-                *response.body_mut() = body::of(found.file, from, count)?;
+                *response.body_mut() = body::of(found.file, parts)?;
             }
         }
         *response.status_mut() = status;
@@ -254,6 +272,24 @@ impl Files {
         }
         Ok((found, None, varies))
     }
+}
+
+fn part((from, to): &ranges::Range) -> Part {
+    Part::File { at: *from, count: to - from + 1 }
+}
+
+/// Several parts as one body, and its type.
+fn multipart(all: &[ranges::Range], length: u64, kind: &str) -> (VecDeque<Part>, HeaderValue) {
+    // Nobody can put it into a file: it is drawn anew each time.
+    let boundary = format!("{:016x}", RandomState::new().hash_one(length));
+    let ranges::Multipart { heads, end, content_type } =
+        ranges::multipart(all, length, kind, &boundary);
+    let text = |text: String| Part::Text(text.into());
+    let mut parts: VecDeque<_> =
+        heads.into_iter().zip(all).flat_map(|(head, range)| [text(head), part(range)]).collect();
+    parts.push_back(text(end));
+    let told = HeaderValue::try_from(content_type);
+    (parts, told.unwrap_or_else(|_| HeaderValue::from_static("multipart/byteranges")))
 }
 
 enum Opened {

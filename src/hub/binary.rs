@@ -6,15 +6,15 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::packet::{self, ATTACHMENTS_MAX, Event};
+use super::packet::{self, Event};
 
 /// Why values cannot be sent to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     #[error("\"$binary\" is no base64")]
     Base64,
-    #[error("more than {ATTACHMENTS_MAX} binary parts; clients hang up at that")]
-    TooMany,
+    #[error("more than {0} binary parts (hub.limits.attachments); clients hang up at that")]
+    TooMany(usize),
     #[error("\"_placeholder\" beside binary parts; clients would take it for one")]
     Placeholder,
 }
@@ -57,11 +57,11 @@ fn fill(value: &mut Value, parts: &[Bytes]) {
     }
 }
 
-/// The text of `values` as a packet's data, and the attachments that it names.
-pub fn extract(values: &[Value]) -> Result<(String, Vec<Bytes>), Unfit> {
+/// The text of `values` as a packet's data, and the attachments that it names, `most` of them.
+pub fn extract(values: &[Value], most: usize) -> Result<(String, Vec<Bytes>), Unfit> {
     let (mut text, mut parts) = (String::new(), Vec::new());
     // Values of JSON are JSON.
-    detach(&serde_json::to_string(values).unwrap_or_default(), &mut text, &mut parts)?;
+    detach(&serde_json::to_string(values).unwrap_or_default(), &mut text, (&mut parts, most))?;
     check_parts(&text, &parts)?;
     Ok((text, parts))
 }
@@ -77,16 +77,20 @@ pub fn check_parts(data: &str, parts: &[Bytes]) -> Result<(), Unfit> {
 
 const KEY: &str = "\"$binary\"";
 
-/// Appends `json`, which must be JSON, to `out`, with a placeholder for every attachment. What is
-/// around them stays as it was written: the order of keys, the digits of numbers.
-pub fn detach(json: &str, out: &mut String, parts: &mut Vec<Bytes>) -> Result<(), Unfit> {
+/// Appends `json`, which must be JSON, to `out`, with a placeholder for every attachment; `most` are
+/// taken. What is around them stays as it was written: the order of keys, the digits of numbers.
+pub fn detach(
+    json: &str,
+    out: &mut String,
+    (parts, most): (&mut Vec<Bytes>, usize),
+) -> Result<(), Unfit> {
     let mut rest = json;
     while let Some(at) = rest.find(['"', '{']) {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
         if let Some((base64, after)) = attachment(from) {
-            if parts.len() == ATTACHMENTS_MAX {
-                return Err(Unfit::TooMany);
+            if parts.len() >= most {
+                return Err(Unfit::TooMany(most));
             }
             let part = STANDARD.decode(base64);
             out.push_str(&format!("{{\"_placeholder\":true,\"num\":{}}}", parts.len()));
@@ -135,6 +139,10 @@ mod tests {
 
     use super::*;
 
+    fn extract(values: &[Value]) -> Result<(String, Vec<Bytes>), Unfit> {
+        super::extract(values, 10)
+    }
+
     #[test]
     fn binary_goes_in_and_comes_out() {
         let data =
@@ -151,8 +159,8 @@ mod tests {
     #[test]
     fn what_clients_could_not_take_is_refused() {
         assert_eq!(extract(&[json!({ "$binary": "!" })]), Err(Unfit::Base64));
-        let many: Vec<_> = (0..=ATTACHMENTS_MAX).map(|_| json!({ "$binary": "" })).collect();
-        assert_eq!(extract(&many), Err(Unfit::TooMany));
+        let many: Vec<_> = (0..=10).map(|_| json!({ "$binary": "" })).collect();
+        assert_eq!(extract(&many), Err(Unfit::TooMany(10)));
         let plain = extract(&[json!({ "$binary": 1 }), json!({ "$binary": "AQ==", "x": 1 })]);
         assert_eq!(plain.expect("fit").1.len(), 0);
     }
@@ -183,7 +191,7 @@ mod tests {
 
     fn detached(json: &str) -> Result<(String, Vec<Bytes>), Unfit> {
         let (mut out, mut parts) = (String::new(), Vec::new());
-        detach(json, &mut out, &mut parts).map(|()| (out, parts))
+        detach(json, &mut out, (&mut parts, 10)).map(|()| (out, parts))
     }
 
     #[test]

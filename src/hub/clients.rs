@@ -71,6 +71,8 @@ pub struct Clients {
 struct Limits {
     allowance: Allowance,
     message_max: usize,
+    /// Of one packet.
+    attachments_max: usize,
     /// How long the attachments of a packet may take.
     patience: Duration,
 }
@@ -80,7 +82,7 @@ impl Limits {
         let settings = &policy.settings;
         let patience = settings.ping_interval + settings.ping_timeout;
         let (allowance, message_max) = (policy.allowance, settings.message_max);
-        Self { allowance, message_max, patience }
+        Self { allowance, message_max, attachments_max: policy.attachments, patience }
     }
 }
 
@@ -196,6 +198,10 @@ impl Clients {
             Notice::Recovery(letter) => {
                 self.recovery.receive(*letter, &|name| self.namespace(name));
             }
+            Notice::Mark { mark, stamp } => {
+                let namespaces = self.namespaces().into_iter();
+                self.recovery.marked(mark, stamp, &|name| self.namespace(name), namespaces);
+            }
             // To other processes.
             Notice::Far { .. } => {}
             Notice::Baseline { stamp, attempt } => {
@@ -265,6 +271,9 @@ impl Clients {
         if head.attachments == 0 {
             return self.take_packet(session, &client, &head, Vec::new());
         }
+        if head.attachments > self.attachments_max() {
+            return Err(Malformed);
+        }
         packet::check_placeholders(head.data, head.attachments)?;
         let partial = Partial::begin(text, head.attachments, self.now());
         *client.partial.borrow_mut() = Some(partial);
@@ -278,6 +287,9 @@ impl Clients {
         let Some(client) = self.client(session) else { return Ok(()) };
         if client.is_packed(session, msgpack::is_packet(data)) {
             let (text, parts) = msgpack::read(data)?;
+            if parts.len() > self.attachments_max() {
+                return Err(Malformed);
+            }
             return self.take_packet(session, &client, &Head::parse(&text)?, parts);
         }
         let partial = client.partial.take().ok_or(Malformed)?;
@@ -290,6 +302,11 @@ impl Clients {
             }
         }
         Ok(())
+    }
+
+    /// Attachments of one packet, from clients and to them.
+    pub(super) fn attachments_max(&self) -> usize {
+        self.limits.get().map_or(0, |limits| limits.attachments_max)
     }
 
     /// Since this worker began.
@@ -380,12 +397,12 @@ impl Clients {
             return Ok(());
         }
         let size = head.data.len() + parts.iter().map(Bytes::len).sum::<usize>();
-        if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, self.now()) {
+        if let Err(denial) = socket.meters.count(policy.rules.bounds(&event), size, || self.now()) {
             socket.deny(Some(&event.name), head.ack, denial);
             return Ok(());
         }
         if socket.backlog.borrow().is_some() {
-            let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
+            let waiting = Waiting::new(head.data, head.ack, parts);
             if let Some(Err(denial)) = self.queue_behind(socket, waiting) {
                 socket.deny(Some(&event.name), head.ack, denial);
             }
@@ -396,7 +413,7 @@ impl Clients {
             self.me.upgrade(),
         ) {
             (Ok(Action::Forward(path)), Some(me)) => {
-                let waiting = Waiting { data: head.data.to_owned(), ack: head.ack, parts };
+                let waiting = Waiting::new(head.data, head.ack, parts);
                 me.forward(socket, path, &waiting);
             }
             (decided, _) => {

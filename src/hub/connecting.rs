@@ -27,8 +27,11 @@ impl Clients {
         name: &str,
         auth: Map<String, Value>,
     ) -> Result<(), Malformed> {
-        let connecting = client.connecting.borrow().iter().any(|known| known.as_ref() == name);
-        if connecting || client.find(name).is_some() {
+        // A client that left before it was answered, and comes again, waits for the same answer.
+        if client.connecting.borrow().iter().any(|known| known.as_ref() == name) {
+            return Ok(());
+        }
+        if client.find(name).is_some() {
             return Err(Malformed);
         }
         let namespace = self.namespace(name);

@@ -2,6 +2,7 @@
 //! pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use super::engine::Id;
@@ -22,16 +23,33 @@ pub enum Side {
     Far,
 }
 
-/// How often somebody is in a room.
+/// What somebody did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// With its user, where the namespace wants to know.
+    Came(Option<User>),
+    Went,
+}
+
+/// Whose a socket is, where its namespace wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Among the users of all providers.
+    pub number: u64,
+    pub id: Arc<str>,
+}
+
+/// Somebody in a room; how often.
 #[derive(Default)]
-struct Times {
+struct Member {
     /// How often it has come more than it has left. A socket that goes on on another worker may be
     /// heard of there before its old one is heard to have left: then this is 2 for a moment.
     here: u32,
     is_far: bool,
+    user: Option<User>,
 }
 
-impl Times {
+impl Member {
     fn is_there(&self) -> bool {
         self.here > 0 || self.is_far
     }
@@ -40,10 +58,12 @@ impl Times {
 /// Everybody in one room, on whatever worker or node.
 #[derive(Default)]
 struct Crowd {
-    members: BTreeMap<Id, Times>,
+    members: BTreeMap<Id, Member>,
+    /// Users, and how many of the members each is.
+    users: HashMap<u64, u32>,
     /// Since the members were told. Who came and went meanwhile is in neither.
     joined: BTreeSet<Id>,
-    left: BTreeSet<Id>,
+    left: BTreeMap<Id, Option<User>>,
     is_listed: bool,
 }
 
@@ -69,12 +89,12 @@ impl Crowds {
         namespace: &Arc<str>,
         room: &Arc<str>,
         id: Id,
-        is_here: bool,
+        step: Step,
         side: Side,
     ) -> bool {
         let crowds = self.by_namespace.entry(Arc::clone(namespace)).or_default();
         let crowd = crowds.entry(Arc::clone(room)).or_default();
-        crowd.take(id, is_here, side);
+        crowd.take(id, step, side);
         if crowd.is_listed {
             return false;
         }
@@ -92,8 +112,10 @@ impl Crowds {
             let data = crowd.tell(&room);
             if crowd.members.is_empty() {
                 crowds.remove(&room);
+                shrink(crowds);
                 if crowds.is_empty() {
                     self.by_namespace.remove(&namespace);
+                    shrink(&mut self.by_namespace);
                 }
             } else if let Some(data) = data {
                 return Some(Change { namespace, room, data });
@@ -106,12 +128,13 @@ impl Crowds {
     /// Who is in the room, as the data of an acknowledgement.
     pub fn list(&self, namespace: &str, room: &str) -> String {
         let crowd = self.by_namespace.get(namespace).and_then(|crowds| crowds.get(room));
-        let nobody = BTreeMap::new();
-        let members = crowd.map_or(&nobody, |crowd| &crowd.members);
-        let (count, more) = (members.len(), members.len() > LISTED);
-        let (room, members) = (serde_json::Value::from(room), shown(members.keys(), LISTED));
+        let nobody = Crowd::default();
+        let crowd = crowd.unwrap_or(&nobody);
+        let (count, more) = (crowd.members.len(), crowd.members.len() > LISTED);
+        let (room, users) = (serde_json::Value::from(room), crowd.users());
+        let members = shown(crowd.members.iter().map(|(id, one)| (id, one.user.as_ref())), LISTED);
         format!(
-            r#"[{{"ok":true,"room":{room},"count":{count},"users":null,"members":{members},"more":{more}}}]"#
+            r#"[{{"ok":true,"room":{room},"count":{count},"users":{users},"members":{members},"more":{more}}}]"#
         )
     }
 }
@@ -120,25 +143,49 @@ impl Crowd {
     /// Workers are heard each in its order, and in any order among each other. Each has told as often
     /// of a socket that it left as of one that it came, or once less: so the sum is right whatever
     /// comes first. Of other nodes it is only told whether it is on any.
-    fn take(&mut self, id: Id, is_here: bool, side: Side) {
-        let times = self.members.entry(id).or_default();
-        let before = times.is_there();
+    fn take(&mut self, id: Id, step: Step, side: Side) {
+        let member = self.members.entry(id).or_default();
+        let before = member.is_there();
+        let is_here = matches!(step, Step::Came(_));
         match (side, is_here) {
-            (Side::Here, true) => times.here += 1,
-            (Side::Here, false) => times.here = times.here.saturating_sub(1),
-            (Side::Far, _) => times.is_far = is_here,
+            (Side::Here, true) => member.here += 1,
+            (Side::Here, false) => member.here = member.here.saturating_sub(1),
+            (Side::Far, _) => member.is_far = is_here,
         }
-        let after = times.is_there();
-        if !after {
-            self.members.remove(&id);
+        let after = member.is_there();
+        if let Step::Came(user) = step
+            && !before
+        {
+            user.iter().for_each(|user| *self.users.entry(user.number).or_default() += 1);
+            member.user = user;
         }
         if !before && after {
-            if !self.left.remove(&id) {
+            if self.left.remove(&id).is_none() {
                 self.joined.insert(id);
             }
-        } else if before && !after && !self.joined.remove(&id) {
-            self.left.insert(id);
+        } else if !after {
+            let user = self.members.remove(&id).and_then(|member| member.user);
+            user.iter().for_each(|user| self.forget(user.number));
+            if before && !self.joined.remove(&id) {
+                self.left.insert(id, user);
+            }
         }
+    }
+
+    fn forget(&mut self, user: u64) {
+        if let Some(count) = self.users.get_mut(&user) {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(&user);
+                shrink(&mut self.users);
+            }
+        }
+    }
+
+    /// How many users the members are, as JSON.
+    fn users(&self) -> serde_json::Value {
+        let count = self.users.len();
+        if count == 0 { serde_json::Value::Null } else { count.into() }
     }
 
     /// The event that says what has happened since the last one; `None` if nothing has.
@@ -148,19 +195,32 @@ impl Crowd {
             return None;
         }
         let (count, more) = (self.members.len(), joined.len().max(left.len()) > NAMED);
-        let (joined, left) = (shown(joined.iter(), NAMED), shown(left.iter(), NAMED));
-        let room = serde_json::Value::from(room);
+        let user = |id| self.members.get(id).and_then(|member| member.user.as_ref());
+        let joined = shown(joined.iter().map(|id| (id, user(id))), NAMED);
+        let left = shown(left.iter().map(|(id, user)| (id, user.as_ref())), NAMED);
+        let (room, users) = (serde_json::Value::from(room), self.users());
         Some(format!(
-            r#"["presence",{{"room":{room},"count":{count},"users":null,"joined":{joined},"left":{left},"more":{more}}}]"#
+            r#"["presence",{{"room":{room},"count":{count},"users":{users},"joined":{joined},"left":{left},"more":{more}}}]"#
         ))
     }
 }
 
+/// What a crowd needed goes when it has left.
+fn shrink<K: Eq + Hash, T>(map: &mut HashMap<K, T>) {
+    let left = map.len();
+    if left == 0 || left.is_power_of_two() {
+        map.shrink_to(left * 2);
+    }
+}
+
 /// The first of them as JSON. Nobody is identified where everybody may connect.
-fn shown<'a>(ids: impl Iterator<Item = &'a Id>, most: usize) -> String {
-    let ids: Vec<String> =
-        ids.take(most).map(|id| format!(r#"{{"id":"{id}","user":null}}"#)).collect();
-    format!("[{}]", ids.join(","))
+fn shown<'a>(those: impl Iterator<Item = (&'a Id, Option<&'a User>)>, most: usize) -> String {
+    let one = |(id, user): (&Id, Option<&User>)| {
+        let user = user.map_or(serde_json::Value::Null, |user| (*user.id).into());
+        format!(r#"{{"id":"{id}","user":{user}}}"#)
+    };
+    let those: Vec<String> = those.take(most).map(one).collect();
+    format!("[{}]", those.join(","))
 }
 
 #[cfg(test)]
@@ -174,6 +234,15 @@ mod tests {
         Id::parse(&format!("{number:020}")).expect("20 digits")
     }
 
+    fn step(is_here: bool) -> Step {
+        if is_here { Step::Came(None) } else { Step::Went }
+    }
+
+    fn came(user: &str) -> Step {
+        let number = user.bytes().map(u64::from).sum();
+        Step::Came(Some(User { number, id: user.into() }))
+    }
+
     fn names() -> (Arc<str>, Arc<str>) {
         ("/".into(), "a".into())
     }
@@ -185,20 +254,20 @@ mod tests {
     #[test]
     fn what_happened_is_told_once_and_together() {
         let ((namespace, room), mut crowds) = (names(), Crowds::default());
-        assert!(crowds.take(&namespace, &room, id(1), true, Side::Here));
-        assert!(!crowds.take(&namespace, &room, id(2), true, Side::Here));
-        crowds.take(&namespace, &room, id(1), false, Side::Here);
+        assert!(crowds.take(&namespace, &room, id(1), step(true), Side::Here));
+        assert!(!crowds.take(&namespace, &room, id(2), step(true), Side::Here));
+        crowds.take(&namespace, &room, id(1), step(false), Side::Here);
         let told = next(&mut crowds);
         let member = json!([{ "id": id(2).as_str(), "user": null }]);
         let words = json!({ "room": "a", "count": 1, "users": null, "joined": member, "left": [], "more": false });
         assert_eq!(told, Some(json!(["presence", words])));
         assert_eq!(next(&mut crowds), None);
         // Away and back again is nothing to speak of.
-        assert!(crowds.take(&namespace, &room, id(2), false, Side::Here));
-        crowds.take(&namespace, &room, id(2), true, Side::Here);
+        assert!(crowds.take(&namespace, &room, id(2), step(false), Side::Here));
+        crowds.take(&namespace, &room, id(2), step(true), Side::Here);
         assert_eq!(next(&mut crowds), None);
         // Nobody is left to be told.
-        crowds.take(&namespace, &room, id(2), false, Side::Here);
+        crowds.take(&namespace, &room, id(2), step(false), Side::Here);
         assert_eq!(next(&mut crowds), None);
         assert!(crowds.by_namespace.is_empty());
     }
@@ -206,13 +275,13 @@ mod tests {
     #[test]
     fn who_moves_to_another_node_has_not_left() {
         let ((namespace, room), mut crowds) = (names(), Crowds::default());
-        crowds.take(&namespace, &room, id(1), true, Side::Here);
+        crowds.take(&namespace, &room, id(1), step(true), Side::Here);
         assert!(next(&mut crowds).is_some());
-        crowds.take(&namespace, &room, id(1), true, Side::Far);
-        crowds.take(&namespace, &room, id(1), false, Side::Here);
+        crowds.take(&namespace, &room, id(1), step(true), Side::Far);
+        crowds.take(&namespace, &room, id(1), step(false), Side::Here);
         assert_eq!(next(&mut crowds), None);
-        crowds.take(&namespace, &room, id(2), true, Side::Here);
-        crowds.take(&namespace, &room, id(1), false, Side::Far);
+        crowds.take(&namespace, &room, id(2), step(true), Side::Here);
+        crowds.take(&namespace, &room, id(1), step(false), Side::Far);
         let told = next(&mut crowds).expect("a change");
         assert_eq!(
             (&told[1]["count"], &told[1]["left"][0]["id"]),
@@ -221,10 +290,37 @@ mod tests {
     }
 
     #[test]
+    fn users_are_counted_however_many_sockets_they_have() {
+        let ((namespace, room), mut crowds) = (names(), Crowds::default());
+        for (number, user) in [(1, "anna"), (2, "anna"), (3, "b\"ob")] {
+            crowds.take(&namespace, &room, id(number), came(user), Side::Here);
+        }
+        let told = next(&mut crowds).expect("a change");
+        assert_eq!((&told[1]["count"], &told[1]["users"]), (&json!(3), &json!(2)));
+        let joined = told[1]["joined"].as_array().expect("a list").iter();
+        let users: Vec<_> = joined.map(|one| one["user"].clone()).collect();
+        assert_eq!(users, ["anna", "anna", "b\"ob"]);
+        // On two nodes for a moment, and told of twice.
+        crowds.take(&namespace, &room, id(2), came("anna"), Side::Far);
+        crowds.take(&namespace, &room, id(2), Step::Went, Side::Here);
+        crowds.take(&namespace, &room, id(3), Step::Went, Side::Here);
+        let told = next(&mut crowds).expect("a change");
+        assert_eq!((&told[1]["count"], &told[1]["users"]), (&json!(2), &json!(1)));
+        assert_eq!(told[1]["left"], json!([{ "id": id(3).as_str(), "user": "b\"ob" }]));
+        crowds.take(&namespace, &room, id(1), Step::Went, Side::Here);
+        let list: Value = serde_json::from_str(&crowds.list("/", "a")).expect("JSON");
+        let members = json!([{ "id": id(2).as_str(), "user": "anna" }]);
+        assert_eq!((&list[0]["users"], &list[0]["members"]), (&json!(1), &members));
+        crowds.take(&namespace, &room, id(2), Step::Went, Side::Far);
+        assert_eq!(next(&mut crowds), None);
+        assert!(crowds.by_namespace.is_empty());
+    }
+
+    #[test]
     fn a_crowd_is_counted_not_named() {
         let ((namespace, room), mut crowds) = (names(), Crowds::default());
         for number in 0..1000 {
-            crowds.take(&namespace, &room, id(number), true, Side::Here);
+            crowds.take(&namespace, &room, id(number), step(true), Side::Here);
         }
         let told = next(&mut crowds).expect("a change");
         assert_eq!((&told[1]["count"], &told[1]["more"]), (&json!(1000), &json!(true)));
@@ -242,10 +338,10 @@ mod tests {
     fn who_goes_on_elsewhere_is_here_whoever_is_heard_first() {
         for old_first in [true, false] {
             let ((namespace, room), mut crowds) = (names(), Crowds::default());
-            crowds.take(&namespace, &room, id(1), true, Side::Here);
+            crowds.take(&namespace, &room, id(1), step(true), Side::Here);
             assert!(next(&mut crowds).is_some());
             for is_here in [!old_first, old_first] {
-                crowds.take(&namespace, &room, id(1), is_here, Side::Here);
+                crowds.take(&namespace, &room, id(1), step(is_here), Side::Here);
             }
             assert_eq!(next(&mut crowds), None);
             assert!(crowds.list("/", "a").contains("\"count\":1,"), "{old_first}");
@@ -291,7 +387,7 @@ mod tests {
         fn hear(&mut self, worker: usize) {
             let (namespace, room) = names();
             if let Some((id, is_here)) = self.lines[worker].pop_front() {
-                self.crowds.take(&namespace, &room, id, is_here, Side::Here);
+                self.crowds.take(&namespace, &room, id, step(is_here), Side::Here);
             }
         }
 
@@ -352,7 +448,7 @@ mod tests {
                 let moved =
                     if is_here { model.insert(id(number)) } else { model.remove(&id(number)) };
                 if moved {
-                    crowds.take(&namespace, &room, id(number), is_here, Side::Here);
+                    crowds.take(&namespace, &room, id(number), step(is_here), Side::Here);
                 }
                 if !look {
                     continue;

@@ -45,7 +45,7 @@ fn handshake(socket: &Socket) -> Value {
         url = format!("{url}?{}", known.query);
     }
     let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    json!({
+    let mut words = json!({
         "headers": headers,
         "time": humantime::format_rfc3339_millis(UNIX_EPOCH + issued).to_string(),
         "address": session.address.to_string(),
@@ -55,5 +55,11 @@ fn handshake(socket: &Socket) -> Value {
         "url": url,
         "query": fields,
         "auth": {},
-    })
+    });
+    // Nodes of this program count users by it.
+    if let (Some(user), Some(words)) = (&socket.user, words.as_object_mut()) {
+        let user = json!({ "provider": *user.provider.name, "id": user.identity.user });
+        words.insert("user".to_owned(), user);
+    }
+    words
 }

@@ -62,6 +62,10 @@ impl Clients {
         delivery: Delivery,
     ) {
         let (data, stamp) = self.recovery.stamp(namespace, data, delivery);
+        if stamp.is_none() && self.outbox.is_alone() && !namespace.has_any(&target) {
+            // What nobody hears, and nobody can come back for, is not built.
+            return;
+        }
         let text = packet::event(&namespace.name, &data, parts.len());
         let (message, target) = (Arc::new(Message::with_parts(text, parts)), Arc::new(target));
         self.deliver(namespace, Arc::clone(&target), Arc::clone(&message), delivery, stamp);

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::auth;
+
 use super::Hub;
 use super::cluster::{Absent, Audience, Cluster, Remote};
-use super::operation::{Deed, Listed, Operation, Outcome, Page, Seen, Silent};
+use super::operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen, Silent};
 
 /// Who did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +81,9 @@ impl Query {
         };
         let remotes = cluster.ask(namespace, audience).await?;
         match (self, outcome) {
-            (Self::Count(_), Outcome::Count(count)) => *count += remotes.len(),
+            (Self::Count(_), Outcome::Heads(all)) => {
+                remotes.iter().for_each(|remote| all.add(heads(remote)));
+            }
             (Self::Sockets(_, page), Outcome::Sockets(listed)) => {
                 remotes.iter().for_each(|remote| page.add(listed, &remote.id, || seen(remote)));
             }
@@ -92,23 +96,36 @@ impl Query {
 }
 
 /// Rooms are added up before the page is cut, or one at its end would be counted in part.
-fn add_rooms(listed: &mut Listed<usize>, page: &Page, remotes: &[Remote]) {
+fn add_rooms(listed: &mut Listed<Heads>, page: &Page, remotes: &[Remote]) {
     for remote in remotes {
+        let one = heads(remote);
         for room in remote.rooms.iter().filter(|room| **room != *remote.id) {
             match listed.items.get_mut(room.as_str()) {
-                Some(size) => *size += 1,
-                None => page.add(listed, room, || 1),
+                Some(all) => all.add(one.clone()),
+                None => page.add(listed, room, || one.clone()),
             }
         }
     }
 }
 
+/// One socket of another node, and whose it is if that says so; Node's do not.
+fn heads(remote: &Remote) -> Heads {
+    let says = remote.handshake.contains(r#""user":{"#);
+    let handshake = says.then(|| serde_json::from_str(&remote.handshake).ok()).flatten();
+    let number = |handshake: Value| {
+        let word = |name: &str| handshake.get("user")?.get(name)?.as_str();
+        Some(auth::number_of(word("provider")?, word("id")?))
+    };
+    Heads { sockets: 1, users: handshake.and_then(number).map(|user| [user].into()) }
+}
+
 fn seen(remote: &Remote) -> Seen {
     let handshake: Value = serde_json::from_str(&remote.handshake).unwrap_or_default();
+    let user = handshake.pointer("/user/id").and_then(Value::as_str).map(str::to_owned);
     let address = handshake.get("address").and_then(Value::as_str);
     // Node writes IPv4 as it comes over an IPv6 socket.
     let address = address.map(|text| text.strip_prefix("::ffff:").unwrap_or(text));
     let address: Option<IpAddr> = address.and_then(|text| text.parse().ok());
     let rooms = remote.rooms.iter().filter(|room| **room != *remote.id).cloned().collect();
-    Seen { rooms, address, transport: None }
+    Seen { rooms, user, address, transport: None }
 }

@@ -5,11 +5,12 @@
 //! that the socket has left: all of this stands in the line of the socket's id.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::auth::{Identity, Known};
@@ -38,12 +39,18 @@ const BACKLOG_BYTES: usize = 1 << 20;
 
 /// An event that waits its turn.
 pub struct Waiting {
-    pub data: String,
-    pub ack: Option<u64>,
-    pub parts: Vec<Bytes>,
+    data: String,
+    ack: Option<u64>,
+    parts: Vec<Bytes>,
+    /// When it came.
+    since: Instant,
 }
 
 impl Waiting {
+    pub fn new(data: &str, ack: Option<u64>, parts: Vec<Bytes>) -> Self {
+        Self { data: data.to_owned(), ack, parts, since: Instant::now() }
+    }
+
     fn len(&self) -> usize {
         self.data.len() + self.parts.iter().map(Bytes::len).sum::<usize>()
     }
@@ -53,6 +60,7 @@ impl Waiting {
 struct Forward {
     question: Question,
     ack: Option<u64>,
+    since: Instant,
 }
 
 impl Clients {
@@ -68,7 +76,7 @@ impl Clients {
     ) {
         let id = id_of(returned.as_deref());
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
-        let mut place = self.hooks.lines.stand(id);
+        let (mut place, since) = (self.hooks.lines.stand(id), Instant::now());
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
@@ -80,7 +88,7 @@ impl Clients {
             let user = client.user_in(&namespace.name);
             let body = about_arrival(returned.as_deref(), user.as_deref());
             let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
-            let outcome = clients.hooks.ask(&mut place, &question, &handshake).await;
+            let outcome = clients.hooks.ask(&mut place, &question, since, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             let welcome = matches!(outcome, Outcome::Answered(_));
             // Who has come back on another connection is here, and not to be taken for gone.
@@ -171,7 +179,8 @@ impl Clients {
             while let Some(forward) = next.take() {
                 let outcome = match socket.session.handshake.clone() {
                     Some(handshake) => {
-                        clients.hooks.ask(&mut place, &forward.question, &handshake).await
+                        let Forward { question, since, .. } = &forward;
+                        clients.hooks.ask(&mut place, question, *since, &handshake).await
                     }
                     // It came before there were hooks.
                     None => Outcome::Unavailable,
@@ -211,10 +220,7 @@ impl Clients {
         if !socket.is_here() {
             return reply.emit.into_iter().for_each(|emit| self.emit_for(namespace, emit));
         }
-        if let Err(denial) = namespace.join(socket, &reply.join, namespace.policy().rooms_max) {
-            journal::denied(socket, None, denial);
-            debug!(reason = denial.code(), "rooms of a hook's reply were not joined");
-        }
+        let joined = namespace.join(socket, &reply.join, namespace.policy().rooms_max);
         namespace.leave(socket, &reply.leave);
         let changes = !reply.join.is_empty() || !reply.leave.is_empty() || reply.data.is_some();
         if let Some(data) = reply.data {
@@ -227,9 +233,11 @@ impl Clients {
         for emit in reply.emit {
             self.emit_for(namespace, emit);
         }
-        match binary::extract(&reply.ack) {
-            Ok((data, parts)) => self.answer_when_said(before, socket, ack, &data, parts),
-            Err(unfit) => {
+        match (joined, binary::extract(&reply.ack, self.attachments_max())) {
+            // The rest is done: the application counts on it.
+            (Err(denial), _) => socket.deny(None, ack, denial),
+            (Ok(()), Ok((data, parts))) => self.answer_when_said(before, socket, ack, &data, parts),
+            (Ok(()), Err(unfit)) => {
                 let error =
                     json!([{ "error": { "code": "bad_reply", "message": unfit.to_string() } }]);
                 socket.acknowledge(ack, &error.to_string());
@@ -246,7 +254,7 @@ impl Clients {
             return debug!(event, "a hook's reply names an event that clients keep to themselves");
         }
         let values: Vec<_> = std::iter::once(Value::String(event)).chain(args).collect();
-        let (data, parts) = match binary::extract(&values) {
+        let (data, parts) = match binary::extract(&values, self.attachments_max()) {
             Ok(fit) => fit,
             Err(unfit) => return debug!(%unfit, "a hook's reply could not be emitted"),
         };
@@ -330,10 +338,17 @@ impl Clients {
         self.part_with(&socket.namespace, socket.id, handshake, body);
     }
 
-    fn part_with(&self, namespace: &Namespace, id: Id, handshake: &Rc<Handshake>, body: Value) {
+    fn part_with(&self, namespace: &Rc<Namespace>, id: Id, handshake: &Rc<Handshake>, body: Value) {
         let Some(path) = namespace.policy().disconnect.clone() else { return };
         let question = question(path, body, &namespace.name, id, handshake, None);
-        self.hooks.tell(id, question, Rc::clone(handshake));
+        let (clients, namespace) = (Weak::clone(&self.me), Rc::clone(namespace));
+        // Of what the application says only what is for others can be done.
+        let heard = move |outcome| {
+            if let (Outcome::Answered(reply), Some(clients)) = (outcome, clients.upgrade()) {
+                reply.emit.into_iter().for_each(|emit| clients.emit_for(&namespace, emit));
+            }
+        };
+        self.hooks.tell(id, question, Rc::clone(handshake), heard);
     }
 }
 
@@ -392,7 +407,7 @@ fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
     if let Some(fields) = question.body.strip_prefix(b"{") {
         question.body = [br#"{"args":"#, args.as_bytes(), b",", fields].concat().into();
     }
-    Forward { question, ack: waiting.ack }
+    Forward { question, ack: waiting.ack, since: waiting.since }
 }
 
 /// Who wants to connect: somebody new, or who was here before and has rooms and data already.

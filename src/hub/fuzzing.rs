@@ -13,6 +13,7 @@ use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
 use super::binary;
 use super::hooks::Outcome;
 use super::hooks::reply;
+use super::json;
 use super::packet::{self, ATTACHMENTS_MAX, Event, Head, Kind};
 use super::partial::{Filled, Partial};
 use super::paths;
@@ -55,7 +56,17 @@ fn event(data: &str) {
     let again = format!("[{}]", [&[name.as_str()], args.as_slice()].concat().join(","));
     let read = Event::parse(&again).expect("what was an event is one");
     assert_eq!(read.name, event.name);
-    assert!(read.args.iter().map(|arg| arg.get()).eq(args));
+    assert!(read.args.iter().map(|arg| arg.get()).eq(args.iter().copied()));
+    for arg in &args {
+        let fields: Option<Map<String, Value>> = serde_json::from_str(arg).ok();
+        for (name, value) in fields.iter().flatten() {
+            let found = json::field(arg, name).map(serde_json::from_str::<Value>);
+            assert!(
+                found.is_some_and(|found| found.ok().as_ref() == Some(value)),
+                "{name} in {arg}"
+            );
+        }
+    }
     for attachments in [1, ATTACHMENTS_MAX] {
         let named = packet::check_placeholders(data, attachments).is_ok();
         let parts = vec![Bytes::from_static(b"part"); attachments];
@@ -140,7 +151,7 @@ pub fn binary(data: &[u8]) {
         assert!(whole.len() <= 8 * text.len() + size, "{} bytes of {}", whole.len(), data.len());
     }
     let Ok(Value::Array(values)) = serde_json::from_str(text) else { return };
-    let Ok((text, parts)) = binary::extract(&values) else { return };
+    let Ok((text, parts)) = binary::extract(&values, ATTACHMENTS_MAX) else { return };
     assert!(parts.len() <= ATTACHMENTS_MAX);
     if !parts.is_empty() {
         assert_eq!(packet::check_placeholders(&text, parts.len()), Ok(()), "clients hang up");
@@ -157,7 +168,7 @@ pub fn reply(data: &[u8]) {
         (Ok(Outcome::Answered(reply)), 200..=299) => {
             let texts = reply.join.len() + reply.leave.len() + reply.emit.len() + reply.ack.len();
             assert!(texts <= body.len());
-            let _text = binary::extract(&reply.ack);
+            let _text = binary::extract(&reply.ack, ATTACHMENTS_MAX);
         }
         (Ok(Outcome::Denied(_)), 401 | 403) | (Ok(Outcome::Failed(_)), 200..=499) => {}
         (Err(error), 0..=199 | 500..) => assert_eq!(error.0, status),
@@ -202,5 +213,10 @@ pub fn private_paths(data: &[u8]) {
     let encoded: String = plain.bytes().map(|byte| format!("%{byte:02x}")).collect();
     for same in [format!("/{path}/"), format!("/./{path}//"), format!("/x/../{path}"), encoded] {
         assert_eq!(paths::plain(&same), plain, "{same}");
+    }
+    if !path.contains('%') {
+        // Every letter but those that divide stands for itself.
+        let written: String = path.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        assert_eq!(paths::plain(&written), plain, "{path}");
     }
 }

@@ -74,8 +74,14 @@ fn take(cell: &Cell<Bucket>, rate: Rate, now: Duration) -> bool {
 pub struct Meters(RefCell<Vec<Bucket>>);
 
 impl Meters {
-    /// Counts an event of `size` bytes, unless its rule has enough.
-    pub fn count(&self, bounds: Bounds, size: usize, now: Duration) -> Result<(), Denial> {
+    /// Counts an event of `size` bytes, unless its rule has enough; the time is asked for if there
+    /// is a rate.
+    pub fn count(
+        &self,
+        bounds: Bounds,
+        size: usize,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<(), Denial> {
         if bounds.max.is_some_and(|max| size > max) {
             return Err(Denial::TooLarge);
         }
@@ -84,7 +90,7 @@ impl Meters {
         if buckets.len() <= place {
             buckets.resize_with(place + 1, Bucket::default);
         }
-        let taken = buckets.get_mut(place).is_some_and(|bucket| bucket.take(rate, now));
+        let taken = buckets.get_mut(place).is_some_and(|bucket| bucket.take(rate, now()));
         if taken { Ok(()) } else { Err(Denial::RateLimited) }
     }
 }
@@ -114,12 +120,12 @@ mod tests {
         let rate = Rate::new(1, Duration::from_secs(1), 1);
         let bounds = |place, max| Bounds { max, rate: Some((place, rate)) };
         let meters = Meters::default();
-        let now = Duration::from_secs(1);
+        let now = || Duration::from_secs(1);
         assert_eq!(meters.count(Bounds::default(), usize::MAX, now), Ok(()));
         assert_eq!(meters.count(bounds(1, Some(10)), 11, now), Err(Denial::TooLarge));
         assert_eq!(meters.count(bounds(1, Some(10)), 10, now), Ok(()));
         assert_eq!(meters.count(bounds(1, None), 1, now), Err(Denial::RateLimited));
         assert_eq!(meters.count(bounds(0, None), 1, now), Ok(()));
-        assert_eq!(meters.count(bounds(1, None), 1, Duration::from_secs(2)), Ok(()));
+        assert_eq!(meters.count(bounds(1, None), 1, || Duration::from_secs(2)), Ok(()));
     }
 }

@@ -18,6 +18,7 @@ pub mod fuzzing;
 mod handover;
 mod hooks;
 mod journal;
+mod json;
 mod meter;
 mod msgpack;
 mod namespace;
@@ -41,6 +42,7 @@ mod stats;
 mod users;
 mod watched;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -50,7 +52,8 @@ use http::HeaderMap;
 use http::header::ORIGIN;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::auth;
 use crate::drain::Drain;
@@ -70,12 +73,12 @@ use recovery::Recovery;
 use watched::Users;
 
 pub use binary::{check_parts, detach};
-pub use cluster::{Central, Cluster as Nodes, TrustError};
+pub use cluster::{Central, Cluster as Nodes, Neighbourhood, TrustError, neighbourhood};
 pub use engine::{Answered, echo};
 pub use everywhere::Unanswered;
 pub use handover::{Bridge, Role};
 pub use namespace::Target;
-pub use operation::{Deed, Listed, Operation, Outcome, Page, Seen};
+pub use operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen};
 pub use packet::is_reserved;
 pub use policy::Policy;
 
@@ -102,6 +105,9 @@ pub struct Hub {
     /// To other processes, so far.
     bridges: AtomicU64,
 }
+
+/// Between two looks whether other nodes are heard.
+const JOINED_LOOK: Duration = Duration::from_millis(10);
 
 /// A worker's ends of what `Hub` sends.
 pub struct Inbox {
@@ -164,9 +170,23 @@ impl Hub {
         is_down.then_some("hub.redis: no link; clients are served by this node alone")
     }
 
-    /// True if nodes speak over a Redis.
-    pub fn is_clustered(&self) -> bool {
-        self.cluster.is_some()
+    /// Whether clients move to the process that takes over, and what either says is heard in both:
+    /// always but over a Redis that does as much, or in which two cannot agree what they heard.
+    pub fn bridges(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.bridges())
+    }
+
+    /// Waits until other nodes are heard, or for so long.
+    pub async fn joined(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        while self.complaint().is_some() && Instant::now() < until {
+            sleep(JOINED_LOOK).await;
+        }
+    }
+
+    /// Under which other nodes know this one, if it is not alone.
+    pub fn name(&self) -> Option<&str> {
+        self.cluster.as_ref().map(|cluster| cluster.name())
     }
 
     /// While it is so, nobody new comes in.
@@ -182,8 +202,12 @@ impl Hub {
     }
 
     /// The same for the last time: who still comes is sent away, too. Workers that drain wait for it.
+    ///
+    /// They all do until the last of them has nobody left: each has its part in what the clients of
+    /// the others are told.
     pub async fn leave(&self, over: Duration) {
         self.order(|done| Order::Leave(over, done)).await;
+        self.order(Order::End).await;
     }
 
     async fn order(&self, order: impl Fn(oneshot::Sender<()>) -> Order) {
@@ -207,7 +231,9 @@ pub struct Shard {
     clients: Rc<Clients>,
     /// To the nodes that other sessions live on, if there may be any.
     relay: Option<Rc<Relay>>,
-    /// Every session has been closed, and no other comes.
+    /// Takes what other nodes bring.
+    taking: RefCell<Vec<JoinHandle<()>>>,
+    /// Every session of the process has been closed, and no other comes.
     left: Notify,
 }
 
@@ -248,7 +274,8 @@ impl Shard {
         let engine = Engine::start(place, settings, Rc::clone(&clients) as _, drain);
         let cluster = hub.cluster.as_ref();
         let relay = cluster.and_then(|cluster| Relay::new(cluster, hub.node, pools, drain));
-        let shard = Rc::new(Self { engine, clients, relay, left: Notify::new() });
+        let (taking, left) = (RefCell::default(), Notify::new());
+        let shard = Rc::new(Self { engine, clients, relay, taking, left });
         drain.spawn_background(Rc::clone(&shard.clients).tell_presence());
         if worker == 0 {
             drain.spawn_background(stats::tell(Rc::clone(&shard.clients)));
@@ -276,20 +303,25 @@ impl Shard {
     pub fn listen(&self, listener: TcpListener, drain: &Drain) {
         if let Some(relay) = &self.relay {
             let taking = Rc::clone(relay).take(listener, Rc::clone(&self.engine));
-            drain.spawn_background(taking);
+            self.taking.borrow_mut().push(drain.spawn_background(taking));
         }
     }
 
+    /// Other nodes' connections are taken no more; those that there are stay.
+    pub fn close_to_nodes(&self) {
+        self.taking.take().iter().for_each(JoinHandle::abort);
+    }
+
     /// What a request of the application's has shown of its sessions, and what the answer does to
-    /// them.
+    /// them. `asked` is who has sent it, and for which path.
     pub fn passed(
         &self,
         auth: &auth::Auth,
         shown: &auth::Credentials,
         answer: &HeaderMap,
-        client: &Client,
+        asked: (&Client, &str),
     ) {
-        self.clients.passed(auth, shown, answer, client);
+        self.clients.passed(auth, shown, answer, asked);
     }
 
     async fn work(self: Rc<Self>, mut letters: mpsc::Receiver<Letter>, drain: Drain) {
@@ -336,10 +368,14 @@ impl Shard {
                         shard.close_over(sessions, over).await;
                         shard.clients.recovery.closed();
                         shard.clients.recovery.linger().await;
-                        shard.left.notify_one();
                         // As above.
                         let _told = done.send(());
                     });
+                }
+                Letter::Order(Order::End(done)) => {
+                    self.left.notify_one();
+                    // As above.
+                    let _told = done.send(());
                 }
                 Letter::Order(Order::Operate(operations, answers)) => {
                     self.clients.lead(operations, answers).await;

@@ -1,7 +1,7 @@
 //! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use crate::observe::metrics::{self, Series};
 use super::cluster::{Audience, Uplink, Watch};
 use super::engine::{Delivery, Id, Outgoing, Session};
 use super::meter::Meters;
+use super::operation::Heads;
 use super::policy::NamespacePolicy;
 use super::presence::Presence;
 use super::recovery::{Log, Stamp};
@@ -126,7 +127,7 @@ impl Namespace {
         socket.gone.set(true);
         let rooms = self.rooms.borrow();
         rooms.of(socket.key).for_each(|room| {
-            self.note(socket.id, room, false);
+            self.note(socket, room, false);
             self.watch.as_ref().inspect(|watch| watch.moved(room, false));
         });
         drop(rooms);
@@ -182,7 +183,7 @@ impl Namespace {
         if !moved {
             return;
         }
-        self.note(socket.id, room, joined);
+        self.note(socket, room, joined);
         self.watch.as_ref().inspect(|watch| watch.moved(room, joined));
         if let Some(ticket) = socket.ticket.get() {
             ticket.note_move(&self.log, room, joined);
@@ -216,6 +217,17 @@ impl Namespace {
         });
         self.events_out.add(i64::try_from(delivered).unwrap_or(i64::MAX));
         delivered
+    }
+
+    /// False if no socket of this worker is in what is meant, whoever is taken out of it.
+    pub fn has_any(&self, target: &Target) -> bool {
+        match target.rooms.as_deref() {
+            None => !self.sockets.borrow().is_empty(),
+            Some(rooms) => {
+                let inside = self.rooms.borrow();
+                rooms.iter().any(|room| self.inside(room, &inside).next().is_some())
+            }
+        }
     }
 
     /// The sockets of this worker that are meant.
@@ -258,6 +270,20 @@ impl Namespace {
                 keys.into_iter().for_each(meet);
             }
         }
+    }
+
+    /// How many are in the room, or here, and who they are where that is known.
+    pub fn heads(&self, room: Option<&str>) -> Heads {
+        let identifies = self.policy().users.is_some();
+        let users = identifies.then(|| {
+            let rooms = room.map(|room| vec![room.to_owned()]);
+            let mut users = HashSet::new();
+            self.visit(&Target { rooms, ..Target::default() }, |socket| {
+                users.extend(socket.user.as_ref().map(|user| user.user_number()));
+            });
+            users
+        });
+        Heads { sockets: self.count(room), users }
     }
 
     /// Every room that somebody of this worker is in, and how many are.

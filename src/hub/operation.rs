@@ -3,7 +3,7 @@
 //! One worker leads: it does each operation and tells the others, in the same line as the events
 //! that it emits; so all workers do everything in one order. Their answers are added up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -77,11 +77,30 @@ pub struct Page {
 pub enum Outcome {
     /// Sockets that were meant.
     Count(usize),
+    Heads(Heads),
     /// In the order of their ids.
     Sockets(Listed<Seen>),
     /// How many are in each.
-    Rooms(Listed<usize>),
+    Rooms(Listed<Heads>),
     Described(Vec<Remote>),
+}
+
+/// How many there are somewhere.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Heads {
+    pub sockets: usize,
+    /// Whose they are, as numbers among the users of all providers; `None` where nobody is
+    /// identified.
+    pub users: Option<HashSet<u64>>,
+}
+
+impl Heads {
+    pub(super) fn add(&mut self, other: Self) {
+        self.sockets += other.sockets;
+        if let Some(users) = other.users {
+            self.users.get_or_insert_default().extend(users);
+        }
+    }
 }
 
 /// A page of a list, by name.
@@ -102,6 +121,8 @@ impl<T> Default for Listed<T> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Seen {
     pub rooms: Vec<String>,
+    /// Whose it is, where that is known.
+    pub user: Option<String>,
     /// Unknown of some sockets of other nodes, as all transports there.
     pub address: Option<IpAddr>,
     pub transport: Option<&'static str>,
@@ -186,6 +207,7 @@ impl Operation {
         match &self.deed {
             Deed::Sockets { .. } => Outcome::Sockets(Listed::default()),
             Deed::Rooms { .. } => Outcome::Rooms(Listed::default()),
+            Deed::Count { .. } => Outcome::Heads(Heads::default()),
             Deed::Describe { .. } => Outcome::Described(Vec::new()),
             _ => Outcome::Count(0),
         }
@@ -197,14 +219,15 @@ impl Outcome {
         match (self, other) {
             (Self::Described(all), Self::Described(one)) => all.extend(one),
             (Self::Count(all), Self::Count(one)) => *all += one,
+            (Self::Heads(all), Self::Heads(one)) => all.add(one),
             (Self::Sockets(all), Self::Sockets(one)) => {
                 all.more |= one.more;
                 all.items.extend(one.items);
             }
             (Self::Rooms(all), Self::Rooms(one)) => {
                 all.more |= one.more;
-                for (room, size) in one.items {
-                    *all.items.entry(room).or_default() += size;
+                for (room, heads) in one.items {
+                    all.items.entry(room).or_default().add(heads);
                 }
             }
             // Every worker was asked the same.
@@ -349,12 +372,16 @@ impl Clients {
             }
             Deed::Rooms { page } => {
                 let mut listed = Listed::default();
-                for (name, size) in namespace.rooms() {
-                    page.add(&mut listed, &name, || size);
+                for (name, sockets) in namespace.rooms() {
+                    page.add(&mut listed, &name, || Heads { sockets, users: None });
+                }
+                // Of those that are on the page.
+                for (name, heads) in &mut listed.items {
+                    *heads = namespace.heads(Some(name));
                 }
                 return Outcome::Rooms(listed);
             }
-            Deed::Count { room } => namespace.count(room.as_deref()),
+            Deed::Count { room } => return Outcome::Heads(namespace.heads(room.as_deref())),
             Deed::Describe { target } => {
                 let those = namespace.those(target);
                 return Outcome::Described(those.iter().map(|socket| remote(socket)).collect());
@@ -396,6 +423,7 @@ fn list(namespace: &Namespace, target: &Target, page: &Page) -> Listed<Seen> {
     for socket in namespace.those(target) {
         page.add(&mut listed, socket.id.as_str(), || Seen {
             rooms: socket.rooms(),
+            user: socket.identity().map(|identity| identity.user.clone()),
             address: Some(socket.session.address),
             transport: Some(socket.session.transport()),
         });
@@ -421,11 +449,17 @@ mod tests {
     #[test]
     fn workers_add_up() {
         let rooms = |items: &[(&str, usize)], more| {
-            let items = items.iter().map(|(room, size)| ((*room).to_owned(), *size)).collect();
+            let heads = |sockets| Heads { sockets, users: Some([1, sockets as u64].into()) };
+            let items = items.iter().map(|(room, size)| ((*room).to_owned(), heads(*size)));
+            let items = items.collect();
             Outcome::Rooms(Listed { items, more })
         };
         let mut all = rooms(&[("a", 1), ("c", 1)], true);
         all.add(rooms(&[("a", 2), ("b", 1)], false));
+        let Outcome::Rooms(listed) = &mut all else { panic!("rooms") };
+        let users = listed.items["a"].users.as_ref().map(HashSet::len);
+        assert_eq!(users, Some(2), "who is on both workers is one");
+        listed.items.insert("a".to_owned(), Heads { sockets: 3, users: Some([1, 3].into()) });
         assert_eq!(all, rooms(&[("a", 3), ("b", 1), ("c", 1)], true));
         let page = Page { after: String::new(), most: 2 };
         all.cut(&Operation::new("/", Deed::Rooms { page }));
@@ -441,7 +475,7 @@ mod tests {
             let letter = first.letters.recv().await;
             let Some(Letter::Order(Order::Operate(_, answers))) = letter else { return None };
             for worker in [0, 2] {
-                let done = Done { worker, index: 0, outcome: Outcome::Count(1) };
+                let done = Done { worker, index: 0, outcome: Outcome::Heads(Heads::default()) };
                 answers.try_send(done).ok()?;
             }
             // The other one is stuck, and still has it.
@@ -464,6 +498,6 @@ mod tests {
         drop(inboxes);
         let count = Operation::new("/", Deed::Count { room: None });
         let outcomes = runtime.expect("a runtime").block_on(hub.operate(vec![count]));
-        assert_eq!(outcomes.expect("an answer"), [Outcome::Count(0)]);
+        assert_eq!(outcomes.expect("an answer"), [Outcome::Heads(Heads::default())]);
     }
 }

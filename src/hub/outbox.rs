@@ -64,6 +64,11 @@ pub enum Notice {
         stamp: Stamp,
         attempt: u64,
     },
+    /// What came over Redis before it, up to this, is heard; behind it stands the rest.
+    Mark {
+        mark: u64,
+        stamp: Stamp,
+    },
     /// A session of the application's may have ended.
     Suspect(Suspicion),
     /// A token of one has been followed by another.
@@ -93,8 +98,10 @@ pub enum Order {
     Install(Option<Arc<Policy>>, oneshot::Sender<()>),
     /// Close every session there is, spread over this time.
     Close(Duration, oneshot::Sender<()>),
-    /// The same, and those that still open, and what is carried to other nodes: the worker ends.
+    /// The same, and those that still open, and what is carried to other nodes.
     Leave(Duration, oneshot::Sender<()>),
+    /// All workers have: nobody is here to be told anything any more, and the worker may end.
+    End(oneshot::Sender<()>),
     /// Another process hears what this one says from now on, and the other way round.
     Bridge(Way, oneshot::Sender<()>),
     /// It does not any more.
@@ -187,13 +194,17 @@ impl Outbox {
 
     pub fn end_far(&self, attempt: u64) {
         let ended = self.far.borrow_mut().take_if(|(known, _)| *known == attempt);
-        if let Some((_, pigeonhole)) = ended {
-            let left = pigeonhole.waiting.take().len();
-            self.heard(left);
-            pigeonhole.is_closed.set(true);
-            pigeonhole.filled.notify_one();
-            self.relieve();
-        }
+        ended.inspect(|(_, pigeonhole)| self.shut(pigeonhole));
+    }
+
+    /// Nobody is there to be told: what waits goes, and nothing waits for it.
+    fn shut(&self, pigeonhole: &Pigeonhole) {
+        pigeonhole.is_closed.set(true);
+        let left = pigeonhole.waiting.take().len();
+        self.heard(left);
+        pigeonhole.congested.set(false);
+        pigeonhole.filled.notify_one();
+        self.relieve();
     }
 
     pub fn tell_far(&self, notice: Notice) {
@@ -205,6 +216,11 @@ impl Outbox {
     /// True if nothing waits for the other process.
     pub fn has_told_far(&self) -> bool {
         self.far.borrow().as_ref().is_none_or(|(_, far)| far.waiting.borrow().is_empty())
+    }
+
+    /// True if there is nobody to tell: no other worker, and no other process.
+    pub fn is_alone(&self) -> bool {
+        self.boxes.is_empty() && self.far.borrow().is_none()
     }
 
     /// Leaves at the end of this turn.
@@ -222,6 +238,9 @@ impl Outbox {
     }
 
     fn put(&self, pigeonhole: &Pigeonhole, notice: Notice) {
+        if pigeonhole.is_closed.get() {
+            return;
+        }
         self.lag.add(1);
         pigeonhole.put(notice);
     }
@@ -249,7 +268,7 @@ impl Outbox {
                 return;
             }
             // An error says that the worker is gone, and with it everybody to tell.
-            let Ok(place) = pigeonhole.to.reserve().await else { return };
+            let Ok(place) = pigeonhole.to.reserve().await else { return self.shut(&pigeonhole) };
             let notices = mem::take(&mut *pigeonhole.waiting.borrow_mut());
             if !notices.is_empty() {
                 place.send(Letter::Notices(notices));
@@ -263,5 +282,39 @@ impl Outbox {
     /// Sessions are read again.
     fn relieve(&self) {
         self.readers.take().into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    /// What a worker says to one that has ended is neither kept nor waited for.
+    #[test]
+    fn nothing_waits_for_a_worker_that_is_gone() {
+        let runtime = Builder::new_current_thread().build_local(LocalOptions::default());
+        runtime.expect("a runtime").block_on(async {
+            let (to_gone, gone) = mpsc::channel(LETTERS);
+            let (to_other, mut other) = mpsc::channel(LETTERS);
+            let others = vec![(1, to_gone), (2, to_other)];
+            let outbox = Outbox::start(others, None, &Drain::default());
+            drop(gone);
+            let notice = Notice::Taken(Id::random());
+            for _ in 0..=WAITING_MAX {
+                outbox.tell_all(&notice);
+            }
+            assert!(outbox.is_congested(Waker::noop()));
+            let Some(Letter::Notices(heard)) = other.recv().await else { panic!("no notices") };
+            assert_eq!(heard.len(), WAITING_MAX + 1);
+            yield_now().await;
+            assert!(!outbox.is_congested(Waker::noop()));
+            outbox.tell_all(&notice);
+            assert!(outbox.boxes.iter().all(|one| one.is_closed.get() == (one.worker == 1)));
+            let waiting = outbox.boxes.iter().map(|one| one.waiting.borrow().len());
+            assert_eq!(waiting.collect::<Vec<_>>(), [0, 1]);
+        });
     }
 }

@@ -35,8 +35,9 @@ pub struct Head<'a> {
     pub data: &'a str,
 }
 
-/// What Node's parser takes by default (CVE-2026-33151); the stock client takes no more either.
-pub const ATTACHMENTS_MAX: usize = 10;
+/// Attachments of a packet that can be read at all; how many clients may send and are sent is
+/// configured (CVE-2026-33151).
+pub const ATTACHMENTS_MAX: usize = 256;
 
 /// Names that only the library itself may emit.
 const RESERVED: [&str; 6] =
@@ -62,8 +63,9 @@ impl<'a> Head<'a> {
         };
         let attachments = if binary { attachments(&mut rest)? } else { 0 };
         let namespace = if rest.starts_with('/') {
-            let (namespace, after) = rest.split_once(',').unwrap_or((rest, ""));
-            rest = after;
+            let comma = rest.bytes().position(|byte| byte == b',').unwrap_or(rest.len());
+            let namespace = take(&mut rest, comma)?;
+            rest = rest.strip_prefix(',').unwrap_or_default();
             namespace
         } else {
             "/"
@@ -265,7 +267,7 @@ mod tests {
             "a",
             "5[\"x\"]",
             "50-[\"x\"]",
-            "511-[\"x\"]",
+            "5257-[\"x\"]",
             "5-1-[\"x\"]",
             "51.5-[]",
             "5+1-[]",

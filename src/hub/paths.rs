@@ -1,10 +1,10 @@
 //! Paths as the application means them, whatever clients write; pure.
 
-use crate::exchange::query::decode;
+use crate::exchange::query::decode_path;
 
 /// A path as the application matches it: decoded, without empty segments and the last slash.
 pub fn plain(path: &str) -> String {
-    let decoded = decode(path);
+    let decoded = decode_path(path);
     let segments =
         decoded.split(['/', '\\']).filter(|segment| !segment.is_empty() && *segment != ".");
     let mut plain = Vec::new();
@@ -35,6 +35,9 @@ mod tests {
             "/api\\chat",
         ] {
             assert_eq!(plain(path), "/api/chat", "{path}");
+        }
+        for path in ["/api/a+b", "/api/a%2bb", "/api/%61+b/"] {
+            assert_eq!(plain(path), "/api/a+b", "{path}");
         }
         for path in ["/api/chat2", "/api/Chat", "/api", "/api/chat/x"] {
             assert_ne!(plain(path), "/api/chat", "{path}");

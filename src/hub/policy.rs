@@ -12,6 +12,7 @@ use crate::config::{
     Template,
 };
 use crate::limits::Rate;
+use crate::observe::trace::Share;
 use crate::upstream::{CompileError, Registry, Upstream};
 
 use super::engine::{Bounds, Deflate, Origins, Settings};
@@ -32,6 +33,8 @@ pub struct Policy {
     pub memory: MemoryMax,
     /// Connections of one user.
     pub per_user: u64,
+    /// Attachments of one packet.
+    pub attachments: usize,
     pub recovery: Option<RecoveryPolicy>,
 }
 
@@ -41,7 +44,9 @@ pub struct HookPolicy {
     pub timeout: Duration,
     pub retry: Duration,
     pub secret: Option<Secret>,
-    /// By the host that a client came for; the first that fits.
+    /// How many questions are spans of traces.
+    pub traced: Option<Share>,
+    /// By the host that a client came for.
     upstreams: Vec<Asked>,
     /// Asked by the hub alone.
     paths: HashSet<String>,
@@ -50,7 +55,7 @@ pub struct HookPolicy {
 /// Who is asked about clients that came for some host.
 #[derive(Debug)]
 struct Asked {
-    host: Option<HostPattern>,
+    host: HostPattern,
     /// The same for all who ask the same servers, over reloads too.
     id: Arc<[u64]>,
     upstream: Upstream,
@@ -138,6 +143,7 @@ impl Policy {
             allowance,
             memory: hub.limits.memory,
             per_user: hub.limits.per_user as u64,
+            attachments: hub.limits.attachments,
             recovery: RecoveryPolicy::compile(hub),
         })
     }
@@ -234,17 +240,20 @@ impl HookPolicy {
             let upstream = Upstream::compile(words, &config.timeouts, None, registry)?;
             Ok::<_, CompileError>(Asked { host, id: upstream.id().into(), upstream })
         };
-        let everywhere = hub.hooks.to.iter().map(|words| asked(None, words));
-        let sites = config.sites.iter().filter_map(|site| {
-            let next = site.next.as_ref()?;
-            Some(asked(Some(site.host.clone()), next))
-        });
-        let upstreams: Result<_, CompileError> = everywhere.chain(sites).collect();
+        let upstreams: Result<_, CompileError> = match &hub.hooks.to {
+            Some(words) => asked(HostPattern::any(), words).map(|asked| vec![asked]),
+            None => {
+                let sites = config.sites.iter();
+                let sites = sites.filter_map(|site| Some((site.host.clone(), site.next.as_ref()?)));
+                sites.map(|(host, words)| asked(host, words)).collect()
+            }
+        };
         let hooks = &hub.hooks;
         Ok(Some(Arc::new(Self {
             timeout: hooks.timeout,
             retry: hooks.retry,
             secret: hooks.secret.clone(),
+            traced: config.traces.as_ref().map(|traces| Share(traces.share)),
             upstreams: upstreams?,
             paths,
         })))
@@ -252,8 +261,7 @@ impl HookPolicy {
 
     /// The application of the site at `host`, with its id; of the first site, for whom none is meant.
     pub fn upstream(&self, host: &str) -> Option<(&Arc<[u64]>, &Upstream)> {
-        let fits = |asked: &&Asked| asked.host.as_ref().is_none_or(|pattern| pattern.matches(host));
-        let found = self.upstreams.iter().find(fits);
+        let found = HostPattern::choose(&self.upstreams, |asked| [&asked.host], host);
         found.or(self.upstreams.first()).map(|Asked { id, upstream, .. }| (id, upstream))
     }
 

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::clients::Clients;
 use super::cluster::Told;
-use super::crowds::{Crowds, Side};
+use super::crowds::{Crowds, Side, Step};
 use super::engine::{Delivery, Id};
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
@@ -42,7 +42,7 @@ pub struct Move {
     pub namespace: Arc<str>,
     pub room: Arc<str>,
     pub id: Id,
-    pub is_here: bool,
+    pub step: Step,
     /// Of another node.
     pub is_far: bool,
 }
@@ -85,13 +85,13 @@ impl Presence {
     }
 
     pub fn hear(&self, moved: &Move) {
-        let Move { namespace, room, id, is_here, is_far } = moved;
+        let Move { namespace, room, id, step, is_far } = moved;
         // What other nodes tell, all workers hear.
         if *is_far && self.keeper(namespace, room) != self.worker {
             return;
         }
         let side = if *is_far { Side::Far } else { Side::Here };
-        if self.crowds.borrow_mut().take(namespace, room, *id, *is_here, side) {
+        if self.crowds.borrow_mut().take(namespace, room, *id, step.clone(), side) {
             self.changed.notify_one();
         }
     }
@@ -157,11 +157,16 @@ impl Clients {
 
 impl Namespace {
     /// Tells of a socket that has come into a room or left it, if the room is watched.
-    pub(super) fn note(&self, id: Id, room: &str, is_here: bool) {
+    pub(super) fn note(&self, socket: &Socket, room: &str, is_here: bool) {
         if self.policy().watches(room) {
-            let (namespace, room) = (Arc::clone(&self.name), room.into());
-            self.presence.note(Move { namespace, room, id, is_here, is_far: false });
+            self.presence.note(self.step(socket, room, is_here));
         }
+    }
+
+    fn step(&self, socket: &Socket, room: &str, is_here: bool) -> Move {
+        let (namespace, room, id) = (Arc::clone(&self.name), room.into(), socket.id);
+        let step = if is_here { Step::Came(socket.whose()) } else { Step::Went };
+        Move { namespace, room, id, step, is_far: false }
     }
 
     /// What new rules watch is told from now on, and what they do not is forgotten.
@@ -171,9 +176,7 @@ impl Namespace {
             for room in self.rooms_of(&socket) {
                 let is_here = policy.watches(&room);
                 if is_here != watched(&room) {
-                    let (namespace, room) = (Arc::clone(&self.name), room.into());
-                    let id = socket.id;
-                    self.presence.note(Move { namespace, room, id, is_here, is_far: false });
+                    self.presence.note(self.step(&socket, &room, is_here));
                 }
             }
         }

@@ -33,7 +33,7 @@ impl Clients {
         auth: &Auth,
         shown: &Credentials,
         answer: &HeaderMap,
-        client: &exchange::Client,
+        (client, path): (&exchange::Client, &str),
     ) {
         if self.users.local.awaits_tokens() {
             for token in auth.tokens(shown, client) {
@@ -42,13 +42,14 @@ impl Clients {
                 }
             }
         }
-        for passed in auth.passed(shown, answer, client) {
+        for passed in auth.passed(shown, answer, (client, path)) {
             let found = passed.suspicion;
-            if !(found.stateless && found.replaced) {
+            if !found.stateless {
                 self.tell_suspicion(found);
-                if found.stateless {
-                    self.suspect_thread(passed.before);
-                }
+                continue;
+            }
+            if !found.replaced {
+                self.end_token(passed.before);
                 continue;
             }
             // The old one is no worse for that; what counts is whose the new one is.
@@ -64,14 +65,28 @@ impl Clients {
         self.suspect(found);
     }
 
-    /// A logout shows the last token of a session; some are connected by those before.
-    fn suspect_thread(self: &Rc<Self>, before: Candidate) {
-        let clients = Rc::clone(self);
-        self.drain.spawn_background(async move {
-            // Revoked a moment ago, so it is not verified any more; its name can be read.
-            let Some(digest) = clients.users.local.thread_of(before).await else { return };
-            clients.tell_suspicion(Suspicion { digest, replaced: false, stateless: true });
-        });
+    /// A token has been logged out of. What was none ends nothing: applications take away whatever
+    /// they cannot read, and anybody could fill the list of those that are refused.
+    fn end_token(self: &Rc<Self>, before: Candidate) {
+        match self.users.local.tell_at_once(&before) {
+            // Before the client hears of it: what it shows next is refused.
+            Some(Ok(known)) => self.tell_end(&known),
+            Some(Err(_)) => (),
+            None => {
+                let clients = Rc::clone(self);
+                self.drain.spawn_background(async move {
+                    let Ok(known) = clients.users.local.confirm(before).await else { return };
+                    clients.tell_end(&known);
+                });
+            }
+        }
+    }
+
+    fn tell_end(&self, known: &Known) {
+        let of = |digest, until| Suspicion { digest, replaced: false, stateless: true, until };
+        self.tell_suspicion(of(known.digest, known.refused_until()));
+        // A logout shows the last token of a session; some are connected by those before.
+        known.thread().into_iter().for_each(|thread| self.tell_suspicion(of(thread, 0)));
     }
 
     /// Verifies a token, and tells all workers if somebody may go on by it.

@@ -118,6 +118,12 @@ impl Rooms {
         if left.seats.is_empty() {
             let gone = self.rooms.remove(room as usize);
             self.by_name.remove(&gone.name);
+            let left = self.rooms.len();
+            if left == 0 || left.is_power_of_two() {
+                // What many rooms needed goes when they have.
+                self.rooms.shrink_to_fit();
+                self.by_name.shrink_to(left * 2);
+            }
         } else if left.seats.capacity() > 64 && left.seats.len() < left.seats.capacity() / 4 {
             left.seats.shrink_to(left.seats.len() * 2);
         }

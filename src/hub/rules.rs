@@ -1,7 +1,7 @@
 //! What an event of a client comes to: who hears it, which rooms it moves its sender to; pure.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -10,12 +10,14 @@ use crate::auth::Identity;
 use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
 use crate::limits::Rate;
 
+use super::json;
 use super::packet::{self, Event};
 
 /// The rules of one namespace by event name.
 #[derive(Debug, Default)]
 pub struct Rules {
-    by_event: HashMap<String, Entry>,
+    /// A handful: compared sooner than hashed.
+    by_event: BTreeMap<String, Entry>,
     otherwise: Option<Entry>,
     /// Whether any of them has bounds.
     bounded: bool,
@@ -201,14 +203,14 @@ impl<'a> Words<'_, 'a> {
 
     /// `None` if a value is missing, or is not a string, a number or a boolean.
     fn fill(&self, template: &Template) -> Option<String> {
-        let mut filled = String::new();
+        let mut filled = String::with_capacity(64);
         for part in &template.parts {
             match part {
                 TemplatePart::Literal(text) => filled.push_str(text),
                 TemplatePart::Sid => filled.push_str(self.sid),
                 TemplatePart::Event => filled.push_str(&self.event?.name),
                 TemplatePart::Argument { index, path } => {
-                    filled.push_str(&scalar(descend(self.event?.args.get(*index)?, path)?)?);
+                    filled.push_str(&scalar(descend(self.event?.args.get(*index)?.get(), path)?)?);
                 }
                 TemplatePart::User(field) => filled.push_str(&self.user?.field(field)?),
             }
@@ -288,25 +290,22 @@ fn fields(json: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
 }
 
 /// The value at `path` inside `json`; array elements are named by their index.
-fn descend<'a>(json: &'a RawValue, path: &[String]) -> Option<&'a RawValue> {
-    let mut json = json;
-    for step in path {
-        json = if json.get().starts_with('[') {
-            let values: Vec<&RawValue> = serde_json::from_str(json.get()).ok()?;
-            values.get(step.parse::<usize>().ok()?)?
+fn descend<'a>(json: &'a str, path: &[String]) -> Option<&'a str> {
+    path.iter().try_fold(json, |json, step| {
+        if json.starts_with('[') {
+            let values: Vec<&RawValue> = serde_json::from_str(json).ok()?;
+            values.get(step.parse::<usize>().ok()?).map(|value| value.get())
         } else {
-            // Of a name that stands twice JavaScript takes the last.
-            fields(json)?.into_iter().rfind(|(name, _)| name == step)?.1
-        };
-    }
-    Some(json)
+            json::field(json, step)
+        }
+    })
 }
 
-fn scalar(json: &RawValue) -> Option<Cow<'_, str>> {
-    match json.get().as_bytes().first()? {
-        b'"' => packet::text(json.get()),
+fn scalar(json: &str) -> Option<Cow<'_, str>> {
+    match json.as_bytes().first()? {
+        b'"' => packet::text(json),
         b'{' | b'[' | b'n' => None,
-        _ => Some(Cow::Borrowed(json.get())),
+        _ => Some(Cow::Borrowed(json)),
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::auth::{Identity, Known};
 
+use super::crowds::User;
 use super::engine::{Delivery, Id, Message, Outgoing, Session};
 use super::forward::Backlog;
 use super::journal;
@@ -47,6 +48,12 @@ impl Socket {
     /// Whose it is, among the users of all providers.
     pub fn user_key(&self) -> Option<Arc<str>> {
         self.user.as_ref().map(|user| user.user_key().into())
+    }
+
+    /// The same as others are told.
+    pub fn whose(&self) -> Option<User> {
+        let user = self.user.as_ref()?;
+        Some(User { number: user.user_number(), id: user.identity.user.as_str().into() })
     }
 
     pub fn is_here(&self) -> bool {

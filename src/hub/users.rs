@@ -88,7 +88,7 @@ impl Clients {
             }
         };
         let mut here = client.here.borrow_mut();
-        let same = |one: &&Here| one.known.provider.name == known.provider.name;
+        let same = |one: &&Here| same_provider(&one.known, &known);
         let before = here.iter().find(same);
         // Nobody becomes another on one connection.
         if before.is_some_and(|one| one.known.identity.user != known.identity.user) {
@@ -107,9 +107,18 @@ impl Clients {
         };
         let index = here.iter().position(|one| one.namespace == namespace.name);
         let before = index.map(|index| here.swap_remove(index));
-        // The seat is the connection's, whoever sat down first.
+        // The seat is the connection's, whoever sat down first: it goes on with the same user's other
+        // namespaces, if this one is another's now.
         let (seat, left) = match before {
-            Some(Here { known, seat: before, .. }) => (seat.or(before), Some(known.digest)),
+            Some(Here { known: was, seat: before, .. }) if same_provider(&was, &known) => {
+                (seat.or(before), Some(was.digest))
+            }
+            Some(Here { known: was, seat: before, .. }) => {
+                if let Some(other) = here.iter_mut().find(|one| same_provider(&one.known, &was)) {
+                    other.seat = other.seat.take().or(before);
+                }
+                (seat, Some(was.digest))
+            }
             None => (seat, None),
         };
         let name = Arc::clone(&namespace.name);
@@ -135,11 +144,11 @@ impl Clients {
 
     /// The application has taken a session's cookie away, or given another for it.
     pub(super) fn suspect(&self, found: Suspicion) {
-        let Suspicion { digest, replaced, stateless } = found;
+        let Suspicion { digest, replaced, stateless, until } = found;
         self.users.local.forget(&digest);
         let is_over = stateless && !replaced;
-        if is_over {
-            self.users.local.revoke(digest);
+        if is_over && until > 0 {
+            self.users.local.revoke(digest, until);
         }
         let Some(me) = self.me.upgrade() else { return };
         let others = if is_over { self.users.tokens_of(&digest) } else { Vec::new() };
@@ -277,6 +286,10 @@ impl Client {
         let found = here.iter().find(|one| *one.namespace == *namespace);
         found.map(|one| Rc::clone(&one.known))
     }
+}
+
+fn same_provider(one: &Known, other: &Known) -> bool {
+    one.provider.name == other.provider.name
 }
 
 /// One word for whatever was wrong; which it was is for the log.

@@ -155,6 +155,7 @@ impl Users {
             tokens.retain(|token| *token != known.digest);
             if tokens.is_empty() {
                 threads.remove(&thread);
+                shrink(&mut threads);
             }
         }
     }
@@ -239,6 +240,7 @@ impl Users {
         if one.sessions.is_empty()
             && let Some(gone) = watched.remove(digest)
         {
+            shrink(&mut watched);
             self.end(&gone.known);
         }
     }
@@ -312,6 +314,14 @@ impl Users {
         };
         self.plan(one.next);
         fate
+    }
+}
+
+/// What a crowd needed goes when it has left.
+fn shrink<T>(map: &mut HashMap<Digest, T>) {
+    let left = map.len();
+    if left == 0 || left.is_power_of_two() {
+        map.shrink_to(left * 2);
     }
 }
 

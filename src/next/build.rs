@@ -6,6 +6,8 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::image::Sources;
+
 /// The texts of files below `.next`, where they are there.
 #[derive(Debug, Default)]
 pub struct Manifests {
@@ -35,19 +37,32 @@ pub struct Build {
     pub images: Option<Images>,
     /// Something of the application's looks at every request.
     pub middleware: bool,
+    /// Where the middleware is told of a body, it and the application behind it get so many bytes
+    /// of it, and the rest is left out without a word.
+    pub cut: Option<Cut>,
     /// Nothing of the application's stands before the files of `public/`: no middleware, no
     /// redirects, no headers.
     pub plain_public: bool,
 }
 
+/// How bodies are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub after: u64,
+    /// Whatever is asked for; else it depends on what the middleware is for.
+    pub always: bool,
+}
+
 /// What `/_next/image` may be asked for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Images {
     pub widths: Vec<u64>,
     /// `None`: any.
     pub qualities: Option<Vec<u64>>,
     /// Images of other servers, at all.
     pub remote: bool,
+    /// `None` if it is not known.
+    pub sources: Option<Sources>,
 }
 
 impl Build {
@@ -58,14 +73,18 @@ impl Build {
         let routes = json(&files.routes).unwrap_or_default();
         let required = json(&files.required).unwrap_or_default();
         let base = routes.get("basePath").and_then(Value::as_str).unwrap_or_default();
+        let base = base.trim_end_matches('/');
         let origins = required.pointer("/config/experimental/serverActions/allowedOrigins");
-        let middleware = has_middleware(json(&files.middleware), json(&files.functions));
+        let (edge, node) = (json(&files.middleware), json(&files.functions));
+        let cut = cut(&required, edge.as_ref(), node.as_ref());
+        let middleware = has_middleware(edge, node);
         Self {
+            cut: cut.filter(|_| middleware == Some(true)),
             middleware: middleware == Some(true),
-            base: base.trim_end_matches('/').to_owned(),
+            base: base.to_owned(),
             actions: json(&files.actions).map(|all| ids(&all)),
             origins: origins.map(texts).unwrap_or_default(),
-            images: json(&files.images).and_then(|all| images(&all)),
+            images: json(&files.images).and_then(|all| images(&all, base, &required)),
             plain_public: is_plain(&routes) && middleware == Some(false),
         }
     }
@@ -110,10 +129,13 @@ fn ids(manifest: &Value) -> HashSet<String> {
 }
 
 /// `None` where images are made by somebody else.
-fn images(manifest: &Value) -> Option<Images> {
+fn images(manifest: &Value, base: &str, required: &Value) -> Option<Images> {
     let images = manifest.get("images")?;
-    let is = |name: &str, value: &str| images.get(name).and_then(Value::as_str) == Some(value);
-    if !is("loader", "default") || !is("path", "/_next/image") {
+    let text = |name: &str| images.get(name).and_then(Value::as_str);
+    // With `trailingSlash` it ends in one.
+    let path = text("path")?.trim_end_matches('/');
+    let is_own = [base, ""].iter().any(|base| path.strip_prefix(base) == Some("/_next/image"));
+    if text("loader") != Some("default") || !is_own {
         return None;
     }
     let all = |name: &str| images.get(name).map(numbers).unwrap_or_default();
@@ -123,6 +145,7 @@ fn images(manifest: &Value) -> Option<Images> {
     Some(Images {
         qualities: images.get("qualities").map(numbers).filter(|all| !all.is_empty()),
         remote: is_some("remotePatterns") || is_some("domains"),
+        sources: required.pointer("/config/images").and_then(Sources::parse),
         widths,
     })
 }
@@ -138,6 +161,28 @@ fn is_plain(routes: &Value) -> bool {
             .pointer("/rewrites/beforeFiles")
             .and_then(Value::as_array)
             .is_some_and(Vec::is_empty)
+}
+
+/// Older versions cut nothing, and say nothing of it.
+fn cut(required: &Value, edge: Option<&Value>, node: Option<&Value>) -> Option<Cut> {
+    let experimental = required.pointer("/config/experimental")?;
+    let names = ["proxyClientMaxBodySize", "middlewareClientMaxBodySize"];
+    let after = names.iter().find_map(|name| experimental.get(*name)?.as_u64())?;
+    // A matcher that nobody has written is for every path.
+    let is_all = |matcher: &Value| {
+        let source = matcher.get("originalSource").and_then(Value::as_str);
+        let narrowed = ["has", "missing"].iter().any(|key| matcher.get(*key).is_some());
+        source == Some("/:path*") && !narrowed
+    };
+    let is_for_all = |function: &Value| {
+        let matchers = function.get("matchers").and_then(Value::as_array);
+        matchers.is_some_and(|matchers| matchers.iter().any(is_all))
+    };
+    let edge = edge.and_then(|all| all.get("middleware")?.as_object());
+    let node = node.and_then(|all| all.pointer("/functions/~1_middleware"));
+    let always =
+        edge.is_some_and(|all| all.values().any(is_for_all)) || node.is_some_and(is_for_all);
+    Some(Cut { after, always })
 }
 
 /// `None` if it cannot be told.
@@ -188,6 +233,54 @@ mod tests {
         let images = build.images.expect("images");
         assert_eq!((images.widths, images.qualities), (vec![640, 750, 32], Some(vec![75])));
         assert!(!images.remote);
+    }
+
+    #[test]
+    fn bodies_are_cut_behind_middleware() {
+        let cut = |size: Value, edge: Value, node: Value| {
+            let experimental = serde_json::json!({ "proxyClientMaxBodySize": size });
+            let mut files = manifests();
+            files.required =
+                text(&serde_json::json!({ "config": { "experimental": experimental } }));
+            files.middleware = text(&serde_json::json!({ "middleware": edge }));
+            files.functions = text(&serde_json::json!({ "functions": node }));
+            Build::parse(&files).cut.map(|cut| (cut.after, cut.always))
+        };
+        let (size, none) = (serde_json::json!(10), serde_json::json!({}));
+        let matched =
+            |name: &str, matcher: Value| serde_json::json!({ name: { "matchers": [matcher] } });
+        let all = serde_json::json!({ "originalSource": "/:path*", "regexp": "^/.*$" });
+        let some = serde_json::json!({ "originalSource": "/admin/:path*" });
+        let narrowed = serde_json::json!({ "originalSource": "/:path*", "has": [{}] });
+        assert_eq!(cut(size.clone(), none.clone(), none.clone()), None);
+        assert_eq!(cut(size.clone(), matched("/", all.clone()), none.clone()), Some((10, true)));
+        let node = |matcher: &Value| matched("/_middleware", matcher.clone());
+        assert_eq!(cut(size.clone(), none.clone(), node(&all)), Some((10, true)));
+        for matcher in [&some, &narrowed] {
+            assert_eq!(cut(size.clone(), none.clone(), node(matcher)), Some((10, false)));
+        }
+        assert_eq!(cut(serde_json::json!("10mb"), none, node(&all)), None);
+    }
+
+    #[test]
+    fn pictures_are_where_the_build_has_them() {
+        for (base, path, expected) in [
+            ("", "/_next/image", true),
+            ("", "/_next/image/", true),
+            ("/shop", "/shop/_next/image", true),
+            ("/shop", "/shop/_next/image/", true),
+            ("/shop", "/other/_next/image", false),
+            ("", "https://cdn.example/_next/image", false),
+            ("", "/pictures", false),
+        ] {
+            let images = serde_json::json!({ "images": { "loader": "default", "path": path } });
+            let files = Manifests {
+                routes: text(&serde_json::json!({ "basePath": base })),
+                images: text(&images),
+                ..Manifests::default()
+            };
+            assert_eq!(Build::parse(&files).images.is_some(), expected, "{base} {path}");
+        }
     }
 
     #[test]

@@ -55,7 +55,8 @@ pub enum Kind {
 }
 
 pub fn kind(path: &str) -> Kind {
-    if path.ends_with("/_next/image") {
+    // With `trailingSlash` the application asks for it so.
+    if path.trim_end_matches('/').ends_with("/_next/image") {
         Kind::Image
     } else if path.contains("/_next/static/") {
         Kind::Static
@@ -97,9 +98,17 @@ pub fn judge(asked: &Asked<'_>, build: Option<&Build>, origins: &[String]) -> Op
 fn is_own(asked: &Asked<'_>, origins: &[String]) -> bool {
     // Next.js lets actions without an origin through: no browser sends them.
     let Some(origin) = asked.headers.get(header::ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    let host = origin.split_once("://").map_or(origin, |(_, host)| host).to_ascii_lowercase();
-    host == asked.authority || origins.iter().any(|pattern| fits(&host, pattern))
+    host_of(origin).is_some_and(|host| host == asked.authority) || is_listed(origin, origins)
+}
+
+/// True if the host of an origin is one of these, as Next.js writes its `allowedOrigins`.
+pub fn is_listed(origin: &HeaderValue, origins: &[String]) -> bool {
+    host_of(origin).is_some_and(|host| origins.iter().any(|pattern| fits(&host, pattern)))
+}
+
+fn host_of(origin: &HeaderValue) -> Option<String> {
+    let origin = origin.to_str().ok()?;
+    Some(origin.split_once("://").map_or(origin, |(_, host)| host).to_ascii_lowercase())
 }
 
 fn fits(host: &str, pattern: &str) -> bool {
@@ -133,8 +142,13 @@ fn image(query: &str, images: Option<&Images>) -> Option<&'static str> {
     let is_local = url.starts_with('/') && !url.starts_with("//") && !url.contains('\\');
     let is_remote = (url.starts_with("https://") || url.starts_with("http://"))
         && images.is_none_or(|images| images.remote);
-    let is_itself = url.split(['?', '#']).next().unwrap_or_default().contains("/_next/image");
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let is_itself = path.ends_with("/_next/image") || path.contains("/_next/image/");
     if url.len() > IMAGE_URL_MAX || !(is_local || is_remote) || (is_local && is_itself) {
+        return Some("image_url");
+    }
+    let sources = images.and_then(|images| images.sources.as_ref());
+    if sources.is_some_and(|sources| !sources.may_be(&url)) {
         return Some("image_url");
     }
     let Some(width) = one("w").and_then(|width| number(&width)) else { return Some("image_width") };
@@ -197,6 +211,11 @@ impl Expects {
         let rsc = headers.contains_key(RSC);
         let draft = headers.get_all(header::COOKIE).iter().any(|line| is_draft(line.as_bytes()));
         Self { kind: kind(path), document: is_read && shown && !rsc, rsc, draft }
+    }
+
+    /// True for a picture that the application makes when it is asked for.
+    pub fn is_image(self) -> bool {
+        self.kind == Kind::Image
     }
 
     /// Nobody's sessions go where they cannot matter: what is there is the same for all.
@@ -274,7 +293,11 @@ mod tests {
         Build {
             actions: Some([ID.to_owned()].into()),
             origins: vec!["*.listed.example".to_owned()],
-            images: Some(Images { widths: vec![640], qualities: Some(vec![75]), remote: false }),
+            images: Some(Images {
+                widths: vec![640],
+                qualities: Some(vec![75]),
+                ..Images::default()
+            }),
             ..Build::default()
         }
     }
@@ -358,6 +381,22 @@ mod tests {
         assert_eq!(image("url=/a.png&w=1&q=101", None), Some("image_quality"));
         let long = format!("url=/{}&w=640&q=75", "a".repeat(IMAGE_URL_MAX));
         assert_eq!(image(&long, None), Some("image_url"));
+    }
+
+    #[test]
+    fn paths_have_kinds() {
+        for (path, expected) in [
+            ("/_next/image", Kind::Image),
+            ("/_next/image/", Kind::Image),
+            ("/shop/_next/image", Kind::Image),
+            ("/_next/images", Kind::Other),
+            ("/_next/image/x", Kind::Other),
+            ("/shop/_next/static/a.js", Kind::Static),
+            ("/_next/static", Kind::Other),
+            ("/", Kind::Other),
+        ] {
+            assert_eq!(kind(path), expected, "{path}");
+        }
     }
 
     #[test]

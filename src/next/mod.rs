@@ -4,6 +4,7 @@
 
 mod build;
 mod guard;
+mod image;
 
 use std::borrow::Cow;
 
@@ -42,12 +43,14 @@ const DATA_REQUEST_HEADERS: [&str; 2] = ["x-nextjs-data", "x-middleware-prefetch
 /// What pages of `next dev` need to match an edit with what they show.
 const DEV_REQUEST_HEADERS: [&str; 2] = ["x-nextjs-request-id", "x-nextjs-html-request-id"];
 
-const RESPONSE_HEADERS: [&str; 5] = [
+const RESPONSE_HEADERS: [&str; 6] = [
     "x-middleware-rewrite",
     "x-middleware-next",
     "x-middleware-override-headers",
     "x-middleware-set-cookie",
     "x-next-cache-tags",
+    // To whoever buffers; nobody does here.
+    "x-accel-buffering",
 ];
 const RESPONSE_PREFIXES: [&str; 2] = ["x-middleware-request-", "x-invoke-"];
 
@@ -68,8 +71,9 @@ const QUERY_PREFIXES: [&str; 2] = ["nxtP", "nxtI"];
 /// Where `next dev` takes its hot reload sockets, below any base path.
 const DEV_SOCKETS: [&str; 2] = ["/_next/hmr", "/_next/webpack-hmr"];
 
-pub use build::{Build, Manifests, is_holed, version};
-pub use guard::{Asked, Expects, Refusal, judge};
+pub use build::{Build, Cut, Manifests, is_holed, version};
+pub use guard::{Asked, Expects, Refusal, is_listed, judge};
+pub use image::normalize;
 
 /// How the application runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -229,6 +233,7 @@ mod tests {
             "x-next-cache-tags",
             "x-powered-by",
             "x-middleware-skip",
+            "x-accel-buffering",
         ];
         let kept = ["vary", "x-action-redirect", "x-middleware-skip", "x-nextjs-prerender"];
         assert_eq!(left(&names, strip_response), kept);

@@ -2,12 +2,16 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use tokio::time::Instant;
 
 use super::format::{Format, Noted};
 use super::metrics::{self, Series};
+use super::trace::{Context, Kind, Share, Span, Value};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What one exchange comes to; counted and written when it is dropped.
 ///
@@ -30,6 +34,17 @@ pub struct Access {
     pub complete: bool,
     /// `None`: there is no line.
     line: Option<(Arc<Format>, Noted)>,
+    /// `None`: it is no part of a trace that is kept.
+    span: Option<Box<Traced>>,
+}
+
+/// The span of one exchange.
+struct Traced {
+    context: Context,
+    parent: Option<u64>,
+    began: SystemTime,
+    host: String,
+    path: String,
 }
 
 /// The counters of one route, found once when it is compiled.
@@ -69,7 +84,29 @@ impl Access {
             route: None,
             complete: false,
             line: None,
+            span: None,
         }
+    }
+
+    /// Makes it a span of the trace that the request comes with, or of a new one; what is asked on
+    /// its behalf is below it. A trace that is not kept is left as it came.
+    pub fn trace(&mut self, share: Share, uri: &Uri, fields: &mut HeaderMap) {
+        let came = fields.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let came = came.and_then(Context::read);
+        let context = came.map_or_else(|| Context::begin(share), |came| came.below(share));
+        if !context.is_sampled {
+            return;
+        }
+        if let Ok(value) = HeaderValue::try_from(context.write()) {
+            fields.insert(TRACEPARENT, value);
+        }
+        self.span = Some(Box::new(Traced {
+            context,
+            parent: came.map(|came| came.span),
+            began: SystemTime::now(),
+            host: String::new(),
+            path: uri.path().to_owned(),
+        }));
     }
 
     /// Has a line of this shape written in the end; `uri` and `fields` are the request's.
@@ -83,6 +120,9 @@ impl Access {
         self.client = Some(client);
         if self.line.is_some() {
             host.clone_into(&mut self.host);
+        }
+        if let Some(span) = &mut self.span {
+            host.clone_into(&mut span.host);
         }
     }
 }
@@ -106,5 +146,42 @@ impl Drop for Access {
         if let Some((format, noted)) = &self.line {
             format.write(self, noted, status, took);
         }
+        if let Some(span) = self.span.take() {
+            self.told(*span, status, took).send();
+        }
+    }
+}
+
+impl Access {
+    /// By the names of OpenTelemetry's conventions for HTTP servers.
+    fn told(&self, traced: Traced, status: u16, took: Duration) -> Span {
+        let Traced { context, parent, began, host, path } = traced;
+        let text = |text: &str| Value::Text(text.to_owned());
+        let version = match self.version {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        };
+        let mut attributes = vec![
+            ("http.request.method", text(self.method.as_str())),
+            ("url.scheme", text(if self.tls.is_some() { "https" } else { "http" })),
+            ("server.address", Value::Text(host)),
+            ("url.path", Value::Text(path)),
+            ("network.protocol.version", text(version)),
+            ("http.response.status_code", Value::Number(status.into())),
+            (
+                "http.response.body.size",
+                Value::Number(i64::try_from(self.bytes).unwrap_or(i64::MAX)),
+            ),
+        ];
+        let route = self.route.as_ref().map(|route| route.name.as_str());
+        attributes.extend(route.map(|route| ("http.route", text(route))));
+        attributes.extend(self.client.map(|client| ("client.address", text(&client.to_string()))));
+        attributes.extend(self.reason.map(|reason| ("error.type", text(reason))));
+        // What a client did wrong is no error of the server's span.
+        let error = self.reason.filter(|_| status >= 500).map(str::to_owned);
+        let name = [self.method.as_str(), route.unwrap_or("edge")].join(" ");
+        let kind = Kind::Server;
+        Span { name, kind, context, parent, link: None, began, took, attributes, error }
     }
 }

@@ -5,12 +5,13 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::metrics;
 
@@ -60,9 +61,35 @@ static WRITER: OnceLock<SyncSender<Message>> = OnceLock::new();
 
 enum Message {
     Lines(Vec<u8>),
-    Target(Target),
-    Reopen,
+    /// There are orders.
+    Look,
     Flush(SyncSender<()>),
+}
+
+/// What the writer is to do before its next lines. Not in the queue: that may be full for as long as
+/// nobody reads what was written, and whoever gives orders waits for nobody.
+static ORDERS: Orders = Orders(Mutex::new(None));
+
+struct Orders(Mutex<Option<Order>>);
+
+enum Order {
+    Target(Target),
+    /// Opens the file anew.
+    Reopen,
+}
+
+impl Orders {
+    fn give(&self, order: Order) {
+        let mut orders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // A target that has still to be opened will be new anyway.
+        if !matches!((&*orders, &order), (Some(Order::Target(_)), Order::Reopen)) {
+            *orders = Some(order);
+        }
+    }
+
+    fn take(&self) -> Option<Order> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 }
 
 /// Where lines go.
@@ -86,15 +113,17 @@ pub fn install(target: Target) {
         }
         sender
     });
-    // The writer lives as long as the process.
-    let _sent = writer.send(Message::Target(target));
+    ORDERS.give(Order::Target(target));
+    // With a full queue it looks by itself.
+    let _told = writer.try_send(Message::Look);
 }
 
 /// Opens the file anew: whoever keeps old ones has moved it away.
 pub fn reopen() {
     if let Some(writer) = WRITER.get() {
+        ORDERS.give(Order::Reopen);
         // As above.
-        let _sent = writer.send(Message::Reopen);
+        let _told = writer.try_send(Message::Look);
     }
 }
 
@@ -117,14 +146,27 @@ pub fn flush() {
     });
 }
 
+/// A log that takes longer than this is stuck; the exit is not held up for it.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Between two looks whether the queue takes one more.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// Waits until everything handed over is written; for the end of the process.
 pub fn settle() {
     flush();
+    let Some(writer) = WRITER.get() else { return };
+    let begun = Instant::now();
     let (done, written) = sync_channel(1);
-    if WRITER.get().is_some_and(|writer| writer.send(Message::Flush(done)).is_ok()) {
-        // A log that takes longer than this is stuck; the exit is not held up for it.
-        let _settled = written.recv_timeout(Duration::from_secs(1));
+    let mut message = Message::Flush(done);
+    loop {
+        match writer.try_send(message) {
+            Ok(()) => break,
+            Err(TrySendError::Full(same)) if begun.elapsed() < SETTLE => message = same,
+            Err(_) => return,
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
+    let _settled = written.recv_timeout(SETTLE.saturating_sub(begun.elapsed()));
 }
 
 fn hand_over(lines: &mut Vec<u8>) {
@@ -145,14 +187,16 @@ struct Writer {
 impl Writer {
     fn run(mut self, receiver: &Receiver<Message>) {
         while let Ok(message) = receiver.recv() {
+            match ORDERS.take() {
+                Some(Order::Target(target)) => self.point_at(target),
+                Some(Order::Reopen) => {
+                    self.target.clone().into_iter().for_each(|same| self.point_at(same));
+                }
+                None => (),
+            }
             match message {
                 Message::Lines(lines) => self.write(&lines),
-                Message::Target(target) => self.point_at(target),
-                Message::Reopen => {
-                    if let Some(target) = self.target.clone() {
-                        self.point_at(target);
-                    }
-                }
+                Message::Look => (),
                 Message::Flush(done) => drop(done.send(())),
             }
         }

@@ -233,6 +233,15 @@ pub fn retain(metric: &Metric, keep: impl Fn(&str) -> bool) {
     });
 }
 
+/// Forgets a series that nobody holds any more.
+pub fn forget(metric: &Metric, labels: &[&str]) {
+    let mut all = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (metric.name, labels.iter().map(|&label| label.to_owned()).collect());
+    if all.get(&key).is_some_and(|(_, series)| Arc::strong_count(series) == 1) {
+        all.remove(&key);
+    }
+}
+
 /// All metrics in the text format of Prometheus; a family that nothing has used yet has its help alone,
 /// and a counter without labels its 0, so that a rate over it is not missing.
 pub fn render() -> String {
@@ -303,13 +312,15 @@ metrics! {
     RESENT: Counter "vestibule_upstream_resent_total" ["reason"] "Requests sent again: stale when a kept connection was closed, closed when a new one was, unreached when a target took none.";
     HELD: Gauge "vestibule_held_requests" ["upstream"] "Requests that wait until a target can take them.";
     HOLDS: Counter "vestibule_holds_total" ["upstream" "outcome"] "Requests that waited for a target: released to one, expired, full when they could not wait, left by their client.";
+    IMAGES: Counter "vestibule_images_total" ["outcome"] "Requests for pictures of the image optimizer: asked of the application, shared with others that asked for the same, busy when their turn did not come.";
+    IMAGES_WAITING: Gauge "vestibule_images_waiting" ["for"] "Requests for pictures that wait: for their turn, or for the same picture that somebody else has asked for.";
     HUB_SESSIONS: Gauge "vestibule_hub_sessions" ["transport"] "Engine.IO sessions open now.";
     HUB_SOCKETS: Gauge "vestibule_hub_sockets" ["namespace"] "Sockets connected now.";
     HUB_EVENTS: Counter "vestibule_hub_events_total" ["direction"] "Socket.IO events; out counts deliveries.";
     HUB_BYTES: Counter "vestibule_hub_bytes_total" ["direction"] "Bytes of Engine.IO messages.";
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
     HUB_DENIED: Counter "vestibule_hub_denied_total" ["code"] "Events and connects refused, by the code that the client is told.";
-    HUB_DROPPED: Counter "vestibule_hub_dropped_total" [] "Volatile messages dropped for a client that could not take them at once.";
+    HUB_DROPPED: Counter "vestibule_hub_dropped_total" [] "Messages dropped: volatile ones for a client that could not take them at once, and what msgpack cannot say.";
     HUB_LAG: Gauge "vestibule_hub_notices_waiting" [] "What workers have told each other and not come to yet.";
     HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";
@@ -333,6 +344,7 @@ metrics! {
     GENERATION: Gauge "vestibule_generation" [] "Number of the installed configuration, from 1.";
     CONFIG_LOADED: Gauge "vestibule_config_loaded_timestamp_seconds" [] "When the installed configuration was installed; seconds since 1970.";
     WORKERS: Gauge "vestibule_workers" [] "Threads that serve.";
+    TRACE_SPANS: Counter "vestibule_trace_spans_total" ["outcome"] "Spans of traces: exported, dropped because too many waited, lost because the collector took none.";
     LISTEN_OVERFLOWS: Counter "vestibule_listen_overflows_total" [] "Connections that the kernel dropped because an accept queue was full, on all of this network namespace.";
     STARTED: Gauge "process_start_time_seconds" [] "When the process was started; seconds since 1970.";
     OPEN_FDS: Gauge "process_open_fds" [] "File descriptors that are open.";

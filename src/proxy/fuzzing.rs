@@ -31,7 +31,8 @@ pub fn proxied(data: &[u8]) {
         }
     }
     let peer = Peer { address: (Ipv4Addr::LOCALHOST, 1).into(), local_port: 80, tls: None };
-    let client = headers::client(&peer, request.uri(), Version::HTTP_11, request.headers(), false);
+    let (uri, fields) = (request.uri(), request.headers());
+    let client = headers::client(&peer, uri, Version::HTTP_11, fields, &|_| false);
     let Ok(client) = client else { return };
     let strip = Some(prefix).filter(|prefix| prefix.starts_with('/')).map(str::to_owned);
     let paths = Rewrite { strip, prefix: None };

@@ -6,6 +6,7 @@ mod request;
 mod response;
 mod upgrade;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use http::Method;
@@ -27,6 +28,8 @@ pub struct Proxy {
     rules: HeaderRules,
     /// Bytes of a head that the application takes, as Node counts them.
     head_max: usize,
+    /// Bytes of a response's body.
+    response_max: Option<u64>,
     /// The targets as written, for `explain`.
     targets: String,
     /// WebSockets are tunnelled.
@@ -48,17 +51,20 @@ pub enum ForwardError {
     Target,
     #[error("the head has more bytes than the application takes")]
     HeadTooLarge,
+    #[error("the response's body is larger than {0} bytes")]
+    ResponseTooLarge(u64),
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
 impl Proxy {
-    /// `route` is `None` for what no route is written for.
+    /// `route` is `None` for what no route is written for; `response_max` holds where it says nothing.
     pub fn compile(
         upstream: Upstream,
         words: &config::Upstream,
         route: Option<&config::Route>,
         dev: bool,
+        response_max: Option<u64>,
     ) -> Self {
         let targets: Vec<_> = words.targets.iter().map(ToString::to_string).collect();
         let mode = if dev { next::Mode::Development } else { next::Mode::Production };
@@ -71,6 +77,7 @@ impl Proxy {
             upgrade: route.is_some_and(|route| route.upgrade),
             mode,
             head_max: words.head,
+            response_max: route.and_then(|route| route.response_body).or(response_max),
             targets: targets.join(", "),
         }
     }
@@ -79,9 +86,19 @@ impl Proxy {
         &self.targets
     }
 
+    /// Bytes of a response's body, where they are bounded.
+    pub fn response_max(&self) -> Option<u64> {
+        self.response_max.filter(|max| *max < u64::MAX)
+    }
+
     /// True if another path is asked for than the one that came.
     pub fn rewrites(&self) -> bool {
         self.rewrite != config::Rewrite::default()
+    }
+
+    /// The path that is asked for in place of this one.
+    pub fn asked_for<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        request::asked_for(path, &self.rewrite)
     }
 
     pub fn upstream(&self) -> &Upstream {
@@ -104,7 +121,10 @@ impl Proxy {
         }
         let mut response = self.upstream.forward(request, client.address, pools).await?;
         response::rewrite(response.headers_mut(), client, &self.upstream);
-        Ok(response)
+        match self.response_max {
+            Some(max) => response::limit(response, max).ok_or(ForwardError::ResponseTooLarge(max)),
+            None => Ok(response),
+        }
     }
 
     /// Makes a client's request the one that is sent; returns the protocol that it asks for.
@@ -153,6 +173,7 @@ impl From<ForwardError> for Fault {
             ForwardError::OtherProtocol => return upstream(502, "upstream_bad_response"),
             ForwardError::Target => return Self::BAD_TARGET,
             ForwardError::HeadTooLarge => return client(431, "head_too_large"),
+            ForwardError::ResponseTooLarge(_) => return upstream(502, "upstream_too_large"),
             ForwardError::Send(error) => error,
         };
         match error {
@@ -170,9 +191,10 @@ impl From<ForwardError> for Fault {
             SendError::NoSocket { .. } => Self::new(503, Side::Edge, "out_of_sockets"),
             SendError::Body { source } => match source {
                 BodyError::TooLarge { .. } => Self::BODY_TOO_LARGE,
-                BodyError::Idle(_) => client(408, "body_slow"),
+                BodyError::Idle(_) | BodyError::Slow(_) => client(408, "body_slow"),
                 BodyError::Cut(_) => client(400, "body_cut"),
                 BodyError::Malformed(_) => client(400, "body_malformed"),
+                BodyError::Own(_) => Self::new(500, Side::Edge, "body_failed"),
             },
         }
     }
@@ -219,6 +241,8 @@ mod tests {
         let large = SendError::Body { source: BodyError::TooLarge { max: 1 } };
         check(large, 413, Side::Client, "body_too_large");
         let slow = SendError::Body { source: BodyError::Idle(after) };
+        check(slow, 408, Side::Client, "body_slow");
+        let slow = SendError::Body { source: BodyError::Slow(240) };
         check(slow, 408, Side::Client, "body_slow");
     }
 }

@@ -1,11 +1,11 @@
 //! What the application sees of a request.
 
-use http::HeaderMap;
-use http::header::{COOKIE, HeaderValue};
+use std::borrow::Cow;
+
 use http::uri::{PathAndQuery, Uri};
 
 use crate::config::Rewrite;
-use crate::exchange::{Client, Peer, Request, headers};
+use crate::exchange::{Client, Peer, Request, cookies, headers};
 use crate::next;
 
 use super::ForwardError;
@@ -29,7 +29,7 @@ pub fn rewrite(
     headers::strip_hop_by_hop(fields);
     headers::strip_look_alikes(fields);
     next::strip_request(fields, data, mode);
-    join_cookies(fields);
+    cookies::join(fields);
     headers::set_forwarded(fields, client, peer);
     if trailers {
         headers::set_takes_trailers(fields);
@@ -50,40 +50,33 @@ pub fn head_size(request: &Request) -> usize {
 /// The target to ask for, if it is not the one that was asked for.
 fn target(uri: &Uri, paths: &Rewrite) -> Option<String> {
     let query = uri.query().and_then(next::strip_query);
-    let path = paths.strip.as_deref().and_then(|prefix| stripped(uri.path(), prefix));
-    if query.is_none() && path.is_none() && paths.prefix.is_none() {
+    let path = asked_for(uri.path(), paths);
+    if query.is_none() && matches!(path, Cow::Borrowed(_)) {
         return None;
     }
-    let path = path.unwrap_or(uri.path());
     let query = query.as_deref().or(uri.query()).filter(|query| !query.is_empty());
-    let prefix = paths.prefix.as_deref().unwrap_or_default();
-    let slash = if path.starts_with('/') { "" } else { "/" };
     Some(match query {
-        Some(query) => format!("{prefix}{slash}{path}?{query}"),
-        None => format!("{prefix}{slash}{path}"),
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
     })
+}
+
+/// The path that is asked for in place of `path`; owned if it is another.
+pub fn asked_for<'a>(path: &'a str, paths: &Rewrite) -> Cow<'a, str> {
+    let rest = paths.strip.as_deref().and_then(|prefix| stripped(path, prefix));
+    if rest.is_none() && paths.prefix.is_none() {
+        return Cow::Borrowed(path);
+    }
+    let rest = rest.unwrap_or(path);
+    let prefix = paths.prefix.as_deref().unwrap_or_default();
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    Cow::Owned(format!("{prefix}{slash}{rest}"))
 }
 
 /// What follows a prefix of whole segments.
 fn stripped<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(prefix.trim_end_matches('/'))?;
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
-}
-
-/// HTTP/2 sends cookies one by one, HTTP/1 in one line (RFC 9113 §8.2.3).
-fn join_cookies(fields: &mut HeaderMap) {
-    let mut crumbs = fields.get_all(COOKIE).iter();
-    let Some(first) = crumbs.next() else { return };
-    let mut joined = None;
-    for crumb in crumbs {
-        let line = joined.get_or_insert_with(|| first.as_bytes().to_vec());
-        line.extend_from_slice(b"; ");
-        line.extend_from_slice(crumb.as_bytes());
-    }
-    let Some(joined) = joined else { return };
-    if let Ok(line) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
-        fields.insert(COOKIE, line);
-    }
 }
 
 #[cfg(test)]
@@ -114,16 +107,5 @@ mod tests {
         check_with("/docs/a?b", Some("/docs"), Some("/v2"), Some("/v2/a?b"));
         check_with("/docs", Some("/docs"), Some("/v2"), Some("/v2/"));
         check_with("/a", None, Some("/v2"), Some("/v2/a"));
-    }
-
-    #[test]
-    fn cookies_become_one_line() {
-        let mut fields = HeaderMap::new();
-        for crumb in ["a=1", "b=2", "c=3"] {
-            fields.append(COOKIE, HeaderValue::from_static(crumb));
-        }
-        join_cookies(&mut fields);
-        let lines: Vec<_> = fields.get_all(COOKIE).iter().collect();
-        assert_eq!(lines, ["a=1; b=2; c=3"]);
     }
 }

@@ -1,9 +1,14 @@
 //! What the client sees of a response.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue, LOCATION, REFRESH};
+use http_body::{Body as _, Frame, SizeHint};
 
-use crate::exchange::{Client, headers};
+use crate::exchange::{Body, BodyError, Client, Response, headers};
 use crate::next;
 use crate::upstream::Upstream;
 
@@ -50,6 +55,58 @@ pub fn publish(
     let public = format!("{before}{}://{}{path}", client.scheme.as_str(), client.authority());
     if let Ok(public) = HeaderValue::try_from(public) {
         fields.insert(name, public);
+    }
+}
+
+/// The response with no more than `max` bytes of a body; `None` if it says that it has more.
+///
+/// One that does not say how long it is, and is longer, is cut: nobody takes it for whole.
+pub fn limit(mut response: Response, max: u64) -> Option<Response> {
+    match response.body().size_hint().exact() {
+        Some(length) => (length <= max).then_some(response),
+        None => {
+            // `u64::MAX` is a route's word for no limit.
+            if max < u64::MAX {
+                let body = std::mem::replace(response.body_mut(), Body::empty());
+                *response.body_mut() = Body::stream(Limited { body, max, left: max });
+            }
+            Some(response)
+        }
+    }
+}
+
+struct Limited {
+    body: Body,
+    max: u64,
+    left: u64,
+}
+
+impl http_body::Body for Limited {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let next = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let came = match &next {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len() as u64),
+            _ => 0,
+        };
+        let Some(left) = self.left.checked_sub(came) else {
+            return Poll::Ready(Some(Err(BodyError::TooLarge { max: self.max })));
+        };
+        self.left = left;
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

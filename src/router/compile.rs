@@ -4,26 +4,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
+use tracing::warn;
 
 use crate::auth::Auth;
 use crate::compress::Compress;
 use crate::config::{self, Config};
 use crate::exchange::HeaderRules;
 use crate::files::Files;
+use crate::next;
 use crate::observe::access::RouteCount;
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{CompileError, Registry, Upstream};
 
-use super::Handler;
 use super::build::{Assets, Builds};
 use super::cors::Cors;
 use super::door::Door;
+use super::images::{Images, Optimizers};
 use super::maintenance::{Flags, Maintenance};
 use super::meter::Quota;
 use super::pages::Pages;
 use super::share::Share;
 use super::table::{Route, Site, Treatment};
+use super::{Handler, application};
 
 /// What sites are compiled with.
 pub struct Around<'a> {
@@ -32,13 +35,10 @@ pub struct Around<'a> {
     pub auth: &'a Auth,
     pub flags: &'a Flags,
     pub builds: &'a Builds,
+    pub optimizers: &'a Optimizers,
 }
 
-pub fn site(
-    site: &config::Site,
-    around: &Around<'_>,
-    has_certificate: bool,
-) -> Result<Site, CompileError> {
+pub fn site(site: &config::Site, number: usize, around: &Around<'_>) -> Result<Site, CompileError> {
     let mut routes = Vec::new();
     for words in &site.routes {
         routes.extend(route(words, site, around)?);
@@ -47,11 +47,12 @@ pub fn site(
         routes.push(rest(next, site, around)?);
     }
     let maintenance = site.maintenance.as_ref();
-    Ok(Site {
+    let compiled = Site {
         host: site.host.clone(),
         aliases: site.aliases.clone(),
-        secure: has_certificate && !around.config.listen.https.is_empty(),
-        verified: site.client_ca.is_some(),
+        number,
+        addresses: site.addresses.clone(),
+        images: images(site, around),
         treatment: Treatment {
             hsts: site.hsts.as_ref().and_then(hsts),
             headers: rules(&site.headers),
@@ -64,7 +65,30 @@ pub fn site(
         compress: Compress::compile(site),
         action_origins: site.action_origins.clone(),
         routes,
-    })
+    };
+    tell_of_cuts(&compiled);
+    Ok(compiled)
+}
+
+/// What is more than an application's middleware takes is lost without a word of Next.js'.
+fn tell_of_cuts(site: &Site) {
+    let Some(next::Cut { after, always }) = application::cut(site) else { return };
+    let larger = site.routes.iter().filter(|route| route.to_next && route.body_max > after);
+    for route in larger {
+        let (site, max) = (site.host.as_str(), route.body_max);
+        let path = route.path.as_ref().map_or_else(|| "/*".to_owned(), ToString::to_string);
+        if always {
+            warn!(%site, %path, max, after, "larger bodies are answered 413: the middleware cuts them");
+        } else {
+            warn!(%site, %path, max, after, "larger bodies may be cut by the middleware, without a word");
+        }
+    }
+}
+
+/// A development server makes every picture anew, and for one person.
+fn images(site: &config::Site, around: &Around<'_>) -> Option<Images> {
+    let (words, next) = (site.images.as_ref()?, site.next.as_ref()?);
+    (!site.dev).then(|| Images::compile(words, &next.targets, around.optimizers))
 }
 
 /// What matches nothing goes to the application.
@@ -85,6 +109,7 @@ fn rest(
         cors: None,
         body_max: around.config.limits.body,
         body_idle: None,
+        body_rate: None,
         quota: None,
         count: RouteCount::new("next"),
     })
@@ -125,6 +150,7 @@ fn route(
         cors: route.cors.as_ref().map(Cors::compile),
         body_max: route.body.unwrap_or(around.config.limits.body),
         body_idle: route.body_idle,
+        body_rate: route.body_rate.map(|rate| rate.0),
         quota: route
             .rate
             .as_ref()
@@ -144,7 +170,8 @@ fn proxy(
     timeouts.body_idle = of(|route| route.body_idle).unwrap_or(timeouts.body_idle);
     let first_byte = of(|route| route.first_byte);
     let upstream = Upstream::compile(words, &timeouts, first_byte, around.registry)?;
-    Ok(Handler::Proxy(Box::new(Proxy::compile(upstream, words, route, site.dev))))
+    let response_max = around.config.limits.response_body;
+    Ok(Handler::Proxy(Box::new(Proxy::compile(upstream, words, route, site.dev, response_max))))
 }
 
 fn rules(words: &config::HeaderRules) -> HeaderRules {

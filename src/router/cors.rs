@@ -95,6 +95,11 @@ impl Cors {
         }
     }
 
+    /// True if pages of this origin may send cookies, and are known.
+    pub fn trusts(&self, origin: &HeaderValue) -> bool {
+        self.credentials && !self.any && self.admits(Some(origin))
+    }
+
     fn admits(&self, origin: Option<&HeaderValue>) -> bool {
         let Some(origin) = origin.and_then(|origin| origin.to_str().ok()) else { return false };
         let fits = |pattern: &String| match pattern.split_once("://*.") {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderValue};
 
 use crate::exchange::{Fault, Request, Response};
+use crate::next;
 
 use super::keeper;
 use super::pages::{Pages, Wants};
@@ -34,6 +35,14 @@ impl<'a> Course<'a> {
     pub fn begin(request: &Request) -> Self {
         let origin = request.headers().get(header::ORIGIN).cloned();
         Self { wants: Wants::of(request.headers()), origin, ..Self::default() }
+    }
+
+    /// True if a page of this origin may act for its visitor, cookies and all.
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
+        let cors = self.route.and_then(|route| route.cors.as_ref());
+        let cors = cors.or_else(|| self.site.and_then(|site| site.cors.as_ref()));
+        cors.is_some_and(|cors| cors.trusts(origin))
+            || self.site.is_some_and(|site| next::is_listed(origin, &site.action_origins))
     }
 
     /// What a browser asks before it sends a request, answered here where there are rules for it.

@@ -12,6 +12,7 @@ use crate::exchange::{Body, Client, Fault, Peer, Request, Response, Side};
 use crate::upstream::{CompileError, Pools, Registry};
 
 use super::keeper::Keeper;
+use super::page::Page;
 
 /// Whom a route is for.
 pub enum Door {
@@ -29,9 +30,12 @@ pub enum Shut {
 
 /// The edge's own word for who it is; nobody else's is passed on.
 pub const USER: HeaderName = HeaderName::from_static("x-vestibule-user");
+/// By whose word: users of two providers may have one name.
+pub const PROVIDER: HeaderName = HeaderName::from_static("x-vestibule-provider");
 
 const UNAUTHORIZED: Fault = Fault::new(401, Side::Client, "unauthorized");
 const UNAVAILABLE: Fault = Fault::new(503, Side::Edge, "auth_unavailable");
+const FOREIGN: Fault = Fault::new(403, Side::Client, "foreign_origin");
 const TOO_MANY: Fault = Fault::new(429, Side::Client, "too_many_tries");
 
 impl Door {
@@ -86,7 +90,10 @@ impl Door {
     /// What the application is told of who is let in.
     pub fn vouches(&self) -> Vec<(String, &'static str)> {
         match self {
-            Self::Users { .. } => vec![(USER.to_string(), "(the user's id)")],
+            Self::Users { .. } => vec![
+                (USER.to_string(), "(the user's id)"),
+                (PROVIDER.to_string(), "(the provider that knows it)"),
+            ],
             Self::Passwords(_) => vec![(USER.to_string(), "(the name that was given)")],
             Self::Keeper(keeper) => {
                 let told = keeper.told().iter();
@@ -104,7 +111,7 @@ impl Door {
     pub async fn admit(
         &self,
         request: &mut Request,
-        (client, peer): (&Client, &Peer),
+        (client, peer, page): (&Client, &Peer, Page),
         auth: &Auth,
         (users, pools): (&auth::Local, &Rc<Pools>),
     ) -> Result<HeaderMap, Shut> {
@@ -114,11 +121,20 @@ impl Door {
                 let many = Fault::new(400, Side::Client, "too_many_cookies");
                 let shown = shown.ok_or(Shut::Fault(many))?;
                 let known = users.identify(&shown, client, providers).await;
-                known.map(|known| name_of(&known.identity))
+                if page == Page::Foreign && known.as_ref().is_ok_and(|known| known.is_cookie()) {
+                    return Err(Shut::Fault(FOREIGN));
+                }
+                known.map(|known| {
+                    let provider = HeaderValue::from_str(&known.provider.name).ok();
+                    (name_of(&known.identity), provider)
+                })
             }
             Self::Passwords(passwords) => {
                 let known = users.check_password(passwords, request.headers(), client).await;
-                known.map(|identity| name_of(&identity))
+                if page == Page::Foreign && known.is_ok() {
+                    return Err(Shut::Fault(FOREIGN));
+                }
+                known.map(|identity| (name_of(&identity), None))
             }
             Self::Keeper(keeper) => {
                 let asked = keeper.ask(request, client, peer, pools).await;
@@ -129,8 +145,9 @@ impl Door {
             }
         };
         match found {
-            Ok(name) => {
+            Ok((name, provider)) => {
                 request.headers_mut().insert(USER, name.ok_or(Shut::Fault(UNAUTHORIZED))?);
+                request.headers_mut().extend(provider.map(|provider| (PROVIDER, provider)));
                 self.keeps().inspect(|name| drop(request.headers_mut().remove(name)));
                 Ok(HeaderMap::new())
             }

@@ -5,11 +5,12 @@ use http::{HeaderMap, Version};
 use crate::exchange::{Fault, Peer, Request};
 use crate::next;
 
+use super::application::{body_max, expects, from_disk};
 use super::course::Course;
 use super::door::Door;
 use super::share::Lots;
 use super::table::{Ask, Route, Site, Unmet};
-use super::{Handler, Router, Way, expects, from_disk, set_path};
+use super::{Handler, Router, Way, set_path};
 
 /// The way of one request, in words.
 #[derive(Debug, Default)]
@@ -46,6 +47,13 @@ impl Router {
     pub fn explain(&self, mut request: Request, peer: &Peer) -> Explanation {
         *request.version_mut() = Version::HTTP_11;
         let mut told = Explanation::default();
+        // As a client would come that has a certificate, where one is asked for.
+        let mut peer = peer.clone();
+        if let Some(tls) = &mut peer.tls {
+            let site = tls.name.as_ref().and_then(|name| self.table.site(name));
+            tls.authorities = site.and_then(|site| self.handshakes.authorities(site));
+        }
+        let peer = &peer;
         let client = match self.client(&request, peer) {
             Ok(client) => client,
             Err(fault) => return told.refused(fault),
@@ -67,7 +75,9 @@ impl Router {
             }
             Ok(Way::Route(route, captures, changed)) => (route, captures, changed),
         };
-        told.limits.push(("body", format!("{} bytes", route.body_max)));
+        told.limits.push(("body", format!("{} bytes", body_max(route, course.site))));
+        told.limits
+            .extend(route.body_rate.map(|rate| ("body_rate", format!("{rate} bytes a second"))));
         told.door = route.door.as_ref().map(Door::words);
         if let Handler::Redirect(redirect) = &route.handler {
             let capture = |name: &str| captures.get(name).map(str::to_owned);
@@ -89,12 +99,18 @@ impl Router {
         }
         let Handler::Proxy(proxy) = &route.handler else { return told.refused(Fault::NO_ROUTE) };
         let before = request.headers().clone();
-        self.unvouch(request.headers_mut());
+        self.unvouch(request.headers_mut(), peer);
         let kept = route.door.as_ref().and_then(Door::keeps);
         kept.inspect(|name| drop(request.headers_mut().remove(name)));
         let expected: Option<next::Expects> =
             expects(&mut request, changed.as_deref(), route, course.site);
         told.upstream = Some(proxy.targets().to_owned());
+        let most = proxy.response_max().map(|max| ("response_body", format!("{max} bytes")));
+        told.limits.extend(most);
+        if expected.is_some_and(next::Expects::is_image) {
+            let images = course.site.and_then(|site| site.images.as_ref());
+            told.limits.extend(images.map(|images| ("images", images.words())));
+        }
         if let Some(path) = changed.filter(|_| proxy.rewrites())
             && let Err(fault) = set_path(&mut request, &path)
         {

@@ -9,12 +9,13 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::compress::Compress;
 use crate::config::{self, Addresses, HostPattern, PathPattern, When};
-use crate::exchange::{Fault, HeaderRules, Side};
+use crate::exchange::{Client, Fault, HeaderRules, Scheme, Side};
 use crate::observe::access::RouteCount;
 use crate::redirect::Redirect;
 
 use super::Handler;
 use super::cors::Cors;
+use super::page::Page;
 use super::pages::{Pages, Wants};
 use super::share::{Lots, Share};
 use super::table::{Ask, Route, Site, Table, Treatment};
@@ -79,6 +80,17 @@ pub fn asked(data: &[u8]) {
         let is_below = label.is_some_and(|label| !label.is_empty() && !label.contains(['.', '/']));
         assert!(allowed == "https://a.example" || is_below, "{allowed}");
     }
+    let (address, host) = ([127, 0, 0, 1].into(), "a.example".to_owned());
+    let client = Client { address, host, port: 443, scheme: Scheme::Https, chain: None };
+    let mut request = http::Request::new(());
+    *request.method_mut() = Method::POST;
+    headers.clone_into(request.headers_mut());
+    let is_own = Page::of(&request, &client, |_| false) == Page::Own;
+    if is_own && !headers.contains_key("sec-fetch-site") {
+        let own = b"https://a.example";
+        let told = headers.get_all(header::ORIGIN).iter();
+        assert!(told.into_iter().all(|origin| origin.as_bytes().eq_ignore_ascii_case(own)));
+    }
     let _answered = cors.preflight(&Method::OPTIONS, &headers);
     let share = Share { of: 5000, cookie: "lot".to_owned(), lasts: Duration::ZERO };
     let mut lots = Lots::default();
@@ -105,6 +117,7 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
         cors: None,
         body_max: index as u64,
         body_idle: None,
+        body_rate: None,
         quota: None,
         count: count.clone(),
     };
@@ -113,8 +126,9 @@ fn site(hosts: &[HostPattern], paths: &[PathPattern]) -> Site {
     Site {
         host: host.clone(),
         aliases: aliases.to_vec(),
-        secure: false,
-        verified: false,
+        number: 0,
+        addresses: Addresses::default(),
+        images: None,
         treatment: Treatment::default(),
         cors: None,
         maintenance: None,

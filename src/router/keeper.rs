@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::config;
-use crate::exchange::{Body, Client, Fault, Peer, Request, Response, Side, headers};
+use crate::exchange::{Body, Client, Fault, Peer, Request, Response, Side, cookies, headers};
 use crate::next;
 use crate::upstream::{CompileError, Pools, Registry, SendError, Upstream};
 
@@ -135,7 +135,9 @@ impl Keeper {
     fn question(&self, request: &Request, client: &Client, peer: &Peer) -> Request {
         let mut fields: HeaderMap = request.headers().clone();
         headers::strip_hop_by_hop(&mut fields);
+        headers::strip_look_alikes(&mut fields);
         next::strip_request(&mut fields, false, next::Mode::Production);
+        cookies::join(&mut fields);
         NOT_ASKED.iter().for_each(|name| drop(fields.remove(name)));
         headers::set_forwarded(&mut fields, client, peer);
         headers::set_original(&mut fields, client, request.method(), request.uri());

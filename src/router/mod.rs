@@ -1,5 +1,6 @@
 //! Answers every request: site, route, handler, response or fault.
 
+mod application;
 mod build;
 mod compile;
 mod cors;
@@ -8,9 +9,12 @@ mod door;
 mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handshakes;
+mod images;
 mod keeper;
 mod maintenance;
 mod meter;
+mod page;
 mod pages;
 mod share;
 mod table;
@@ -27,22 +31,26 @@ use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
-use crate::files::{Files, Wanted};
+use crate::files::Files;
 use crate::hub;
 use crate::limits::Rate;
-use crate::next;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
+use application::{body_max, expects, from_disk, guard, sees_visitors};
 use course::Course;
 use door::{Door, Shut};
+use handshakes::Handshakes;
+use page::Page;
 use table::{Ask, Route, Site, Table};
 
 pub use build::Builds;
 pub use explain::Explanation;
+pub use handshakes::Handshake;
+pub use images::{Flights, Optimizers};
 pub use maintenance::Flags;
 pub use meter::Meter;
 
@@ -51,12 +59,24 @@ pub struct Local {
     pub hub: Rc<hub::Shard>,
     pub pools: Rc<Pools>,
     pub users: Rc<auth::Local>,
+    /// Pictures that are asked for now.
+    pub flights: Rc<Flights>,
     pub drain: Drain,
 }
 
+/// What sites share over reloads: what is known of the disk, and who makes pictures.
+#[derive(Clone, Default)]
+pub struct Kept {
+    pub flags: Arc<Flags>,
+    pub builds: Arc<Builds>,
+    pub optimizers: Arc<Optimizers>,
+}
+
 /// Compiled from the sites; part of the snapshot.
+#[derive(Clone)]
 pub struct Router {
-    table: Table,
+    table: Arc<Table>,
+    handshakes: Handshakes,
     trust: Vec<Cidr>,
     hub: Option<Arc<hub::Policy>>,
     auth: Arc<Auth>,
@@ -80,26 +100,27 @@ enum Handler {
 }
 
 impl Router {
-    /// Compiles every site. `has_certificate` tells which hosts HTTPS can be served for.
+    /// Compiles every site. `handshake` tells how a host is come to over HTTPS.
     pub fn compile(
         config: &Config,
         (hub, auth): (Option<Arc<hub::Policy>>, Arc<Auth>),
-        (registry, flags, builds, meter): (&Arc<Registry>, &Flags, &Builds, &Arc<Meter>),
+        (registry, kept, meter): (&Arc<Registry>, &Kept, &Arc<Meter>),
         challenges: Challenges,
-        has_certificate: &dyn Fn(&str) -> bool,
+        handshake: &dyn Fn(&str) -> Handshake,
     ) -> Result<Self, CompileError> {
-        let around = compile::Around { config, registry, auth: &auth, flags, builds };
-        let sites = config
-            .sites
-            .iter()
-            .map(|site| compile::site(site, &around, has_certificate(site.host.as_str())));
+        let Kept { flags, builds, optimizers } = kept;
+        let around = compile::Around { config, registry, auth: &auth, flags, builds, optimizers };
+        let sites = config.sites.iter().enumerate();
+        let sites = sites.map(|(number, site)| compile::site(site, number, &around));
         let sites: Result<Vec<_>, _> = sites.collect();
         let table = Table::new(sites?);
         let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
-        let vouched = std::iter::once(door::USER).chain(auth.vouched()).chain(told.cloned());
+        let vouched =
+            [door::USER, door::PROVIDER].into_iter().chain(auth.vouched()).chain(told.cloned());
         let vouched = vouched.collect();
         Ok(Self {
-            table,
+            table: Arc::new(table),
+            handshakes: Handshakes::of(config, handshake),
             vouched,
             trust: config.trust.clone(),
             hub,
@@ -111,6 +132,16 @@ impl Router {
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
         })
+    }
+
+    /// The same, where hosts are come to otherwise.
+    pub fn with_handshakes(&self, config: &Config, handshake: &dyn Fn(&str) -> Handshake) -> Self {
+        Self { handshakes: Handshakes::of(config, handshake), ..self.clone() }
+    }
+
+    /// Where plain HTTP is sent, if the site can be come to over HTTPS.
+    fn secure_port(&self, site: &Site) -> Option<u16> {
+        self.https_port.filter(|_| self.handshakes.are_possible(site))
     }
 
     /// The upstreams that requests may go to, for readiness.
@@ -146,7 +177,7 @@ impl Router {
 
     async fn choose<'a>(
         &'a self,
-        request: Request,
+        mut request: Request,
         peer: &Peer,
         local: &Local,
         course: &mut Course<'a>,
@@ -162,6 +193,8 @@ impl Router {
             }
             Way::Hub => {
                 access.route = Some(Arc::clone(&self.hub_count));
+                // Hooks may be told of any header: here, too, a client cannot say who it is.
+                self.unvouch(request.headers_mut(), peer);
                 let (response, reason) = local.hub.answer(request, &client).await;
                 refused(access, reason);
                 return Ok(response);
@@ -184,11 +217,14 @@ impl Router {
             let capture = |name: &str| captures.get(name).map(str::to_owned);
             return Ok(redirect.answer(&capture, request.uri().query()));
         }
-        let mut request = limit(request, route)?;
+        let mut request = limit(request, route, course.site)?;
         // A client cannot say who it is.
-        self.unvouch(request.headers_mut());
+        self.unvouch(request.headers_mut(), peer);
         if let Some(door) = &route.door {
-            let (from, by) = ((&client, peer), (&*local.users, &local.pools));
+            // Nor take away what is said of it.
+            exchange::headers::strip_nominated(request.headers_mut());
+            let page = Page::of(&request, &client, |origin| course.allows(origin));
+            let (from, by) = ((&client, peer, page), (&*local.users, &local.pools));
             match Box::pin(door.admit(&mut request, from, &self.auth, by)).await {
                 Ok(told) => course.told = told,
                 Err(Shut::Answer(response, reason)) => {
@@ -207,17 +243,29 @@ impl Router {
         }
         let Handler::Proxy(proxy) = &route.handler else { return Err(Fault::NO_ROUTE) };
         let shown = self.auth.shown(request.headers());
+        let shown = shown.map(|shown| (shown, request.uri().path().to_owned()));
         let expects = expects(&mut request, changed.as_deref(), route, course.site);
         if let Some(path) = changed.filter(|_| proxy.rewrites()) {
             set_path(&mut request, &path)?;
         }
         let choice = course.site.map(|site| site.compress.choose(&mut request));
-        let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
-        let mut response = answered.await.map_err(Fault::from)?;
+        let images = course.site.and_then(|site| site.images.as_ref());
+        let images = images.filter(|_| expects.is_some_and(|expects| expects.is_image()));
+        let mut response = match images {
+            Some(images) => {
+                let alike = route.door.is_none() && !sees_visitors(course.site);
+                let from = (&client, peer);
+                Box::pin(images.answer(request, alike, proxy, from, local)).await?
+            }
+            None => {
+                let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
+                answered.await.map_err(Fault::from)?
+            }
+        };
         choice.inspect(|choice| choice.apply(&mut response));
-        if let Some(shown) = shown {
+        if let Some((shown, path)) = shown {
             // A logout that passes by ends the sockets that it is about.
-            local.hub.passed(&self.auth, &shown, response.headers(), &client);
+            local.hub.passed(&self.auth, &shown, response.headers(), (&client, &path));
         }
         if let Some(expects) = expects {
             expects.check(&mut response)?;
@@ -226,8 +274,11 @@ impl Router {
     }
 
     /// Removes what only this edge may say of who somebody is, and what applications that make
-    /// variables of headers would take for it.
-    fn unvouch(&self, headers: &mut HeaderMap) {
+    /// variables of headers would take for it; and what only a peer that is trusted may say.
+    fn unvouch(&self, headers: &mut HeaderMap, peer: &Peer) {
+        if !self.is_trusted(peer) {
+            exchange::headers::strip_claims(headers);
+        }
         self.vouched.iter().for_each(|name| drop(headers.remove(name)));
         let plain = |name: &HeaderName| name.as_str().replace('_', "-");
         let is_like = |name: &HeaderName| self.vouched.iter().any(|own| plain(own) == plain(name));
@@ -272,6 +323,12 @@ impl Router {
             return Err(Fault::MISDIRECTED);
         }
         if let Some(site) = site
+            && !site.addresses.admits(client.address)
+        {
+            course.site = Some(site);
+            return Err(DENIED);
+        }
+        if let Some(site) = site
             && let Some(response) = self.elsewhere(site, request, client)
         {
             course.site = Some(site);
@@ -287,7 +344,7 @@ impl Router {
         let site = site.ok_or(Fault::NO_SITE)?;
         course.site = Some(site);
         // What the application answers for the hub is not there for anybody else.
-        if self.hub.as_ref().is_some_and(|policy| policy.is_private(path)) {
+        if self.is_private(path) {
             return Err(Fault::PRIVATE);
         }
         if let Some(closed) = &site.maintenance
@@ -299,8 +356,15 @@ impl Router {
         }
         let (route, captures) = find(site, request, changed.as_deref(), client, course)?;
         course.route = Some(route);
+        // Nor by another name that a route gives it.
+        if let Handler::Proxy(proxy) = &route.handler
+            && proxy.rewrites()
+            && self.is_private(&proxy.asked_for(changed.as_deref().unwrap_or(path)))
+        {
+            return Err(Fault::PRIVATE);
+        }
         if !route.addresses.admits(client.address) {
-            return Err(Fault::new(403, exchange::Side::Client, "denied"));
+            return Err(DENIED);
         }
         if let Some(response) = course.preflight(request) {
             return Ok(Way::Answered(response, None));
@@ -316,6 +380,10 @@ impl Router {
         Ok(Way::Route(route, captures, changed))
     }
 
+    fn is_private(&self, path: &str) -> bool {
+        self.hub.as_ref().is_some_and(|policy| policy.is_private(path))
+    }
+
     /// Whom the request comes from. Only origin-form targets are answered, and `*` for OPTIONS.
     fn client(&self, request: &Request, peer: &Peer) -> Result<Client, Fault> {
         let path = request.uri().path();
@@ -327,9 +395,9 @@ impl Router {
         if request.method() == Method::TRACE {
             return Err(Fault::new(501, exchange::Side::Client, "method_refused"));
         }
-        let trusted = self.is_trusted(peer);
         let (uri, headers) = (request.uri(), request.headers());
-        exchange::headers::client(peer, uri, request.version(), headers, trusted)
+        let trusts = |address| self.trusts(address);
+        exchange::headers::client(peer, uri, request.version(), headers, &trusts)
     }
 
     /// True if the connection was not made for this site: another name was asked for in the
@@ -337,16 +405,17 @@ impl Router {
     fn is_misdirected(&self, site: &Site, peer: &Peer, scheme: Scheme) -> bool {
         let Some(tls) = &peer.tls else {
             // Plain HTTP is sent to HTTPS; what a proxy says of its own handshakes is no proof.
-            let redirected = site.secure && scheme == Scheme::Http;
-            return site.verified && !redirected;
+            let redirected = self.secure_port(site).is_some() && scheme == Scheme::Http;
+            return self.handshakes.authorities(site).is_some() && !redirected;
         };
         let made_for = match &tls.name {
             Some(name) => self.table.site(name),
             None => self.table.first(),
         };
         let same = made_for.is_some_and(|other| std::ptr::eq(site, other));
-        if site.verified {
-            return !(same && tls.verified);
+        if let Some(authorities) = self.handshakes.authorities(site) {
+            // Those that hold now: a reload may have put others in their place.
+            return !(same && tls.authorities == Some(authorities));
         }
         // Who speaks for others has one connection for all of them.
         !same && tls.name.is_some() && !self.is_trusted(peer)
@@ -362,7 +431,7 @@ impl Router {
 
     /// A redirect to the place where the site is answered: its own name, or HTTPS.
     fn elsewhere(&self, site: &Site, request: &Request, client: &Client) -> Option<Response> {
-        let secure = self.https_port.filter(|_| site.secure && client.scheme == Scheme::Http);
+        let secure = self.secure_port(site).filter(|_| client.scheme == Scheme::Http);
         let alias = !site.host.matches(&client.host);
         if !alias && secure.is_none() {
             return None;
@@ -382,6 +451,9 @@ impl Router {
     }
 }
 
+/// An address that a site, or a route, is not for.
+const DENIED: Fault = Fault::new(403, exchange::Side::Client, "denied");
+
 /// Where a request goes.
 enum Way<'a> {
     /// Is the process well?
@@ -398,83 +470,6 @@ fn refused(access: &mut Access, reason: Option<&'static str>) {
     if let Some(reason) = reason {
         metrics::count(&metrics::FAULTS, reason);
     }
-}
-
-/// Why the application is not asked, as far as its build is known.
-fn guard(
-    request: &Request,
-    changed: Option<&str>,
-    client: &Client,
-    site: &Site,
-) -> Option<next::Refusal> {
-    let (uri, body) = (request.uri(), request.body());
-    // Only actions are told by it, and those are posted.
-    let is_post = request.method() == Method::POST;
-    let authority = if is_post { client.authority() } else { String::new() };
-    let unmeasured =
-        !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
-    let asked = next::Asked {
-        method: request.method(),
-        path: changed.unwrap_or(uri.path()),
-        query: uri.query(),
-        headers: request.headers(),
-        authority: &authority,
-        unmeasured,
-    };
-    let judge = |build: Option<&next::Build>| next::judge(&asked, build, &site.action_origins);
-    let Some(assets) = &site.assets else { return judge(None) };
-    match assets.built.with(|build| judge(Some(build))) {
-        // Another build has taken its place, and was not read yet.
-        Some(next::Refusal::ActionUnknown) if !assets.built.is_fresh() => None,
-        found => found,
-    }
-}
-
-/// A file of the route's folder, or of the application's build.
-fn from_disk(
-    request: &Request,
-    changed: Option<&str>,
-    route: &Route,
-    captures: &Captures,
-    course: &Course<'_>,
-) -> Option<Result<Response, Fault>> {
-    let uri = request.uri();
-    let whole = changed.unwrap_or(uri.path());
-    let wanted = |path| Wanted {
-        method: request.method(),
-        path,
-        whole,
-        query: uri.query(),
-        headers: request.headers(),
-    };
-    match &route.handler {
-        Handler::Files(files) => {
-            let rest = captures.get("*").map(|rest| format!("/{rest}"));
-            Some(files.answer(&wanted(rest.as_deref().unwrap_or(whole))))
-        }
-        Handler::Proxy(proxy) if route.to_next && !proxy.rewrites() => {
-            let site = course.site.filter(|site| !site.dev)?;
-            site.assets.as_ref()?.look(&wanted(whole)).transpose()
-        }
-        _ => None,
-    }
-}
-
-/// What an answer of the site's application must be; what it need not know is taken away.
-fn expects(
-    request: &mut Request,
-    changed: Option<&str>,
-    route: &Route,
-    site: Option<&Site>,
-) -> Option<next::Expects> {
-    let site = site.filter(|site| route.to_next && !site.dev)?;
-    let path = changed.unwrap_or(request.uri().path());
-    let expects = next::Expects::of(request.method(), path, request.headers());
-    let looks = |assets: &build::Assets| assets.built.with(|build| build.middleware);
-    if !site.assets.as_ref().is_some_and(looks) {
-        expects.strip(request.headers_mut());
-    }
-    Some(expects)
 }
 
 /// Answered by the edge itself on every public listener.
@@ -534,15 +529,22 @@ fn set_path(request: &mut Request, path: &str) -> Result<(), Fault> {
 }
 
 /// Refuses a body that says it is too large before a byte of it is read.
-fn limit(mut request: Request, route: &Route) -> Result<Request, Fault> {
+fn limit(mut request: Request, route: &Route, site: Option<&Site>) -> Result<Request, Fault> {
+    if http_body::Body::is_end_stream(request.body()) {
+        return Ok(request);
+    }
+    let max = body_max(route, site);
     let length = http_body::Body::size_hint(request.body()).exact();
-    if length.is_some_and(|length| length > route.body_max) {
+    if length.is_some_and(|length| length > max) {
         return Err(Fault::BODY_TOO_LARGE);
     }
     let body = request.body_mut();
-    body.limit(route.body_max);
+    body.limit(max);
     if let Some(idle) = route.body_idle {
         body.patience(idle);
+    }
+    if let Some(rate) = route.body_rate {
+        body.pace(rate);
     }
     Ok(request)
 }

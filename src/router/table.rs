@@ -17,6 +17,7 @@ use super::Handler;
 use super::build::Assets;
 use super::cors::Cors;
 use super::door::Door;
+use super::images::Images;
 use super::maintenance::Maintenance;
 use super::meter::Quota;
 use super::pages::Pages;
@@ -32,8 +33,8 @@ pub struct Site {
     pub host: HostPattern,
     /// Answered with a redirect to `host`.
     pub aliases: Vec<HostPattern>,
-    /// Plain HTTP is redirected to HTTPS.
-    pub secure: bool,
+    /// Among all sites, in the order written.
+    pub number: usize,
     pub treatment: Treatment,
     pub cors: Option<Cors>,
     pub maintenance: Option<Maintenance>,
@@ -42,11 +43,13 @@ pub struct Site {
     pub dev: bool,
     /// What the application was built to.
     pub assets: Option<Assets>,
-    /// Hosts whose pages may call actions, besides the site's own.
     pub compress: Compress,
+    /// Hosts whose pages may call actions, besides the site's own.
     pub action_origins: Vec<String>,
-    /// Only for clients that showed a certificate.
-    pub verified: bool,
+    /// Whom it is for, its hub too.
+    pub addresses: Addresses,
+    /// How pictures are asked for; `None`: as everything else.
+    pub images: Option<Images>,
     /// First match wins.
     pub routes: Vec<Route>,
 }
@@ -78,6 +81,8 @@ pub struct Route {
     pub quota: Option<Quota>,
     /// Between two pieces of the request's body, where it is not as everywhere.
     pub body_idle: Option<Duration>,
+    /// Bytes a second that the request's body must come with, where it is not as everywhere.
+    pub body_rate: Option<u64>,
     pub count: Arc<RouteCount>,
 }
 

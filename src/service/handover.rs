@@ -1,6 +1,6 @@
 //! Listening sockets and a few words, from one process to the next over a pair of sockets.
 //!
-//! The old process says `socket SCHEME ADDRESS`, `admin ADDRESS` and `hub`, each with a socket, then
+//! The old process says `socket SCHEME ADDRESS`, `node ADDRESS`, `admin ADDRESS` and `hub NAME`, each with a socket, then
 //! `end`. The new one says `ready` when it serves; the old one answers `go` when the service
 //! manager knows which of them is the main one.
 
@@ -32,8 +32,10 @@ pub struct Handed {
     pub sockets: Vec<Socket>,
     /// The private listener, and where it listens.
     pub admin: Option<(String, OwnedFd)>,
-    /// Over which the hubs of both speak while clients move.
-    pub hub: Option<OwnedFd>,
+    /// Where other nodes come, with the address as the configuration writes it.
+    pub nodes: Vec<(SocketAddr, StdListener)>,
+    /// Over which the hubs of both speak while clients move, and what the other is called on Redis.
+    pub hub: Option<(OwnedFd, Option<String>)>,
     line: Line,
 }
 
@@ -105,16 +107,21 @@ impl Handed {
     /// Takes everything from the process before, which is at standard input.
     pub fn take() -> io::Result<Self> {
         let line = Line(io::stdin().as_fd().try_clone_to_owned()?);
-        let (mut sockets, mut admin, mut hub) = (Vec::new(), None, None);
+        let (mut sockets, mut nodes, mut admin, mut hub) = (Vec::new(), Vec::new(), None, None);
         loop {
             let Some((word, socket)) = line.hear(WORD_WITHIN)? else {
                 return Err(io::Error::other("the process before is gone"));
             };
             let (what, rest) = word.split_once(' ').unwrap_or((&word, ""));
             match (what, socket) {
-                ("end", _) => return Ok(Self { sockets, admin, hub, line }),
+                ("end", _) => return Ok(Self { sockets, nodes, admin, hub, line }),
                 ("admin", Some(socket)) => admin = Some((rest.to_owned(), socket)),
-                ("hub", Some(socket)) => hub = Some(socket),
+                ("hub", Some(socket)) => {
+                    hub = Some((socket, Some(rest.to_owned()).filter(|name| !name.is_empty())));
+                }
+                ("node", Some(socket)) => {
+                    nodes.push((rest.parse().map_err(io::Error::other)?, socket.into()));
+                }
                 ("socket", Some(socket)) => {
                     let (scheme, address) = rest.split_once(' ').unwrap_or_default();
                     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };

@@ -28,7 +28,7 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    fn new(address: impl fmt::Display, source: io::Error) -> Self {
+    pub fn new(address: impl fmt::Display, source: io::Error) -> Self {
         let hint = match source.kind() {
             io::ErrorKind::PermissionDenied => {
                 "; ports below 1024 need systemd's socket or CAP_NET_BIND_SERVICE"
@@ -46,6 +46,15 @@ pub struct Opened {
     pub scheme: Scheme,
     pub address: SocketAddr,
     pub sockets: Vec<StdListener>,
+}
+
+impl Opened {
+    /// The same sockets once more, for the next process.
+    fn keep(&self, configured: SocketAddr) -> io::Result<Open> {
+        let sockets = self.sockets.iter().map(StdListener::try_clone);
+        let sockets = sockets.collect::<io::Result<_>>()?;
+        Ok(Open { scheme: self.scheme, configured, actual: self.address, sockets })
+    }
 }
 
 /// What the workers listen on.
@@ -83,45 +92,43 @@ impl Listeners {
                 .iter()
                 .position(|socket| socket.local_addr().is_ok_and(|local| serves(local, address)));
             let opened = match given.map(|index| activated.swap_remove(index)) {
-                _ if !mine.is_empty() => adopt(scheme, mine, workers),
+                _ if !mine.is_empty() => {
+                    let mine = mine.into_iter().map(|handed| handed.socket);
+                    adopt(scheme, mine.collect(), workers)
+                }
                 Some(socket) => share(scheme, &socket, workers),
                 None => bind(scheme, address, workers),
             };
-            let added = opened.and_then(|opened| listeners.add(address, opened));
-            added.map_err(|error| ListenError::new(address, error))?;
+            let opened = opened.and_then(|opened| Ok((opened.keep(address)?, opened)));
+            let (open, opened) = opened.map_err(|error| ListenError::new(address, error))?;
+            listeners.open.push(open);
+            listeners.fresh.push(opened);
         }
         Ok(listeners)
     }
 
-    /// Binds what `words` add; what they drop is returned and stays open until told otherwise.
-    pub fn change(&mut self, words: &Listen) -> Result<Vec<SocketAddr>, ListenError> {
+    /// Binds what `words` add; what they drop is returned and stays open until told otherwise. If
+    /// something of it fails, nothing has changed.
+    pub fn change(&mut self, words: &Listen) -> Result<Vec<(Scheme, SocketAddr)>, ListenError> {
         let wanted: Vec<_> = wanted(words).collect();
         let mut added = Vec::new();
         for (scheme, address) in &wanted {
             let is_it = |open: &Open| (open.scheme, open.configured) == (*scheme, *address);
             if !self.open.iter().any(is_it) {
-                let opened = bind(*scheme, *address, self.workers)
-                    .map_err(|error| ListenError::new(address, error))?;
-                added.push((*address, opened));
+                let opened = bind(*scheme, *address, self.workers);
+                let opened = opened.and_then(|opened| Ok((opened.keep(*address)?, opened)));
+                added.push(opened.map_err(|error| ListenError::new(address, error))?);
             }
         }
         let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open)
             .into_iter()
             .partition(|open: &Open| wanted.contains(&(open.scheme, open.configured)));
         self.open = kept;
-        for (address, opened) in added {
-            self.add(address, opened).map_err(|error| ListenError::new(address, error))?;
+        for (open, opened) in added {
+            self.open.push(open);
+            self.fresh.push(opened);
         }
-        Ok(gone.into_iter().map(|open| open.actual).collect())
-    }
-
-    fn add(&mut self, configured: SocketAddr, opened: Opened) -> io::Result<()> {
-        let sockets = opened.sockets.iter().map(StdListener::try_clone);
-        let sockets = sockets.collect::<io::Result<_>>()?;
-        let (scheme, actual) = (opened.scheme, opened.address);
-        self.open.push(Open { scheme, configured, actual, sockets });
-        self.fresh.push(opened);
-        Ok(())
+        Ok(gone.into_iter().map(|open| (open.scheme, open.actual)).collect())
     }
 
     /// Every socket, with the address as it is configured, for the next process.
@@ -141,16 +148,19 @@ impl Listeners {
     }
 }
 
+impl Listeners {
+    /// As they are now: `https://0.0.0.0:443`.
+    pub fn urls(&self) -> impl Iterator<Item = String> {
+        self.open.iter().map(|open| format!("{}://{}", open.scheme.as_str(), open.actual))
+    }
+}
+
 impl fmt::Display for Listeners {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.open.is_empty() {
             return formatter.write_str("nothing");
         }
-        for (index, open) in self.open.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(formatter, "{comma}{}://{}", open.scheme.as_str(), open.actual)?;
-        }
-        Ok(())
+        formatter.write_str(&self.urls().collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -179,8 +189,7 @@ fn share(scheme: Scheme, socket: &StdListener, workers: usize) -> io::Result<Ope
 }
 
 /// The sockets of the process before: all of them, or what waits in one would wait for ever.
-fn adopt(scheme: Scheme, handed: Vec<Socket>, workers: usize) -> io::Result<Opened> {
-    let mut sockets: Vec<_> = handed.into_iter().map(|handed| handed.socket).collect();
+fn adopt(scheme: Scheme, mut sockets: Vec<StdListener>, workers: usize) -> io::Result<Opened> {
     let had = sockets.len();
     for index in had..workers {
         // More workers than before: some share one.
@@ -206,9 +215,20 @@ fn bind(scheme: Scheme, address: SocketAddr, workers: usize) -> io::Result<Opene
     Ok(Opened { scheme, address: actual, sockets })
 }
 
-/// One address that other nodes come to: a socket for each worker.
-pub fn bind_all(address: SocketAddr, workers: usize) -> Result<Opened, ListenError> {
-    bind(Scheme::Http, address, workers).map_err(|error| ListenError::new(address, error))
+/// One address that other nodes come to: a socket for each worker, or those that the process before
+/// had there.
+pub fn open_to_nodes(
+    address: SocketAddr,
+    workers: usize,
+    handed: Vec<(SocketAddr, StdListener)>,
+) -> Result<Opened, ListenError> {
+    let mine = handed.into_iter().filter(|(configured, _)| *configured == address);
+    let mine: Vec<_> = mine.map(|(_, socket)| socket).collect();
+    let opened = match mine.is_empty() {
+        true => bind(Scheme::Http, address, workers),
+        false => adopt(Scheme::Http, mine, workers),
+    };
+    opened.map_err(|error| ListenError::new(address, error))
 }
 
 /// The private listener, and its socket for the next process. One that the process before handed

@@ -1,6 +1,7 @@
 //! The process: start, ready, reload, drain, stop.
 
 mod cli;
+mod export;
 mod handover;
 mod listeners;
 mod memory;
@@ -15,6 +16,7 @@ mod vitals;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,7 +38,8 @@ use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
 use crate::hub::{Bridge, Central, Hub, Nodes, Role, TrustError};
 use crate::listener::Open;
-use crate::observe::{events, lines, log, metrics};
+use crate::observe::{events, lines, log, metrics, trace};
+use crate::router::Kept;
 use crate::snapshot::{CompileError, Current, Resident, Snapshot};
 use crate::tls::acme::{Keeper, Proofs, Troubles, Wanted};
 use crate::tls::{self, Tickets, TlsError, Watch};
@@ -103,7 +106,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         cli::Command::Upgrade(file) => cli::upgrade::run(&file.config),
         cli::Command::Status(file) => cli::status::run(&file.config),
         cli::Command::Top { file, once } => cli::top::run(&file.config, once),
-        cli::Command::Doctor(file) => cli::doctor::run(&file.config),
+        cli::Command::Doctor(words) => cli::doctor::run(&words),
         cli::Command::Man => cli::man(),
         cli::Command::Reference => cli::reference::run(),
         cli::Command::Schema => cli::say(&config::schema()),
@@ -116,10 +119,10 @@ fn resident(config: &Config) -> Result<(Resident, Vec<crate::hub::Inbox>), Stop>
     let redis = config.hub.as_ref().and_then(|hub| hub.redis.as_ref());
     let registry = Registry::new();
     let (hub, inboxes) = Hub::new(config.workers, redis.map(Nodes::new).transpose()?, &registry);
-    let (flags, builds) = (Arc::default(), Arc::default());
+    let kept = Kept::default();
     let (tickets, proofs) = (Tickets::new()?, Proofs::default());
     let meter = Arc::default();
-    Ok((Resident { hub, registry, flags, builds, tickets, proofs, meter }, inboxes))
+    Ok((Resident { hub, registry, kept, tickets, proofs, meter }, inboxes))
 }
 
 fn compile(
@@ -146,12 +149,14 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
     let (resident, inboxes) = resident(&config)?;
     let sockets = handed.as_mut().map(|handed| std::mem::take(&mut handed.sockets));
     let listeners = Listeners::open(&config.listen, config.workers, sockets.unwrap_or_default())?;
-    let watched = tls::files(&config);
+    // Before they are read: what changes meanwhile is seen by the next look.
+    let watch = Watch::new(&tls::files(&config));
     if listeners.any_https() {
         resident.tickets.keep_in(&config.state);
     }
     let snapshot = compile(config, 1, &resident, file)?;
     tls::show(snapshot.certificates());
+    resident.registry.show();
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
@@ -163,17 +168,19 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             binary,
             before: handed,
             admin_socket: None,
+            node_sockets: Vec::new(),
             background: Vec::new(),
             upgrade: None,
             bridge: None,
             bridge_before: None,
             postponed: None,
             current: Current::new(snapshot),
-            watch: Watch::new(&watched),
+            watch,
             complaint: Rc::default(),
             troubles: Rc::default(),
             retry: Rc::default(),
             history: Rc::default(),
+            listening: Rc::default(),
             resident,
             listeners,
             workers: Vec::new(),
@@ -193,6 +200,8 @@ struct Service {
     before: Option<Handed>,
     /// The private listener, for the next process.
     admin_socket: Option<(String, OwnedFd)>,
+    /// Where other nodes come, for the next process.
+    node_sockets: Vec<(SocketAddr, TcpListener)>,
     /// What ends when another process has taken over.
     background: Vec<JoinHandle<()>>,
     upgrade: Option<Upgrade>,
@@ -218,6 +227,8 @@ struct Service {
     retry: Rc<Notify>,
     /// What has changed, for the page of the private listener.
     history: Rc<History>,
+    /// Where it listens, for whoever asks at the private listener.
+    listening: Rc<RefCell<Vec<String>>>,
 }
 
 impl Service {
@@ -235,13 +246,23 @@ impl Service {
         let (asks, mut asked) = mpsc::channel(1);
         self.start_admin(asks)?;
         self.drain.spawn_background(upstream::health::watch(Arc::clone(&self.resident.registry)));
-        self.drain.spawn_background(Arc::clone(&self.resident.flags).watch());
-        self.drain.spawn_background(Arc::clone(&self.resident.builds).watch());
+        self.drain.spawn_background(Arc::clone(&self.resident.kept.flags).watch());
+        self.drain.spawn_background(Arc::clone(&self.resident.kept.builds).watch());
         self.drain.spawn_background(memory::give_back());
+        if let Some(items) = trace::open() {
+            let registry = Arc::clone(&self.resident.registry);
+            let exporting =
+                export::export(self.current.clone(), registry, items, self.drain.clone());
+            self.drain.spawn_background(exporting);
+        }
         let hub = Arc::clone(&self.resident.hub);
         let address = self.open_to_nodes().await?;
         Central::start(&hub, address, &self.drain);
         hub.tell_cluster(self.current.load().hub().map(|policy| &**policy)).await;
+        if self.before.is_some() {
+            // Clients of the process before are sent here when this one says that it is ready.
+            hub.joined(JOINED_WITHIN).await;
+        }
         self.drain.spawn_background(strain::watch(self.current.clone(), hub));
         self.drain.spawn_background(tend(self.resident.tickets.clone()));
         self.start_keeper();
@@ -282,7 +303,7 @@ impl Service {
                 () = self.watch.due() => {
                     let files = tls::files(self.current.load().config());
                     if self.watch.look(&files) {
-                        self.take_certificates().await;
+                        self.take_certificates();
                     }
                 }
             }
@@ -308,8 +329,9 @@ impl Service {
         }
         let hub = &self.resident.hub;
         let before = self.before.as_mut().and_then(|before| before.hub.take());
-        if let Some(before) = before.filter(|_| !hub.is_clustered()) {
-            let bridge = hub.bridge(before, Role::New, &self.drain).await;
+        if let Some((before, name)) = before.filter(|_| hub.bridges()) {
+            let role = (Role::New, name.as_deref());
+            let bridge = hub.bridge(before, role, &self.drain).await;
             let bridge =
                 bridge.map_err(|error| Stop::Io { what: "nobody to take over from", error });
             self.bridge_before = Some(bridge?);
@@ -324,11 +346,17 @@ impl Service {
     }
 
     /// Has every worker take what other nodes bring; returns where they do.
-    async fn open_to_nodes(&self) -> Result<Option<String>, Stop> {
+    async fn open_to_nodes(&mut self) -> Result<Option<String>, Stop> {
         let snapshot = self.current.load();
         let redis = snapshot.config().hub.as_ref().and_then(|hub| hub.redis.as_ref());
         let Some(words) = redis.and_then(|redis| redis.node.as_ref()) else { return Ok(None) };
-        let opened = listeners::bind_all(words.listen, self.workers.len())?;
+        let handed = self.before.as_mut().map(|before| std::mem::take(&mut before.nodes));
+        let (handed, workers) = (handed.unwrap_or_default(), self.workers.len());
+        let opened = listeners::open_to_nodes(words.listen, workers, handed)?;
+        for socket in &opened.sockets {
+            let kept = socket.try_clone().map_err(|error| ListenError::new(words.listen, error))?;
+            self.node_sockets.push((words.listen, kept));
+        }
         for (worker, socket) in self.workers.iter().zip(opened.sockets) {
             worker.tell(Command::Neighbours(socket)).await;
         }
@@ -348,6 +376,7 @@ impl Service {
 
     /// Gives every worker its socket of each new listener.
     async fn hand_out(&self, opened: Vec<listeners::Opened>) {
+        self.listening.replace(self.listeners.urls().collect());
         for opened in opened {
             for (worker, socket) in self.workers.iter().cycle().zip(opened.sockets) {
                 worker.tell(Command::Listen(opened.scheme, socket)).await;
@@ -385,6 +414,7 @@ impl Service {
                 policy: Box::new(move || rules.load().hub().cloned()),
             },
             history: Rc::clone(&self.history),
+            listening: Rc::clone(&self.listening),
             token: words.token.clone(),
             open: matches!(words.address, config::AdminAddress::Unix(_)),
         };
@@ -401,6 +431,7 @@ impl Service {
             let alive = async { asked.await && heard.await.is_ok() };
             if tokio::time::timeout(WORKER_ANSWER, alive).await != Ok(true) {
                 warn!("a worker does not answer; the watchdog is not told that all is well");
+                watchdog.postpone();
                 return;
             }
         }
@@ -422,6 +453,8 @@ impl Service {
     }
 }
 
+/// A process that takes over waits this long for other nodes; then it serves without them.
+const JOINED_WITHIN: Duration = Duration::from_secs(3);
 /// A worker that takes longer than this is stuck.
 const WORKER_ANSWER: Duration = Duration::from_secs(2);
 

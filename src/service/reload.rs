@@ -8,7 +8,7 @@ use crate::admin::history::What;
 use crate::config;
 use crate::observe::{log, metrics};
 use crate::snapshot::Snapshot;
-use crate::tls;
+use crate::tls::{self, Look};
 use crate::worker::Command;
 
 use super::{Service, Stop, compile, install_lines, level, systemd, vitals};
@@ -67,7 +67,7 @@ impl Service {
     /// Tells what a reload would change, or why it could not.
     pub(super) fn diff_for(&self, answer: oneshot::Sender<Verdict>) {
         let verdict = match self.compiled() {
-            Ok((next, notes)) => self.verdict(true, notes, changes(&self.current.load(), &next)),
+            Ok((next, notes, _)) => self.verdict(true, notes, changes(&self.current.load(), &next)),
             Err(stop) => {
                 let why = stop.to_string().lines().map(str::to_owned).collect();
                 self.verdict(false, why, Vec::new())
@@ -77,11 +77,14 @@ impl Service {
         let _told = answer.send(verdict);
     }
 
-    fn compiled(&self) -> Result<(Snapshot, Vec<String>), Stop> {
+    /// With what the certificate files were before they were read.
+    fn compiled(&self) -> Result<(Snapshot, Vec<String>, Look), Stop> {
         let config = config::load(&self.file)?;
+        let seen = tls::look(&tls::files(&config));
         let before = self.current.load();
         let notes = restart_notes(before.config(), &config);
-        Ok((compile(config, before.generation() + 1, &self.resident, &self.file)?, notes))
+        let next = compile(config, before.generation() + 1, &self.resident, &self.file)?;
+        Ok((next, notes, seen))
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -90,58 +93,63 @@ impl Service {
 
     /// Everything that can fail comes first; from `install` on nothing can.
     async fn take_file(&mut self) -> Result<(Vec<String>, Vec<String>), Stop> {
-        let (next, notes) = self.compiled()?;
+        let (next, notes, seen) = self.compiled()?;
         let changes = changes(&self.current.load(), &next);
         let gone = self.listeners.change(&next.config().listen)?;
+        if self.listeners.any_https() {
+            self.resident.tickets.keep_in(&next.config().state);
+        }
         log::set_level(level(next.config().log.level));
         install_lines(&next.config().log);
-        self.install(next).await;
+        let hub = next.hub().cloned();
+        self.install(next, seen);
+        self.resident.hub.install(hub).await;
         metrics::series(&metrics::GENERATION, &[]).increment();
         self.retry.notify_one();
         self.desk.probe(self.current.load().auth().providers().to_vec());
         let opened = self.listeners.take_new();
         self.hand_out(opened).await;
-        for address in gone {
+        for (scheme, address) in gone {
             for worker in &self.workers {
-                worker.tell(Command::Unlisten(address)).await;
+                worker.tell(Command::Unlisten(scheme, address)).await;
             }
         }
         Ok((notes, changes))
     }
 
-    async fn install(&mut self, next: Snapshot) {
-        let hub = next.hub().cloned();
+    fn install(&mut self, next: Snapshot, seen: Look) {
         tls::show(next.certificates());
         vitals::installed();
         self.current.install(next);
-        self.resident.hub.install(hub).await;
-        self.certificates_taken(None);
+        self.resident.registry.show();
+        self.certificates_taken(seen, None);
     }
 
-    /// Takes the certificates that have changed, under the configuration in force. If anything is
-    /// wrong with them, the last good ones are served.
-    pub(super) async fn take_certificates(&mut self) {
+    /// Takes the certificates that have changed, under the configuration in force, and nothing else
+    /// anew. If anything is wrong with them, the last good ones are served.
+    pub(super) fn take_certificates(&mut self) {
         let before = self.current.load();
-        let config = before.config().clone();
-        match compile(config, before.generation(), &self.resident, &self.file) {
+        let seen = tls::look(&tls::files(before.config()));
+        let file = &self.file;
+        let next = before.with_certificates(&self.resident);
+        match next.map_err(|error| Stop::Compile { file: file.clone(), error }) {
             Ok(next) => {
                 info!(certificates = next.certificates().all().len(), "certificates have changed");
                 let lines = next.certificates().changes(before.certificates());
                 self.history.note(What::Certificates, true, before.generation(), &lines);
-                self.install(next).await;
+                self.install(next, seen);
             }
             Err(stop) => {
                 error!("certificates have changed, and the last good ones stay: {stop}");
                 let lines: Vec<_> = stop.to_string().lines().map(str::to_owned).collect();
                 self.history.note(What::Certificates, false, before.generation(), &lines);
-                self.certificates_taken(Some(stop.to_string()));
+                self.certificates_taken(seen, Some(stop.to_string()));
             }
         }
     }
 
-    fn certificates_taken(&mut self, refused: Option<String>) {
-        let files = tls::files(self.current.load().config());
-        self.watch.taken(&files, refused.is_some());
+    fn certificates_taken(&mut self, seen: Look, refused: Option<String>) {
+        self.watch.taken(seen, refused.is_some());
         metrics::series(&metrics::CERTIFICATES_STALE, &[]).set(i64::from(refused.is_some()));
         *self.complaint.borrow_mut() = refused;
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
-use crate::observe::lines;
+use crate::observe::{lines, trace};
 use crate::worker::Command;
 
 use super::signals::{Event, Signals};
@@ -21,6 +21,8 @@ pub enum Farewell {
     Succeeded,
 }
 
+/// The last spans have this long to reach their collector.
+const SETTLED_WITHIN: Duration = Duration::from_secs(2);
 /// What the private listener answered last has this long to reach whoever asked.
 const LAST_ANSWER: Duration = Duration::from_millis(200);
 
@@ -30,7 +32,7 @@ impl Service {
     /// After an upgrade nobody waits for it, so clients of the hub are closed over all of
     /// `hub.drain.over`, and the grace begins after that.
     pub(super) async fn leave(self, mut signals: Signals, farewell: Farewell) {
-        let Self { current, listeners, admin_socket, mut workers, .. } = self;
+        let Self { current, listeners, admin_socket, node_sockets, mut workers, .. } = self;
         let Self { resident, drain, background, bridge, .. } = self;
         let (mut grace, mut over, away) = {
             let snapshot = current.load();
@@ -41,7 +43,7 @@ impl Service {
             (snapshot.config().shutdown.grace, over, away)
         };
         // The sockets are open for as long as somebody has them: the workers let go of theirs below.
-        drop((listeners, admin_socket));
+        drop((listeners, admin_socket, node_sockets));
         if farewell == Farewell::Succeeded {
             background.iter().for_each(JoinHandle::abort);
             // Who was cut off comes to the next process, which asks this one what it left.
@@ -56,6 +58,10 @@ impl Service {
         let until = Instant::now() + grace;
         let emptied = async {
             for worker in &workers {
+                if farewell == Farewell::Succeeded {
+                    // Other nodes come to the next process, at the same sockets.
+                    worker.tell(Command::Alone).await;
+                }
                 worker.tell(Command::Drain).await;
             }
             resident.hub.leave(over).await;
@@ -79,6 +85,8 @@ impl Service {
         if !done {
             warn!("stopped with work unfinished");
         }
+        // One that does not answer is not waited for.
+        let _settled = timeout(SETTLED_WITHIN, trace::settle()).await;
         lines::settle();
         info!("stopped");
     }

@@ -53,12 +53,12 @@ impl Watchdog {
     }
 
     pub fn tell(&mut self) {
-        self.postpone();
+        self.next = Instant::now() + self.every.unwrap_or_default();
         notify(&[NotifyState::Watchdog]);
     }
 
-    /// Tries again after the interval without having told anything.
+    /// Tries again soon without having told anything: a few times before the limit.
     pub fn postpone(&mut self) {
-        self.next = Instant::now() + self.every.unwrap_or_default();
+        self.next = Instant::now() + self.every.unwrap_or_default() / 4;
     }
 }

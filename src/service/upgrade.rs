@@ -135,10 +135,10 @@ impl Service {
     async fn sockets_and_hub(&mut self) -> std::io::Result<Vec<(String, OwnedFd)>> {
         let mut sockets = self.sockets()?;
         let hub = &self.resident.hub;
-        if !hub.is_clustered() {
+        if hub.bridges() {
             let (ours, theirs) = handover::hub_pair()?;
-            self.bridge = Some(hub.bridge(ours, Role::Old, &self.drain).await?);
-            sockets.push(("hub".to_owned(), theirs));
+            self.bridge = Some(hub.bridge(ours, (Role::Old, None), &self.drain).await?);
+            sockets.push((format!("hub {}", hub.name().unwrap_or_default()), theirs));
         }
         Ok(sockets)
     }
@@ -148,6 +148,10 @@ impl Service {
         for (scheme, configured, socket) in self.listeners.kept() {
             let word = format!("socket {} {configured}", scheme.as_str());
             sockets.push((word, socket.as_fd().try_clone_to_owned()?));
+        }
+        for (configured, socket) in &self.node_sockets {
+            let socket = socket.as_fd().try_clone_to_owned()?;
+            sockets.push((format!("node {configured}"), socket));
         }
         if let Some((address, socket)) = &self.admin_socket {
             sockets.push((format!("admin {address}"), socket.try_clone()?));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -301,7 +302,44 @@ fn pairs(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, CertificateError> {
     Ok(found)
 }
 
+/// On whose word clients' certificates are believed, for each site that asks for them.
+#[derive(Default)]
+pub struct Authorities(HashMap<String, Believed>);
+
 /// The certificates that clients of a site must show one from.
+#[derive(Clone)]
+pub struct Believed {
+    pub roots: Arc<rustls::RootCertStore>,
+    /// The same for the same ones, whatever file they are in.
+    pub id: u64,
+}
+
+impl Authorities {
+    pub fn read(config: &Config) -> Result<Self, CertificateError> {
+        let strict = config.sites.iter().filter_map(|site| Some((site, site.client_ca.as_ref()?)));
+        let read = strict.map(|(site, file)| {
+            let roots = authorities(file)?;
+            let mut keys: Vec<(&[u8], &[u8])> = roots
+                .roots
+                .iter()
+                .map(|root| (root.subject.as_ref(), root.subject_public_key_info.as_ref()))
+                .collect();
+            keys.sort_unstable();
+            let mut hasher = DefaultHasher::new();
+            keys.hash(&mut hasher);
+            let (id, roots) = (hasher.finish(), Arc::new(roots));
+            Ok((site.host.as_str().to_owned(), Believed { roots, id }))
+        });
+        read.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Of a site, by its host as it is written.
+    pub fn of(&self, host: &str) -> Option<&Believed> {
+        self.0.get(host)
+    }
+}
+
+/// Certificates of a file, all of which must be fit for it.
 pub fn authorities(file: &Path) -> Result<rustls::RootCertStore, CertificateError> {
     let pem = |source| CertificateError::Pem { file: file.to_owned(), source };
     let mut roots = rustls::RootCertStore::empty();

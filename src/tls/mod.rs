@@ -24,9 +24,9 @@ use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-pub use certs::{CertificateError, Certificates};
+pub use certs::{Authorities, CertificateError, Certificates};
 pub use tickets::Tickets;
-pub use watch::Watch;
+pub use watch::{Look, Watch, look};
 
 use crate::config::{self, Config, HostPattern};
 use crate::exchange::TlsFacts;
@@ -47,8 +47,8 @@ struct Inner {
 
 struct Site {
     hosts: Vec<HostPattern>,
-    /// Asks clients for certificates; `None`: as usual.
-    strict: Option<Arc<ServerConfig>>,
+    /// Asks clients for certificates of these authorities; `None`: as usual.
+    strict: Option<(Arc<ServerConfig>, u64)>,
 }
 
 /// The TLS library refused what was asked of it.
@@ -98,7 +98,7 @@ impl Acceptor {
     /// With these certificates; the first of them answers a client that names no host.
     pub fn compile(
         config: &Config,
-        certificates: &Arc<Certificates>,
+        (certificates, authorities): (&Arc<Certificates>, &Authorities),
         tickets: &Tickets,
         proofs: &acme::Proofs,
     ) -> Result<Self, TlsError> {
@@ -120,11 +120,10 @@ impl Acceptor {
         for site in &config.sites {
             let hosts = std::iter::once(&site.host).chain(&site.aliases).cloned().collect();
             let mut strict = None;
-            if let Some(file) = &site.client_ca {
-                let roots = Arc::new(certs::authorities(file)?);
+            if let Some(believed) = authorities.of(site.host.as_str()) {
+                let (roots, provider) = (Arc::clone(&believed.roots), Arc::clone(&provider));
                 let verifier =
-                    WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
-                        .build()?;
+                    WebPkiClientVerifier::builder_with_provider(roots, provider).build()?;
                 let mut server = builder()?
                     .with_client_cert_verifier(verifier)
                     .with_cert_resolver(Arc::clone(&resolver));
@@ -133,7 +132,7 @@ impl Acceptor {
                 // believed is refused at once.
                 server.session_storage = Arc::new(NoServerSessionStorage {});
                 server.send_tls13_tickets = 0;
-                strict = Some(Arc::new(server));
+                strict = Some((Arc::new(server), believed.id));
             }
             sites.push(Site { hosts, strict });
         }
@@ -165,7 +164,7 @@ impl Acceptor {
             begun.into_stream(server).await.map_err(HandshakeError::Failed)?;
             return Err(HandshakeError::Proof);
         }
-        let server = self.choose(&begun.client_hello());
+        let (server, believed) = self.choose(&begun.client_hello());
         let stream = begun.into_stream(server).await.map_err(HandshakeError::Failed)?;
         let (_, session) = stream.get_ref();
         self.count(session);
@@ -176,24 +175,23 @@ impl Acceptor {
             },
             http2: session.alpn_protocol() == Some(b"h2"),
             name: session.server_name().map(str::to_ascii_lowercase),
-            verified: session.peer_certificates().is_some(),
+            authorities: believed.filter(|_| session.peer_certificates().is_some()),
         };
         Ok((stream, facts))
     }
 
-    /// What holds for the site that the client asks for; without a name, for the first.
-    fn choose(&self, hello: &ClientHello<'_>) -> Arc<ServerConfig> {
+    /// What holds for the site that the client asks for; without a name, for the first. With the
+    /// authorities that its certificate must be of, if one is asked for.
+    fn choose(&self, hello: &ClientHello<'_>) -> (Arc<ServerConfig>, Option<u64>) {
         let sites = &self.0.sites;
         let site = match hello.server_name().map(str::to_ascii_lowercase) {
             None => sites.first(),
-            Some(name) => {
-                let exact = |site: &&Site| site.hosts.iter().any(|host| host.as_str() == name);
-                let matching = |site: &&Site| site.hosts.iter().any(|host| host.matches(&name));
-                sites.iter().find(exact).or_else(|| sites.iter().find(matching))
-            }
+            Some(name) => HostPattern::choose(sites, |site| &site.hosts, &name),
         };
-        let strict = site.and_then(|site| site.strict.as_ref());
-        Arc::clone(strict.unwrap_or(&self.0.usual))
+        match site.and_then(|site| site.strict.as_ref()) {
+            Some((strict, believed)) => (Arc::clone(strict), Some(*believed)),
+            None => (Arc::clone(&self.0.usual), None),
+        }
     }
 
     /// What answers an authority that asks for `acme-tls/1` (RFC 8737 §3).

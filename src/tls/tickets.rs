@@ -89,10 +89,13 @@ impl Tickets {
         Ok(Self(Arc::new(Ring { keys, file: Mutex::default() })))
     }
 
-    /// Takes the keys that an earlier process left in `state`, and leaves its own there.
+    /// Takes the keys that an earlier process left in `state`, and leaves its own there; once.
     ///
     /// Without a place to keep them they stay in memory, and the log says so.
     pub fn keep_in(&self, state: &Path) {
+        if self.0.file.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return;
+        }
         let file = state.join(FILE);
         let kept = read(&file);
         if !kept.is_empty() {

@@ -13,7 +13,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// What one look saw of each file: its name, when it was written, its size, and which it is.
-type Look = Vec<(PathBuf, i64, i64, u64, u64)>;
+pub type Look = Vec<(PathBuf, i64, i64, u64, u64)>;
 
 /// Watches files and folders.
 pub struct Watch {
@@ -33,10 +33,10 @@ impl Watch {
         Self { next, taken: look(paths), fresh: None, retry: None }
     }
 
-    /// What is there now is in force, or was refused.
-    pub fn taken(&mut self, paths: &[PathBuf], refused: bool) {
-        // A file that changes after this look is seen by the next.
-        self.taken = look(paths);
+    /// What a look saw, before the files were read, is in force, or was refused. What has changed
+    /// since is seen by the next look.
+    pub fn taken(&mut self, seen: Look, refused: bool) {
+        self.taken = seen;
         self.fresh = None;
         self.retry = refused.then(|| Instant::now() + AGAIN);
     }
@@ -61,7 +61,8 @@ impl Watch {
     }
 }
 
-fn look(paths: &[PathBuf]) -> Look {
+/// What is there now. To be asked before the files are read.
+pub fn look(paths: &[PathBuf]) -> Look {
     let mut seen = Vec::new();
     for path in paths {
         see(path, 2, &mut seen);
@@ -100,8 +101,14 @@ mod tests {
         fs::write(folder.join("y.pem"), "3").expect("written");
         assert!(!watch.look(&paths), "it is");
         assert!(watch.look(&paths));
-        watch.taken(&paths, false);
+        watch.taken(look(&paths), false);
         assert!(!watch.look(&paths) && !watch.look(&paths));
+        // One that changes after the look, while the files are read, is no less a change.
+        let seen = look(&paths);
+        fs::write(folder.join("a/x.pem"), "333").expect("written");
+        watch.taken(seen, false);
+        assert!(!watch.look(&paths) && watch.look(&paths));
+        watch.taken(look(&paths), false);
         fs::remove_file(folder.join("y.pem")).expect("removed");
         assert!(!watch.look(&paths));
         assert!(watch.look(&paths));

@@ -95,13 +95,14 @@ pub async fn exchange(
     let mut alarm = pin!(sleep_until(waits_until.unwrap_or(now + deadlines.first_byte)));
     let progress = Progress::Unbegun;
     let reader = HeadReader::default();
-    let (written, moved, answering) = (0, 0, false);
+    let (written, before, moved, answering) = (0, 0, 0, false);
     let mut attempt = Attempt {
         connection,
         request,
         deadlines,
         progress,
         written,
+        before,
         moved,
         waits_until,
         reader,
@@ -117,6 +118,8 @@ struct Attempt<'a> {
     progress: Progress,
     /// Bytes that the first write took.
     written: usize,
+    /// What the upload had moved by then, for an attempt before this one too.
+    before: u64,
     /// What the upload had moved when the alarm was set.
     moved: u64,
     /// Until when the body waits for a 100.
@@ -180,6 +183,7 @@ impl Attempt<'_> {
             if self.waits_until.is_none() {
                 self.request.upload.join(head, cx).map_err(Failure::Body)?;
             }
+            self.before = self.request.upload.moved();
             let Ok(written) = self.connection.try_write(head, cx) else {
                 return Err(self.closed());
             };
@@ -238,7 +242,9 @@ impl Attempt<'_> {
     }
 
     fn closed(&self) -> Failure {
-        if self.answering { Failure::Cut } else { Failure::Closed { unsent: self.written == 0 } }
+        // What the first write did not take went out later.
+        let unsent = self.written == 0 && self.request.upload.moved() == self.before;
+        if self.answering { Failure::Cut } else { Failure::Closed { unsent } }
     }
 
     /// The alarm for what is waited for now.

@@ -1,6 +1,7 @@
 //! From a target to a socket: names, TCP, TLS, unix sockets; one deadline over all.
 
 use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::error::SendError;
 use super::target::{Address, Target};
@@ -25,7 +26,7 @@ pub enum Socket {
 /// Opens a connection to `target`, its handshake included; a target that cannot be reached is
 /// marked down.
 pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, SendError> {
-    target.connects.increment();
+    target.connecting();
     let name = || Arc::clone(&target.name);
     match timeout(deadline, open(target)).await {
         Ok(Ok(socket)) => Ok(socket),
@@ -46,7 +47,7 @@ pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, Send
 
 pub async fn open(target: &Target) -> io::Result<Socket> {
     let stream = match &target.address {
-        Address::Unix(path) => return UnixStream::connect(path).await.map(Socket::Unix),
+        Address::Unix(path) => return open_unix(path).await.map(Socket::Unix),
         Address::Socket(socket) => TcpStream::connect(socket).await?,
         Address::Name(host, port) => {
             let found = lookup_host((host.as_str(), *port)).await?;
@@ -57,6 +58,20 @@ pub async fn open(target: &Target) -> io::Result<Socket> {
     match &target.tls {
         None => Ok(Socket::Tcp(stream)),
         Some(client) => Ok(Socket::Tls(Box::new(Box::pin(client.greet(stream)).await?))),
+    }
+}
+
+/// How soon a unix socket is asked again whose queue was full.
+const AGAIN: Duration = Duration::from_millis(5);
+
+/// A server that is busy takes no connection just now, which the kernel says at once, and it is not
+/// gone: over TCP the same connection would wait.
+async fn open_unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(AGAIN).await,
+            opened => return opened,
+        }
     }
 }
 

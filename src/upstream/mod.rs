@@ -10,6 +10,7 @@ pub mod health;
 mod hold;
 mod http1;
 mod pool;
+pub mod probe;
 mod record;
 mod streak;
 mod target;
@@ -353,7 +354,7 @@ impl Upstream {
         };
         match attempt::exchange(&mut connection, request, &self.deadlines).await {
             Ok(answered) => {
-                load.succeeded();
+                self.judge(answered.head.status, &load);
                 Ok(Reply { answered, connection, load })
             }
             Err(failure) => {
@@ -364,6 +365,15 @@ impl Upstream {
                 }
                 Err(self.noted(error, &load))
             }
+        }
+    }
+
+    /// An answer shows that a target is well, unless the operator says of its status that it is not.
+    fn judge(&self, status: StatusCode, load: &Load) {
+        let rule = self.eject.as_ref().filter(|_| status.is_server_error());
+        match rule.filter(|rule| rule.is_failure(status.as_u16())) {
+            Some(rule) => load.failed(rule),
+            None => load.succeeded(),
         }
     }
 

@@ -89,8 +89,12 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const RULE: Eject =
-        Eject { after: 3, lasts: Duration::from_secs(1), most: Duration::from_secs(5) };
+    const RULE: Eject = Eject {
+        after: 3,
+        lasts: Duration::from_secs(1),
+        most: Duration::from_secs(5),
+        statuses: Vec::new(),
+    };
 
     #[test]
     fn failures_in_a_row_take_it_out_and_longer_each_time() {

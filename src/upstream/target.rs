@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -35,18 +35,25 @@ pub struct Target {
     load: AtomicUsize,
     /// What requests tell of it.
     pub record: Record,
-    pub connects: Arc<Series>,
     words: config::Target,
     /// What is not known to be down is up.
     up: AtomicBool,
-    gauge: Arc<Series>,
-    ejections: Arc<Series>,
+    /// Made once it is used, or what only was looked at would be counted.
+    figures: OnceLock<Figures>,
     /// Requests that wait for this target among others.
     wanted: AtomicUsize,
     /// Told when it is up, and when it has a place for one more request.
     pub freed: Notify,
     /// Told when it should be asked soon: it was found down, or is waited for.
     pub hurry: Arc<Notify>,
+}
+
+/// What is shown of a target, together with others of its name.
+#[derive(Debug)]
+struct Figures {
+    up: Arc<Series>,
+    connects: Arc<Series>,
+    ejections: Arc<Series>,
 }
 
 /// Where a target listens.
@@ -75,10 +82,6 @@ impl Target {
             }
         };
         let name = words.to_string();
-        let gauge = metrics::series(&metrics::TARGET_UP, &[&name]);
-        let connects = metrics::series(&metrics::TARGET_CONNECTS, &[&name]);
-        let ejections = metrics::series(&metrics::TARGET_EJECTIONS, &[&name]);
-        gauge.increment();
         Self {
             id,
             key: balance::key(&name),
@@ -88,11 +91,9 @@ impl Target {
             health,
             load: AtomicUsize::new(0),
             record: Record::default(),
-            connects,
             words,
             up: AtomicBool::new(true),
-            gauge,
-            ejections,
+            figures: OnceLock::new(),
             wanted: AtomicUsize::new(0),
             freed: Notify::new(),
             hurry: Arc::default(),
@@ -103,12 +104,29 @@ impl Target {
         self.up.load(Ordering::Relaxed)
     }
 
+    fn figures(&self) -> &Figures {
+        self.figures.get_or_init(|| {
+            let up = metrics::series(&metrics::TARGET_UP, &[&self.name]);
+            up.add(i64::from(self.is_up()));
+            let connects = metrics::series(&metrics::TARGET_CONNECTS, &[&self.name]);
+            let ejections = metrics::series(&metrics::TARGET_EJECTIONS, &[&self.name]);
+            Figures { up, connects, ejections }
+        })
+    }
+
+    /// A connection to it is tried.
+    pub fn connecting(&self) {
+        self.figures().connects.increment();
+    }
+
     /// Says whether it gets requests, and why not.
     pub fn set_up(&self, up: bool, why: &dyn fmt::Display) {
+        // Made before the change, so that it is counted once.
+        let figures = self.figures();
         if self.up.swap(up, Ordering::SeqCst) == up {
             return;
         }
-        self.gauge.add(if up { 1 } else { -1 });
+        figures.up.add(if up { 1 } else { -1 });
         if up {
             self.record.returned(now());
             info!(target = %self.name, "target is up");
@@ -157,8 +175,13 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        if self.is_up() {
-            self.gauge.decrement();
+        let is_up = self.is_up();
+        let Some(Figures { up, connects, ejections }) = self.figures.take() else { return };
+        up.add(-i64::from(is_up));
+        drop((up, connects, ejections));
+        // Another target of this name goes on with them.
+        for metric in [&metrics::TARGET_UP, &metrics::TARGET_CONNECTS, &metrics::TARGET_EJECTIONS] {
+            metrics::forget(metric, &[&self.name]);
         }
     }
 }
@@ -238,6 +261,15 @@ impl Registry {
         waiting
     }
 
+    /// Shows the figures of all that is used now.
+    pub fn show(&self) {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let targets: Vec<_> = targets.iter().filter_map(Weak::upgrade).collect();
+        for target in &targets {
+            let _made = target.figures();
+        }
+    }
+
     /// Targets with ids from `id` on.
     pub fn since(&self, id: u64) -> Vec<Arc<Target>> {
         let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -278,7 +310,7 @@ impl Load {
     /// The target has not answered, or nothing that is an answer.
     pub fn failed(&self, rule: &config::Eject) {
         if let Some(lasts) = self.target.record.failed(rule, now()) {
-            self.target.ejections.increment();
+            self.target.figures().ejections.increment();
             info!(target = %self.target.name, ?lasts, "target fails and is passed over");
         }
     }

@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 use tracing::warn;
 
 use crate::config;
+use crate::outside::{believed, certificates};
 
 /// A connection to a target that is what it says.
 pub type Secured = TlsStream<TcpStream>;
@@ -42,14 +43,6 @@ pub struct Client {
     pub settings: Arc<Settings>,
     name: ServerName<'static>,
 }
-
-/// Where systems keep the certificates that they believe.
-const SYSTEM: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 impl Settings {
     /// Reads the files. `known` is taken instead if it is the same.
@@ -110,7 +103,7 @@ fn client_config(
                 }
                 roots
             }
-            None => usual_roots(),
+            None => believed(),
         };
         builder.with_root_certificates(roots)
     } else {
@@ -132,23 +125,6 @@ fn client_config(
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// Those that are certificates; others in the file are passed over.
-fn certificates(pem: &[u8]) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(pem).filter_map(Result::ok).collect()
-}
-
-/// The system's, or those that browsers believe where a system has none, as in bare containers.
-fn usual_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let files = SYSTEM.iter().filter_map(|file| std::fs::read(file).ok());
-    let found = files.map(|pem| certificates(&pem)).find(|found| !found.is_empty());
-    roots.add_parsable_certificates(found.unwrap_or_default());
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    roots
 }
 
 impl Client {

@@ -1,7 +1,7 @@
 // A crowd of stock clients in one room that talks while processes change below it. Each says a number,
 // waits for the acknowledgement (and says it again if none comes, as `retries` has it), says the next.
 //
-// URL, CA, TRANSPORTS, ROOM, CLIENTS, EVERY_MS (until "stop" or the end of stdin). After
+// URL, OTHER (a second node, for every other client), CA, TRANSPORTS, ROOM, CLIENTS, EVERY_MS (until "stop" or the end of stdin). After
 // {"event":"ready"} all are in the room; the last line is the summary.
 
 import assert from "node:assert/strict";
@@ -10,6 +10,7 @@ import { io } from "socket.io-client";
 import { clientOptions, number, option, program, say, step } from "./program.mjs";
 
 const url = option("URL").replace(/\/$/, "");
+const other = option("OTHER", url).replace(/\/$/, "");
 const room = option("ROOM", "crowd");
 const clients = number("CLIENTS", 20);
 const everyMs = number("EVERY_MS", 20);
@@ -31,7 +32,7 @@ class Member {
 
   constructor(index) {
     this.index = index;
-    this.socket = io(`${url}/chat`, options);
+    this.socket = io(`${index % 2 ? other : url}/chat`, options);
     this.socket.on("connect", () => {
       sum.connects += 1;
       if (this.joined) sum[this.socket.recovered ? "recovered" : "anew"] += 1;

@@ -140,7 +140,7 @@ fn identify(claims: Claims, rules: &Rules, token: &str, now: i64) -> Result<Iden
     {
         return Err(Denial::Refused("signed_out"));
     }
-    let user = claims.text(&rules.user_claim).ok_or(Denial::NO_USER)?.to_owned();
+    let user = claims.text_at(&rules.user_claim).ok_or(Denial::NO_USER)?.to_owned();
     let lasting = ["sid", "session_id"].into_iter().find_map(|name| claims.text(name));
     let session = lasting.or_else(|| claims.text("jti")).map(str::to_owned);
     let session = session.unwrap_or_else(|| hex(&sha256(token.as_bytes())));

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
 use crate::hub::engine::Id;
+use crate::hub::handover::Role;
 
 use super::link::Link;
 use super::order::{Entering, Keeps};
@@ -37,6 +38,12 @@ pub enum Ask {
     Enter(Entering),
     /// Look again which nodes there are.
     Look(oneshot::Sender<()>),
+    /// The process of this name takes over from this one, or the other way round.
+    Pair { attempt: u64, name: Box<str>, role: Role },
+    /// The one before this one listens to these channels of rooms; until it is gone, so does this one.
+    Rooms(Vec<String>),
+    /// It is gone, or cannot be spoken to.
+    Unpair(u64),
 }
 
 /// Other nodes that did not answer in time.

@@ -1,7 +1,7 @@
 //! The main thread's part: carries what workers say to Redis, and what comes from there to them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,9 @@ use super::link::{HEARD, Heard, Link};
 use super::order::Order;
 use super::reading::{Item, Reading};
 use super::registry::Registry;
+use super::rooms::Rooms;
 use super::speaker::{Kind, Speaker};
+use super::twins::Twins;
 use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, Wire, fresh_name};
 use super::{Cluster, Ends, Report, bytes_of};
 
@@ -40,10 +42,10 @@ pub struct Central {
     pub(super) items: mpsc::Sender<Item>,
     registry: Rc<Registry>,
     pub(super) link: Rc<Link>,
+    pub(super) twins: RefCell<Twins>,
     /// Of the namespaces that there are.
     namespaces: RefCell<HashSet<Subscription>>,
-    /// Workers by room.
-    rooms: RefCell<HashMap<Subscription, usize>>,
+    pub(super) rooms: Rooms,
     resume: Duration,
     /// What workers have not come to.
     lag: Arc<Series>,
@@ -77,8 +79,9 @@ impl Central {
             items,
             registry: Rc::clone(&registry),
             link: Rc::clone(&link),
+            twins: RefCell::default(),
             namespaces: RefCell::default(),
-            rooms: RefCell::default(),
+            rooms: Rooms::default(),
             resume: words.resume,
             lag: metrics::series(&metrics::HUB_LAG, &[]),
         });
@@ -89,6 +92,7 @@ impl Central {
         link.add(Subscription::Channel(gossip::channel(&cluster.wire)));
         drain.spawn_background(registry.keep(Rc::clone(&central)));
         drain.spawn_background(Rc::clone(&central).keep_telling());
+        drain.spawn_background(Rc::clone(&central).watch_rooms());
         central.read_streams(ordered);
         drain.spawn_background(Rc::clone(&central).carry(reports));
         drain.spawn_background(Rc::clone(&central).hear(heard));
@@ -110,6 +114,9 @@ impl Central {
                     }
                     Report::Append { key, said } => self.say_in_order(key, said).await,
                     Report::Whisper(told) => self.whisper(told),
+                    Report::Mark(mark) => {
+                        self.drain.spawn_background(Rc::clone(&self).mark(mark));
+                    }
                     Report::Command(bytes) => self.link.speaker.say(bytes, Kind::Again),
                     Report::Room { subscription, is_here } => self.move_room(subscription, is_here),
                 }
@@ -121,23 +128,6 @@ impl Central {
     pub(super) fn say(&self, namespace: &str, matter: &Matter<Payload>) {
         if let Some(parcel) = self.cluster.wire.write(namespace, matter) {
             self.link.say(bytes_of(&parcel), Kind::Once);
-        }
-    }
-
-    fn move_room(&self, subscription: Subscription, is_here: bool) {
-        let mut rooms = self.rooms.borrow_mut();
-        let workers = rooms.entry(subscription.clone()).or_default();
-        if is_here {
-            *workers += 1;
-            if *workers == 1 {
-                self.link.add(subscription);
-            }
-            return;
-        }
-        *workers = workers.saturating_sub(1);
-        if *workers == 0 {
-            rooms.remove(&subscription);
-            self.link.remove(&subscription);
         }
     }
 
@@ -217,6 +207,9 @@ impl Central {
                         let _told = answer.send(found);
                     });
                 }
+                Ask::Pair { attempt, name, role } => self.pair(attempt, name, role),
+                Ask::Rooms(channels) => self.listen_to(channels),
+                Ask::Unpair(attempt) => self.unpair(attempt),
                 Ask::Enter(entering) => {
                     let central = Rc::clone(&self);
                     self.drain.spawn_background(async move { central.enter(entering).await });

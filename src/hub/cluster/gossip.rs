@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::auth::Suspicion;
+use crate::hub::crowds::{Step, User};
 use crate::hub::engine::Id;
 use crate::hub::outbox::Notice;
 use crate::hub::presence::Move;
@@ -21,7 +22,7 @@ use crate::hub::presence::Move;
 use super::central::Central;
 use super::resp::command;
 use super::speaker::Kind;
-use super::wire::{Whisper, Wire};
+use super::wire::{Moved, Whisper, Wire};
 
 /// What a worker has to tell the other nodes.
 #[derive(Clone)]
@@ -35,11 +36,14 @@ pub enum Told {
 /// Somebody in a room of a namespace.
 type Place = (Arc<str>, Arc<str>, Id);
 
+/// Of a room, and whose each is, where its namespace wants to know.
+type Members = HashMap<Id, Option<User>>;
+
 /// All that holds for one node.
 #[derive(Default)]
 struct Standing {
     seats: HashMap<u64, i64>,
-    rooms: HashMap<(Arc<str>, Arc<str>), HashSet<Id>>,
+    rooms: HashMap<(Arc<str>, Arc<str>), Members>,
 }
 
 struct Other {
@@ -95,16 +99,21 @@ impl Standing {
             }
             steps.seats.push((user, more));
         }
-        for (namespace, room, id, is_here) in &whisper.moves {
+        for (namespace, room, id, is_here, user) in &whisper.moves {
             let Some(id) = Id::parse(id) else { continue };
             let key: (Arc<str>, Arc<str>) = (namespace.as_str().into(), room.as_str().into());
             let members = self.rooms.entry(key.clone()).or_default();
-            let moved = if *is_here { members.insert(id) } else { members.remove(&id) };
+            let user =
+                user.as_ref().map(|(number, id)| User { number: *number, id: (**id).into() });
+            let (moved, step) = match is_here {
+                true => (members.insert(id, user.clone()).is_none(), Step::Came(user)),
+                false => (members.remove(&id).is_some(), Step::Went),
+            };
             if members.is_empty() {
                 self.rooms.remove(&key);
             }
             if moved {
-                steps.moves.push((key.0, key.1, id, *is_here));
+                steps.moves.push((key.0, key.1, id, step));
             }
         }
         steps
@@ -124,9 +133,10 @@ impl Standing {
         let mut differ = |one: &Self, other: &Self, is_here: bool| {
             for ((namespace, room), members) in &one.rooms {
                 let known = other.rooms.get(&(Arc::clone(namespace), Arc::clone(room)));
-                for id in members.iter().filter(|id| known.is_none_or(|known| !known.contains(*id)))
-                {
-                    steps.moves.push((Arc::clone(namespace), Arc::clone(room), *id, is_here));
+                let is_new = |id: &Id| known.is_none_or(|known| !known.contains_key(id));
+                for (id, user) in members.iter().filter(|(id, _)| is_new(id)) {
+                    let step = if is_here { Step::Came(user.clone()) } else { Step::Went };
+                    steps.moves.push((Arc::clone(namespace), Arc::clone(room), *id, step));
                 }
             }
         };
@@ -149,9 +159,9 @@ impl Standing {
             put(&mut last);
         }
         for ((namespace, room), members) in &self.rooms {
-            for id in members {
-                let id = id.as_str().to_owned();
-                last.moves.push(((**namespace).into(), (**room).into(), id, true));
+            for (id, user) in members {
+                let step = Step::Came(user.clone());
+                last.moves.push(moved(namespace, room, *id, &step));
                 put(&mut last);
             }
         }
@@ -166,7 +176,16 @@ impl Standing {
 #[derive(Default)]
 struct Standings {
     seats: Vec<(u64, i64)>,
-    moves: Vec<(Arc<str>, Arc<str>, Id, bool)>,
+    moves: Vec<(Arc<str>, Arc<str>, Id, Step)>,
+}
+
+/// A step in the words of nodes.
+fn moved(namespace: &str, room: &str, id: Id, step: &Step) -> Moved {
+    let (is_here, user) = match step {
+        Step::Came(user) => (true, user.as_ref().map(|user| (user.number, (*user.id).into()))),
+        Step::Went => (false, None),
+    };
+    (namespace.into(), room.into(), id.as_str().to_owned(), is_here, user)
 }
 
 impl Central {
@@ -176,12 +195,12 @@ impl Central {
         let mut changes = gossip.changes.borrow_mut();
         match told {
             Told::Seat(user, more) => changes.seats.push((user, more)),
-            Told::Moved(Move { namespace, room, id, is_here, .. }) => {
-                let id = id.as_str().to_owned();
-                changes.moves.push(((*namespace).into(), (*room).into(), id, is_here));
+            Told::Moved(Move { namespace, room, id, step, .. }) => {
+                changes.moves.push(moved(&namespace, &room, id, &step));
             }
-            Told::Suspect(Suspicion { digest, replaced, stateless }) => {
+            Told::Suspect(Suspicion { digest, replaced, stateless, until }) => {
                 changes.suspects.push((digest, replaced, stateless));
+                changes.until.push(until);
             }
         }
         if changes.len() >= PART {
@@ -275,8 +294,9 @@ impl Central {
             drop(others);
             return self.follow(&steps, notices);
         }
-        for &(digest, replaced, stateless) in &whisper.suspects {
-            notices.push(Notice::Suspect(Suspicion { digest, replaced, stateless }));
+        for (place, &(digest, replaced, stateless)) in whisper.suspects.iter().enumerate() {
+            let until = whisper.until.get(place).copied().unwrap_or_default();
+            notices.push(Notice::Suspect(Suspicion { digest, replaced, stateless, until }));
         }
         let changes = u64::from(!whisper.is_empty());
         match other.number {
@@ -317,19 +337,20 @@ impl Central {
             self.hub.connections.adjust(user, more);
         }
         let mut far = self.gossip.far.borrow_mut();
-        for (namespace, room, id, is_here) in &steps.moves {
+        for (namespace, room, id, step) in &steps.moves {
             let key = (Arc::clone(namespace), Arc::clone(room), *id);
             let count = far.entry(key.clone()).or_default();
             let before = *count;
-            *count = if *is_here { before + 1 } else { before.saturating_sub(1) };
+            let is_here = matches!(step, Step::Came(_));
+            *count = if is_here { before + 1 } else { before.saturating_sub(1) };
             let changed = (before == 0) != (*count == 0);
             if *count == 0 {
                 far.remove(&key);
             }
             if changed {
                 let (namespace, room) = (Arc::clone(namespace), Arc::clone(room));
-                let (id, is_here) = (*id, *is_here);
-                notices.push(Notice::Moved(Move { namespace, room, id, is_here, is_far: true }));
+                let (id, step) = (*id, step.clone());
+                notices.push(Notice::Moved(Move { namespace, room, id, step, is_far: true }));
             }
         }
     }
@@ -363,7 +384,9 @@ mod tests {
         let mut standing = Standing::default();
         let mut whisper = Whisper::default();
         for number in 0..5000 {
-            whisper.moves.push(("/".to_owned(), format!("r{}", number % 7), id(number), true));
+            let user = (number % 2 == 0).then(|| (number as u64, format!("u{number}")));
+            let room = format!("r{}", number % 7);
+            whisper.moves.push(("/".to_owned(), room, id(number), true, user));
             whisper.seats.push((number as u64 % 11, 1));
         }
         standing.apply(&whisper);
@@ -374,12 +397,11 @@ mod tests {
         assert_eq!((&again.seats, &again.rooms), (&standing.seats, &standing.rooms));
         // And what leads from one to another leads there.
         let mut other = Standing::default();
-        let gone = ("/".to_owned(), "r1".to_owned(), id(1), true);
+        let gone = ("/".to_owned(), "r1".to_owned(), id(1), true, None);
         other.apply(&Whisper { moves: vec![gone], seats: vec![(99, 2)], ..Whisper::default() });
         let steps = other.steps_to(&standing);
-        let moves = steps.moves.iter().map(|(namespace, room, id, is_here)| {
-            ((**namespace).into(), (**room).into(), id.as_str().to_owned(), *is_here)
-        });
+        let moves = steps.moves.iter();
+        let moves = moves.map(|(namespace, room, id, step)| moved(namespace, room, *id, step));
         let moves = moves.collect();
         other.apply(&Whisper { moves, seats: steps.seats, ..Whisper::default() });
         assert_eq!((&other.seats, &other.rooms), (&standing.seats, &standing.rooms));

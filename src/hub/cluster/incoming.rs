@@ -67,6 +67,9 @@ impl Central {
             }
             return;
         }
+        if self.take_mark(heard, notices) {
+            return;
+        }
         let fate = self.take_one(heard, notices);
         metrics::count(&metrics::REDIS_HEARD, fate.word());
     }
@@ -200,8 +203,13 @@ impl Central {
         if from.as_deref() == Some(self.cluster.wire.uid.as_str()) {
             return Fate::Own;
         }
+        let is_twins = self.is_twins(from.as_deref());
         let to = from.unwrap_or_default();
         match matter {
+            // What is to be acknowledged comes in no other way.
+            Matter::Broadcast(broadcast) if is_twins && broadcast.request.is_none() => {
+                return Fate::Own;
+            }
             Matter::Broadcast(broadcast) => {
                 return self.take_broadcast(&namespace, &to, broadcast, notices);
             }

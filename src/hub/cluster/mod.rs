@@ -15,11 +15,13 @@ mod line;
 mod link;
 mod order;
 mod ordered;
+mod peers;
 mod questions;
 mod reading;
 mod registry;
 mod relay;
 mod resp;
+mod rooms;
 mod servers;
 mod shards;
 #[cfg(test)]
@@ -27,20 +29,22 @@ mod simulation;
 mod slots;
 mod speaker;
 mod tls;
+mod twins;
 mod unsure;
 mod uplink;
 mod wire;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::{self, Adapter, Secret};
 
 use super::engine::random;
+use super::handover::Role;
 
 use interest::Interest;
 use reading::Key;
@@ -54,6 +58,7 @@ pub use asking::Ask;
 pub use central::Central;
 pub use gossip::Told;
 pub use order::{Entering, Keeps, NOWHERE, PORTABLE, with_offset};
+pub use peers::{Neighbourhood, neighbourhood};
 pub use reading::Key as Numbered;
 pub use relay::Relay;
 pub use tls::TrustError;
@@ -76,11 +81,32 @@ pub struct Cluster {
     /// Uplinks that there were.
     lines: AtomicUsize,
     asks: mpsc::Sender<Ask>,
+    /// For the process that takes over.
+    rooms: MovedRooms,
     /// By which nodes know each other that bring each other requests.
     secret: Option<Secret>,
     neighbours: watch::Sender<Neighbours>,
     /// Kept until `Central` begins.
     ends: Mutex<Option<Ends>>,
+}
+
+/// Channels that another process has not been told of. As many as there are rooms, and empty but
+/// while there is one.
+#[derive(Default)]
+struct MovedRooms {
+    channels: Mutex<Vec<String>>,
+    told: Notify,
+}
+
+impl MovedRooms {
+    fn channels(&self) -> MutexGuard<'_, Vec<String>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, more: impl Iterator<Item = String>) {
+        self.channels().extend(more);
+        self.told.notify_one();
+    }
 }
 
 struct Ends {
@@ -104,6 +130,8 @@ enum Report {
     Command(Vec<u8>),
     /// For the nodes of this program.
     Whisper(Told),
+    /// To be heard by this process and its twin, in its place.
+    Mark(u64),
     /// Somebody of this worker is in the room now, or nobody any more.
     Room { subscription: Subscription, is_here: bool },
 }
@@ -138,10 +166,56 @@ impl Cluster {
             reports: to_reports,
             lines: AtomicUsize::new(0),
             asks: to_asks,
+            rooms: MovedRooms::default(),
             secret: words.node.as_ref().map(|node| node.secret.clone()),
             neighbours: watch::Sender::default(),
             ends: Mutex::new(Some(ends)),
         }))
+    }
+
+    /// The name under which this node talks.
+    pub fn name(&self) -> &str {
+        &self.wire.uid
+    }
+
+    /// Whether two processes, one of which takes over from the other, can agree what they heard: they
+    /// listen to all of it on one connection each. Streams do not need it.
+    pub fn bridges(&self) -> bool {
+        match self.wire.dialect {
+            Dialect::Classic => true,
+            Dialect::Sharded(_) => !self.is_spread,
+            Dialect::Streams(_) => false,
+        }
+    }
+
+    /// The process of this name takes over from this one, or the other way round.
+    pub async fn pair(&self, attempt: u64, name: Box<str>, role: Role) {
+        // The main thread ends last.
+        let _told = self.asks.send(Ask::Pair { attempt, name, role }).await;
+    }
+
+    /// Also these are listened to, as the process before this one does.
+    pub async fn listen_to(&self, channels: Vec<String>) {
+        // As above.
+        let _told = self.asks.send(Ask::Rooms(channels)).await;
+    }
+
+    /// Channels of rooms that the process which takes over is to listen to; waits for some.
+    pub async fn moved_rooms(&self) -> Vec<String> {
+        loop {
+            let told = self.rooms.told.notified();
+            let rooms = std::mem::take(&mut *self.rooms.channels());
+            if !rooms.is_empty() {
+                return rooms;
+            }
+            told.await;
+        }
+    }
+
+    /// It is spoken to no more.
+    pub async fn unpair(&self, attempt: u64) {
+        // As above.
+        let _told = self.asks.send(Ask::Unpair(attempt)).await;
     }
 
     pub fn is_up(&self) -> bool {

@@ -266,7 +266,8 @@ impl Relay {
         let shown = request.headers_mut().remove(BADGE);
         let is_ours = shown.is_some_and(|shown| badge::is_same(&self.badge, shown.as_bytes()));
         let (uri, fields) = (request.uri(), request.headers());
-        let client = headers::client(peer, uri, request.version(), fields, true);
+        // The other node says whom it was asked by, and nobody else: there is one entry.
+        let client = headers::client(peer, uri, request.version(), fields, &|_| true);
         match client {
             // No more than other paths tell: nothing is here for strangers.
             _ if !is_ours => nothing(),

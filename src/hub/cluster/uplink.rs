@@ -107,6 +107,11 @@ impl Uplink {
         self.put(Report::Whisper(told));
     }
 
+    /// Sends a mark that this process and its twin hear in its place.
+    pub fn mark(&self, mark: u64) {
+        self.put(Report::Mark(mark));
+    }
+
     /// Asks the main thread.
     pub async fn ask(&self, ask: Ask) {
         // The main thread ends last.

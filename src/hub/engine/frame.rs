@@ -172,6 +172,15 @@ fn write_head(into: &mut Vec<u8>, opcode: Opcode, length: usize) {
     }
 }
 
+/// Bytes that a server's frame adds to a payload of so many.
+pub fn head_len(length: usize) -> usize {
+    match length {
+        ..126 => 2,
+        ..65_536 => 4,
+        _ => HEAD_MAX,
+    }
+}
+
 /// Bytes a frame adds to its payload, at most.
 pub const HEAD_MAX: usize = 10;
 
@@ -224,6 +233,7 @@ mod tests {
             let frame = parse(&mut bytes, 70_000).expect("a right frame").expect("a whole frame");
             prop_assert_eq!(&bytes[frame.payload.clone()], &payload[..]);
             prop_assert_eq!(frame.payload.end, whole.len());
+            prop_assert_eq!(whole.len(), head_len(payload.len()) + 4 + payload.len());
             if cut > 0 && cut <= whole.len() {
                 let mut short = whole[..whole.len() - cut].to_vec();
                 prop_assert_eq!(parse(&mut short, 70_000), Ok(None));

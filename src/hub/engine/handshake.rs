@@ -7,6 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 
 use crate::auth::Credentials;
 use crate::exchange::Client;
+use crate::observe::trace::Context;
 
 /// Kept only where `Settings::remember` names what of it; small, since a session may be idle long.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Handshake {
     /// As it came, the engine's own keys too.
     pub query: Box<str>,
     pub headers: Box<[(HeaderName, HeaderValue)]>,
+    /// The span that it is, of a trace that is kept.
+    pub trace: Option<Context>,
     /// What may say who the client is; the last that was shown and taken for the same.
     credentials: RefCell<Credentials>,
 }
@@ -33,6 +36,10 @@ impl Handshake {
         Self {
             client: client.clone(),
             query: query.into(),
+            trace: fields
+                .get("traceparent")
+                .and_then(|value| Context::read(value.to_str().ok()?))
+                .filter(|context| context.is_sampled),
             credentials: RefCell::new(credentials),
             headers: remember
                 .iter()

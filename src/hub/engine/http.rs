@@ -16,7 +16,7 @@ use crate::auth::Credentials;
 use crate::exchange::{self, BodyError, Client, Detached, Request, Response, Socket, Taken};
 
 use super::deflate::{self, Deflate};
-use super::origin::Verdict;
+use super::origin::{Verdict, is_ambient};
 use super::packet::Version;
 use super::polling::{Answer, Polling};
 use super::reply::{form_field, is_websocket, permit, preflighted, respond, switch};
@@ -96,12 +96,16 @@ impl Engine {
     pub async fn answer(self: &Rc<Self>, request: Request, client: &Client) -> Answered {
         let origin = request.headers().get(header::ORIGIN).cloned();
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
-        let verdict = self.settings().origins.judge(text, client);
+        let settings = self.settings();
+        let verdict = settings.origins.judge(text, client);
         let preflight = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-        let shown = credentials(&self.settings(), &request);
-        let by_itself = shown.as_ref().is_ok_and(Credentials::has_cookies);
+        let shown = credentials(&settings, &request);
+        let by_itself = shown.as_ref().is_ok_and(Credentials::has_cookies)
+            || is_ambient(request.headers(), settings.remember.as_deref().unwrap_or_default());
         let (mut response, reason) = if verdict == Verdict::Foreign
-            || by_itself && !self.settings().origins.is_sure(text, client, request.headers())
+            || by_itself && !settings.origins.is_sure(text, client, request.headers())
+            || is_script(&request)
+                && !settings.origins.admits_script(text, client, request.headers())
         {
             refuse(Refusal::Forbidden)
         } else if verdict == Verdict::Allowed && request.method() == Method::OPTIONS {
@@ -267,7 +271,8 @@ impl Engine {
         let (reply, answer) = oneshot::channel();
         self.ask(id, Ask::Poll { id, shown: query.shown(), ticket, reply })?;
         let mut watch = PollWatch { engine: self, id, ticket, answered: false };
-        // Answered at the latest by the next ping.
+        // Answered at the latest by the next ping or, as clients of Engine.IO 3 ping by themselves,
+        // when one of those has not in time: its session ends then.
         let answer = answer.await;
         watch.answered = true;
         answer.map_err(|_gone| Refusal::UnknownSession)
@@ -468,6 +473,12 @@ impl Engine {
         self.tickets.set(ticket);
         (self.worker as u64) << 48 | ticket
     }
+}
+
+/// Whether the answer is to be a script, which is no matter of CORS.
+fn is_script(request: &Request) -> bool {
+    let mut fields = request.uri().query().unwrap_or_default().split('&');
+    fields.any(|field| field == "j" || field.starts_with("j="))
 }
 
 /// What a request shows of who sends it.

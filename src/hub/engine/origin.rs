@@ -1,7 +1,7 @@
 //! Whose pages may use the hub (RFC 6454); pure.
 
 use http::HeaderMap;
-use http::header::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, REFERER};
 
 use crate::exchange::Client;
 
@@ -39,14 +39,27 @@ impl Origins {
     /// may: its origin is told, to the letter; or it is a GET of the page's own, which tells none.
     /// `any` is no page in particular, so it is not enough.
     pub fn is_sure(&self, origin: Option<&str>, client: &Client, headers: &HeaderMap) -> bool {
-        match origin {
-            None => headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin"),
-            Some(origin) => {
-                let origin = written(origin);
-                let own = format!("{}://{}", client.scheme.as_str(), client.authority());
-                origin == own || self.is_allowed(&origin)
-            }
+        if origin.is_none() && is_same(headers) {
+            return true;
         }
+        origin.or_else(|| referring(headers)).is_some_and(|origin| {
+            let origin = written(origin);
+            let own = format!("{}://{}", client.scheme.as_str(), client.authority());
+            origin == own || self.is_allowed(&origin)
+        })
+    }
+
+    /// Whether a page may have the answer as a script, which browsers let every page read.
+    pub fn admits_script(
+        &self,
+        origin: Option<&str>,
+        client: &Client,
+        headers: &HeaderMap,
+    ) -> bool {
+        let told = origin.or_else(|| referring(headers));
+        self.any
+            || is_same(headers)
+            || told.is_some_and(|told| self.judge(Some(told), client) != Verdict::Foreign)
     }
 
     fn is_allowed(&self, origin: &str) -> bool {
@@ -74,7 +87,36 @@ fn written(origin: &str) -> String {
     origin
 }
 
+/// Whether the request has something of these that a browser may have sent by itself, for whatever
+/// page: cookies, and who its user is after a dialogue of its own (RFC 7617, RFC 7616, RFC 4559).
+pub fn is_ambient(headers: &HeaderMap, read: &[HeaderName]) -> bool {
+    let dialogues = |value: &[u8]| {
+        let scheme = value.split(|byte| *byte == b' ').next().unwrap_or_default();
+        DIALOGUES.iter().any(|known| scheme.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    read.contains(&COOKIE) && headers.contains_key(COOKIE)
+        || read.contains(&AUTHORIZATION)
+            && headers.get_all(AUTHORIZATION).iter().any(|value| dialogues(value.as_bytes()))
+}
+
+/// Schemes whose credentials a browser keeps; others a page must write itself.
+const DIALOGUES: [&str; 4] = ["basic", "digest", "negotiate", "ntlm"];
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// What browsers say of each request to a page's own site, if the page came over TLS.
+fn is_same(headers: &HeaderMap) -> bool {
+    headers.get(SEC_FETCH_SITE).is_some_and(|site| site == "same-origin")
+}
+
+/// The origin of the page that a request without `Origin` says it is from. No page can write it
+/// for another's; one that hides it has none.
+fn referring(headers: &HeaderMap) -> Option<&str> {
+    let page = headers.get(REFERER)?.to_str().ok()?;
+    let (scheme, rest) = page.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    page.get(..scheme.len() + "://".len() + host.len())
+}
 
 /// Host and port of an origin as the browser writes them; the scheme's own port is left out.
 fn host_of(origin: &str) -> Option<&str> {
@@ -114,6 +156,62 @@ mod tests {
         let any = Origins { any: true, ..Origins::default() };
         assert_eq!(any.judge(Some("null"), &client), Verdict::Allowed);
         assert!(!any.is_sure(Some("null"), &client, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_request_without_an_origin_is_from_the_page_that_it_names() {
+        let client = Client {
+            address: [127, 0, 0, 1].into(),
+            host: "app.example".to_owned(),
+            port: 443,
+            scheme: Scheme::Https,
+            chain: None,
+        };
+        let allowed = vec!["https://friend.example".to_owned()];
+        let origins = Origins { any: false, allowed };
+        for (referer, sure, script) in [
+            ("https://app.example/chat?x=https://foe.example/", true, true),
+            ("https://app.example", true, true),
+            ("https://friend.example/a#b", true, true),
+            // Behind a proxy that ends TLS; cookies count by the letter.
+            ("http://app.example/", false, true),
+            ("https://foe.example/https://app.example/", false, false),
+            ("https://app.example@foe.example/", false, false),
+            ("https://app.example.foe.example/", false, false),
+            ("app.example", false, false),
+            ("", false, false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(REFERER, referer.parse().expect("a value"));
+            assert_eq!(origins.is_sure(None, &client, &headers), sure, "{referer}");
+            assert_eq!(origins.admits_script(None, &client, &headers), script, "{referer}");
+            // What the browser says itself comes first.
+            assert!(!origins.admits_script(Some("null"), &client, &headers), "{referer}");
+        }
+        assert!(!origins.admits_script(None, &client, &HeaderMap::new()));
+        let any = Origins { any: true, ..Origins::default() };
+        assert!(any.admits_script(None, &client, &HeaderMap::new()));
+        assert!(!any.is_sure(None, &client, &HeaderMap::new()));
+    }
+
+    #[test]
+    fn what_browsers_send_by_themselves() {
+        let cookies = [COOKIE];
+        let both = [COOKIE, AUTHORIZATION];
+        for (name, value, ambient) in [
+            (COOKIE, "a=b", true),
+            (AUTHORIZATION, "Basic YTpi", true),
+            (AUTHORIZATION, "negotiate abc", true),
+            (AUTHORIZATION, "Bearer abc", false),
+            (AUTHORIZATION, "Basics", false),
+            (REFERER, "https://app.example", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(&name, value.parse().expect("a value"));
+            assert_eq!(is_ambient(&headers, &both), ambient, "{name}: {value}");
+            assert_eq!(is_ambient(&headers, &cookies), ambient && name == COOKIE);
+            assert!(!is_ambient(&headers, &[]));
+        }
     }
 
     /// Every case of the vectors' group, for requests with cookies.

@@ -98,7 +98,6 @@ impl Wire {
 /// A message as this worker sends it.
 pub struct Outgoing {
     message: Arc<Message>,
-    frames: OnceCell<Bytes>,
     others: OnceCell<Box<[OnceCell<Bytes>; 9]>>,
     translated: OnceCell<Option<Rc<Self>>>,
 }
@@ -108,8 +107,7 @@ pub type Translate<'a> = &'a dyn Fn(&str, &[Bytes]) -> Option<Vec<u8>>;
 
 impl Outgoing {
     pub fn new(message: Arc<Message>) -> Rc<Self> {
-        let (frames, others, translated) = (OnceCell::new(), OnceCell::new(), OnceCell::new());
-        Rc::new(Self { message, frames, others, translated })
+        Rc::new(Self { message, others: OnceCell::new(), translated: OnceCell::new() })
     }
 
     /// The same for sessions that speak the other language, translated at its first use.
@@ -147,12 +145,11 @@ impl Outgoing {
         }
         if wire == Wire::Frames(Version::V4) {
             // Another worker's frames are taken, not built again.
-            return self.frames.get_or_init(|| {
-                self.message.frames.get_or_init(|| build(&self.message, wire)).clone()
-            });
+            return self.message.frames.get_or_init(|| build(&self.message, wire));
         }
         let others = self.others.get_or_init(Box::default);
-        let cell = others.get(wire.index()).unwrap_or(&self.frames);
+        let [first, ..] = &**others;
+        let cell = others.get(wire.index()).unwrap_or(first);
         if let Wire::Deflated(Version::V4, _) = wire {
             let deflated = &self.message.deflated;
             return cell
@@ -169,7 +166,12 @@ thread_local! {
 fn build(message: &Message, wire: Wire) -> Bytes {
     BUILT.with(|built| built.increment());
     let text = message.text.as_deref();
-    let mut bytes = Vec::with_capacity(message.size() + (HEAD_MAX + 2) * (1 + message.parts.len()));
+    // For most messages exactly what it takes.
+    let heads = match (text, message.parts.len()) {
+        (Some(text), 0) => 1 + frame::head_len(text.len() + 1),
+        (_, parts) => (HEAD_MAX + 2) * (1 + parts),
+    };
+    let mut bytes = Vec::with_capacity(message.size() + heads);
     if let Some(text) = text {
         match wire {
             Wire::Frames(_) | Wire::Base64Frames(_) => {

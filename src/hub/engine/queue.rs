@@ -1,7 +1,6 @@
 //! What waits for one session's transport: messages, heartbeats, frames, in their order.
 
 use std::collections::VecDeque;
-use std::collections::vec_deque::Iter;
 use std::rc::Rc;
 
 use super::outgoing::Outgoing;
@@ -10,7 +9,10 @@ use super::session::Delivery;
 /// Bounded by whoever puts something in: see `Session::send` and `Session::queue_frame`.
 #[derive(Default)]
 pub(super) struct Queue {
-    items: VecDeque<Item>,
+    /// Most often the only one, and so in no memory of its own.
+    first: Option<Item>,
+    /// Behind the first: empty if there is none.
+    rest: VecDeque<Item>,
     /// Of its messages. Heartbeats stay out of the count: a full queue must not look like a dead
     /// client.
     bytes: usize,
@@ -50,51 +52,65 @@ impl Control {
 
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.first.is_none()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.items.len()
+        usize::from(self.first.is_some()) + self.rest.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn iter(&self) -> Iter<'_, Item> {
-        self.items.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.first.iter().chain(&self.rest)
     }
 
     /// True if `size` bytes more are within `max`. One message is always taken: it may be larger
     /// than the whole queue is allowed to be.
     pub(super) fn fits(&self, size: usize, max: usize) -> bool {
-        self.items.is_empty() || self.bytes + size <= max
+        self.is_empty() || self.bytes + size <= max
+    }
+
+    fn push_item(&mut self, item: Item) {
+        if self.first.is_none() {
+            self.first = Some(item);
+        } else {
+            self.rest.push_back(item);
+        }
+    }
+
+    fn pop_item(&mut self) -> Option<Item> {
+        let next = self.rest.pop_front();
+        std::mem::replace(&mut self.first, next)
     }
 
     pub(super) fn push(&mut self, message: Rc<Outgoing>, delivery: Delivery) {
         self.bytes += message.size();
         self.volatile += usize::from(delivery == Delivery::Volatile);
-        self.items.push_back(Item::Message(message, delivery));
+        self.push_item(Item::Message(message, delivery));
     }
 
     /// One pong answers all pings before it, so pings alone make no queue.
     pub(super) fn push_control(&mut self, control: Control) {
-        if !matches!(self.items.back(), Some(Item::Control(last)) if *last == control) {
-            self.items.push_back(Item::Control(control));
+        let last = self.rest.back().or(self.first.as_ref());
+        if !matches!(last, Some(Item::Control(last)) if *last == control) {
+            self.push_item(Item::Control(control));
         }
     }
 
     pub(super) fn push_frame(&mut self, frame: Vec<u8>) {
-        self.items.push_back(Item::Frame(frame.into()));
+        self.push_item(Item::Frame(frame.into()));
     }
 
     pub(super) fn front(&self) -> Option<&Item> {
-        self.items.front()
+        self.first.as_ref()
     }
 
     /// The first item has left.
     pub(super) fn pop(&mut self) {
-        if let Some(Item::Message(message, delivery)) = self.items.pop_front() {
+        if let Some(Item::Message(message, delivery)) = self.pop_item() {
             self.bytes -= message.size();
             self.volatile -= usize::from(delivery == Delivery::Volatile);
         }
@@ -107,7 +123,7 @@ impl Queue {
             return 0;
         }
         let (mut bytes, mut dropped, mut is_first) = (0, 0, true);
-        self.items.retain(|item| match item {
+        let mut stays = |item: &Item| match item {
             Item::Message(message, Delivery::Volatile) if !(begun && is_first) => {
                 is_first = false;
                 bytes += message.size();
@@ -118,7 +134,12 @@ impl Queue {
                 is_first = false;
                 true
             }
-        });
+        };
+        let first = self.first.take_if(|first| !stays(first));
+        self.rest.retain(|item| stays(item));
+        if first.is_some() {
+            self.first = self.rest.pop_front();
+        }
         self.bytes -= bytes;
         self.volatile -= dropped;
         dropped
@@ -126,8 +147,8 @@ impl Queue {
 
     /// An idle session holds no memory for what it once had to say.
     pub(super) fn give_back(&mut self) {
-        if self.items.is_empty() {
-            self.items = VecDeque::new();
+        if self.rest.is_empty() {
+            self.rest = VecDeque::new();
         }
     }
 }

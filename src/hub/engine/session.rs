@@ -155,7 +155,11 @@ impl Session {
         } else {
             Some(Rc::clone(message))
         };
-        let Some(message) = message else { return false };
+        let Some(message) = message else {
+            // Its language has no words for it.
+            self.engine.count_dropped(1);
+            return false;
+        };
         let (size, max) = (message.size(), self.engine.queue_max());
         let mut queue = self.queue.borrow_mut();
         if !queue.fits(size, max) {

@@ -75,15 +75,20 @@ impl WebSocket {
 
     /// Writes the queue as far as the socket takes it; true if all of it has left.
     fn write(&mut self, queue: &mut Queue, wire: Wire, asks: Asks) -> io::Result<bool> {
-        while !queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_AT_ONCE];
-            let mut count = 0;
-            for (slice, item) in slices.iter_mut().zip(queue.iter()) {
-                let skip = if count == 0 { self.written } else { 0 };
-                *slice = IoSlice::new(bytes_of(item, wire).get(skip..).unwrap_or_default());
-                count += 1;
-            }
-            match self.socket.try_write(slices.get(..count).unwrap_or_default(), asks) {
+        while let Some(first) = queue.front() {
+            let first = bytes_of(first, wire).get(self.written..).unwrap_or_default();
+            let written = if queue.len() == 1 {
+                self.socket.try_write(&[IoSlice::new(first)], asks)
+            } else {
+                let mut slices = [IoSlice::new(first); WRITE_AT_ONCE];
+                let mut count = 1;
+                for (slice, item) in slices.iter_mut().zip(queue.iter()).skip(1) {
+                    *slice = IoSlice::new(bytes_of(item, wire));
+                    count += 1;
+                }
+                self.socket.try_write(slices.get(..count).unwrap_or_default(), asks)
+            };
+            match written {
                 Ok(written) => self.advance(queue, wire, written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
@@ -310,6 +315,10 @@ impl Session {
 
     /// Writes what is queued, from the worker's own task; the session's task does the rest.
     pub(super) fn flush_from_outside(self: &Rc<Self>) {
+        if self.queue.borrow().is_empty() && !self.blocked.get() && self.is_open() {
+            // Its own task was here before.
+            return;
+        }
         self.flush_frames();
         if self.blocked.get() || self.phase.get() != Phase::Open {
             self.wake();
@@ -412,7 +421,7 @@ impl Engine {
     pub(super) async fn probe(self: Rc<Self>, session: Rc<Session>, websocket: WebSocket) {
         let mut probe = Probe { websocket, version: session.version };
         let probed = session.may_upgrade() && self.heard(&mut probe, is_probe).await;
-        if !probed || !session.may_upgrade() || probe.say(b"\x81\x063probe").await.is_err() {
+        if !probed || !session.may_upgrade() || !self.says(&mut probe, b"\x81\x063probe").await {
             return probe.websocket.socket.finish();
         }
         session.set_probed(true);
@@ -423,6 +432,11 @@ impl Engine {
             session.set_probed(false);
             probe.websocket.socket.finish();
         }
+    }
+
+    /// True if it was taken in time.
+    async fn says(&self, probe: &mut Probe, bytes: &[u8]) -> bool {
+        matches!(timeout(self.upgrade_timeout(), probe.say(bytes)).await, Ok(Ok(())))
     }
 
     /// True if the wanted packet came, in time and before the process leaves.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::hub::engine::{Id, Node};
 
 /// Another version is not spoken to: clients then begin anew.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of a frame: an event at its largest, or what a client missed.
 pub const FRAME_MAX: usize = 64 << 20;
 /// Bytes of its length.
@@ -36,6 +36,8 @@ pub enum Frame {
     Hello {
         version: u8,
         node: Node,
+        /// The name under which it talks over Redis, if it does.
+        name: Option<Box<str>>,
     },
     Emit {
         namespace: Box<str>,
@@ -52,6 +54,8 @@ pub enum Frame {
     Answer(Answer),
     /// Whoever is still there is to come at once: another process wants to take over.
     Hurry,
+    /// Channels of single rooms that are listened to there, on Redis.
+    Rooms(Vec<String>),
 }
 
 /// A client wants to go on with what it may have left there.
@@ -65,6 +69,8 @@ pub struct Claim {
     pub offset: Option<Place>,
     pub from: u8,
     pub number: u64,
+    /// Up to where what came over Redis is to be answered.
+    pub mark: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +104,8 @@ pub struct Left {
     /// The same for all that was delivered there.
     pub heard: Vec<Place>,
     pub turned_out: Option<Place>,
+    /// What came over Redis up to this is in it, and nothing later.
+    pub mark: Option<u64>,
     pub missed: Vec<(Place, Words)>,
 }
 
@@ -111,10 +119,11 @@ impl Frame {
     pub fn write(&self) -> Option<Vec<u8>> {
         let mut to = Pen(vec![0; HEAD]);
         match self {
-            Self::Hello { version, node } => {
+            Self::Hello { version, node, name } => {
                 to.byte(0);
                 to.byte(*version);
                 to.text(node.as_str());
+                to.option(name.as_ref(), |to, name| to.text(name));
             }
             Self::Emit { namespace, rooms, except, but, volatile, place, words } => {
                 to.byte(1);
@@ -139,8 +148,13 @@ impl Frame {
                 to.option(claim.offset.as_ref(), Pen::place);
                 to.byte(claim.from);
                 to.number(claim.number);
+                to.option(claim.mark.as_ref(), |to, mark| to.number(*mark));
             }
             Self::Hurry => to.byte(5),
+            Self::Rooms(channels) => {
+                to.byte(6);
+                to.texts(channels);
+            }
             Self::Answer(answer) => {
                 to.byte(4);
                 to.byte(answer.to);
@@ -172,7 +186,11 @@ impl Frame {
     pub fn read(frame: Bytes) -> Result<Self, Malformed> {
         let mut from = Eye(frame);
         let read = match from.byte()? {
-            0 => Self::Hello { version: from.byte()?, node: from.node()? },
+            0 => Self::Hello {
+                version: from.byte()?,
+                node: from.node()?,
+                name: from.option(|from| Ok(from.text()?.into()))?,
+            },
             1 => Self::Emit {
                 namespace: from.text()?.into(),
                 rooms: from.option(Eye::texts)?,
@@ -191,6 +209,7 @@ impl Frame {
                 offset: from.option(Eye::place)?,
                 from: from.byte()?,
                 number: from.number()?,
+                mark: from.option(Eye::number)?,
             }),
             4 => Self::Answer(Answer {
                 to: from.byte()?,
@@ -204,6 +223,7 @@ impl Frame {
                 },
             }),
             5 => Self::Hurry,
+            6 => Self::Rooms(from.texts()?),
             _ => return Err(Malformed),
         };
         if from.0.is_empty() { Ok(read) } else { Err(Malformed) }
@@ -270,6 +290,7 @@ impl Pen {
         self.many(&left.have, Self::place);
         self.many(&left.heard, Self::place);
         self.option(left.turned_out.as_ref(), Self::place);
+        self.option(left.mark.as_ref(), |to, mark| to.number(*mark));
         self.many(&left.missed, |to, (place, words)| {
             to.place(place);
             to.words(words);
@@ -372,6 +393,7 @@ impl Eye {
             have: self.many(Self::place)?,
             heard: self.many(Self::place)?,
             turned_out: self.option(Self::place)?,
+            mark: self.option(Self::number)?,
             missed: self.many(|from| Ok((from.place()?, from.words()?)))?,
         })
     }
@@ -411,6 +433,7 @@ mod tests {
             have: vec![place(1)],
             heard: vec![place(2), place(u64::MAX)],
             turned_out: Some(place(0)),
+            mark: Some(11),
             missed: vec![(place(2), words())],
         };
         let answer = |found| Frame::Answer(Answer { to: 1, number: 7, found });
@@ -431,19 +454,22 @@ mod tests {
             offset: Some(place(9)),
             from: 2,
             number: 3,
+            mark: None,
         };
         vec![
-            Frame::Hello { version: VERSION, node: node() },
+            Frame::Hello { version: VERSION, node: node(), name: None },
+            Frame::Hello { version: VERSION, node: node(), name: Some("ab".into()) },
             emit(Some(vec!["a".to_owned()]), Some(id), Some(place(5))),
             emit(None, None, None),
             Frame::Baseline(place(12)),
-            Frame::Claim(Claim { to: Some(1), ..claim.clone() }),
+            Frame::Claim(Claim { to: Some(1), mark: Some(7), ..claim.clone() }),
             Frame::Claim(claim),
             answer(Ok(Box::new(left))),
             answer(Err(Missing::Unknown)),
             answer(Err(Missing::Expired)),
             answer(Err(Missing::TooMuch)),
             Frame::Hurry,
+            Frame::Rooms(vec!["socket.io#/#a#".to_owned()]),
         ]
     }
 

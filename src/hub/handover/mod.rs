@@ -7,7 +7,11 @@
 //! nothing that can be understood, the pair is closed: everybody who is here stays, and who was not
 //! moved yet begins anew.
 //!
-//! Nodes that share a Redis do not need it: there they hear each other in any case.
+//! Where nodes share a Redis by its pub/sub, both processes are nodes there: they hear the others
+//! each by itself, and number what they hear each in its own way. What either says reaches the other
+//! here, and not again from there. What a client missed of the others is cut at a mark, which the
+//! new process sends over Redis and both hear: what comes before it is in the answer of the old one,
+//! what comes behind it in the log of the new one. With streams all of this is in Redis.
 
 mod frame;
 #[cfg(any(test, fuzzing))]
@@ -97,6 +101,8 @@ impl Bridge {
 const PROGRESS: Duration = Duration::from_secs(10);
 /// Notices that are read before workers are told of them.
 const BATCH: usize = 256;
+/// Rooms that are told of in one frame.
+const ROOMS: usize = 4096;
 
 /// Why the two do not speak any more.
 #[derive(Debug, thiserror::Error)]
@@ -112,13 +118,14 @@ enum End {
 }
 
 impl Hub {
-    /// Speaks with another process from now on; returns when every worker does.
+    /// Speaks with another process from now on; returns when every worker does. `peer` is the name
+    /// under which it talks over Redis, if that is known before it says so.
     ///
     /// The task ends with the other process, or when this one's workers have ended and all is said.
     pub async fn bridge(
         self: &Arc<Self>,
         socket: OwnedFd,
-        role: Role,
+        (role, peer): (Role, Option<&str>),
         drain: &Drain,
     ) -> io::Result<Bridge> {
         let socket = StdStream::from(socket);
@@ -127,6 +134,9 @@ impl Hub {
         let (letters, said) = mpsc::channel(LETTERS);
         let attempt = self.bridges.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
         let way = Way { role, letters, attempt };
+        if let (Some(cluster), Some(peer)) = (&self.cluster, peer) {
+            cluster.pair(attempt, peer.into(), role).await;
+        }
         self.order(|done| Order::Bridge(way.clone(), done)).await;
         drop(way);
         let (hub, hurry) = (Arc::clone(self), Arc::new(Notify::new()));
@@ -136,13 +146,16 @@ impl Hub {
             let end = tokio::select! {
                 // What is lost when an arm is dropped is for a process that is gone.
                 end = hub.say(&mut said, write, &hurried) => end,
-                end = hub.listen(read) => end,
+                end = hub.listen(read, (attempt, role)) => end,
             };
             match end {
                 Ok(()) | Err(End::Done) => debug!("all is said to the other process"),
                 Err(end) => info!("clients move no more between processes: {end}"),
             }
             hub.order(|done| Order::Unbridge(attempt, done)).await;
+            if let Some(cluster) = &hub.cluster {
+                cluster.unpair(attempt).await;
+            }
             forget(said);
         });
         Ok(Bridge { task, hurry })
@@ -156,7 +169,8 @@ impl Hub {
         hurry: &Notify,
     ) -> Result<(), End> {
         let lag = metrics::series(&metrics::HUB_LAG, &[]);
-        let hello = Frame::Hello { version: VERSION, node: self.node };
+        let name = self.cluster.as_ref().map(|cluster| cluster.name().into());
+        let hello = Frame::Hello { version: VERSION, node: self.node, name };
         let mut bytes = hello.write().unwrap_or_default();
         loop {
             if !bytes.is_empty() {
@@ -168,6 +182,13 @@ impl Hub {
                 letter = said.recv() => letter,
                 () = hurry.notified() => {
                     bytes.extend(Frame::Hurry.write().into_iter().flatten());
+                    continue;
+                }
+                rooms = self.moved_rooms() => {
+                    for some in rooms.chunks(ROOMS) {
+                        let frame = Frame::Rooms(some.to_vec());
+                        bytes.extend(frame.write().into_iter().flatten());
+                    }
                     continue;
                 }
             };
@@ -184,6 +205,14 @@ impl Hub {
                     bytes.clear();
                 }
             }
+        }
+    }
+
+    /// Channels of rooms that are listened to here and the next process does not know of.
+    async fn moved_rooms(&self) -> Vec<String> {
+        match &self.cluster {
+            Some(cluster) => cluster.moved_rooms().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -208,13 +237,18 @@ impl Hub {
     }
 
     /// Tells workers what the other process says, until that ends.
-    async fn listen(&self, from: OwnedReadHalf) -> Result<(), End> {
+    async fn listen(&self, from: OwnedReadHalf, pair: (u64, Role)) -> Result<(), End> {
+        let (attempt, role) = pair;
         let mut from = BufReader::with_capacity(64 << 10, from);
-        let Some(Frame::Hello { version: VERSION, node: peer }) = next(&mut from).await? else {
+        let Some(Frame::Hello { version: VERSION, node: peer, name }) = next(&mut from).await?
+        else {
             return Err(End::Foreign);
         };
         if peer == self.node {
             return Err(End::Foreign);
+        }
+        if let (Some(cluster), Some(name)) = (&self.cluster, name) {
+            cluster.pair(attempt, name, role).await;
         }
         let mut told = Told::new(self.letters.len());
         loop {
@@ -225,17 +259,21 @@ impl Hub {
                 self.tell(&mut told).await;
                 return Err(End::Done);
             };
-            if frame == Frame::Hurry {
-                self.order(Order::Hurry).await;
-                continue;
+            match frame {
+                Frame::Hurry => self.order(Order::Hurry).await,
+                Frame::Rooms(channels) => {
+                    if let Some(cluster) = &self.cluster {
+                        cluster.listen_to(channels).await;
+                    }
+                }
+                frame => self.take(frame, peer, &mut told)?,
             }
-            self.take(frame, peer, &mut told)?;
         }
     }
 
     fn take(&self, frame: Frame, peer: Node, told: &mut Told) -> Result<(), End> {
         match frame {
-            Frame::Hello { .. } | Frame::Hurry => return Err(End::Foreign),
+            Frame::Hello { .. } | Frame::Hurry | Frame::Rooms(_) => return Err(End::Foreign),
             Frame::Emit { namespace, rooms, except, but, volatile, place, words } => {
                 let stamp = place.map(|place| self.origins.meet(place).ok_or(End::Foreign));
                 let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };

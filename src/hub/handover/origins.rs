@@ -21,9 +21,14 @@ impl Origins {
         Self { node, workers, others: Mutex::default() }
     }
 
-    /// One is left free between, for what comes over Redis.
+    /// The one between is that of what comes over Redis, which each process numbers for itself.
     fn first(&self) -> usize {
         self.workers + 1
+    }
+
+    /// True for what came over Redis, to this process.
+    pub fn is_shared(&self, stamp: Stamp) -> bool {
+        usize::from(stamp.origin) == self.workers
     }
 
     /// The stamp as this process says it, if it has met its origin.
@@ -53,7 +58,7 @@ impl Origins {
     /// The other way.
     pub fn place(&self, stamp: Stamp) -> Option<Place> {
         let Stamp { origin, number } = stamp;
-        if usize::from(origin) < self.workers {
+        if usize::from(origin) <= self.workers {
             return Some(Place { node: self.node, worker: origin, number });
         }
         let index = usize::from(origin).checked_sub(self.first())?;
@@ -85,7 +90,9 @@ mod tests {
         assert_eq!(origins.meet(at("old", 1, 9)), Some(Stamp { origin: 3, number: 9 }));
         assert_eq!(origins.place(Stamp { origin: 4, number: 6 }), Some(at("old", 0, 6)));
         assert_eq!(origins.place(Stamp { origin: 0, number: 1 }), Some(at("own", 0, 1)));
-        assert_eq!(origins.place(Stamp { origin: 2, number: 1 }), None, "what comes over Redis");
+        let shared = Stamp { origin: 2, number: 1 };
+        assert_eq!(origins.place(shared), Some(at("own", 2, 1)), "what comes over Redis");
+        assert!(origins.is_shared(shared) && !origins.is_shared(Stamp { origin: 3, number: 1 }));
         for worker in 0..=255 {
             origins.meet(at("oth", worker, 1));
         }

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Peer, Request};
 use crate::observe::metrics::{self, Series};
+use crate::observe::trace::{Context, Kind, Span, Value};
 use crate::upstream::Pools;
 
 use super::engine::{Handshake, Id};
@@ -102,16 +103,19 @@ impl Hooks {
         Some(Way { policy, application })
     }
 
-    /// Asks until there is an answer or the time for it is over. Waiting for its turn in the line,
-    /// for a free place and for the circuit to close takes of that time.
+    /// Asks until there is an answer or the time for it is over, which began when the client said
+    /// what is asked about. Waiting behind what it said before, for its turn in the line, for a free
+    /// place and for the circuit to close takes of that time; it is asked once at least, if it can be
+    /// at once then.
     pub async fn ask(
         &self,
         place: &mut Place,
         question: &Question,
+        since: Instant,
         handshake: &Handshake,
     ) -> Outcome {
         let Some(Way { policy, .. }) = self.way(handshake) else { return Outcome::Unavailable };
-        let until = Instant::now() + policy.retry;
+        let until = since + policy.retry;
         if timeout_at(until, place.turn()).await.is_err() {
             return Outcome::Unavailable;
         }
@@ -135,29 +139,43 @@ impl Hooks {
     }
 
     /// Tells of somebody who has left, at least once, without anybody waiting for it; after all that
-    /// is asked about the same socket.
-    pub fn tell(self: &Rc<Self>, id: Id, question: Question, handshake: Rc<Handshake>) {
+    /// is asked about the same socket. `heard` is called with what comes of it, if anything does.
+    pub fn tell(
+        self: &Rc<Self>,
+        id: Id,
+        question: Question,
+        handshake: Rc<Handshake>,
+        heard: impl FnOnce(Outcome) + 'static,
+    ) {
         let Some(seat) = self.seat(&handshake, question.body.len(), 1) else { return };
-        let (hooks, place) = (Rc::clone(self), self.lines.stand(id));
+        let (hooks, mut place) = (Rc::clone(self), self.lines.stand(id));
         self.drain.spawn("farewell", async move {
-            hooks.tell_until_heard(place, &question, &handshake).await;
-            drop(seat);
+            match hooks.tell_until_heard(&mut place, &question, &handshake).await {
+                Ok(outcome) => heard(outcome),
+                Err(loss) => hooks.losses.add(loss),
+            }
+            drop((place, seat));
         });
     }
 
-    async fn tell_until_heard(&self, mut place: Place, question: &Question, handshake: &Handshake) {
+    async fn tell_until_heard(
+        &self,
+        place: &mut Place,
+        question: &Question,
+        handshake: &Handshake,
+    ) -> Result<Outcome, Loss> {
         place.turn().await;
         let (begun, mut pause) = (Instant::now(), PAUSE);
         loop {
-            let Some(way) = self.way(handshake) else { return self.losses.add(Loss::Unconfigured) };
+            let way = self.way(handshake).ok_or(Loss::Unconfigured)?;
             // Never closed.
             let free = way.application.parting.acquire().await;
-            if self.try_once(&way, question, handshake).await.is_some() {
-                return;
+            if let Some(outcome) = self.try_once(&way, question, handshake).await {
+                return Ok(outcome);
             }
             drop(free);
             if self.drain.is_leaving() && begun.elapsed() >= way.policy.retry {
-                return self.losses.add(Loss::Stopped);
+                return Err(Loss::Stopped);
             }
             sleep(pause).await;
             pause = (pause * 2).min(PARTING_PAUSE_MAX);
@@ -198,19 +216,39 @@ impl Hooks {
         if !application.breaker.borrow_mut().admits(Instant::now()) {
             return None;
         }
-        let request = request(policy, question, handshake)?;
+        let context = policy.traced.map(Context::begin);
+        let request = request(policy, question, handshake, context)?;
+        let told = Asked::begin(context, question, handshake);
         let exchange = async {
             let response =
                 upstream.send(request, &self.pools).await.map_err(|error| error.to_string())?;
             let status = response.status().as_u16();
             let body = response.into_body().read_all(ANSWER_MAX).await;
             let body = body.map_err(|error| error.to_string())?;
-            reply::read(status, &body).map_err(|error| error.to_string())
+            Ok(reply::read(status, &body))
         };
         let answer = timeout(policy.timeout, Box::pin(exchange)).await;
-        match answer
-            .unwrap_or_else(|_elapsed| Err(format!("no answer within {:?}", policy.timeout)))
-        {
+        let answer =
+            answer.unwrap_or_else(|_elapsed| Err(format!("no answer within {:?}", policy.timeout)));
+        if let Some(told) = told {
+            told.end(match &answer {
+                Ok(Ok(_)) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(why) => Some(why.clone()),
+            });
+        }
+        let answer = match answer {
+            // One handler fails, and the application is there for the others.
+            Ok(Err(error)) if !error.is_absence() => {
+                self.failed.increment();
+                application.breaker.borrow_mut().succeeded();
+                info!(path = %question.path, reason = %error, "a hook was not answered");
+                return None;
+            }
+            Ok(read) => read.map_err(|error| error.to_string()),
+            Err(why) => Err(why),
+        };
+        match answer {
             Ok(outcome) => {
                 self.asked.increment();
                 application.breaker.borrow_mut().succeeded();
@@ -229,13 +267,56 @@ impl Hooks {
     }
 }
 
-fn request(policy: &HookPolicy, question: &Question, handshake: &Handshake) -> Option<Request> {
+/// The span of one question.
+struct Asked {
+    span: Span,
+    since: Instant,
+}
+
+impl Asked {
+    /// In a trace of its own, since a socket may last for days; linked to the handshake's.
+    fn begin(context: Option<Context>, question: &Question, handshake: &Handshake) -> Option<Self> {
+        let context = context.filter(|context| context.is_sampled)?;
+        let text = |text: &str| Value::Text(text.to_owned());
+        let attributes = vec![
+            ("http.request.method", text("POST")),
+            ("url.path", text(&question.path)),
+            ("server.address", text(&handshake.client.host)),
+            ("http.request.body.size", Value::Number(question.body.len() as i64)),
+        ];
+        let span = Span {
+            name: format!("hook {}", question.path),
+            kind: Kind::Client,
+            context,
+            parent: None,
+            link: handshake.trace,
+            began: SystemTime::now(),
+            took: Duration::ZERO,
+            attributes,
+            error: None,
+        };
+        Some(Self { span, since: Instant::now() })
+    }
+
+    fn end(mut self, error: Option<String>) {
+        (self.span.took, self.span.error) = (self.since.elapsed(), error);
+        self.span.send();
+    }
+}
+
+fn request(
+    policy: &HookPolicy,
+    question: &Question,
+    handshake: &Handshake,
+    context: Option<Context>,
+) -> Option<Request> {
     let mut request = Request::new(Body::from(question.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = question.path.parse().ok()?;
     let fields = request.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    set(fields, TRACEPARENT, &sign::traceparent());
+    let trace = context.map_or_else(sign::traceparent, |context| context.write());
+    set(fields, TRACEPARENT, &trace);
     for (name, value) in &handshake.headers {
         fields.append(name, value.clone());
     }

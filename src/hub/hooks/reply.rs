@@ -50,6 +50,13 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServerError(pub u16);
 
+impl ServerError {
+    /// True if it comes from something in between: nobody is there who could answer.
+    pub fn is_absence(self) -> bool {
+        matches!(self.0, 502..=504)
+    }
+}
+
 impl fmt::Display for ServerError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "it answered {}", self.0)

@@ -230,8 +230,8 @@ mod tests {
 
     #[test]
     fn what_is_no_packet_is_refused() {
-        let mut parts = b"\x83\xa4type\x02\xa4data\x9b".to_vec();
-        (0..11).for_each(|_| parts.extend(b"\xc4\x00"));
+        let mut parts = b"\x83\xa4type\x02\xa4data\xdc\x01\x01".to_vec();
+        (0..257).for_each(|_| parts.extend(b"\xc4\x00"));
         parts.extend(b"\xa3nsp\xa1/");
         let mut deep = b"\x83\xa4type\x02\xa3nsp\xa1/\xa4data".to_vec();
         deep.extend([0x91; 129]);

@@ -31,6 +31,8 @@ pub struct Claim {
     /// Who says so, where the namespace knows: nobody goes on as another.
     pub user: Option<Arc<str>>,
     pub(super) offset: Option<Offset>,
+    /// On its way between processes: see `marks`.
+    pub(super) mark: Option<u64>,
 }
 
 /// A socket between two connections.
@@ -53,6 +55,8 @@ pub struct Returned {
     pub(super) turned_out: Option<Stamp>,
     /// What it missed in another process, up to what was heard there: it is not in any log here.
     pub(super) packed: Option<Arc<[Packed]>>,
+    /// The mark up to which that has what came over Redis, until it is known where it stands here.
+    pub(super) mark: Option<u64>,
     /// What it left in Redis, where all nodes share an order.
     pub afar: Option<Afar>,
     /// In which the application is still told about it where it comes from.
@@ -141,7 +145,7 @@ impl Recovery {
         let known = pid.node() != self.node || pid.worker() < self.workers;
         let namespace = Arc::clone(namespace);
         Some(if known {
-            Ok(Claim { pid, namespace, user: None, offset })
+            Ok(Claim { pid, namespace, user: None, offset, mark: None })
         } else {
             Err(Miss::Unknown)
         })
@@ -246,6 +250,7 @@ impl Recovery {
     }
 
     pub fn receive(&self, letter: Letter, namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>) {
+        let Some(letter) = self.marks.borrow_mut().pass(letter) else { return };
         match letter {
             Letter::Claim { claim, from, number } => {
                 let is_here = self.table.borrow().find(&claim.pid).is_some();
@@ -256,6 +261,7 @@ impl Recovery {
                 }
             }
             Letter::Answer { answer, number } => {
+                let answer = answer.map(|returned| self.at_mark(returned));
                 for behind in self.take_answer(number, answer) {
                     self.take_claim(behind, namespace);
                 }
@@ -274,13 +280,15 @@ impl Recovery {
         (claim, from, number): Behind,
         namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>,
     ) {
-        let there = namespace(&claim.namespace);
+        let (there, mark) = (namespace(&claim.namespace), claim.mark);
         let found = there.as_ref().map(|namespace| self.find(&claim, &namespace.log, from));
         match found.unwrap_or(Found::Answer(Err(Miss::Unknown))) {
             Found::Answer(answer) if from == self.worker => drop(self.take_answer(number, answer)),
             Found::Answer(answer) => {
                 let answer = match (answer, there) {
-                    (Ok(returned), Some(there)) if from >= FAR => self.pack(returned, &there.log),
+                    (Ok(returned), Some(there)) if from >= FAR => {
+                        self.pack(returned, &there.log, mark)
+                    }
                     (answer, _) => answer,
                 };
                 self.tell(from, Letter::Answer { answer, number });
@@ -396,6 +404,7 @@ impl Away {
             queued,
             turned_out,
             packed: None,
+            mark: None,
             afar: None,
             line: None,
         }))
@@ -426,6 +435,7 @@ impl Returned {
             queued: Vec::new(),
             turned_out: None,
             packed: None,
+            mark: None,
             afar: Some(afar),
             line: None,
         }

@@ -10,6 +10,7 @@ mod claim;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod log;
+mod marks;
 mod offset;
 mod portable;
 #[cfg(test)]
@@ -30,7 +31,7 @@ use tokio::time::Instant;
 use crate::config;
 
 use super::cluster::Keeps;
-use super::engine::{Close, Delivery, Id, Node, Outgoing, Version};
+use super::engine::{Close, Delivery, Id, Node, Outgoing, Version, random};
 use super::handover::{FAR, Origins, Role, Way};
 use super::hooks::Lines;
 use super::namespace::{Namespace, Target};
@@ -39,6 +40,7 @@ use super::socket::Socket;
 
 use claim::Asking;
 use log::Parcel;
+use marks::Marks;
 use table::{Away, Room, Standing, Table};
 use ticket::Leave;
 
@@ -132,6 +134,7 @@ pub struct Recovery {
     lines: Rc<Lines>,
     asking: RefCell<Asking>,
     asked: Cell<u64>,
+    marks: RefCell<Marks>,
     /// Somebody waits for this worker to hear what another has.
     behind: Cell<usize>,
     heard: Notify,
@@ -182,6 +185,7 @@ impl Recovery {
             lines,
             asking: RefCell::default(),
             asked: Cell::new(0),
+            marks: RefCell::new(Marks::new(random())),
             behind: Cell::new(0),
             heard: Notify::new(),
             renewed: Cell::default(),
@@ -403,6 +407,50 @@ impl Recovery {
         }
     }
 
+    /// A mark came over Redis, behind this of what came there: all before it is heard.
+    pub fn marked(
+        &self,
+        mark: u64,
+        stamp: Stamp,
+        namespace: &dyn Fn(&str) -> Option<Rc<Namespace>>,
+        namespaces: impl Iterator<Item = Rc<Namespace>>,
+    ) {
+        namespaces.for_each(|namespace| namespace.log.reach(stamp));
+        self.heard.notify_waiters();
+        let (asked, next) = self.marks.borrow_mut().heard(mark, stamp.number);
+        self.send_mark(next);
+        for (to, letter) in asked {
+            self.outbox.tell_far(Notice::Far { to, letter: Box::new(letter) });
+        }
+        let waiting = self.marks.borrow_mut().take(mark);
+        waiting.into_iter().for_each(|letter| self.receive(letter, namespace));
+    }
+
+    fn send_mark(&self, mark: Option<u64>) {
+        if let (Some(mark), Some(uplink)) = (mark, &self.outbox.uplink) {
+            uplink.mark(mark);
+        }
+    }
+
+    /// With the mark turned into a number of this process.
+    fn at_mark(&self, returned: Arc<Returned>) -> Arc<Returned> {
+        let number = returned.mark.and_then(|mark| self.marks.borrow().number(mark));
+        let (Some(number), Ok(origin)) = (number, u8::try_from(self.workers)) else {
+            return returned;
+        };
+        let mark = log::vector_of(Stamp { origin, number });
+        let mut placed = Arc::unwrap_or_clone(returned);
+        placed.mark = None;
+        placed.have = log::both(&placed.have, &mark);
+        placed.heard = log::both(&placed.heard, &mark);
+        Arc::new(placed)
+    }
+
+    /// True if other nodes are heard over Redis, and there is no order in it for all.
+    fn is_shared(&self) -> bool {
+        self.outbox.uplink.is_some() && self.ordered().is_none()
+    }
+
     fn level_with(&self, attempt: u64, role: Option<Role>, worker: usize) {
         let known = self.bridge.get().filter(|bridged| bridged.attempt == attempt);
         let mut bridged = known.unwrap_or(Bridged { role: None, attempt, level: 0 });
@@ -461,6 +509,10 @@ impl Recovery {
     }
 
     fn tell(&self, worker: usize, letter: Letter) {
+        if worker >= FAR && self.is_shared() && matches!(letter, Letter::Claim { .. }) {
+            let mark = self.marks.borrow_mut().ask(worker, letter, Instant::now());
+            return self.send_mark(mark);
+        }
         let letter = Box::new(letter);
         if worker >= FAR {
             return self.outbox.tell_far(Notice::Far { to: worker, letter });

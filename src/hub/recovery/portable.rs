@@ -19,12 +19,23 @@ const LASTS_MAX: Duration = Duration::from_secs(86_400);
 impl Recovery {
     /// What a client left, with all that it missed: the other process does not have what was said
     /// before the two spoke.
-    pub(super) fn pack(&self, returned: Arc<Returned>, log: &Log) -> Answer {
+    ///
+    /// Of what came over Redis, it is what came before the mark; without one nobody could say where
+    /// the other process goes on.
+    pub(super) fn pack(&self, returned: Arc<Returned>, log: &Log, mark: Option<u64>) -> Answer {
         // Of what some worker said before that, this one may not have heard all.
         if !self.is_level() {
             return Err(Miss::TooMuch);
         }
-        let missed = self.missed(log, &returned)?;
+        let cut = match mark {
+            Some(mark) => Some(self.marks.borrow().number(mark).ok_or(Miss::TooMuch)?),
+            None if self.is_shared() => return Err(Miss::TooMuch),
+            None => None,
+        };
+        let mut missed = self.missed(log, &returned)?;
+        missed.retain(|(stamp, _)| {
+            !self.origins.is_shared(*stamp) || cut.is_none_or(|cut| stamp.number <= cut)
+        });
         let mut packed = Arc::unwrap_or_clone(returned);
         packed.heard = log.heard();
         if missed.is_empty() {
@@ -32,6 +43,7 @@ impl Recovery {
         }
         let missed = missed.iter().map(|(stamp, message)| (*stamp, message.message()));
         packed.packed = Some(missed.collect());
+        packed.mark = mark;
         Ok(Arc::new(packed))
     }
 }
@@ -53,6 +65,7 @@ pub fn write_letter(to: usize, letter: &Letter, origins: &Origins) -> Option<Fra
                 }),
                 from: there(*from)?,
                 number: *number,
+                mark: claim.mark,
             }))
         }
         Letter::Answer { answer, number } => {
@@ -77,10 +90,12 @@ fn there(worker: usize) -> Option<u8> {
 
 fn left(returned: &Returned, origins: &Origins) -> Left {
     let place = |stamp: Stamp| origins.place(stamp);
-    let places = |vector: &[u64]| {
+    let stamps = |vector: &[u64]| -> Vec<Stamp> {
         let stamps = (0..).zip(vector).map(|(origin, &number)| Stamp { origin, number });
-        stamps.filter(|stamp| stamp.number > 0).filter_map(place).collect()
+        stamps.filter(|stamp| stamp.number > 0).collect()
     };
+    // The other process hears what comes over Redis, but never under our numbers.
+    let heard = stamps(&returned.heard).into_iter().filter(|stamp| !origins.is_shared(*stamp));
     let packed = returned.packed.iter().flat_map(|packed| packed.iter());
     let missed = packed.filter_map(|(stamp, message)| {
         let (text, parts) = message.words();
@@ -95,21 +110,22 @@ fn left(returned: &Returned, origins: &Origins) -> Left {
         rooms: returned.rooms.clone(),
         data: returned.data.clone(),
         lasts: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX),
-        have: places(&returned.have),
-        heard: places(&returned.heard),
+        have: stamps(&returned.have).into_iter().filter_map(place).collect(),
+        heard: heard.filter_map(place).collect(),
         turned_out: returned.turned_out.and_then(place),
+        mark: returned.mark,
         missed: missed.collect(),
     }
 }
 
 pub fn read_claim(claim: handover::Claim) -> Letter {
-    let handover::Claim { pid, namespace, user, offset, from, number, .. } = claim;
+    let handover::Claim { pid, namespace, user, offset, from, number, mark, .. } = claim;
     let offset = offset.map(|Place { node, worker, number }| Offset {
         node,
         stamp: Stamp { origin: worker, number },
     });
     let user = user.map(Into::into);
-    let claim = Claim { pid, namespace: namespace.into(), user, offset };
+    let claim = Claim { pid, namespace: namespace.into(), user, offset, mark };
     Letter::Claim { claim, from: usize::from(from), number }
 }
 
@@ -156,6 +172,7 @@ fn returned(left: Left, origins: &Origins, spoken: [Node; 2]) -> Option<Returned
         queued: Vec::new(),
         turned_out: left.turned_out.and_then(|place| origins.known(place)),
         packed: Some(missed?.into()),
+        mark: left.mark,
         afar: None,
         line: None,
     })

@@ -79,12 +79,11 @@ fn asked(words: &Words) -> Result<(Request, Peer), Stop> {
         request.headers_mut().append(name, value);
     }
     let local_port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    // As a client would come that has a certificate, where one is asked for.
     let tls = secure.then(|| TlsFacts {
         version: "TLSv1.3",
         http2: false,
         name: Some(authority.host().to_ascii_lowercase()),
-        verified: true,
+        authorities: None,
     });
     Ok((request, Peer { address: (words.from, 0).into(), local_port, tls }))
 }

@@ -64,8 +64,8 @@ pub enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Look at this machine and at the application, and say what to mend.
-    Doctor(File),
+    /// Look at this machine, the application and Redis, and say what to mend.
+    Doctor(doctor::Words),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Print every command, key and metric, in Markdown.

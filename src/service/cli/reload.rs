@@ -28,6 +28,10 @@ pub fn run(file: &Path) -> Result<(), Stop> {
         let changes = changes(&verdict);
         return say(&format!("installed as generation {generation}\n{changes}{notes}"));
     }
+    // What no verdict has come about may be in force in a moment.
+    if verdict.is_null() {
+        return Err(Stop::Asked(answer.body));
+    }
     let why = if notes.is_empty() { answer.body } else { notes };
     Err(Stop::Asked(format!("not reloaded, the running configuration stays\n{why}")))
 }

@@ -178,7 +178,10 @@ impl<W: Fn() -> Option<Wanted>> Keeper<W> {
                 if error.is_stranger() {
                     store::forget_account(&store::folder(&wanted.state, &wanted.acme));
                     self.account = None;
-                    standing.next = now() + 1;
+                    // With a new one at once; but not again and again.
+                    if standing.failures == 1 {
+                        standing.next = now() + 1;
+                    }
                 }
             }
         }

@@ -23,7 +23,7 @@ use crate::hub::packet::Malformed;
 
 use raw::Raw;
 
-pub use nodes::Whisper;
+pub use nodes::{Moved, Whisper};
 pub use streams::{Session, id_of, number_of};
 
 /// How this server speaks, and who it is.

@@ -19,13 +19,18 @@ pub struct Whisper {
     /// Users, and how many connections more (or fewer) each has.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub seats: Vec<(u64, i64)>,
-    /// Namespace, room, socket, and whether it is there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub moves: Vec<(String, String, String, bool)>,
+    pub moves: Vec<Moved>,
     /// A session's digest; whether it has been replaced; whether nobody can be asked about it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub suspects: Vec<([u8; 32], bool, bool)>,
+    /// Until when each of them is refused, in milliseconds since 1970.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub until: Vec<i64>,
 }
+
+/// Namespace, room, socket, whether it is there, and whose it is: the user's number and id.
+pub type Moved = (String, String, String, bool, Option<(u64, String)>);
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's own form")]
 fn is_false(asks: &bool) -> bool {
@@ -57,7 +62,8 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        let moved = ("/".to_owned(), "a".to_owned(), "id".to_owned(), true);
+        let user = Some((u64::MAX, "anna".to_owned()));
+        let moved = ("/".to_owned(), "a".to_owned(), "id".to_owned(), true, user);
         let whisper = Whisper {
             from: "me".to_owned(),
             number: 7,
@@ -66,6 +72,7 @@ mod tests {
             seats: vec![(u64::MAX, -1)],
             moves: vec![moved],
             suspects: vec![([255; 32], true, false)],
+            until: vec![1_800_000_000_000],
         };
         assert_eq!(Whisper::read(&whisper.write()), Some(whisper));
         let beat = Whisper { from: "me".to_owned(), number: 1, ..Whisper::default() };

@@ -24,7 +24,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const USAGE: &str = "\
 usage: bench-proxy [--rounds N] [--only CASE[,CASE]] [--servers NAME[,NAME]] [--vestibule PROGRAM]
                    [--before PROGRAM]
-  servers  nginx haproxy vestibule
+  servers  nginx haproxy relay vestibule
   before   another build of Vestibule, to be compared with this one";
 
 struct Options {
@@ -115,7 +115,7 @@ fn run(options: &Options) -> Outcome<()> {
             failed.push(case.name);
         }
     }
-    println!("\n{}{}", report.table(), report.changes());
+    println!("\n{}\n{}{}", report.table(), report.floors(), report.changes());
     let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench");
     report.write(&out, &how(options.rounds))?;
     println!("proxy.md, proxy.json and proxy.svg are in target/bench; {:.0?}", begun.elapsed());

@@ -135,9 +135,15 @@ impl Case {
         }
     }
 
-    /// HAProxy has no log to a file.
+    /// HAProxy has no log to a file, and what reads no byte does nothing with them.
     pub fn is_for(&self, kind: Kind) -> bool {
-        kind != Kind::Haproxy || !self.mode.log
+        match kind {
+            Kind::Haproxy => !self.mode.log,
+            Kind::Relay => {
+                matches!(self.measure, Measure::Cpu(load) if !load.tls) && self.mode == QUIET
+            }
+            _ => true,
+        }
     }
 }
 
@@ -177,7 +183,11 @@ impl Report {
 
     /// The median of what each rotation gives.
     fn ratio(&self, case: &Case, peer: Kind) -> Option<f64> {
-        let (ours, theirs) = (self.samples(case, Kind::Vestibule), self.samples(case, peer));
+        self.ratio_of(case, Kind::Vestibule, peer)
+    }
+
+    fn ratio_of(&self, case: &Case, kind: Kind, peer: Kind) -> Option<f64> {
+        let (ours, theirs) = (self.samples(case, kind), self.samples(case, peer));
         median(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect())
     }
 
@@ -222,6 +232,18 @@ impl Report {
         text
     }
 
+    /// How much of what nginx costs is beyond any proxy's reach: the system calls of one that reads
+    /// nothing.
+    pub fn floors(&self) -> String {
+        let mut text = String::new();
+        for case in self.measured() {
+            let Some(ratio) = self.ratio_of(case, Kind::Relay, Kind::Nginx) else { continue };
+            let _infallible =
+                writeln!(text, "{}: passing the bytes on unread is {ratio:.2} × nginx", case.title);
+        }
+        text
+    }
+
     /// What was done to the costs since another build, if one was measured too.
     pub fn changes(&self) -> String {
         let mut text = String::new();
@@ -236,7 +258,7 @@ impl Report {
         let mut list = Vec::new();
         for case in self.measured() {
             let Some(ours) = self.value(case, Kind::Vestibule) else { continue };
-            for peer in [Kind::Nginx, Kind::Haproxy] {
+            for peer in [Kind::Nginx, Kind::Haproxy, Kind::Relay] {
                 let (peer_value, ratio) = (self.value(case, peer), self.ratio(case, peer));
                 let (case, unit, peer) = (case.name, case.unit(), peer.name());
                 list.push(Comparison { case, unit, ours, peer, peer_value, ratio });
@@ -248,7 +270,10 @@ impl Report {
     /// Writes proxy.md, proxy.json and proxy.svg.
     pub fn write(&self, folder: &Path, how: &str) -> Outcome<()> {
         fs::create_dir_all(folder)?;
-        fs::write(folder.join("proxy.md"), format!("{}\n{how}\n", self.table()))?;
+        fs::write(
+            folder.join("proxy.md"),
+            format!("{}\n{}\n{how}\n", self.table(), self.floors()),
+        )?;
         let json = serde_json::to_string_pretty(&self.comparisons())?;
         fs::write(folder.join("proxy.json"), json + "\n")?;
         fs::write(folder.join("proxy.svg"), self.draw())?;

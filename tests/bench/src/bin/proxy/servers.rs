@@ -16,18 +16,21 @@ const START: Duration = Duration::from_secs(20);
 pub enum Kind {
     Nginx,
     Haproxy,
+    /// HAProxy that passes bytes on and reads none of them: what the system calls alone cost.
+    Relay,
     Vestibule,
     /// Another build of it, for one who changes it.
     Before,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Nginx, Self::Haproxy, Self::Vestibule];
+    pub const ALL: [Self; 4] = [Self::Nginx, Self::Haproxy, Self::Relay, Self::Vestibule];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
+            Self::Relay => "relay",
             Self::Vestibule => "vestibule",
             Self::Before => "before",
         }
@@ -76,8 +79,9 @@ impl Server {
                 let file = words.write("nginx.conf", &words.nginx())?;
                 command.args(["nginx", "-e", "errors", "-p"]).arg(&folder).arg("-c").arg(file);
             }
-            Kind::Haproxy => {
-                let file = words.write("haproxy.cfg", &words.haproxy())?;
+            Kind::Haproxy | Kind::Relay => {
+                let text = if kind == Kind::Relay { words.relay() } else { words.haproxy() };
+                let file = words.write("haproxy.cfg", &text)?;
                 command.args(["haproxy", "-db", "-f"]).arg(file);
             }
             Kind::Vestibule | Kind::Before => {
@@ -204,6 +208,16 @@ impl Words<'_> {
              http-request set-header X-Forwarded-Host %[req.hdr(host)]\n http-request set-header X-Forwarded-Port %[dst_port]\n {gzip} default_backend app\n\
              backend app\n server app {upstream} pool-max-conn 256\n",
             both = both.display()
+        )
+    }
+
+    fn relay(&self) -> String {
+        let (plain, secure, upstream) = (self.plain, self.secure, self.place.upstream);
+        format!(
+            "global\n nbthread 1\n maxconn 19000\n no strict-limits\n\
+             defaults\n mode tcp\n timeout client 75s\n timeout server 75s\n timeout connect 5s\n\
+             frontend front\n bind {plain} backlog 4096\n bind {secure} backlog 4096\n default_backend app\n\
+             backend app\n server app {upstream}\n"
         )
     }
 

@@ -1,0 +1,381 @@
+//! Whom a request comes from, and how the next server is told.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+
+use crate::exchange::{Client, Fault, Peer, Scheme};
+
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+pub(super) const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+pub(super) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Removed of whoever is not trusted, but for those that are written anew.
+const REWRITTEN: [HeaderName; 4] = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO];
+
+/// Words of servers that rewrite or decide about a request, for what was asked of them. Whoever
+/// believes them is told another place than the one that was let in.
+pub(super) const ORIGINAL: [&str; 9] = [
+    "x-original-for",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-method",
+    "x-original-proto",
+    "x-original-remote-addr",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+/// Other words for what the edge writes as `X-Forwarded-*`; a client's are removed.
+const FORWARDING: [HeaderName; 2] = [header::FORWARDED, REAL_IP];
+
+/// Tells whom a request comes from; those whom `trusts` is true of may speak for others.
+pub fn client(
+    peer: &Peer,
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+    trusts: &dyn Fn(IpAddr) -> bool,
+) -> Result<Client, Fault> {
+    let authority = authority(uri, version, headers)?;
+    let scheme = if peer.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let (host, port) = split_port(authority).ok_or(Fault::NO_HOST)?;
+    let mut client = Client {
+        address: peer.address.ip().to_canonical(),
+        host: host.to_ascii_lowercase(),
+        port: port.unwrap_or(peer.local_port),
+        scheme,
+        chain: None,
+    };
+    // The port is what the browser used; without one it used the scheme's own.
+    if port.is_none() {
+        client.port = scheme.default_port();
+    }
+    if trusts(client.address) {
+        believe(&mut client, headers, trusts);
+    }
+    Ok(client)
+}
+
+/// The one host a request is for: `:authority` or the target's, else exactly one `Host`.
+fn authority<'a>(uri: &'a Uri, version: Version, headers: &'a HeaderMap) -> Result<&'a str, Fault> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host =
+        hosts.next().map(|host| host.to_str().map_err(|_error| Fault::NO_HOST)).transpose()?;
+    if hosts.next().is_some() {
+        return Err(Fault::NO_HOST);
+    }
+    match (uri.authority().map(http::uri::Authority::as_str), host) {
+        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => Err(Fault::NO_HOST),
+        (Some(target), _) => Ok(target),
+        (None, Some(host)) => Ok(host),
+        (None, None) if version == Version::HTTP_10 => Ok("localhost"),
+        (None, None) => Err(Fault::NO_HOST),
+    }
+}
+
+/// Host and port of an authority without user information: `a.example:443`, `[::1]:80`.
+pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    let valid = |host: &str| {
+        !host.is_empty()
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+    };
+    if let Some(rest) = authority.strip_prefix('[') {
+        let (address, after) = rest.split_once(']')?;
+        address.parse::<std::net::Ipv6Addr>().ok()?;
+        let host = authority.get(..address.len() + 2)?;
+        return match after.strip_prefix(':') {
+            Some(port) => Some((host, Some(parse_port(port)?))),
+            None => after.is_empty().then_some((host, None)),
+        };
+    }
+    match authority.split_once(':') {
+        Some((host, port)) => valid(host).then_some((host, Some(parse_port(port)?))),
+        None => valid(authority).then_some((authority, None)),
+    }
+}
+
+/// Digits alone: a sign would be read, too.
+fn parse_port(text: &str) -> Option<u16> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Takes what a trusted peer says about the client behind it.
+///
+/// Each server on the way has added whom it was asked by. So the chain is read from its end, past
+/// those that are trusted; what stands before the first that is not, that one may have made up.
+fn believe(client: &mut Client, headers: &HeaderMap, trusts: &dyn Fn(IpAddr) -> bool) {
+    if let Some(chain) = joined(headers, &FORWARDED_FOR) {
+        let mut found = None;
+        for entry in chain.rsplit(',') {
+            let Some(address) = parse_address(entry) else { break };
+            found = Some(address);
+            if !trusts(address) {
+                break;
+            }
+        }
+        if let Some(address) = found {
+            client.chain = Some(chain);
+            client.address = address;
+        }
+    }
+    let first = |name: &HeaderName| {
+        let value = headers.get(name)?.to_str().ok()?;
+        Some(value.split(',').next().unwrap_or_default().trim())
+    };
+    match first(&FORWARDED_PROTO) {
+        Some("https") => (client.scheme, client.port) = (Scheme::Https, 443),
+        Some("http") => (client.scheme, client.port) = (Scheme::Http, 80),
+        _ => (),
+    }
+    if let Some((host, port)) = first(&FORWARDED_HOST).and_then(split_port) {
+        client.host = host.to_ascii_lowercase();
+        client.port = port.unwrap_or_else(|| client.scheme.default_port());
+    }
+    if let Some(port) = first(&FORWARDED_PORT).and_then(parse_port) {
+        client.port = port;
+    }
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let all = values.collect::<Vec<_>>().join(", ");
+    (!all.is_empty()).then_some(all)
+}
+
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse::<IpAddr>().ok();
+    let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
+    address.map(|address| address.to_canonical())
+}
+
+/// Replaces `Host` and every forwarding header by what the edge knows itself.
+///
+/// Next.js reads `X-Forwarded-Proto` twice, once as a whole word: it is always one word.
+/// `X-Forwarded-Host` carries the port only when it is not the scheme's own, as `Origin` does.
+pub fn set_forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer) {
+    for name in &FORWARDING {
+        headers.remove(name);
+    }
+    match chain(client, peer.address.ip().to_canonical()) {
+        Some(chain) => headers.insert(FORWARDED_FOR, chain),
+        None => headers.remove(FORWARDED_FOR),
+    };
+    // Nearly every client writes its host as it is passed on.
+    let same = headers.get(header::HOST).filter(|host| client.is_authority(host.as_bytes()));
+    match same.cloned() {
+        Some(host) => drop(headers.insert(FORWARDED_HOST, host)),
+        None => {
+            let host = HeaderValue::try_from(client.authority());
+            for name in [header::HOST, FORWARDED_HOST] {
+                match &host {
+                    Ok(host) => headers.insert(name, host.clone()),
+                    Err(_) => headers.remove(name),
+                };
+            }
+        }
+    }
+    headers.insert(FORWARDED_PORT, port_value(client.port));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme.as_str()));
+}
+
+thread_local! {
+    /// The port that was written last, where it is none of HTTP's own.
+    static PORT: RefCell<(u16, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static("0"))) };
+}
+
+fn port_value(port: u16) -> HeaderValue {
+    match port {
+        443 => HeaderValue::from_static("443"),
+        80 => HeaderValue::from_static("80"),
+        port => PORT.with_borrow_mut(|last| {
+            if last.0 != port {
+                *last = (port, HeaderValue::from(port));
+            }
+            last.1.clone()
+        }),
+    }
+}
+
+/// The addresses that a request came by; `None` if a peer's words cannot stand in a header.
+fn chain(client: &Client, address: IpAddr) -> Option<HeaderValue> {
+    if client.chain.is_none()
+        && let IpAddr::V4(address) = address
+    {
+        // Written where it stands: one allocation, that of the value.
+        let (mut text, mut end) = ([0; 16], 0);
+        for (place, octet) in address.octets().into_iter().enumerate() {
+            let mut digits = itoa::Buffer::new();
+            let dot: &[u8] = if place > 0 { b"." } else { b"" };
+            for byte in dot.iter().chain(digits.format(octet).as_bytes()) {
+                *text.get_mut(end)? = *byte;
+                end += 1;
+            }
+        }
+        return HeaderValue::from_bytes(text.get(..end)?).ok();
+    }
+    let before = client.chain.as_ref().map(|chain| format!("{chain}, ")).unwrap_or_default();
+    HeaderValue::try_from(format!("{before}{address}")).ok()
+}
+
+/// What was asked for, to a server that decides about it: in the words of Traefik and of nginx.
+pub fn set_original(headers: &mut HeaderMap, client: &Client, method: &Method, uri: &Uri) {
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let url = format!("{}://{}{target}", client.scheme.as_str(), client.authority());
+    for (name, value) in [
+        (FORWARDED_METHOD, method.as_str()),
+        (ORIGINAL_METHOD, method.as_str()),
+        (FORWARDED_URI, target),
+        (ORIGINAL_URI, target),
+        (ORIGINAL_URL, url.as_str()),
+    ] {
+        // A client's own never stays.
+        headers.remove(&name);
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Removes what only somebody who may speak for others may say: `X-Forwarded-User`, `-Prefix`,
+/// `-Client-Cert` and what else applications believe in, `X-Original-URL` and the like. Those that
+/// `set_forwarded` writes anew are left to it.
+pub fn strip_claims(headers: &mut HeaderMap) {
+    let is_claim = |name: &&HeaderName| {
+        let text = name.as_str();
+        (text.starts_with("x-forwarded-") && !REWRITTEN.contains(name))
+            || (text.starts_with("x-") && ORIGINAL.contains(&text))
+    };
+    let claims: Vec<_> = headers.keys().filter(is_claim).cloned().collect();
+    claims.into_iter().for_each(|name| drop(headers.remove(name)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (
+                name.parse::<HeaderName>().expect("a name"),
+                HeaderValue::from_str(value).expect("a value"),
+            )
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.iter().map(pair) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    fn peer() -> Peer {
+        Peer { address: ([10, 0, 0, 9], 4000).into(), local_port: 8443, tls: None }
+    }
+
+    fn told(lines: &[(&str, &str)], trusted: bool) -> Result<String, &'static str> {
+        let headers = map(lines);
+        let trusts = |address: IpAddr| trusted && address == peer().address.ip();
+        let client = client(&peer(), &Uri::from_static("/"), Version::HTTP_11, &headers, &trusts)
+            .map_err(|fault| fault.reason)?;
+        let mut sent = headers;
+        set_forwarded(&mut sent, &client, &peer());
+        let get = |name: &HeaderName| {
+            sent.get(name).and_then(|v| v.to_str().ok()).unwrap_or("-").to_owned()
+        };
+        Ok(format!(
+            "{} {} {} {}",
+            get(&FORWARDED_FOR),
+            get(&FORWARDED_HOST),
+            get(&FORWARDED_PORT),
+            get(&FORWARDED_PROTO)
+        ))
+    }
+
+    #[test]
+    fn forwarding_headers_come_from_the_connection() {
+        let lines =
+            [("host", "A.example"), ("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https")];
+        assert_eq!(told(&lines, false).as_deref(), Ok("10.0.0.9 a.example 80 http"));
+        assert_eq!(told(&lines, true).as_deref(), Ok("1.2.3.4, 10.0.0.9 a.example 443 https"));
+        assert_eq!(
+            told(&[("host", "a.example:8080")], false).as_deref(),
+            Ok("10.0.0.9 a.example:8080 8080 http")
+        );
+        // The port that is remembered is never another's.
+        for (host, expected) in [
+            ("A.example:81", "10.0.0.9 a.example:81 81 http"),
+            ("a.example:82", "10.0.0.9 a.example:82 82 http"),
+            ("a.example:0", "10.0.0.9 a.example:0 0 http"),
+            ("a.example:080", "10.0.0.9 a.example 80 http"),
+        ] {
+            assert_eq!(told(&[("host", host)], false).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn a_chain_is_read_from_its_end_past_those_who_are_trusted() {
+        let trusts = |address: IpAddr| address.to_string().starts_with("10.");
+        for (chain, expected) in [
+            ("203.0.113.7", "203.0.113.7"),
+            ("203.0.113.7, 10.0.0.2", "203.0.113.7"),
+            ("6.6.6.6, 203.0.113.7, 10.0.0.3, 10.0.0.2", "203.0.113.7"),
+            ("6.6.6.6, 10.0.0.3, 203.0.113.7", "203.0.113.7"),
+            ("10.0.0.4, 10.0.0.2", "10.0.0.4"),
+            ("203.0.113.7, unknown, 10.0.0.2", "10.0.0.2"),
+            ("[2001:db8::1]:443, ::ffff:10.0.0.2", "2001:db8::1"),
+            ("unknown", "10.0.0.9"),
+            ("", "10.0.0.9"),
+        ] {
+            let headers = map(&[("host", "a"), ("x-forwarded-for", chain)]);
+            let uri = Uri::from_static("/");
+            let found = client(&peer(), &uri, Version::HTTP_11, &headers, &trusts);
+            assert_eq!(found.expect("a host").address.to_string(), expected, "{chain}");
+        }
+    }
+
+    #[test]
+    fn claims_of_strangers_go() {
+        let mut headers = map(&[
+            ("x-forwarded-user", "root"),
+            ("x-forwarded-prefix", "/a"),
+            ("x-forwarded-for", "left to set_forwarded"),
+            ("x-original-url", "/open"),
+            ("x-rewrite-url", "/open"),
+            ("x-original-filename", "the application's own"),
+            ("x-request-id", "1"),
+        ]);
+        strip_claims(&mut headers);
+        assert_eq!(names(&headers), ["x-forwarded-for", "x-original-filename", "x-request-id"]);
+    }
+
+    #[test]
+    fn one_host_or_none() {
+        assert_eq!(told(&[], false), Err("bad_host"));
+        assert_eq!(told(&[("host", "a"), ("host", "b")], false), Err("bad_host"));
+        for bad in ["a b", "a@b", "", "a:x", "[::1", "a/b", "[::g]", "a:+80", "[::1]:+80"] {
+            assert_eq!(told(&[("host", bad)], false), Err("bad_host"), "{bad}");
+        }
+        assert_eq!(
+            told(&[("host", "[::1]:3000")], false).as_deref(),
+            Ok("10.0.0.9 [::1]:3000 3000 http")
+        );
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        left
+    }
+}

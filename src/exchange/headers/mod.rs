@@ -1,0 +1,355 @@
+//! Headers that belong to one connection, and the ones that tell who is behind it.
+//!
+//! Only this folder writes hop-by-hop and forwarding headers (RFC 9110 §7.6, RFC 7239).
+
+mod forwarded;
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+use forwarded::{
+    FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, ORIGINAL, REAL_IP,
+};
+
+pub use forwarded::{client, set_forwarded, set_original, split_port, strip_claims};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+const HOP_BY_HOP_COUNT: usize = 9;
+/// Never passed on, whichever way (RFC 9110 §7.6.1).
+const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HTTP2_SETTINGS,
+];
+
+/// What their names begin with.
+fn begins_hop_by_hop(first: u8) -> bool {
+    matches!(first, b'c' | b'h' | b'k' | b'p' | b't' | b'u')
+}
+
+/// What a `Connection` header may not take away: the message itself and what the edge vouches for.
+const NOT_NOMINABLE: [HeaderName; 8] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PROTO,
+];
+
+/// What a trailer may not say: where a message ends, whom it is for, who asks, and what its head
+/// has said already (RFC 9110 §6.5.1). Besides these, nothing that the edge itself writes or reads.
+const NOT_IN_TRAILERS: [HeaderName; 27] = [
+    header::AGE,
+    header::AUTHORIZATION,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::EXPECT,
+    header::EXPIRES,
+    header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::LOCATION,
+    header::MAX_FORWARDS,
+    header::PRAGMA,
+    header::RANGE,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    header::TRAILER,
+    header::VARY,
+    header::WARNING,
+    header::WWW_AUTHENTICATE,
+];
+
+/// What the edge, or Next.js, believes in when it is in a head.
+const BELIEVED: [&str; 7] =
+    ["x-forwarded-", "x-middleware-", "x-nextjs-", "x-vestibule-", "forwarded", "next-", "proxy-"];
+
+/// Removes what belongs to the connection the message came on; first what `Connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    nominated(headers).into_iter().for_each(|name| drop(headers.remove(name)));
+    // Most messages have one or two of them: finding these costs less than asking for each.
+    let mut found = [false; HOP_BY_HOP_COUNT];
+    let may_be = |name: &HeaderName| name.as_str().bytes().next().is_some_and(begins_hop_by_hop);
+    for name in headers.keys().filter(|name| may_be(name)) {
+        for (known, found) in HOP_BY_HOP.iter().zip(&mut found) {
+            *found |= known == name;
+        }
+    }
+    for (known, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
+        headers.remove(known);
+    }
+}
+
+/// What `Connection` names that may be taken away, beside what goes anyway.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(header::CONNECTION);
+    if lines.iter().all(|options| names_nothing(options.as_bytes())) {
+        return Vec::new();
+    }
+    lines
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !NOT_NOMINABLE.contains(name) && !HOP_BY_HOP.contains(name))
+        .collect()
+}
+
+/// Removes what `Connection` names, and the names with it: what the edge writes later in the place
+/// of one of these is no client's to take away.
+pub fn strip_nominated(headers: &mut HeaderMap) {
+    let nominated = nominated(headers);
+    if nominated.is_empty() {
+        return;
+    }
+    nominated.into_iter().for_each(|name| drop(headers.remove(name)));
+    match upgrade(headers) {
+        Some(_) => drop(headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"))),
+        None => drop(headers.remove(header::CONNECTION)),
+    }
+}
+
+/// Removes what only looks like a header that the edge or the application believes in: servers that
+/// make variables of headers take `x_forwarded_for` for `x-forwarded-for`.
+pub fn strip_look_alikes(headers: &mut HeaderMap) {
+    let is_odd = |name: &HeaderName| name.as_str().bytes().any(|byte| byte == b'_');
+    if !headers.keys().any(is_odd) {
+        return;
+    }
+    let odd: Vec<_> = headers.keys().filter(|name| is_odd(name)).cloned().collect();
+    for name in odd {
+        let plain = name.as_str().replace('_', "-");
+        let meant = HeaderName::try_from(&plain);
+        let known = meant.is_ok_and(|meant| {
+            HOP_BY_HOP.contains(&meant) || NOT_NOMINABLE.contains(&meant) || meant == header::EXPECT
+        });
+        if known || is_believed(&plain) {
+            headers.remove(name);
+        }
+    }
+}
+
+fn is_believed(name: &str) -> bool {
+    BELIEVED.iter().any(|begin| name.starts_with(begin))
+        || ORIGINAL.contains(&name)
+        || name == REAL_IP
+}
+
+/// Removes from a message's trailers what only its head may say.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    let barred: Vec<_> = trailers
+        .keys()
+        .filter(|name| NOT_IN_TRAILERS.contains(name) || is_believed(name.as_str()))
+        .cloned()
+        .collect();
+    for name in barred {
+        trailers.remove(name);
+    }
+    strip_look_alikes(trailers);
+}
+
+/// True if whoever sent these headers takes trailers (RFC 9110 §10.1.4).
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        let mut codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+    })
+}
+
+/// Says that trailers are taken, for this hop.
+pub fn set_takes_trailers(headers: &mut HeaderMap) {
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+}
+
+/// True for the options that nearly every message has, and that name no header.
+fn names_nothing(options: &[u8]) -> bool {
+    options.eq_ignore_ascii_case(b"keep-alive") || options.eq_ignore_ascii_case(b"close")
+}
+
+/// True if the request asks to become another protocol, named in lower case.
+pub fn upgrade(headers: &HeaderMap) -> Option<String> {
+    let asked = headers.get_all(header::CONNECTION).iter().any(|value| {
+        let value = value.to_str().unwrap_or_default();
+        value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
+    });
+    let protocol = headers.get(header::UPGRADE)?.to_str().ok()?.trim().to_ascii_lowercase();
+    asked.then_some(protocol)
+}
+
+/// True if another protocol is named at all, whether or not the request asks for it as it should.
+pub fn names_protocol(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+}
+
+/// The `Connection: upgrade` pair of a tunnelled handshake, either way.
+pub fn set_upgrade(headers: &mut HeaderMap, protocol: &str) {
+    if let Ok(protocol) = HeaderValue::from_str(protocol) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+}
+
+/// Makes the request for a tunnel that HTTP/2 has (RFC 8441 §5) the one that HTTP/1.1 has, which
+/// handlers and the application know. Its key opens nothing, as the stream is one's own already.
+pub fn become_upgrade(headers: &mut HeaderMap, protocol: &str) {
+    set_upgrade(headers, protocol);
+    let key = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
+    headers.insert(header::SEC_WEBSOCKET_KEY, key);
+}
+
+/// Makes a 101's headers those of the 200 by which HTTP/2 opens a tunnel.
+pub fn forget_upgrade(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+}
+
+/// Asks the far end to close the connection after this message.
+pub fn set_close(headers: &mut HeaderMap) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| {
+            (
+                name.parse::<HeaderName>().expect("a name"),
+                HeaderValue::from_str(value).expect("a value"),
+            )
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.iter().map(pair) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn what_connection_names_goes_and_names_nothing_later() {
+        let mut headers = map(&[
+            ("connection", "keep-alive, x-private, x-user"),
+            ("x-private", "1"),
+            ("accept", "*/*"),
+        ]);
+        strip_nominated(&mut headers);
+        headers.insert("x-user", HeaderValue::from_static("anna"));
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(names(&headers), ["accept", "x-user"]);
+        let mut socket = map(&[("connection", "Upgrade, x-a"), ("upgrade", "websocket")]);
+        strip_nominated(&mut socket);
+        assert_eq!(upgrade(&socket).as_deref(), Some("websocket"));
+    }
+
+    #[test]
+    fn every_hop_by_hop_header_goes() {
+        for name in HOP_BY_HOP {
+            let mut headers = map(&[("accept", "*/*"), (name.as_str(), "a")]);
+            strip_hop_by_hop(&mut headers);
+            assert_eq!(names(&headers), ["accept"], "{name}");
+        }
+    }
+
+    #[test]
+    fn nominated_headers_go_but_not_the_edges_own() {
+        let mut headers = map(&[
+            ("connection", "close, X-Private , cookie, x-forwarded-host"),
+            ("x-private", "1"),
+            ("cookie", "a=b"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("x-forwarded-host", "kept for set_forwarded"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "cookie", "x-forwarded-host"]);
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        left
+    }
+
+    #[test]
+    fn look_alikes_go_and_other_underscores_stay() {
+        let mut headers = map(&[
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-forwarded_host", "a"),
+            ("content_length", "5"),
+            ("transfer_encoding", "chunked"),
+            ("x_middleware_subrequest", "a"),
+            ("x_vestibule_user", "root"),
+            ("x_original_url", "/"),
+            ("x-original_method", "GET"),
+            ("api_key", "kept"),
+            ("x-forwarded-for", "the edge's own"),
+        ]);
+        strip_look_alikes(&mut headers);
+        assert_eq!(names(&headers), ["api_key", "x-forwarded-for"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_only_a_head_may() {
+        let mut trailers = map(&[
+            ("server-timing", "db;dur=5"),
+            ("grpc-status", "0"),
+            ("x-checksum", "abc"),
+            ("content-length", "5"),
+            ("transfer-encoding", "chunked"),
+            ("host", "a"),
+            ("cookie", "a=b"),
+            ("set-cookie", "a=b"),
+            ("authorization", "Basic x"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-middleware-rewrite", "/"),
+            ("connection", "x-checksum2"),
+            ("x-checksum2", "nominated"),
+        ]);
+        strip_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["grpc-status", "server-timing", "x-checksum"]);
+    }
+
+    #[test]
+    fn who_takes_trailers_says_so() {
+        assert!(takes_trailers(&map(&[("te", "gzip, Trailers")])));
+        assert!(!takes_trailers(&map(&[("te", "trailers;q=0")])));
+        assert!(!takes_trailers(&map(&[("trailer", "trailers")])));
+    }
+
+    #[test]
+    fn an_upgrade_needs_both_headers() {
+        assert_eq!(
+            upgrade(&map(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")]))
+                .as_deref(),
+            Some("websocket")
+        );
+        assert_eq!(upgrade(&map(&[("upgrade", "websocket")])), None);
+        assert_eq!(upgrade(&map(&[("connection", "upgrade")])), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! Finds a field in JSON that has been read before; pure.
+//!
+//! A packet is checked as a whole when it is taken apart. Rooms are named by one field of it, and
+//! what is skipped on the way there need not be read a second time.
+
+use memchr::memchr2;
+
+use super::packet;
+
+/// The field of an object that is called `name`; of a name that stands twice JavaScript takes the
+/// last. `None` also for what is no object.
+///
+/// `json` is right JSON; in anything else some field may be found or none.
+pub fn field<'a>(json: &'a str, name: &str) -> Option<&'a str> {
+    let bytes = json.as_bytes();
+    let mut at = expect(bytes, 0, b'{')?;
+    let mut found = None;
+    while bytes.get(at) == Some(&b'"') {
+        let end = past_string(bytes, at);
+        let is_it = is_called(json.get(at..end)?, name);
+        at = expect(bytes, end, b':')?;
+        let end = past_value(bytes, at);
+        if is_it {
+            found = json.get(at..end);
+        }
+        let Some(next) = expect(bytes, end, b',') else { break };
+        at = next;
+    }
+    found
+}
+
+fn is_called(key: &str, name: &str) -> bool {
+    let inner = key.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner == Some(name) && !name.contains('\\')
+        || key.contains('\\') && packet::text(key).is_some_and(|text| text == name)
+}
+
+/// Behind `wanted` and the space around it, if it comes next.
+fn expect(bytes: &[u8], at: usize, wanted: u8) -> Option<usize> {
+    let at = past_space(bytes, at);
+    (bytes.get(at) == Some(&wanted)).then(|| past_space(bytes, at + 1))
+}
+
+fn past_space(bytes: &[u8], mut at: usize) -> usize {
+    while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        at += 1;
+    }
+    at
+}
+
+/// Behind the string that begins at `at`.
+fn past_string(bytes: &[u8], at: usize) -> usize {
+    let mut at = at + 1;
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if bytes.get(at) == Some(&b'"') {
+            return at + 1;
+        }
+        // And what is escaped.
+        at += 2;
+    }
+    bytes.len()
+}
+
+/// Behind the value that begins at `at`.
+fn past_value(bytes: &[u8], mut at: usize) -> usize {
+    let mut depth = 0_usize;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                at = past_string(bytes, at);
+                if depth == 0 {
+                    return at;
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' if depth == 1 => return at + 1,
+            // The end of what a number or a word stands in.
+            b'}' | b']' | b',' | b' ' | b'\t' | b'\n' | b'\r' if depth == 0 => return at,
+            b'}' | b']' => depth -= 1,
+            _ => (),
+        }
+        at += 1;
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_last_of_a_name_is_taken() {
+        for (json, wanted) in [
+            (r#"{"room":"a"}"#, Some(r#""a""#)),
+            (r#"{"room":"a","room":7}"#, Some("7")),
+            (" { \"x\" : [1,{\"room\":2}] ,\n\"room\"\t: -1.5e3 }", Some("-1.5e3")),
+            (r#"{"x":"\"room\":1,\\","room":{"a":"}"}}"#, Some(r#"{"a":"}"}"#)),
+            (r#"{"\u0072oom":true}"#, Some("true")),
+            (r#"{"room\\":true}"#, None),
+            (r#"{"x":{"room":1}}"#, None),
+            (r#"["room",1]"#, None),
+            (r#""room""#, None),
+            ("{}", None),
+            ("7", None),
+        ] {
+            assert_eq!(field(json, "room"), wanted, "{json}");
+        }
+        assert_eq!(field(r#"{"a\\b":1}"#, "a\\b"), Some("1"));
+        assert_eq!(field(r#"{"":1}"#, ""), Some("1"));
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[ab\"\\\\{}\\[\\]:, é\u{1}]{0,6}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 5, |inner| {
+            let fields = prop::collection::btree_map("[ab\"\\\\:é]{0,2}", inner.clone(), 0..5);
+            prop_oneof![
+                prop::collection::vec(inner, 0..5).prop_map(Value::from),
+                fields.prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_library_finds_is_found(value in json(), pretty: bool) {
+            let text = if pretty {
+                serde_json::to_string_pretty(&value)
+            } else {
+                serde_json::to_string(&value)
+            };
+            let text = text.expect("a value is JSON");
+            // Numbers are what their text says.
+            let value: Value = serde_json::from_str(&text).expect("its own words");
+            let fields = value.as_object().cloned().unwrap_or_default();
+            for name in ["", "a", "b", "ab", "\"", "\\", "é", "a:"].iter().copied()
+                .chain(fields.keys().map(String::as_str))
+            {
+                let found = field(&text, name).map(|found| serde_json::from_str(found).ok());
+                prop_assert_eq!(found, fields.get(name).cloned().map(Some), "{} in {}", name, text);
+            }
+        }
+
+        #[test]
+        fn nothing_panics(text in "[{}\\[\\]:,\"\\\\a 1é]{0,30}") {
+            let _found = field(&text, "a");
+        }
+    }
+}
