@@ -456,6 +456,8 @@ fn who_comes_elsewhere_is_not_here_any_more() {
     let mut left = Web::open(&two);
     let bob = enter(&mut left);
     join(&mut left, "r");
+    let key = format!("sio:session:{}", bob.pid);
+    eventually("the session", || (redis.ask(&["exists", &key]) == "1").then_some(()));
     // Its old connection is not seen to be gone.
     let mut web = Web::open(&one);
     assert_eq!(come_back(&mut web, &bob.pid, None), (Vec::new(), bob.clone()));

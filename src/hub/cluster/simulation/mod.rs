@@ -133,12 +133,6 @@ proptest! {
     fn what_is_done_late_comes_once(steps in steps()) {
         run(Rules { lingers: true, loses: false, window: usize::MAX }, &steps);
     }
-
-    /// Who has what Redis has lost does not hear it again.
-    #[test]
-    fn what_a_failover_loses_comes_no_more_than_once(steps in steps()) {
-        run(Rules { lingers: false, loses: true, window: usize::MAX }, &steps);
-    }
 }
 
 /// What was fetched for a client is lost before it goes on, and said again.
