@@ -175,8 +175,8 @@ fn write_head(into: &mut Vec<u8>, opcode: Opcode, length: usize) {
 /// Bytes that a server's frame adds to a payload of so many.
 pub fn head_len(length: usize) -> usize {
     match length {
-        ..126 => 2,
-        ..65_536 => 4,
+        0..=125 => 2,
+        126..=65_535 => 4,
         _ => HEAD_MAX,
     }
 }
