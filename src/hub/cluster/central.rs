@@ -265,6 +265,10 @@ impl Central {
                 // They begin anew: what is kept here to be sent again has the same gap.
                 self.hub.close(self.resume).await;
             }
+            // Otherwise more has gone meanwhile.
+            if !self.order.is_trimmed.get() {
+                self.order.outruns.set(false);
+            }
         }
     }
 }

@@ -113,8 +113,9 @@ impl Central {
         entry: &Entry,
         notices: &mut Vec<Notice>,
     ) {
+        let own = entry.key().filter(|_| entry.is_of(&self.cluster.wire.uid));
         let fate = match self.cluster.wire.read_entry(&entry.fields) {
-            _ if self.order.repeats(stream, entry) => Fate::Repeated,
+            _ if self.order.repeats(stream, entry, own) => Fate::Repeated,
             Ok(telegram) if self.cluster.is_ordered() => {
                 self.take_in_order(stream, entry, telegram, notices)
             }

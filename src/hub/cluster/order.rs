@@ -117,6 +117,9 @@ pub struct Order {
     pub keeps: Cell<Keeps>,
     /// Something that was to be read is gone.
     pub is_trimmed: Cell<bool>,
+    /// Clients may have what the stream has lost, and are sent away for it: until they are gone, what
+    /// they are told has no place that others go on from.
+    pub outruns: Cell<bool>,
     pub unread: RefCell<BTreeMap<Key, Unread>>,
     ahead: RefCell<HashSet<Key>>,
     /// Redis has been away for so long that nothing waits for it.
@@ -189,7 +192,7 @@ impl Order {
         self.recent.borrow_mut().since.insert(Arc::clone(stream), since);
         for entry in before {
             self.read(stream, entry);
-            let number = entry.number().filter(|_| !self.repeats(stream, entry));
+            let number = entry.number().filter(|_| !self.repeats(stream, entry, None));
             if let (Some(number), Some(opened)) = (number, open(entry)) {
                 let message = opened.message(&id_of(number));
                 self.keep(stream, number, opened, message);
@@ -203,7 +206,8 @@ impl Order {
         let Some(number) = entry.number() else { return };
         let mut recent = self.recent.borrow_mut();
         if recent.since.get(stream) == Some(&u64::MAX) {
-            recent.since.insert(Arc::clone(stream), number.saturating_sub(1));
+            // What stood before this is gone: a client that has it has what nobody else knows of.
+            recent.since.insert(Arc::clone(stream), number);
         }
         recent.tell(stream, number);
     }
@@ -212,11 +216,15 @@ impl Order {
     pub fn trim(&self, stream: &Arc<str>) {
         self.recent.borrow_mut().forget(stream);
         self.is_trimmed.set(true);
+        self.outruns.set(true);
     }
 
-    /// Whether an earlier entry has said the same, which is remembered.
-    pub fn repeats(&self, stream: &Arc<str>, entry: &Entry) -> bool {
-        let repeats = self.read.borrow_mut().repeats(entry);
+    /// Whether an earlier entry has said the same, which is remembered. `own`: what this node calls
+    /// it, if it has said it.
+    pub fn repeats(&self, stream: &Arc<str>, entry: &Entry, own: Option<Key>) -> bool {
+        // What it still waits for has never come.
+        let is_awaited = own.is_some_and(|key| self.unread.borrow().contains_key(&key));
+        let repeats = self.read.borrow_mut().repeats(entry) && !is_awaited;
         if let (true, Some(number)) = (repeats, entry.number()) {
             self.repeated(stream, number);
         }
@@ -252,7 +260,7 @@ impl Order {
         volatile: bool,
         notices: &mut Vec<Notice>,
     ) {
-        let portable = self.is_portable();
+        let portable = self.is_portable() && !self.outruns.get();
         let message = opened.message(&id_of(number));
         let origin = if portable { PORTABLE } else { AHEAD };
         let stamp = Stamp { origin, number };

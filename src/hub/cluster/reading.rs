@@ -28,7 +28,8 @@ pub const NUMBER: &str = "n";
 /// Lines of all nodes that are remembered. More: those that have been silent are forgotten.
 const LINES_MAX: usize = 4096;
 
-/// Numbers of one line that may still come late. More: the oldest of them count as taken.
+/// Numbers of one line that may still come late, of those before its first that was read and of
+/// those behind it. More: the oldest of them count as taken.
 const LATE_MAX: usize = 1024;
 
 /// A line and a number in it: one message of one node.
@@ -45,6 +46,10 @@ pub struct Numbers {
 struct Taken {
     /// When something came of it.
     turn: u64,
+    /// The first that came. Those before it may stand in other streams, or be lost and said again.
+    first: u64,
+    /// Those before the first that have come.
+    early: BTreeSet<u64>,
     last: u64,
     /// Those below that have not come: Redis may have lost them, and they are said again.
     late: BTreeSet<u64>,
@@ -61,13 +66,17 @@ impl Numbers {
         // A copy of the name: the whole answer must not stay in memory for it.
         let name = (Bytes::copy_from_slice(uid), line);
         let Some(taken) = self.lines.get_mut(&name) else {
-            self.lines.insert(name, Taken { turn, last: number, late: BTreeSet::new() });
+            self.lines.insert(name, Taken::new(turn, number));
             if self.lines.len() > LINES_MAX {
                 self.forget_half();
             }
             return false;
         };
         taken.turn = turn;
+        if number < taken.first {
+            let is_old = taken.first - number > LATE_MAX as u64;
+            return is_old || !taken.early.insert(number);
+        }
         if number <= taken.last {
             return !taken.late.remove(&number);
         }
@@ -86,6 +95,13 @@ impl Numbers {
         turns.sort_unstable();
         let middle = turns.get(turns.len() / 2).copied().unwrap_or_default();
         self.lines.retain(|_, taken| taken.turn >= middle);
+    }
+}
+
+impl Taken {
+    fn new(turn: u64, number: u64) -> Self {
+        let (early, late) = (BTreeSet::new(), BTreeSet::new());
+        Self { turn, first: number, early, last: number, late }
     }
 }
 
@@ -364,6 +380,15 @@ mod tests {
             // Lost by Redis, and said again.
             ("a", "0.3", false),
             ("a", "0.3", true),
+            // The first that was read is not the first that was said.
+            ("c", "0.2000", false),
+            ("c", "0.1999", false),
+            ("c", "0.1999", true),
+            ("c", "0.976", false),
+            // Too old to be told from what was taken.
+            ("c", "0.975", true),
+            ("c", "0.2000", true),
+            ("c", "0.2001", false),
             ("a", "x", false),
             ("a", "0.-1", false),
         ] {

@@ -71,6 +71,10 @@ enum Step {
     Enter {
         client: usize,
     },
+    /// After a failover, clients come back and see for themselves.
+    Close {
+        node: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -89,8 +93,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => node.clone().prop_map(|node| Step::Crash { node }),
         6 => (client.clone(), 0usize..4).prop_map(|(client, count)| Step::Take { client, count }),
         3 => client.clone().prop_map(|client| Step::Cut { client }),
-        5 => (client.clone(), node).prop_map(|(client, node)| Step::Come { client, node }),
+        5 => (client.clone(), node.clone())
+            .prop_map(|(client, node)| Step::Come { client, node }),
         5 => client.prop_map(|client| Step::Enter { client }),
+        1 => node.prop_map(|node| Step::Close { node }),
     ]
 }
 
@@ -120,7 +126,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(2000))]
 
     /// Who is new looks at little of what stands before: there is nothing to know of it.
     #[test]
@@ -133,6 +139,12 @@ proptest! {
     fn what_is_done_late_comes_once(steps in steps()) {
         run(Rules { lingers: true, loses: false, window: usize::MAX }, &steps);
     }
+
+    /// Who has what Redis has lost does not hear it again.
+    #[test]
+    fn what_a_failover_loses_comes_no_more_than_once(steps in steps()) {
+        run(Rules { lingers: false, loses: true, window: usize::MAX }, &steps);
+    }
 }
 
 /// What was fetched for a client is lost before it goes on, and said again.
@@ -144,6 +156,49 @@ fn what_was_fetched_may_be_lost() {
     steps.extend([Step::DoUnheard { node: 0 }, Step::Enter { client: 3 }]);
     steps.push(Step::Lose { count: 1 });
     run(Rules { lingers: false, loses: true, window: usize::MAX }, &steps);
+}
+
+fn run_failover(steps: &[Step]) {
+    run(Rules { lingers: false, loses: true, window: usize::MAX }, steps);
+}
+
+/// The first that a node reads of a line is not the first that was said: that comes later.
+#[test]
+fn what_was_lost_before_the_first_that_is_read_comes() {
+    let say = |node| Step::Say { node, room: 0, but: 0 };
+    let read = |node, count| Step::Read { node, count };
+    let mut steps = vec![say(0), Step::Do { node: 0 }, Step::Lose { count: 1 }, say(0)];
+    steps.extend([Step::Do { node: 0 }, Step::Read { node: 0, count: 1 }]);
+    // The client that it goes ahead for has an offset again, and goes on.
+    steps.extend([Step::Ahead { node: 0, is_so: true }, Step::SayAgain { node: 0 }]);
+    steps.extend([Step::Ahead { node: 0, is_so: false }, Step::Do { node: 0 }]);
+    steps.extend([read(0, 1), say(0), Step::Do { node: 0 }, read(0, 1)]);
+    steps.extend([Step::Come { client: 3, node: 1 }, Step::Take { client: 3, count: 9 }]);
+    steps.extend([Step::Come { client: 3, node: 0 }, Step::Enter { client: 3 }]);
+    run_failover(&steps);
+}
+
+/// Who has what was lost and what was written since goes on nowhere: the first of them comes again.
+#[test]
+fn what_was_lost_and_heard_comes_behind_what_was_said_later() {
+    let say = |but| Step::Say { node: 2, room: 0, but };
+    let read = Step::Read { node: 1, count: 1 };
+    let take = Step::Take { client: 1, count: 1 };
+    let mut steps = vec![say(2), Step::Do { node: 2 }, read.clone(), say(2), take.clone()];
+    steps.extend([Step::Lose { count: 1 }, Step::Do { node: 2 }, read, take]);
+    steps.push(Step::Crash { node: 1 });
+    run_failover(&steps);
+}
+
+/// An entry that is gone is not known by standing before one that is there.
+#[test]
+fn what_is_gone_is_nobodys_place() {
+    let say = |but| Step::Say { node: 2, room: 0, but };
+    let mut steps = vec![say(0), say(2), Step::Do { node: 2 }, Step::Read { node: 0, count: 1 }];
+    steps.extend([Step::DoUnheard { node: 2 }, Step::Read { node: 1, count: 2 }]);
+    steps.extend([Step::Lose { count: 2 }, Step::Take { client: 1, count: 2 }]);
+    steps.push(Step::Come { client: 1, node: 0 });
+    run_failover(&steps);
 }
 
 /// It says something: many go on.

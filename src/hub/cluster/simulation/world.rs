@@ -218,6 +218,7 @@ impl World {
             Step::Cut { client } => self.cut(client),
             Step::Come { client, node } => self.come(client, node),
             Step::Enter { client } => self.enter(client),
+            Step::Close { node } => self.close(node),
         }
     }
 
@@ -296,6 +297,14 @@ impl World {
         }
     }
 
+    /// Who may have what is lost is sent away.
+    fn close(&mut self, node: usize) {
+        if self.nodes[node].order.outruns.get() {
+            self.cut_all(node);
+            self.nodes[node].order.outruns.set(false);
+        }
+    }
+
     fn say_again(&mut self, node: usize) {
         let at = &self.nodes[node];
         let unread = at.order.unread.borrow();
@@ -331,10 +340,10 @@ impl World {
         let at = &mut self.nodes[node];
         at.read = number;
         at.order.read(&stream, &entry);
-        if at.order.repeats(&stream, &entry) {
+        let own = entry.is_of(&at.uid).then(|| entry.key().expect("a key"));
+        if at.order.repeats(&stream, &entry, own) {
             return;
         }
-        let own = entry.is_of(&at.uid).then(|| entry.key().expect("a key"));
         let way = match own.map(|key| at.order.came(key)) {
             Some(Way::Unknown) => return,
             Some(way) => way,
@@ -380,13 +389,17 @@ impl World {
         }
     }
 
-    fn crash(&mut self, node: usize) {
+    fn cut_all(&mut self, node: usize) {
         let is_there = |state: &State| match state {
             State::Here(there) | State::Entering(there, _) => *there == node,
             State::Away => false,
         };
         let there = (0..CLIENTS).filter(|client| is_there(&self.clients[*client].state));
         there.collect::<Vec<_>>().into_iter().for_each(|client| self.cut(client));
+    }
+
+    fn crash(&mut self, node: usize) {
+        self.cut_all(node);
         let new = self.new_node();
         let old = std::mem::replace(&mut self.nodes[node], new);
         self.nodes[node].late = old.late;
@@ -496,6 +509,7 @@ impl World {
 
     /// All is well again, and everybody comes and takes what there is.
     pub fn settle(&mut self) {
+        (0..NODES).for_each(|node| self.close(node));
         for _ in 0..3 {
             for node in 0..NODES {
                 self.go_ahead(node, false);
