@@ -290,8 +290,7 @@ impl World {
             at.late.clear();
             self.break_off(node);
             let read = self.nodes[node].read;
-            let is_there = |entry: &Entry| entry.number() == Some(read);
-            if read != 0 && !self.stream.iter().any(is_there) {
+            if read != 0 && !self.stream.iter().any(|entry| entry.number() == Some(read)) {
                 self.nodes[node].order.trim(&STREAM.into());
             }
         }
@@ -312,9 +311,8 @@ impl World {
         let late: Vec<(Named, Entry)> = late
             .map(|(key, unread)| {
                 let (stream, behind) = (STREAM.into(), unread.behind);
-                let fields = unread.said.fields.clone();
                 let named = Named { key: *key, stream, behind, is_awaited: true };
-                (named, Entry { id: Bytes::new(), fields })
+                (named, Entry { id: Bytes::new(), fields: unread.said.fields.clone() })
             })
             .collect();
         drop(unread);
@@ -390,12 +388,12 @@ impl World {
     }
 
     fn cut_all(&mut self, node: usize) {
-        let is_there = |state: &State| match state {
-            State::Here(there) | State::Entering(there, _) => *there == node,
-            State::Away => false,
-        };
-        let there = (0..CLIENTS).filter(|client| is_there(&self.clients[*client].state));
-        there.collect::<Vec<_>>().into_iter().for_each(|client| self.cut(client));
+        for client in 0..CLIENTS {
+            let state = &self.clients[client].state;
+            if matches!(state, State::Here(at) | State::Entering(at, _) if *at == node) {
+                self.cut(client);
+            }
+        }
     }
 
     fn crash(&mut self, node: usize) {
