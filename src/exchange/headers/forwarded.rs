@@ -264,21 +264,8 @@ pub fn strip_claims(headers: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::map;
     use super::*;
-
-    fn map(lines: &[(&str, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(&str, &str)| {
-            (
-                name.parse::<HeaderName>().expect("a name"),
-                HeaderValue::from_str(value).expect("a value"),
-            )
-        };
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines.iter().map(pair) {
-            headers.append(name, value);
-        }
-        headers
-    }
 
     fn peer() -> Peer {
         Peer { address: ([10, 0, 0, 9], 4000).into(), local_port: 8443, tls: None }

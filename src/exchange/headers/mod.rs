@@ -234,7 +234,7 @@ pub fn set_close(headers: &mut HeaderMap) {
 mod tests {
     use super::*;
 
-    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+    pub(super) fn map(lines: &[(&str, &str)]) -> HeaderMap {
         let pair = |(name, value): &(&str, &str)| {
             (
                 name.parse::<HeaderName>().expect("a name"),
