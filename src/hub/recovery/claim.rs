@@ -20,7 +20,6 @@ use super::afar::Afar;
 use super::log::{self, Log, Vector, vector_of};
 use super::offset::{Offset, Stamp};
 use super::table::{Away, Standing};
-use super::ticket::is_for;
 use super::{Miss, Recovery};
 
 /// A client wants to go on.
@@ -484,14 +483,13 @@ impl Returned {
         let rooms: HashSet<&str> = self.rooms.iter().map(String::as_str).collect();
         let mut missed: Vec<Missed> = self.unpacked().collect();
         log.after(have).for_each(|_position, entry| {
-            let Some(parcel) = &entry.parcel else { return };
             let meant = if log::has(&self.heard, entry.stamp) {
                 queued.contains(&entry.stamp)
             } else {
-                is_for(&parcel.target, self.id, |room| rooms.contains(room))
+                entry.is_for(self.id, |room| rooms.contains(room))
             };
             if meant {
-                missed.push((entry.stamp, Rc::clone(&parcel.message)));
+                missed.push((entry.stamp, entry.message()));
             }
         });
         Ok(missed)

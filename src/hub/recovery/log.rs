@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::hub::engine::Outgoing;
-use crate::hub::namespace::Target;
+use crate::hub::engine::{Id, Outgoing};
 
 use super::offset::Stamp;
+use super::shelf::{Kept, Parcel, Shelf};
 
 /// The highest number by origin, all below it included; what is not there is 0.
 pub type Vector = Arc<[u64]>;
@@ -50,22 +50,28 @@ pub struct Bounds {
     pub age: Duration,
 }
 
-pub struct Entry {
-    pub stamp: Stamp,
+struct Entry {
+    stamp: Stamp,
     at: Instant,
     /// Nothing for what is not sent again: it only gives clients a place in the order.
-    pub parcel: Option<Parcel>,
+    kept: Option<Kept>,
 }
 
-pub struct Parcel {
-    pub target: Arc<Target>,
-    pub message: Rc<Outgoing>,
+/// An entry of what may be sent again.
+pub struct Found<'a> {
+    pub stamp: Stamp,
+    kept: &'a Kept,
+    shelf: &'a Shelf,
 }
 
-impl Parcel {
-    /// Bytes, roughly: the text, its frame, and what surrounds them.
-    fn size(&self) -> usize {
-        self.message.size() * 2 + 256
+impl Found<'_> {
+    /// Whether it is meant for the socket `id`, who is in these rooms and in its own.
+    pub fn is_for(&self, id: Id, inside: impl Fn(&str) -> bool) -> bool {
+        self.shelf.is_for(self.kept, id, inside)
+    }
+
+    pub fn message(&self) -> Rc<Outgoing> {
+        self.shelf.message(self.kept)
     }
 }
 
@@ -77,6 +83,7 @@ pub struct Log(RefCell<Entries>);
 #[derive(Default)]
 struct Entries {
     entries: VecDeque<Entry>,
+    shelf: Shelf,
     first: u64,
     bytes: usize,
     origins: Vec<Origin>,
@@ -116,7 +123,8 @@ impl Log {
 
     pub fn append(&self, stamp: Stamp, parcel: Option<Parcel>, at: Instant, bounds: &Bounds) {
         let mut log = self.0.borrow_mut();
-        log.append(Entry { stamp, at, parcel });
+        let kept = parcel.map(|parcel| log.shelf.put(parcel));
+        log.append(Entry { stamp, at, kept });
         log.prune(at, bounds);
     }
 
@@ -141,7 +149,7 @@ impl Log {
         let mut log = self.0.borrow_mut();
         log.prune(now, bounds);
         if log.entries.is_empty() {
-            log.entries = VecDeque::new();
+            (log.entries, log.shelf) = (VecDeque::new(), Shelf::default());
             log.origins.iter_mut().for_each(|origin| origin.positions = VecDeque::new());
         }
     }
@@ -149,7 +157,7 @@ impl Log {
     pub fn clear(&self) {
         let mut log = self.0.borrow_mut();
         while log.drop_oldest() {}
-        log.entries = VecDeque::new();
+        (log.entries, log.shelf) = (VecDeque::new(), Shelf::default());
     }
 
     /// All that was ever delivered here.
@@ -212,7 +220,8 @@ impl Log {
         origin.positions.get(index).map_or(Place::Gone, |at| Place::At(*at))
     }
 
-    /// The entries that `vector` lacks, with their positions, in the order of this worker.
+    /// The entries that `vector` lacks and that may be sent again, with their positions, in the
+    /// order of this worker.
     pub fn after<'a>(&'a self, vector: &'a [u64]) -> After<'a> {
         let log = self.0.borrow();
         let firsts = (0..).zip(&log.origins).filter_map(|(index, origin)| {
@@ -234,11 +243,12 @@ pub struct After<'a> {
 
 impl After<'_> {
     /// Calls `visit` with each.
-    pub fn for_each(self, mut visit: impl FnMut(u64, &Entry)) {
-        let skip = usize::try_from(self.next - self.log.first).unwrap_or(usize::MAX);
-        for (position, entry) in (self.next..).zip(self.log.entries.iter().skip(skip)) {
-            if !has(self.vector, entry.stamp) {
-                visit(position, entry);
+    pub fn for_each(self, mut visit: impl FnMut(u64, &Found<'_>)) {
+        let Entries { entries, shelf, first, .. } = &*self.log;
+        let skip = usize::try_from(self.next - first).unwrap_or(usize::MAX);
+        for (position, Entry { stamp, kept, .. }) in (self.next..).zip(entries.iter().skip(skip)) {
+            if let Some(kept) = kept.as_ref().filter(|_| !has(self.vector, *stamp)) {
+                visit(position, &Found { stamp: *stamp, kept, shelf });
             }
         }
     }
@@ -278,16 +288,14 @@ impl Entries {
         self.heard = None;
         let last = self.entries.back_mut();
         let stands_with = |last: &Entry| {
-            entry.parcel.is_none()
-                && last.parcel.is_none()
-                && last.stamp.origin == entry.stamp.origin
+            entry.kept.is_none() && last.kept.is_none() && last.stamp.origin == entry.stamp.origin
         };
         if let Some(last) = last.filter(|last| stands_with(last)) {
             (last.stamp, last.at) = (entry.stamp, entry.at);
             return;
         }
         self.origin(entry.stamp.origin).positions.push_back(position);
-        self.bytes += entry.parcel.as_ref().map_or(0, Parcel::size);
+        self.bytes += entry.kept.as_ref().map_or(0, Kept::size);
         self.entries.push_back(entry);
     }
 
@@ -305,7 +313,10 @@ impl Entries {
     fn drop_oldest(&mut self) -> bool {
         let Some(entry) = self.entries.pop_front() else { return false };
         self.first += 1;
-        self.bytes -= entry.parcel.as_ref().map_or(0, Parcel::size);
+        self.bytes -= entry.kept.as_ref().map_or(0, Kept::size);
+        if let Some(kept) = &entry.kept {
+            self.shelf.take_off(kept);
+        }
         self.gone_at = Some(entry.at);
         if let Some(origin) = self.origins.get_mut(usize::from(entry.stamp.origin)) {
             origin.gone = entry.stamp.number;

@@ -13,6 +13,7 @@ mod log;
 mod marks;
 mod offset;
 mod portable;
+mod shelf;
 #[cfg(test)]
 mod simulation;
 mod table;
@@ -39,8 +40,8 @@ use super::outbox::{Notice, Outbox};
 use super::socket::Socket;
 
 use claim::Asking;
-use log::Parcel;
 use marks::Marks;
+use shelf::Parcel;
 use table::{Away, Room, Standing, Table};
 use ticket::Leave;
 

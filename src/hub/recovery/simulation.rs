@@ -12,8 +12,9 @@ use crate::hub::engine::{Delivery, Id, Message, Node, Outgoing};
 use crate::hub::namespace::Target;
 
 use super::claim::Returned;
-use super::log::{self, Bounds, Log, Parcel, Vector};
+use super::log::{self, Bounds, Log, Vector};
 use super::offset::{Offset, Stamp};
+use super::shelf::Parcel;
 use super::table::Away;
 use super::ticket::{Leave, Ticket, is_for};
 

@@ -194,7 +194,9 @@ impl Ticket {
         let resent = before.resent.as_ref().map(|resent| resent.iter().collect::<HashSet<_>>());
         let (mut steps, mut queued, mut unsure) = (kept.iter().peekable(), Vec::new(), false);
         log.after(have).for_each(|position, entry| {
-            let Some(parcel) = entry.parcel.as_ref().filter(|_| position < end) else { return };
+            if position >= end {
+                return;
+            }
             while let Some(step) = steps.next_if(|step| step.position <= position) {
                 step.turn(&mut inside, step.joined);
             }
@@ -203,7 +205,7 @@ impl Ticket {
                 resent.as_ref().is_some_and(|resent| resent.contains(&entry.stamp))
             } else {
                 unsure |= position < *blurred;
-                is_for(&parcel.target, id, |room| inside.contains(room))
+                entry.is_for(id, |room| inside.contains(room))
             };
             if meant {
                 queued.push(entry.stamp);
@@ -239,8 +241,19 @@ pub struct Leave {
 
 /// Whether a message is meant for the socket `id`, who is in these rooms and in its own.
 pub fn is_for(target: &Target, id: Id, inside: impl Fn(&str) -> bool) -> bool {
-    let within = |room: &String| inside(room) || room == id.as_str();
-    target.but != Some(id)
-        && target.rooms.as_ref().is_none_or(|rooms| rooms.iter().any(within))
-        && !target.except.iter().any(within)
+    let rooms = target.rooms.as_ref().map(|rooms| rooms.iter().map(String::as_str));
+    let except = target.except.iter().map(String::as_str);
+    is_meant(target.but == Some(id), rooms, except, id, inside)
+}
+
+/// The same of the parts of a target: whether it leaves the socket out, its rooms, its exceptions.
+pub fn is_meant<'a>(
+    left_out: bool,
+    rooms: Option<impl Iterator<Item = &'a str>>,
+    mut except: impl Iterator<Item = &'a str>,
+    id: Id,
+    inside: impl Fn(&str) -> bool,
+) -> bool {
+    let within = |room: &str| inside(room) || room == id.as_str();
+    !left_out && rooms.is_none_or(|mut rooms| rooms.any(within)) && !except.any(within)
 }
