@@ -11,6 +11,8 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
+use crate::exchange::headers::Seen;
+
 /// Read by Next.js as if it had written them itself, or steering what it renders.
 const REQUEST_HEADERS: [&str; 18] = [
     "x-now-route-matches",
@@ -85,6 +87,13 @@ pub enum Mode {
 /// True for the data of a Pages Router's page.
 pub fn is_data(path: &str) -> bool {
     path.contains("/_next/data/")
+}
+
+/// False if none of the headers is one that Next.js says to itself: nothing of either kind is to be
+/// removed.
+pub fn may_be_internal(seen: &Seen) -> bool {
+    seen.may_begin("lnx")
+        || REQUEST_HEADERS.iter().any(|name| name.starts_with('c') && seen.may_have(name))
 }
 
 /// Removes what a client must not say to Next.js; `data` if it asks for a page's data.
@@ -220,6 +229,20 @@ mod tests {
     fn paths_that_are_something_else() {
         assert!(is_data("/base/_next/data/b/page.json") && !is_data("/_next/static/data/x"));
         assert!(is_dev_socket("/base/_next/hmr") && !is_dev_socket("/_next/hmr/x"));
+    }
+
+    #[test]
+    fn nothing_internal_is_passed_over_at_a_glance() {
+        let exact = REQUEST_HEADERS.iter().chain(&RESPONSE_HEADERS).chain(&["x-rewrite-url"]);
+        let names = exact.chain(&REQUEST_PREFIXES).chain(&RESPONSE_PREFIXES);
+        for name in names.copied().chain([POWERED_BY.as_str()]) {
+            let mut headers = HeaderMap::new();
+            headers.insert("cookie", HeaderValue::from_static("a=1"));
+            assert!(!may_be_internal(&Seen::of(&headers)));
+            let name = HeaderName::try_from(name).expect("a name");
+            headers.insert(&name, HeaderValue::from_static("1"));
+            assert!(may_be_internal(&Seen::of(&headers)), "{name}");
+        }
     }
 
     #[test]

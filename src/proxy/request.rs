@@ -25,10 +25,16 @@ pub fn rewrite(
     }
     let data = next::is_data(request.uri().path());
     let fields = request.headers_mut();
-    let trailers = headers::takes_trailers(fields);
-    headers::strip_hop_by_hop(fields);
-    headers::strip_look_alikes(fields);
-    next::strip_request(fields, data, mode);
+    // Looked at once: most of what would have to go is not there.
+    let seen = headers::Seen::of(fields);
+    let trailers = seen.may_have("te") && headers::takes_trailers(fields);
+    headers::strip_hop_by_hop_seen(fields, &seen);
+    if seen.is_odd() {
+        headers::strip_look_alikes(fields);
+    }
+    if next::may_be_internal(&seen) {
+        next::strip_request(fields, data, mode);
+    }
     cookies::join(fields);
     headers::set_forwarded(fields, client, peer);
     if trailers {

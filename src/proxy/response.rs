@@ -20,11 +20,17 @@ const LOCAL: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// Makes the application's headers the client's: those of its hop and Next.js' internal ones go,
 /// and its bind address in redirects becomes the public one.
 pub fn rewrite(fields: &mut HeaderMap, client: &Client, upstream: &Upstream) {
-    headers::strip_hop_by_hop(fields);
-    next::strip_response(fields);
+    let seen = headers::Seen::of(fields);
+    headers::strip_hop_by_hop_seen(fields, &seen);
+    if next::may_be_internal(&seen) {
+        next::strip_response(fields);
+    }
     let is_own = |authority: &str| upstream.listens_at(authority) || is_local(authority, client);
-    publish(fields, &LOCATION, "", client, &is_own);
-    publish(fields, &REFRESH, "url=", client, &is_own);
+    for (name, start) in [(&LOCATION, ""), (&REFRESH, "url=")] {
+        if seen.may_have(name.as_str()) {
+            publish(fields, name, start, client, &is_own);
+        }
+    }
 }
 
 fn is_local(authority: &str, client: &Client) -> bool {

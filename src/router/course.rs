@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 
+use crate::exchange::headers::Seen;
 use crate::exchange::{Fault, Request, Response};
 use crate::next;
 
@@ -26,6 +27,8 @@ pub struct Course<'a> {
     pub told: HeaderMap,
     /// When a client that was refused may come back.
     pub retry: Option<HeaderValue>,
+    /// What names the request came with.
+    pub seen: Seen,
     wants: Wants,
     origin: Option<HeaderValue>,
     preflight: bool,
@@ -33,8 +36,11 @@ pub struct Course<'a> {
 
 impl<'a> Course<'a> {
     pub fn begin(request: &Request) -> Self {
-        let origin = request.headers().get(header::ORIGIN).cloned();
-        Self { wants: Wants::of(request.headers()), origin, ..Self::default() }
+        let headers = request.headers();
+        let seen = Seen::of(headers);
+        let origin = seen.may_have("origin").then(|| headers.get(header::ORIGIN)).flatten();
+        let (wants, origin) = (Wants::of(headers, &seen), origin.cloned());
+        Self { wants, origin, seen, ..Self::default() }
     }
 
     /// True if a page of this origin may act for its visitor, cookies and all.

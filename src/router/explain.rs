@@ -99,7 +99,7 @@ impl Router {
         }
         let Handler::Proxy(proxy) = &route.handler else { return told.refused(Fault::NO_ROUTE) };
         let before = request.headers().clone();
-        self.unvouch(request.headers_mut(), peer);
+        self.unvouch(request.headers_mut(), course.seen, peer);
         let kept = route.door.as_ref().and_then(Door::keeps);
         kept.inspect(|name| drop(request.headers_mut().remove(name)));
         let expected: Option<next::Expects> =

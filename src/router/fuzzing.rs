@@ -9,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::compress::Compress;
 use crate::config::{self, Addresses, HostPattern, PathPattern, When};
+use crate::exchange::headers::Seen;
 use crate::exchange::{Client, Fault, HeaderRules, Scheme, Side};
 use crate::observe::access::RouteCount;
 use crate::redirect::Redirect;
@@ -59,7 +60,7 @@ pub fn asked(data: &[u8]) {
         }
     }
     let fault = Fault::new(404, Side::Client, "no_route");
-    let answer = Pages::default().answer(fault, &Wants::of(&headers), None);
+    let answer = Pages::default().answer(fault, &Wants::of(&headers, &Seen::of(&headers)), None);
     assert_eq!(answer.status(), 404);
     let origins = vec!["https://a.example".to_owned(), "https://*.b.example".to_owned()];
     let cors = Cors::compile(&config::Cors {

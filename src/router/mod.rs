@@ -30,6 +30,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
+use crate::exchange::headers::Seen;
 use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
 use crate::files::Files;
 use crate::hub;
@@ -194,7 +195,7 @@ impl Router {
             Way::Hub => {
                 access.route = Some(Arc::clone(&self.hub_count));
                 // Hooks may be told of any header: here, too, a client cannot say who it is.
-                self.unvouch(request.headers_mut(), peer);
+                self.unvouch(request.headers_mut(), course.seen, peer);
                 let (response, reason) = local.hub.answer(request, &client).await;
                 refused(access, reason);
                 return Ok(response);
@@ -219,7 +220,7 @@ impl Router {
         }
         let mut request = limit(request, route, course.site)?;
         // A client cannot say who it is.
-        self.unvouch(request.headers_mut(), peer);
+        self.unvouch(request.headers_mut(), course.seen, peer);
         if let Some(door) = &route.door {
             // Nor take away what is said of it.
             exchange::headers::strip_nominated(request.headers_mut());
@@ -275,11 +276,16 @@ impl Router {
 
     /// Removes what only this edge may say of who somebody is, and what applications that make
     /// variables of headers would take for it; and what only a peer that is trusted may say.
-    fn unvouch(&self, headers: &mut HeaderMap, peer: &Peer) {
-        if !self.is_trusted(peer) {
+    fn unvouch(&self, headers: &mut HeaderMap, seen: Seen, peer: &Peer) {
+        if seen.may_begin("x") && !self.is_trusted(peer) {
             exchange::headers::strip_claims(headers);
         }
-        self.vouched.iter().for_each(|name| drop(headers.remove(name)));
+        for name in self.vouched.iter().filter(|name| seen.may_have(name.as_str())) {
+            headers.remove(name);
+        }
+        if !seen.is_odd() {
+            return;
+        }
         let plain = |name: &HeaderName| name.as_str().replace('_', "-");
         let is_like = |name: &HeaderName| self.vouched.iter().any(|own| plain(own) == plain(name));
         let odd = headers.keys().filter(|name| name.as_str().contains('_') && is_like(name));

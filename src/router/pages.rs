@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config;
+use crate::exchange::headers::Seen;
 use crate::exchange::{Body, Fault, Response};
 
 /// The operator's pages, by status.
@@ -76,10 +77,13 @@ fn plain(Fault { status, reason, .. }: Fault, title: &str) -> String {
 }
 
 impl Wants {
-    pub fn of(headers: &HeaderMap) -> Self {
-        let accept = headers.get(header::ACCEPT).cloned();
-        let destination = headers.get(DESTINATION).cloned();
-        Self { accept, destination, rsc: headers.contains_key(RSC) }
+    pub fn of(headers: &HeaderMap, seen: &Seen) -> Self {
+        let get = |name: &HeaderName| {
+            let value = seen.may_have(name.as_str()).then(|| headers.get(name)).flatten();
+            value.cloned()
+        };
+        let (accept, destination) = (get(&header::ACCEPT), get(&DESTINATION));
+        Self { accept, destination, rsc: get(&RSC).is_some() }
     }
 
     /// HTML is for documents: a script's place would try to run it, and Next.js' router to read it.

@@ -20,7 +20,8 @@ const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 pub(super) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// Removed of whoever is not trusted, but for those that are written anew.
-const REWRITTEN: [HeaderName; 4] = [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO];
+static REWRITTEN: [HeaderName; 4] =
+    [FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO];
 
 /// Words of servers that rewrite or decide about a request, for what was asked of them. Whoever
 /// believes them is told another place than the one that was let in.
@@ -37,7 +38,7 @@ pub(super) const ORIGINAL: [&str; 9] = [
 ];
 
 /// Other words for what the edge writes as `X-Forwarded-*`; a client's are removed.
-const FORWARDING: [HeaderName; 2] = [header::FORWARDED, REAL_IP];
+static FORWARDING: [HeaderName; 2] = [header::FORWARDED, REAL_IP];
 
 /// Tells whom a request comes from; those whom `trusts` is true of may speak for others.
 pub fn client(

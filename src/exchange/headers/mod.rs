@@ -3,6 +3,7 @@
 //! Only this folder writes hop-by-hop and forwarding headers (RFC 9110 §7.6, RFC 7239).
 
 mod forwarded;
+mod seen;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
@@ -11,15 +12,16 @@ use forwarded::{
     FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, ORIGINAL, REAL_IP,
 };
 
+pub use seen::Seen;
+
 pub use forwarded::{client, set_forwarded, set_original, split_port, strip_claims};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
-const HOP_BY_HOP_COUNT: usize = 9;
 /// Never passed on, whichever way (RFC 9110 §7.6.1).
-const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
+static HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -31,13 +33,8 @@ const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
     HTTP2_SETTINGS,
 ];
 
-/// What their names begin with.
-fn begins_hop_by_hop(first: u8) -> bool {
-    matches!(first, b'c' | b'h' | b'k' | b'p' | b't' | b'u')
-}
-
 /// What a `Connection` header may not take away: the message itself and what the edge vouches for.
-const NOT_NOMINABLE: [HeaderName; 8] = [
+static NOT_NOMINABLE: [HeaderName; 8] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::AUTHORIZATION,
@@ -50,7 +47,7 @@ const NOT_NOMINABLE: [HeaderName; 8] = [
 
 /// What a trailer may not say: where a message ends, whom it is for, who asks, and what its head
 /// has said already (RFC 9110 §6.5.1). Besides these, nothing that the edge itself writes or reads.
-const NOT_IN_TRAILERS: [HeaderName; 27] = [
+static NOT_IN_TRAILERS: [HeaderName; 27] = [
     header::AGE,
     header::AUTHORIZATION,
     header::CACHE_CONTROL,
@@ -86,16 +83,16 @@ const BELIEVED: [&str; 7] =
 
 /// Removes what belongs to the connection the message came on; first what `Connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    nominated(headers).into_iter().for_each(|name| drop(headers.remove(name)));
-    // Most messages have one or two of them: finding these costs less than asking for each.
-    let mut found = [false; HOP_BY_HOP_COUNT];
-    let may_be = |name: &HeaderName| name.as_str().bytes().next().is_some_and(begins_hop_by_hop);
-    for name in headers.keys().filter(|name| may_be(name)) {
-        for (known, found) in HOP_BY_HOP.iter().zip(&mut found) {
-            *found |= known == name;
-        }
+    let seen = Seen::of(headers);
+    strip_hop_by_hop_seen(headers, &seen);
+}
+
+/// The same for a head that was looked at.
+pub fn strip_hop_by_hop_seen(headers: &mut HeaderMap, seen: &Seen) {
+    if seen.may_have("connection") {
+        nominated(headers).into_iter().for_each(|name| drop(headers.remove(name)));
     }
-    for (known, _) in HOP_BY_HOP.iter().zip(found).filter(|(_, found)| *found) {
+    for known in HOP_BY_HOP.iter().filter(|known| seen.may_have(known.as_str())) {
         headers.remove(known);
     }
 }
@@ -190,12 +187,12 @@ fn names_nothing(options: &[u8]) -> bool {
 
 /// True if the request asks to become another protocol, named in lower case.
 pub fn upgrade(headers: &HeaderMap) -> Option<String> {
+    let protocol = headers.get(header::UPGRADE)?.to_str().ok()?.trim();
     let asked = headers.get_all(header::CONNECTION).iter().any(|value| {
         let value = value.to_str().unwrap_or_default();
         value.split(',').any(|option| option.trim().eq_ignore_ascii_case("upgrade"))
     });
-    let protocol = headers.get(header::UPGRADE)?.to_str().ok()?.trim().to_ascii_lowercase();
-    asked.then_some(protocol)
+    asked.then(|| protocol.to_ascii_lowercase())
 }
 
 /// True if another protocol is named at all, whether or not the request asks for it as it should.
@@ -266,7 +263,7 @@ mod tests {
 
     #[test]
     fn every_hop_by_hop_header_goes() {
-        for name in HOP_BY_HOP {
+        for name in HOP_BY_HOP.iter() {
             let mut headers = map(&[("accept", "*/*"), (name.as_str(), "a")]);
             strip_hop_by_hop(&mut headers);
             assert_eq!(names(&headers), ["accept"], "{name}");

@@ -1,0 +1,120 @@
+//! What names a head may have, found in one look at all of them; pure.
+//!
+//! A request has a dozen headers, and there are a hundred that would have to go if they were there:
+//! what cannot be there is not asked for.
+
+use http::HeaderMap;
+
+/// Never says that a name is missing which is there; may say that one is there which is missing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen {
+    /// Letters that names begin with, as bits.
+    firsts: u32,
+    /// First letters and lengths together, as bits.
+    shapes: u64,
+    odd: bool,
+}
+
+impl Seen {
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for name in headers.keys() {
+            let name = name.as_str().as_bytes();
+            seen.firsts |= letter(name);
+            seen.shapes |= shape(name);
+            seen.odd |= memchr::memchr(b'_', name).is_some();
+        }
+        seen
+    }
+
+    /// False if there is no header of this name, written in lower case.
+    pub fn may_have(&self, name: &str) -> bool {
+        self.shapes & shape(name.as_bytes()) != 0
+    }
+
+    /// False if no header's name begins with one of these letters, which are lower case.
+    pub fn may_begin(&self, letters: &str) -> bool {
+        letters.bytes().any(|first| self.firsts & letter(&[first]) != 0)
+    }
+
+    /// True if there is an underscore in a name.
+    pub fn is_odd(&self) -> bool {
+        self.odd
+    }
+}
+
+/// What does not begin with a letter falls on the bits of one that does.
+fn letter(name: &[u8]) -> u32 {
+    1 << (name.first().copied().unwrap_or_default() & 31)
+}
+
+fn shape(name: &[u8]) -> u64 {
+    let first = usize::from(name.first().copied().unwrap_or_default());
+    1 << ((first * 7 + name.len()) & 63)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_there_is_overlooked(
+            names in prop::collection::vec("[a-z0-9!_-]{1,30}", 0..20),
+        ) {
+            let mut headers = HeaderMap::new();
+            for name in &names {
+                let name = HeaderName::try_from(name).expect("a name");
+                headers.append(name, HeaderValue::from_static("x"));
+            }
+            let seen = Seen::of(&headers);
+            for name in &names {
+                prop_assert!(seen.may_have(name), "{name}");
+                prop_assert!(seen.may_begin(&name[..1]), "{name}");
+            }
+            prop_assert_eq!(seen.is_odd(), names.iter().any(|name| name.contains('_')));
+        }
+    }
+
+    #[test]
+    fn what_a_browser_sends_rules_out_most_of_what_would_have_to_go() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "host",
+            "user-agent",
+            "accept",
+            "accept-language",
+            "accept-encoding",
+            "cookie",
+            "connection",
+            "referer",
+            "upgrade-insecure-requests",
+            "sec-fetch-dest",
+            "sec-fetch-mode",
+            "sec-fetch-site",
+            "cache-control",
+            "if-none-match",
+        ] {
+            headers.insert(name, HeaderValue::from_static("x"));
+        }
+        let seen = Seen::of(&headers);
+        for name in [
+            "te",
+            "transfer-encoding",
+            "upgrade",
+            "keep-alive",
+            "location",
+            "rsc",
+            "content-security-policy",
+            "forwarded",
+            "x-real-ip",
+            "x-user",
+        ] {
+            assert!(!seen.may_have(name), "{name}");
+        }
+        assert!(!seen.may_begin("xnl") && !seen.is_odd());
+        assert!(!Seen::of(&HeaderMap::new()).may_have("host"));
+    }
+}
