@@ -37,7 +37,8 @@ pub fn proxied(data: &[u8]) {
     let strip = Some(prefix).filter(|prefix| prefix.starts_with('/')).map(str::to_owned);
     let paths = Rewrite { strip, prefix: None };
     let length = request.uri().to_string().len();
-    if rewrite(&mut request, &client, &peer, &paths, mode).is_err() {
+    let seen = headers::Seen::of(request.headers());
+    if rewrite(&mut request, (&client, &peer), &seen, &paths, mode).is_err() {
         return;
     }
     let target = request.uri();

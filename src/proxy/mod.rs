@@ -13,6 +13,7 @@ use http::Method;
 
 use crate::config;
 use crate::drain::Drain;
+use crate::exchange::headers::Seen;
 use crate::exchange::{
     BodyError, Client, Fault, HeaderRules, Peer, Request, Response, Side, headers,
 };
@@ -105,16 +106,17 @@ impl Proxy {
         &self.upstream
     }
 
-    /// Forwards the request, and its response, as each side must see them.
+    /// Forwards the request, and its response, as each side must see them; `seen` is what names it
+    /// has, or had.
     pub async fn answer(
         &self,
         mut request: Request,
-        client: &Client,
-        peer: &Peer,
+        (client, peer): (&Client, &Peer),
+        seen: &Seen,
         pools: &Rc<Pools>,
         drain: &Drain,
     ) -> Result<Response, ForwardError> {
-        let websocket = self.prepare(&mut request, client, peer)?;
+        let websocket = self.prepare(&mut request, (client, peer), seen)?;
         if let Some(protocol) = websocket {
             let answer = upgrade::answer(request, &protocol, client, &self.upstream, pools, drain);
             return Box::pin(answer).await;
@@ -131,16 +133,16 @@ impl Proxy {
     pub fn prepare(
         &self,
         request: &mut Request,
-        client: &Client,
-        peer: &Peer,
+        from: (&Client, &Peer),
+        seen: &Seen,
     ) -> Result<Option<String>, ForwardError> {
         // Other protocols are not spoken: their requests are ordinary ones.
-        let websocket =
-            headers::upgrade(request.headers()).filter(|protocol| protocol == "websocket");
+        let asked = seen.may_have("upgrade").then(|| headers::upgrade(request.headers()));
+        let websocket = asked.flatten().filter(|protocol| protocol == "websocket");
         if websocket.is_some() {
             self.admit_upgrade(request)?;
         }
-        request::rewrite(request, client, peer, &self.rewrite, self.mode)?;
+        request::rewrite(request, from, seen, &self.rewrite, self.mode)?;
         self.rules.apply(request.headers_mut());
         if request::head_size(request) >= self.head_max {
             return Err(ForwardError::HeadTooLarge);

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::uri::{PathAndQuery, Uri};
 
 use crate::config::Rewrite;
+use crate::exchange::headers::Seen;
 use crate::exchange::{Client, Peer, Request, cookies, headers};
 use crate::next;
 
@@ -12,10 +13,11 @@ use super::ForwardError;
 
 /// Makes a client's request one to the application: an origin-form target without Next.js'
 /// internal keys, the path as `paths` has it, headers of this hop removed, the edge's own written.
+/// What of its headers was not `seen` is not looked for.
 pub fn rewrite(
     request: &mut Request,
-    client: &Client,
-    peer: &Peer,
+    (client, peer): (&Client, &Peer),
+    seen: &Seen,
     paths: &Rewrite,
     mode: next::Mode,
 ) -> Result<(), ForwardError> {
@@ -25,14 +27,12 @@ pub fn rewrite(
     }
     let data = next::is_data(request.uri().path());
     let fields = request.headers_mut();
-    // Looked at once: most of what would have to go is not there.
-    let seen = headers::Seen::of(fields);
     let trailers = seen.may_have("te") && headers::takes_trailers(fields);
-    headers::strip_hop_by_hop_seen(fields, &seen);
+    headers::strip_hop_by_hop_seen(fields, seen);
     if seen.is_odd() {
         headers::strip_look_alikes(fields);
     }
-    if next::may_be_internal(&seen) {
+    if next::may_be_internal(seen) {
         next::strip_request(fields, data, mode);
     }
     cookies::join(fields);

@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, Version};
 
+use crate::exchange::headers::Seen;
 use crate::exchange::{Fault, Peer, Request};
 use crate::next;
 
@@ -116,7 +117,8 @@ impl Router {
         {
             return told.refused(fault);
         }
-        match proxy.prepare(&mut request, &client, peer) {
+        let seen = Seen::of(request.headers());
+        match proxy.prepare(&mut request, (&client, peer), &seen) {
             Err(error) => return told.refused(error.into()),
             Ok(Some(_)) => "a tunnel to the upstream".clone_into(&mut told.answer),
             Ok(None) if expected.is_some() => "the application".clone_into(&mut told.answer),

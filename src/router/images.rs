@@ -21,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::config;
+use crate::exchange::headers::Seen;
 use crate::exchange::{Body, BodyError, Client, Fault, Peer, Request, Response, Side};
 use crate::next;
 use crate::observe::metrics::{self, Series};
@@ -216,7 +217,8 @@ impl Images {
             return Err(BUSY);
         };
         metrics::count(&metrics::IMAGES, "asked");
-        let answered = proxy.answer(request, client, peer, &local.pools, &local.drain);
+        let seen = Seen::of(request.headers());
+        let answered = proxy.answer(request, (client, peer), &seen, &local.pools, &local.drain);
         Ok((answered.await.map_err(Fault::from)?, place))
     }
 

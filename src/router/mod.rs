@@ -227,7 +227,10 @@ impl Router {
             let page = Page::of(&request, &client, |origin| course.allows(origin));
             let (from, by) = ((&client, peer, page), (&*local.users, &local.pools));
             match Box::pin(door.admit(&mut request, from, &self.auth, by)).await {
-                Ok(told) => course.told = told,
+                Ok(told) => {
+                    // What was said of whoever asks stands there now.
+                    (course.told, course.seen) = (told, Seen::of(request.headers()));
+                }
                 Err(Shut::Answer(response, reason)) => {
                     access.reason = Some(reason);
                     return Ok(*response);
@@ -259,7 +262,9 @@ impl Router {
                 Box::pin(images.answer(request, alike, proxy, from, local)).await?
             }
             None => {
-                let answered = proxy.answer(request, &client, peer, &local.pools, &local.drain);
+                let from = (&client, peer);
+                let answered =
+                    proxy.answer(request, from, &course.seen, &local.pools, &local.drain);
                 answered.await.map_err(Fault::from)?
             }
         };

@@ -22,7 +22,7 @@ impl Seen {
             let name = name.as_str().as_bytes();
             seen.firsts |= letter(name);
             seen.shapes |= shape(name);
-            seen.odd |= memchr::memchr(b'_', name).is_some();
+            seen.odd |= has_underscore(name);
         }
         seen
     }
@@ -46,6 +46,17 @@ impl Seen {
 /// What does not begin with a letter falls on the bits of one that does.
 fn letter(name: &[u8]) -> u32 {
     1 << (name.first().copied().unwrap_or_default() & 31)
+}
+
+/// Eight bytes at a time, the last ones perhaps twice: names are short.
+fn has_underscore(name: &[u8]) -> bool {
+    let Some(last) = name.last_chunk::<8>() else { return name.contains(&b'_') };
+    let (chunks, _rest) = name.as_chunks::<8>();
+    chunks.iter().chain([last]).any(|eight| {
+        let left = u64::from_ne_bytes(*eight) ^ u64::from_ne_bytes([b'_'; 8]);
+        // True if a byte is 0.
+        left.wrapping_sub(0x0101_0101_0101_0101) & !left & 0x8080_8080_8080_8080 != 0
+    })
 }
 
 fn shape(name: &[u8]) -> u64 {
