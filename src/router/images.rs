@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use crate::config;
 use crate::exchange::{Body, BodyError, Client, Fault, Peer, Request, Response, Side};
 use crate::next;
+use crate::observe::access::Sent;
 use crate::observe::metrics::{self, Series};
 use crate::proxy::Proxy;
 
@@ -153,7 +154,7 @@ impl Images {
         &self,
         mut request: Request,
         alike: bool,
-        proxy: &Proxy,
+        (proxy, sent): (&Proxy, &mut Sent),
         (client, peer): (&Client, &Peer),
         local: &Local,
     ) -> Result<Response, Fault> {
@@ -172,7 +173,7 @@ impl Images {
                 Joined::Follows(Outcome::Alone | Outcome::Lost) => (),
             }
         }
-        let asked = self.ask(request, proxy, (client, peer), local);
+        let asked = self.ask(request, (proxy, sent), (client, peer), local);
         let (response, place) = match asked.await {
             Ok(asked) => asked,
             Err(fault) => {
@@ -207,7 +208,7 @@ impl Images {
     async fn ask(
         &self,
         request: Request,
-        proxy: &Proxy,
+        (proxy, sent): (&Proxy, &mut Sent),
         (client, peer): (&Client, &Peer),
         local: &Local,
     ) -> Result<(Response, SemaphorePermit<'_>), Fault> {
@@ -216,7 +217,8 @@ impl Images {
             return Err(BUSY);
         };
         metrics::count(&metrics::IMAGES, "asked");
-        let answered = proxy.answer(request, client, peer, &local.pools, &local.drain);
+        let by = (&local.pools, &local.drain);
+        let answered = proxy.answer(request, client, peer, by, sent);
         Ok((answered.await.map_err(Fault::from)?, place))
     }
 
