@@ -85,8 +85,10 @@ pub fn key_of(address: IpAddr) -> u64 {
     }
 }
 
-/// Cells in each of a table's two rows.
+/// Cells in each of a table's two rows, unless it is made with more: 128 KiB in all.
 const CELLS: usize = 8192;
+/// As many as the hash tells apart: 1 MiB in all.
+const CELLS_MOST: usize = 1 << 16;
 
 /// Two rows of cells; each key has one in each, found by a hash that nobody outside can guess.
 ///
@@ -98,8 +100,8 @@ struct Table {
 }
 
 impl Table {
-    fn new() -> Self {
-        let row = || (0..CELLS).map(|_| AtomicU64::new(0)).collect();
+    fn new(cells: usize) -> Self {
+        let row = || (0..cells).map(|_| AtomicU64::new(0)).collect();
         Self { hash: RandomState::new(), rows: [row(), row()] }
     }
 
@@ -107,10 +109,10 @@ impl Table {
         let hash = self.hash.hash_one(key).to_ne_bytes();
         let [a, b, c, d, ..] = hash;
         let [first, second] = &self.rows;
-        let at = |low, high| usize::from(u16::from_ne_bytes([low, high])) % CELLS;
+        let at = |low, high| usize::from(u16::from_ne_bytes([low, high])) % first.len();
         [
-            first.get(at(a, b)).expect("a place below CELLS"),
-            second.get(at(c, d)).expect("a place below CELLS"),
+            first.get(at(a, b)).expect("a place in the row"),
+            second.get(at(c, d)).expect("a place in the row, which is as long"),
         ]
     }
 }
@@ -120,7 +122,7 @@ pub struct Counters(Table);
 
 impl Default for Counters {
     fn default() -> Self {
-        Self(Table::new())
+        Self(Table::new(CELLS))
     }
 }
 
@@ -158,11 +160,17 @@ pub struct Buckets(Table);
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self(Table::new())
+        Self(Table::new(CELLS))
     }
 }
 
 impl Buckets {
+    /// For many keys at once, whose cells stay taken for long. All of them should be counted by one
+    /// rate: a cell that a slow one has taken is taken for the others too.
+    pub fn large() -> Self {
+        Self(Table::new(CELLS_MOST))
+    }
+
     /// True if one of the key's could be taken now.
     pub fn has(&self, key: u64, rate: Rate, now: Duration) -> bool {
         let due = self.0.cells(key).map(|cell| cell.load(Ordering::Relaxed)).into_iter().min();

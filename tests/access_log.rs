@@ -53,6 +53,53 @@ fn lines_have_the_shape_that_was_asked_for_and_no_secrets() {
 }
 
 #[test]
+fn lines_say_who_was_asked_how_often_and_for_how_long() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::start(move |seen, stream| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let first = asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        match seen.path() {
+            // Nobody answers the first time.
+            "/again" if first => false,
+            "/nonsense" => std::io::Write::write_all(stream, b"what?\r\n\r\n").is_ok(),
+            _ => crate::harness::origin::reply(stream, "200 OK", "", b"hello"),
+        }
+    });
+    let url = origin.url();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let edge = edge(&origin, "stdout");
+    let mut client = edge.connect();
+    assert_eq!(client.ask("GET", "/again", &[("traceparent", &parent)], b"").status, 200);
+    let line = edge.access_line(|line| line["path"] == "/again");
+    assert_eq!(
+        (line["upstream"].as_str(), line["tries"].as_u64()),
+        (Some(&*url), Some(2)),
+        "{line}"
+    );
+    assert_eq!(line["trace"], trace, "{line}");
+    let (took, all) = (line["upstream_ms"].as_f64(), line["ms"].as_f64().expect("a time"));
+    assert!(took.is_some_and(|took| (40.0..=all).contains(&took)), "{line}");
+    // What failed was asked too, and has no time of an answer.
+    assert_eq!(client.get("/nonsense").status, 502);
+    let line = edge.access_line(|line| line["path"] == "/nonsense");
+    assert_eq!(
+        (line["upstream"].as_str(), line["tries"].as_u64()),
+        (Some(&*url), Some(1)),
+        "{line}"
+    );
+    assert!(line["upstream_ms"].is_null() && line["trace"].is_null(), "{line}");
+    // The edge's own answers ask nobody.
+    assert_eq!(edge.get("/health").status, 200);
+    let line = edge.access_line(|line| line["path"] == "/health");
+    assert!(line["upstream"].is_null() && line["tries"].is_null(), "{line}");
+    let edge =
+        self::edge(&origin, "{ to: access.log, format: '{path} {upstream} {tries} {trace}' }");
+    edge.get("/page");
+    assert_eq!(lines(&edge, "access.log", "/page"), [format!("/page {url} 1 -")]);
+}
+
+#[test]
 fn what_is_redacted_can_be_chosen() {
     let origin = Origin::text("hello");
     let edge = edge(&origin, "{ to: access.log, redact: [mail] }");

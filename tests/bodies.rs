@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::harness::origin::reply;
-use crate::harness::{Answer, Edge, Origin, PLAIN};
+use crate::harness::socketio::wait_for_metric;
+use crate::harness::{Answer, Authority, Client, Edge, End, Folder, Origin, PLAIN, SECURE};
 
 fn site(origin: &Origin, more: &str) -> Edge {
     Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n{more}", origin.url()))
@@ -202,8 +203,19 @@ fn a_compressed_response_that_is_cut_has_no_end() {
     let mut client = edge.connect();
     client.send("GET /cut HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n");
     assert_eq!(client.head().status, 200);
-    assert!(!client.rest().ends_with(b"0\r\n\r\n"));
+    let (rest, _) = client.end();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "{rest:?}");
     edge.access_line(|line| line["path"] == "/cut" && line["reason"] == "upstream_cut");
+    // For an old client the end of the connection is that of the body, compressed or not.
+    for coding in ["gzip", "identity"] {
+        let mut client = edge.connect();
+        client.send(format!(
+            "GET /old HTTP/1.0\r\nHost: localhost\r\nAccept-Encoding: {coding}\r\n\r\n"
+        ));
+        assert_eq!(client.head().status, 200);
+        let (rest, end) = client.end();
+        assert_eq!(end, End::Cut, "{coding}: {rest:?}");
+    }
 }
 
 #[test]
@@ -243,6 +255,10 @@ fn responses_are_as_large_as_they_may_be() {
     let rest = String::from_utf8_lossy(&client.rest()).into_owned();
     assert!(!rest.ends_with("0\r\n\r\n"), "{rest:?}");
     edge.access_line(|line| line["path"] == "/chunked/1001" && !line["reason"].is_null());
+    let mut old = edge.connect();
+    old.send("GET /chunked/1001 HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let (rest, end) = old.end();
+    assert!(rest.is_empty() || end == End::Cut, "{rest:?}");
     assert_eq!(edge.connect().ask("HEAD", "/1001", &[], b"").status, 200);
 }
 
@@ -333,8 +349,14 @@ fn old_clients_get_bodies_that_end_with_the_connection() {
     let edge = site(&origin, "");
     let mut client = edge.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
-    let answer = String::from_utf8(client.rest()).expect("text");
+    let (answer, end) = client.end();
+    let answer = String::from_utf8(answer).expect("text");
     assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with("\r\n\r\nok"), "{answer:?}");
+    assert_eq!(end, End::Closed);
+    // Without a body there is nothing that could be short.
+    let mut client = edge.connect();
+    client.send("HEAD / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.end().1, End::Closed);
     assert!(!answer.to_ascii_lowercase().contains("transfer-encoding"), "{answer:?}");
     // Kept open if it asks, and there is a length.
     let mut client = edge.connect();
@@ -346,6 +368,52 @@ fn old_clients_get_bodies_that_end_with_the_connection() {
             ("ok", Some("keep-alive"))
         );
     }
+}
+
+/// Whoever is refused amid an upload must not lose the answer by it.
+#[test]
+fn a_client_that_sends_on_hears_why_it_should_not() {
+    let origin = Origin::text("ok");
+    let (folder, authority) = (Folder::new(), Authority::new());
+    authority.issue(&folder, "a", &["localhost"]);
+    let next = origin.url();
+    let edge = Edge::start_in(
+        folder,
+        &format!(
+            "{SECURE}sites:\n  plain:\n    next: {next}\n    routes: [{{ path: /closed/*, deny: [127.0.0.0/8] }}]\n  localhost:\n    next: {next}\nlimits: {{ body: 1MB }}\n"
+        ),
+    );
+    let piece = vec![b'x'; 64 * 1024];
+    let sends_on = |client: &mut Client, head: &str, status: u16, what: &str| {
+        client.send(head);
+        // Longer than what the kernels hold between the two, and not faster than the answer.
+        for number in 0..200 {
+            let sent = client.try_send(&piece);
+            assert!(sent.is_ok(), "{what}: cut at piece {number}: {sent:?}");
+            if number < 5 {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let answer = client.head();
+        assert_eq!(answer.status, status, "{what}: {answer:?}");
+        client.finish();
+        assert_eq!(client.end().1, End::Closed, "{what}");
+    };
+    let length = "Content-Length: 20000000\r\n\r\n";
+    for (path, status) in [("/", 413), ("/closed/a", 403)] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: plain\r\n{length}");
+        sends_on(&mut edge.connect(), &head, status, path);
+    }
+    // In two framings at once: who could say where it ends?
+    let head = format!("POST / HTTP/1.1\r\nHost: plain\r\nTransfer-Encoding: chunked\r\n{length}");
+    sends_on(&mut edge.connect(), &head, 400, "ambiguous");
+    // A client that just stops is not waited for.
+    let mut client = edge.connect();
+    client.send(format!("POST / HTTP/1.1\r\nHost: plain\r\n{length}half"));
+    assert_eq!(client.answer().status, 413);
+    assert_eq!(client.end().1, End::Closed);
+    let open = "vestibule_connections_open{listener=\"http\"}";
+    wait_for_metric(&edge, open, 0);
 }
 
 #[test]

@@ -197,6 +197,27 @@ fn requests_taken_back_at_once_end_their_connection() {
     });
 }
 
+/// The client does not take its requests back: it makes the edge do it (CVE-2025-8671).
+#[test]
+fn requests_that_the_edge_is_made_to_reset_end_their_connection() {
+    let head = |number: u32| {
+        let fields =
+            [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"), (":path", "/")];
+        frame(HEADERS, END_HEADERS | 1, number * 2 + 1, &block(&fields))
+    };
+    let after = |number: u32, kind: u8, flags: u8, payload: &[u8]| {
+        [head(number), frame(kind, flags, number * 2 + 1, payload)].concat()
+    };
+    floods("windows that overflow", |number| {
+        after(number, WINDOW_UPDATE, 0, &0x7fff_ffff_u32.to_be_bytes())
+    });
+    floods("windows of nothing", |number| after(number, WINDOW_UPDATE, 0, &[0; 4]));
+    floods("data after the end", |number| after(number, DATA, 1, b"more"));
+    floods("a second head", |number| {
+        after(number, HEADERS, END_HEADERS, &block(&[(":method", "GET")]))
+    });
+}
+
 #[test]
 fn heads_without_end_end_their_connection() {
     floods("continuations", |number| match number {

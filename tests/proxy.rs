@@ -153,18 +153,23 @@ fn connection_headers_and_nexts_own_stay_on_their_side() {
 
 #[test]
 fn redirects_to_the_bind_address_become_public() {
-    let origin = Origin::start(|_, stream| {
-        reply(
-            stream,
-            "307 Temporary Redirect",
-            "location: http://0.0.0.0:3000/chat?a=1\r\nrefresh: 0;url=http://localhost:3000/chat\r\n",
-            b"",
-        )
+    let origin = Origin::start(|seen, stream| {
+        let own = stream.local_addr().expect("an address").port();
+        let location = match seen.path() {
+            // A command on the client's machine, which waits for the end of its login.
+            "/login" => "http://127.0.0.1:1/cb?code=x".to_owned(),
+            _ => "http://0.0.0.0:3000/chat?a=1".to_owned(),
+        };
+        let headers =
+            format!("location: {location}\r\nrefresh: 0;url=http://localhost:{own}/chat\r\n");
+        reply(stream, "307 Temporary Redirect", &headers, b"")
     });
     let edge = Edge::start(&format!("{PLAIN}sites:\n  app.example:\n    next: {}\n", origin.url()));
     let answer = edge.connect().ask("GET", "/", &[("Host", "app.example")], b"");
     assert_eq!(answer.header("location"), Some("http://app.example/chat?a=1"));
     assert_eq!(answer.header("refresh"), Some("0;url=http://app.example/chat"));
+    let answer = edge.connect().ask("GET", "/login", &[("Host", "app.example")], b"");
+    assert_eq!(answer.header("location"), Some("http://127.0.0.1:1/cb?code=x"));
 }
 
 #[test]

@@ -100,9 +100,28 @@ fn a_hundred_reloads_under_load_fail_no_request() {
             })
         })
         .collect();
+    let other =
+        Origin::start(|_, stream| crate::harness::origin::reply(stream, "200 OK", "", b"abcd"));
+    let port = crate::harness::node::free_port();
     for generation in 2..102 {
         let before = count.load(Ordering::Relaxed);
-        let status = edge.reload();
+        // Routes, targets and a listener come and go.
+        let targets = match generation % 3 {
+            0 => format!("['{}', '{}']", origin.url(), other.url()),
+            1 => format!("['{}']", other.url()),
+            _ => format!("{{ targets: ['{}'], balance: round, max: 50 }}", origin.url()),
+        };
+        let to = if generation % 2 == 0 { &origin } else { &other };
+        let routes: String = (0..generation % 5)
+            .map(|number| format!("      - {{ path: /{number}, rate: 5/s, to: '{}' }}\n", to.url()))
+            .collect();
+        let routes = if routes.is_empty() { routes } else { format!("    routes:\n{routes}") };
+        let plain = match generation % 4 {
+            0 => PLAIN.replace("'127.0.0.1:0'", &format!("'127.0.0.1:0', '127.0.0.1:{port}'")),
+            _ => PLAIN.to_owned(),
+        };
+        let status = edge
+            .reload_with(&format!("{plain}sites:\n  localhost:\n    next: {targets}\n{routes}"));
         assert!(status.contains(&format!("generation {generation}")), "{status}");
         eventually("load between reloads", || {
             (count.load(Ordering::Relaxed) > before).then_some(())
@@ -113,6 +132,7 @@ fn a_hundred_reloads_under_load_fail_no_request() {
         thread.join().expect("no request failed");
     }
     assert!(count.load(Ordering::Relaxed) > 100);
+    assert!(!origin.seen().is_empty() && !other.seen().is_empty());
 }
 
 #[test]

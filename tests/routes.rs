@@ -127,6 +127,47 @@ fn paths_are_rewritten() {
 }
 
 #[test]
+fn what_is_taken_from_a_path_is_told_and_given_back() {
+    let origin = Origin::start(|seen, stream| {
+        let own = stream.local_addr().expect("an address");
+        let location = match seen.path() {
+            "/relative" => "/login".to_owned(),
+            "/elsewhere" => "http://other.example/login".to_owned(),
+            "/known" => format!("http://{own}/docs/login"),
+            _ => format!("http://{own}/v2/login?a"),
+        };
+        crate::harness::origin::reply(
+            stream,
+            "307 Temporary Redirect",
+            &format!("location: {location}\r\n"),
+            b"",
+        )
+    });
+    let to = origin.url();
+    let routes = format!(
+        "    routes:\n\
+        \x20     - {{ path: /docs/*, to: '{to}', strip: /docs }}\n\
+        \x20     - {{ path: /new/*, to: '{to}', strip: /new/, prefix: /v2 }}\n\
+        \x20     - {{ path: /plain/*, to: '{to}' }}\n"
+    );
+    let edge = site(&to, &routes);
+    for (path, location, prefix) in [
+        ("/docs/a", "http://localhost/docs/v2/login?a", Some("/docs")),
+        // One that knows of the prefix says it itself.
+        ("/docs/known", "http://localhost/docs/login", Some("/docs")),
+        ("/docs/relative", "/login", Some("/docs")),
+        ("/docs/elsewhere", "http://other.example/login", Some("/docs")),
+        ("/new/a", "http://localhost/new/login?a", Some("/new")),
+        ("/plain/a", "http://localhost/v2/login?a", None),
+    ] {
+        let answer = edge.connect().ask("GET", path, &[("X-Forwarded-Prefix", "/mine")], b"");
+        assert_eq!(answer.header("location"), Some(location), "{path}");
+        let seen = origin.seen().pop().expect("a request");
+        assert_eq!(seen.header("x-forwarded-prefix"), prefix, "{path}");
+    }
+}
+
+#[test]
 fn headers_are_changed_both_ways() {
     let origin = Origin::start(|_, stream| {
         let headers = "server: next\r\nx-old: 1\r\ncache-control: public\r\n";

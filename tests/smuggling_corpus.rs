@@ -21,7 +21,11 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 impl Corpus {
     fn new() -> Self {
-        let origin = Origin::start(|_, stream| reply(stream, "200 OK", "", b"ok"));
+        // The answer says to which request it is one.
+        let origin = Origin::start(|seen, stream| {
+            let told = format!("<{}>ok", seen.path());
+            reply(stream, "200 OK", "", told.as_bytes())
+        });
         let edge = Edge::start(&format!(
             "{PLAIN}sites:\n  localhost:\n    next: {}\ntimeouts: {{ head: 2s, body_idle: 1s }}\n",
             origin.url()
@@ -55,6 +59,15 @@ impl Corpus {
         // The application was never led to give up.
         let fine = |status: &u16| [100, 200, 400, 411, 431].contains(status);
         assert!(statuses.iter().all(fine), "{statuses:?} for {:?}", self.sent.last());
+        // The first answer is to the first request and the second to the second, of this client's.
+        let own = [format!("</first/{number}>"), format!("</next/{number}>")];
+        let answered: Vec<_> =
+            told.split('<').skip(1).filter_map(|rest| rest.split_once('>')).collect();
+        let answered = answered.iter().map(|(path, _)| format!("<{path}>"));
+        let answered: Vec<_> = answered.filter(|path| path.starts_with("</")).collect();
+        assert!(own.starts_with(&answered), "{answered:?} for {:?}", self.sent.last());
+        let good = statuses.iter().filter(|status| **status == 200).count();
+        assert_eq!(answered.len(), good, "{told} for {:?}", self.sent.last());
         statuses
     }
 

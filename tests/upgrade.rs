@@ -209,3 +209,34 @@ fn http2_carries_websockets_into_tunnels() {
     client.request(5, "CONNECT", "/ws/a", &[(":protocol", "connect-udp")], false);
     assert_eq!(client.status(5), Some(400));
 }
+
+#[test]
+fn an_answer_opens_no_tunnel_over_http2() {
+    let origin = Origin::start(|seen, stream| {
+        let status = seen.path().rsplit('/').next().unwrap_or_default();
+        crate::harness::origin::reply(stream, status, "", b"an answer")
+    });
+    let (edge, authority) = secure(&format!(
+        "sites:\n  localhost:\n    next: {}\n    routes: [{{ path: /ws/*, upgrade: true }}, {{ path: /files/*, files: certs }}]\n",
+        origin.url()
+    ));
+    let mut client = Http2::connect(&edge, &authority, &[]);
+    for (stream, path, status) in [
+        (1, "/ws/200", 426),
+        (3, "/ws/204", 426),
+        (5, "/health", 426),
+        (7, "/files/localhost.pem", 426),
+        (9, "/ws/403", 403),
+        (11, "/ws/307", 307),
+    ] {
+        client.request(stream, "CONNECT", path, &TUNNEL, false);
+        let outcome = client.outcome(stream);
+        assert!(
+            matches!(outcome, Outcome::Status(told, _) if told == status),
+            "{path}: {outcome:?}"
+        );
+    }
+    edge.access_line(|line| line["path"] == "/ws/200" && line["reason"] == "upgrade_refused");
+    client.request(13, "GET", "/health", &[], true);
+    assert_eq!(client.outcome(13), Outcome::Status(200, b"ok\n".to_vec()));
+}

@@ -208,6 +208,39 @@ fn what_cannot_be_done_twice_is_sent_once() {
 }
 
 #[test]
+fn a_body_of_several_pieces_is_sent_again_if_it_is_not_large() {
+    // Takes each request whole, and answers only the second one of a path.
+    let paths = std::sync::Mutex::new(HashSet::new());
+    let origin = Origin::start(move |seen, stream| {
+        if paths.lock().expect("a lock").insert(seen.path().to_owned()) {
+            return false;
+        }
+        let told = format!("{} {}", seen.body.len(), seen.trailers.len());
+        reply(stream, "200 OK", "", told.as_bytes())
+    });
+    let edge = site(&origin.url(), "");
+    for (number, size) in [100, 20_000, 60_000].into_iter().enumerate() {
+        let mut client = edge.connect();
+        let answer = client.ask("PUT", &format!("/{number}"), &[], &vec![b'x'; size]);
+        assert_eq!((answer.status, answer.text()), (200, format!("{size} 0")));
+    }
+    // Chunked, in pieces that come one by one, and with what comes after them.
+    let mut client = edge.connect();
+    client.send("PUT /chunked HTTP/1.1\r\nHost: localhost\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for _ in 0..5 {
+        client.send(format!("3e8\r\n{}\r\n", "x".repeat(1000)));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    client.send("0\r\nx-sum: 1\r\n\r\n");
+    assert_eq!(client.answer().text(), "5000 1");
+    let before = origin.seen().len();
+    let answer = edge.connect().ask("PUT", "/large", &[], &vec![b'x'; 300_000]);
+    assert_eq!((answer.status, origin.seen().len()), (502, before + 1));
+    let answer = edge.connect().ask("POST", "/post", &[], &vec![b'x'; 20_000]);
+    assert_eq!((answer.status, origin.seen().len()), (502, before + 2));
+}
+
+#[test]
 fn a_post_meets_no_connection_that_was_closed() {
     let origin = raw(|stream, _| {
         read_until(stream, b"\r\n\r\n");

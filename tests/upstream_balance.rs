@@ -212,6 +212,34 @@ fn slow_targets_get_less_and_hold_up_nobody_else() {
     assert!(fast > 3 * slow, "{slow} to those that are slow, {fast} to those that are not");
 }
 
+#[test]
+fn a_target_that_a_reload_adds_shows_first_that_it_answers() {
+    let well = Origin::text("well");
+    // It starts: its port is open, and nothing is there yet.
+    let starting = Origin::start(|seen, stream| {
+        if seen.path() == "/healthy" {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        reply(stream, "503 Service Unavailable", "", b"starting")
+    });
+    let health = "balance: round, health: { path: /healthy, every: 1s, timeout: 900ms }";
+    let (one, two) = (well.url(), starting.url());
+    let site =
+        |urls: &[&str]| format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", next(urls, health));
+    let mut edge = Edge::start(&site(&[&one]));
+    edge.reload_with(&site(&[&one, &two]));
+    let mut client = edge.connect();
+    for _ in 0..50 {
+        assert_eq!(client.get("/").text(), "well");
+    }
+    wait_for_metric(&edge, &up(&two), 0);
+    // One that answers is asked as soon as it has.
+    let third = Origin::text("third");
+    edge.reload_with(&site(&[&one, &third.url()]));
+    wait_for_metric(&edge, &up(&third.url()), 1);
+    eventually("its share", || (client.get("/").text() == "third").then_some(()));
+}
+
 /// What only was looked at, and what is gone, is not shown.
 #[test]
 fn a_target_is_shown_for_as_long_as_it_is_used() {

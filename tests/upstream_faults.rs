@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::harness::http2::{Http2, Outcome};
 use crate::harness::node::free_port;
 use crate::harness::origin::reply;
 use crate::harness::socketio::wait_for_metric;
-use crate::harness::{Answer, Authority, Client, Edge, Folder, Origin, PLAIN, SECURE, eventually};
+use crate::harness::{
+    Answer, Authority, Client, Edge, End, Folder, Origin, PLAIN, SECURE, StopOnDrop, eventually,
+};
 use crate::upstream_hold::{application, edge};
 
 /// Clients that ask one after the other until they are told to stop.
@@ -69,7 +72,7 @@ impl Load {
     }
 }
 
-const IDEMPOTENT: [&str; 4] = ["GET", "PUT", "DELETE", "OPTIONS"];
+const IDEMPOTENT: [&str; 5] = ["GET", "PUT", "HEAD", "DELETE", "OPTIONS"];
 
 #[test]
 fn an_application_that_is_killed_and_comes_back_fails_no_idempotent_request() {
@@ -93,6 +96,185 @@ fn an_application_that_is_killed_and_comes_back_fails_no_idempotent_request() {
     }
     load.goes_on(100);
     assert!(load.end() >= 500);
+}
+
+#[test]
+fn nor_does_it_fail_one_over_http2() {
+    let port = free_port();
+    let mut running = Some(application(port));
+    let (folder, authority) = (Folder::new(), Authority::new());
+    authority.issue(&folder, "a", &["localhost"]);
+    let site = format!("{SECURE}sites:\n  localhost:\n    next: http://127.0.0.1:{port}\n");
+    let edge = Edge::start_in(folder, &site);
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let stopped = StopOnDrop(&stop);
+        for worker in 0..4_usize {
+            let (edge, authority, stop, answered) = (&edge, &authority, &stop, &answered);
+            scope.spawn(move || {
+                // One is opened anew for each request, the others are kept.
+                let mut client = Http2::connect(edge, authority, &[]);
+                for (number, turn) in (worker..).zip(0_u32..) {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let stream = if worker == 0 {
+                        client = Http2::connect(edge, authority, &[]);
+                        1
+                    } else {
+                        turn * 2 + 1
+                    };
+                    let path = ["/", "/slow/20"][number % 2];
+                    client.request(stream, ["GET", "DELETE"][number % 2], path, &[], true);
+                    let outcome = client.outcome(stream);
+                    assert!(matches!(outcome, Outcome::Status(200, _)), "{path}: {outcome:?}");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let goes_on = |more: usize| {
+            let before = answered.load(Ordering::Relaxed);
+            eventually("the load", || {
+                (answered.load(Ordering::Relaxed) >= before + more).then_some(())
+            });
+        };
+        for _ in 0..3 {
+            goes_on(50);
+            drop(running.take());
+            thread::sleep(Duration::from_millis(200));
+            running = Some(application(port));
+        }
+        goes_on(50);
+        drop(stopped);
+    });
+}
+
+#[test]
+fn a_target_that_hangs_fails_nobody_who_may_ask_again() {
+    let hung = Origin::start(|_, stream| {
+        // Until the edge gives up.
+        let _read = stream.read(&mut [0]);
+        false
+    });
+    let well = Origin::text("ok");
+    let targets =
+        format!("{{ targets: ['{}', '{}'], balance: round, eject: none }}", hung.url(), well.url());
+    let edge = edge(&targets, "timeouts: { first_byte: 200ms }\n");
+    let mut client = edge.connect();
+    for method in ["GET", "HEAD", "PUT", "DELETE"].repeat(3) {
+        let body: &[u8] = if method == "PUT" { b"a small body" } else { b"" };
+        assert_eq!(client.ask(method, "/", &[], body).status, 200, "{method}");
+    }
+    assert!(hung.seen().len() >= 4, "{} came to the one that hangs", hung.seen().len());
+    // What may have been done is never done again.
+    let (before, mut late) = (hung.seen().len() + well.seen().len(), 0);
+    for number in 0..6 {
+        let answer = client.ask("POST", &format!("/{number}"), &[], b"once");
+        assert!([200, 504].contains(&answer.status), "{answer:?}");
+        late += usize::from(answer.status == 504);
+    }
+    assert!(late > 0);
+    assert_eq!(hung.seen().len() + well.seen().len(), before + 6);
+}
+
+#[test]
+fn all_targets_that_hang_are_not_asked_in_turn() {
+    let hung = || {
+        Origin::start(|_, stream| {
+            let _read = stream.read(&mut [0]);
+            false
+        })
+    };
+    let hung = [hung(), hung(), hung()];
+    let urls: Vec<_> = hung.iter().map(|origin| format!("'{}'", origin.url())).collect();
+    let next = format!("{{ targets: [{}], eject: none }}", urls.join(", "));
+    let edge = edge(&next, "timeouts: { first_byte: 200ms }\n");
+    let answer = edge.get("/");
+    assert!(answer.status == 504 && answer.text().contains("upstream_slow"), "{answer:?}");
+    assert_eq!(hung.iter().map(|origin| origin.seen().len()).sum::<usize>(), 2);
+}
+
+/// Half of the load meets a process that was stopped: it takes connections and says nothing.
+#[test]
+fn half_of_the_targets_may_stop_amid_a_load() {
+    let ports = [free_port(), free_port()];
+    let running = ports.map(application);
+    let edge = edge(
+        &format!("[http://127.0.0.1:{}, http://127.0.0.1:{}]", ports[0], ports[1]),
+        "timeouts: { first_byte: 500ms }\n",
+    );
+    let ask = |client: &mut Client, number: usize| {
+        client.ask(IDEMPOTENT[number % IDEMPOTENT.len()], "/slow/2", &[], b"")
+    };
+    let load = Load::begin(edge.http(), 8, ask, |answer| answer.status == 200);
+    load.goes_on(100);
+    running[0].signal("STOP");
+    let late = "vestibule_upstream_resent_total{reason=\"late\"}";
+    eventually("one that was too late", || {
+        load.goes_on(50);
+        edge.admin("GET", "/metrics").text().contains(late).then_some(())
+    });
+    running[0].signal("CONT");
+    load.goes_on(100);
+    load.end();
+}
+
+/// Takes connections, or not, as it is told; those that it has taken it goes on with.
+#[test]
+fn a_target_that_is_too_busy_to_accept_is_not_one_that_is_gone() {
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    socket.bind(&any.into()).expect("bound");
+    socket.listen(1).expect("listening");
+    let address = socket.local_addr().expect("an address").as_socket().expect("of TCP");
+    let (busy, begun) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (accepts, slowly) = (Arc::clone(&busy), Arc::clone(&begun));
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = socket.accept() {
+            let slowly = Arc::clone(&slowly);
+            thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    if buffer[..read].starts_with(b"GET /slow") {
+                        slowly.store(true, Ordering::Relaxed);
+                        thread::sleep(Duration::from_millis(1500));
+                    }
+                    let _sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+                }
+            });
+            while accepts.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(5));
+            }
+        }
+    });
+    let edge = Edge::start(&format!(
+        "{}sites:\n  localhost:\n    next: {{ targets: http://{address}, keep: {{ for: 1m }}, health: {{ every: 1h }}, hold: {{ for: 400ms }} }}\ntimeouts: {{ connect: 200ms }}\n",
+        PLAIN.replace("workers: 2", "workers: 1")
+    ));
+    assert_eq!(edge.get("/").status, 200);
+    busy.store(true, Ordering::Relaxed);
+    // Until the queue is full, and nobody takes one out of it any more.
+    let (mut queued, mut full) = (Vec::new(), 0);
+    while full < 3 {
+        match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+            Ok(stream) => queued.push(stream),
+            Err(_) => full += 1,
+        }
+        assert!(queued.len() < 100, "no queue is full");
+    }
+    let mut slow = edge.connect();
+    slow.send("GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    eventually("the slow one", || begun.load(Ordering::Relaxed).then_some(()));
+    // This one would need a new connection, and waits for as long as it may.
+    let answer = edge.get("/second");
+    assert!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
+    assert_eq!(slow.answer().status, 200);
+    // The connection that is there is used, and nothing is held against its target.
+    for _ in 0..3 {
+        assert_eq!(edge.get("/third").status, 200);
+    }
+    assert!(!edge.log().contains("target is down"), "{}", edge.log());
 }
 
 #[test]
@@ -165,14 +347,21 @@ fn an_application_that_closes_amid_its_answer_never_makes_a_short_one() {
         };
         stream.write_all(answer).is_ok() && goes_on
     });
-    let edge = edge(&origin.url(), "");
+    let (folder, authority) = (Folder::new(), Authority::new());
+    authority.issue(&folder, "a", &["localhost"]);
+    // The site's name is another one where plain HTTP is not to be redirected.
+    let next = origin.url();
+    let sites = format!("sites:\n  localhost:\n    next: {next}\n  plain:\n    next: {next}\n");
+    let edge = Edge::start_in(folder, &format!("{SECURE}{sites}"));
     let address = edge.http();
     let clients: Vec<_> = (0..8)
         .map(|client| {
             thread::spawn(move || {
                 for number in client..client + 40 {
                     let mut connection = Client::connect(address);
-                    connection.send(format!("GET /{number} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+                    let version = if number % 8 < 4 { "1.1" } else { "1.0" };
+                    let request = format!("GET /{number} HTTP/{version}\r\nHost: plain\r\n\r\n");
+                    connection.send(request);
                     match number % 4 {
                         0 => assert_eq!(connection.answer().text(), "0123456789"),
                         1 => {
@@ -180,9 +369,14 @@ fn an_application_that_closes_amid_its_answer_never_makes_a_short_one() {
                             assert_eq!(answer.status, 502, "{answer:?}");
                         }
                         _ => {
-                            assert_eq!(connection.head().status, 200);
-                            let rest = connection.rest();
+                            let head = connection.head();
+                            assert_eq!(head.status, 200);
+                            let (rest, end) = connection.end();
                             let rest = String::from_utf8_lossy(&rest);
+                            // One that says how long it is, or is chunked, is seen to be short.
+                            let is_told = head.header("content-length").is_some()
+                                || head.header("transfer-encoding").is_some();
+                            assert!(is_told || end == End::Cut, "{number}: a clean end: {rest:?}");
                             assert!(!rest.contains("\r\n0\r\n") && rest.len() < 15, "{rest:?}");
                         }
                     }
@@ -192,6 +386,17 @@ fn an_application_that_closes_amid_its_answer_never_makes_a_short_one() {
         .collect();
     for client in clients {
         client.join().expect("no answer was wrong");
+    }
+    let mut client = Http2::connect(&edge, &authority, &[]);
+    for number in 0..40 {
+        let outcome = client.get(number * 2 + 1, &format!("/{number}"));
+        let expected = match (number % 4, &outcome) {
+            (0, Outcome::Status(200, body)) => body == b"0123456789",
+            (1, Outcome::Status(502, _)) => true,
+            (2 | 3, Outcome::Reset(_)) => true,
+            _ => false,
+        };
+        assert!(expected, "{number}: {outcome:?}");
     }
 }
 
@@ -295,24 +500,32 @@ fn an_edge_without_descriptors_recovers_by_itself() {
         client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
         client.set_nonblocking(true).expect("not waiting");
     }
-    let mut answers = 0;
-    eventually("answers", || {
-        for client in &mut crowd {
-            let mut answer = [0; 12];
-            if let Ok(12) = client.read(&mut answer) {
-                let answer = String::from_utf8_lossy(&answer).into_owned();
-                if answer.starts_with("HTTP/1.1 ") {
-                    assert!(
-                        ["HTTP/1.1 200", "HTTP/1.1 503"].contains(&answer.as_str()),
-                        "{answer}"
-                    );
-                    answers += 1;
+    // Each is answered once, whole, or waits still; whoever was answered makes room for another.
+    let (mut well, mut refused, mut waiting) = (0, 0, crowd);
+    eventually("an answer for everybody", || {
+        waiting.retain_mut(|client| {
+            let mut answer = [0; 2048];
+            match client.read(&mut answer) {
+                Ok(read) if answer.starts_with(b"HTTP/1.1 200") => {
+                    assert!(answer[..read].ends_with(b"\r\n\r\nok"), "half an answer");
+                    well += 1;
+                }
+                Ok(_) if answer.starts_with(b"HTTP/1.1 503") => {
+                    let text = String::from_utf8_lossy(&answer);
+                    assert!(text.contains("out_of_sockets"), "{text}");
+                    refused += 1;
+                }
+                Ok(read) => panic!("{:?}", String::from_utf8_lossy(&answer[..read])),
+                Err(error) => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+                    return true;
                 }
             }
-        }
-        (answers >= 20).then_some(())
+            false
+        });
+        waiting.is_empty().then_some(())
     });
-    drop(crowd);
+    assert!(well > 0 && well + refused == 120, "{well} answered, {refused} refused");
     eventually("an answer", || {
         let mut stream = TcpStream::connect(edge.http()).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;

@@ -94,7 +94,7 @@ const LEVELS: [(&str, Level); 5] = [
 ];
 
 /// What a template may name.
-const FIELDS: [(&str, LogField); 16] = [
+const FIELDS: [(&str, LogField); 20] = [
     ("agent", LogField::Agent),
     ("bytes", LogField::Bytes),
     ("client", LogField::Client),
@@ -111,6 +111,10 @@ const FIELDS: [(&str, LogField); 16] = [
     ("target", LogField::Target),
     ("time", LogField::Time),
     ("tls", LogField::Tls),
+    ("trace", LogField::Trace),
+    ("tries", LogField::Tries),
+    ("upstream", LogField::Upstream),
+    ("upstream_ms", LogField::UpstreamMs),
 ];
 
 /// Headers that open sessions.

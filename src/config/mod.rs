@@ -663,6 +663,14 @@ pub enum LogField {
     Target,
     Time,
     Tls,
+    /// The id of the trace that it is a part of.
+    Trace,
+    /// How often a target was asked.
+    Tries,
+    /// The target that was asked last.
+    Upstream,
+    /// Until the head of its answer, tries and waiting included.
+    UpstreamMs,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ use tracing::debug;
 use crate::config::Timeouts;
 use crate::drain::Drain;
 use crate::exchange::{
-    Body, BodyError, Guard, Interims, Peer, Response, Signs, Stream, Watched, headers,
+    Body, BodyError, Fault, Guard, Interims, Peer, Response, Signs, Stream, Watched, headers,
 };
 use crate::observe::Access;
 use crate::observe::metrics::{self, Series};
@@ -198,6 +198,7 @@ impl Activity {
     /// When the connection is to be parked if nothing changes; `None` while it is at work.
     fn parks(&self) -> Option<Instant> {
         let idle = self.exchanges.get() == 0 && !self.head.get() && self.signs.is_flushed();
+        let idle = idle && !self.signs.lingers();
         idle.then(|| self.since.get() + PARK_AFTER)
     }
 
@@ -404,9 +405,18 @@ impl Conversation {
         if named && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             headers::set_close(response.headers_mut());
         }
-        if tunnel && response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            *response.status_mut() = StatusCode::OK;
-            headers::forget_upgrade(response.headers_mut());
+        match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS if tunnel => {
+                *response.status_mut() = StatusCode::OK;
+                headers::forget_upgrade(response.headers_mut());
+            }
+            // An answer is not a socket, and here a client takes every one that is good for that.
+            status if tunnel && status.is_success() => {
+                access.reason = Some(Fault::UPGRADE_REFUSED.reason);
+                response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+            }
+            _ => (),
         }
         access.status = Some(response.status().as_u16());
         self.interims.clear();
@@ -433,7 +443,7 @@ struct Served {
     /// Bytes still promised by the length, when there is one.
     left: Option<u64>,
     turn: Option<Rc<Turn>>,
-    _exchange: Exchange,
+    exchange: Exchange,
 }
 
 impl Served {
@@ -445,10 +455,13 @@ impl Served {
     ) -> http::Response<Self> {
         response.map(|body| {
             let left = body.size_hint().exact();
-            let mut served = Self { body, access, left, turn, _exchange: exchange };
+            let mut served = Self { body, access, left, turn, exchange };
             // hyper does not read the body of an answer to HEAD.
             served.access.complete =
                 served.body.is_end_stream() || served.access.method == Method::HEAD;
+            if served.access.version < Version::HTTP_11 && left.is_none() {
+                served.exchange.0.signs.set_unended(!served.access.complete);
+            }
             served
         })
     }
@@ -478,6 +491,9 @@ impl http_body::Body for Served {
             }
             Some(Err(error)) => self.access.reason = Some(error.reason()),
             None => self.access.complete = true,
+        }
+        if self.access.complete && self.left.is_none() {
+            self.exchange.0.signs.set_unended(false);
         }
         Poll::Ready(next)
     }

@@ -55,6 +55,11 @@ pub struct Ambiguous {
 }
 
 impl Requests {
+    /// True after a request's first byte and before its last.
+    pub fn is_amid(&self) -> bool {
+        !self.line.is_empty() || !matches!(self.state, State::Start | State::Opaque)
+    }
+
     /// Follows the next bytes.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<(), Ambiguous> {
         let mut at = 0;

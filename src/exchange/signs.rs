@@ -9,6 +9,8 @@ pub struct Signs {
     came: AtomicBool,
     head: AtomicBool,
     unflushed: AtomicBool,
+    unended: AtomicBool,
+    lingers: AtomicBool,
     cut: AtomicU8,
 }
 
@@ -53,6 +55,24 @@ impl Signs {
     /// True once all that was written has gone out.
     pub fn is_flushed(&self) -> bool {
         !self.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Says whether an answer is under way whose end is that of the connection.
+    pub fn set_unended(&self, unended: bool) {
+        self.unended.store(unended, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_unended(&self) -> bool {
+        self.unended.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_lingers(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+
+    /// All is said, and what the client still sends is thrown away.
+    pub fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_head(&self, begun: bool) {

@@ -8,6 +8,7 @@ use std::net::{Shutdown, TcpStream as StdStream};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use rustls::ServerConnection;
 use socket2::SockRef;
@@ -61,6 +62,12 @@ enum Loose {
 
 /// What has to run for as long as a socket is open, on the thread where its client is.
 pub type Bridge = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Says whether the other side hears of a reset when this one closes, rather than of an end.
+pub fn set_resets(stream: &TcpStream, resets: bool) {
+    // One that is gone already has no more to be told.
+    let _set = SockRef::from(stream).set_linger(resets.then_some(Duration::ZERO));
+}
 
 impl Socket {
     pub fn plain(stream: TcpStream, guard: Guard) -> Self {

@@ -19,12 +19,28 @@ use super::frames::{Flood, Frames};
 use super::interim::Interims;
 use super::requests::{Ambiguous, Requests};
 use super::signs::{Cut, Signs};
-use super::socket::Guard;
+use super::socket::{Guard, set_resets};
 
 /// What the listener accepted, the connection serves, and an upgrade takes back whole.
 pub enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -126,6 +142,10 @@ pub struct Watched {
     /// How long the client may take nothing of what it is sent.
     patience: Option<Duration>,
     stuck: Option<Pin<Box<Sleep>>>,
+    /// Closed now, the socket would be reset.
+    resets: bool,
+    /// Nothing more is said.
+    lingering: Option<Box<Lingering>>,
 }
 
 /// What is made of the client's bytes on their way to hyper.
@@ -152,6 +172,8 @@ impl Watched {
             interim: Bytes::new(),
             patience: None,
             stuck: None,
+            resets: false,
+            lingering: None,
         }
     }
 
@@ -184,10 +206,7 @@ impl Watched {
     /// Resolves when the client has sent something, or has gone. Only for a stream whose last read
     /// found nothing.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.stream {
-            Stream::Plain(stream) => stream.poll_read_ready(cx),
-            Stream::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
-        }
+        self.stream.socket().poll_read_ready(cx)
     }
 
     /// Looks at what was read after `before`.
@@ -249,6 +268,25 @@ impl Watched {
         self.patiently(written, cx)
     }
 
+    /// An answer that ends with the connection looks whole however that ends, unless it is reset.
+    /// It is so from the answer's first byte on: nobody has to be there to do it.
+    fn arm(&mut self) {
+        let resets = self.signs.is_unended();
+        if self.resets != resets {
+            self.resets = resets;
+            set_resets(self.stream.socket(), resets);
+        }
+    }
+
+    /// True if the client may be sending what nobody will read.
+    fn is_amid(&self) -> bool {
+        match &self.watch {
+            Watch::Http1(requests) => requests.is_amid(),
+            Watch::Refused => true,
+            Watch::Nothing | Watch::Http2(..) => false,
+        }
+    }
+
     /// A write that waits for the client; it does so only for a time.
     fn patiently<T>(
         &mut self,
@@ -295,6 +333,7 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
+        self.arm();
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.wrote(written, cx)
     }
@@ -305,6 +344,7 @@ impl AsyncWrite for Watched {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
+        self.arm();
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.wrote(written, cx)
     }
@@ -325,9 +365,65 @@ impl AsyncWrite for Watched {
         self.patiently(flushed, cx)
     }
 
+    /// What the client has not sent to its end is taken and thrown away, for a time: a socket that is
+    /// closed with bytes unread is reset, which may take the answer from the client again
+    /// (RFC 9112 §9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.patiently(shut, cx)
+        let this = &mut *self;
+        if this.lingering.is_none() {
+            let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+            ready!(this.patiently(shut, cx))?;
+            this.arm();
+            if !this.is_amid() {
+                return Poll::Ready(Ok(()));
+            }
+            this.signs.set_lingers();
+        }
+        let lingering = this.lingering.get_or_insert_with(|| Box::new(Lingering::begin()));
+        lingering.poll(this.stream.socket_mut(), cx).map(Ok)
+    }
+}
+
+/// How long a client may take to notice that it was answered, and between two of its bytes.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_QUIET: Duration = Duration::from_secs(2);
+/// Bytes that are thrown away.
+const LINGER_MAX: usize = 64 << 20;
+/// Of them, at once.
+const LINGER_READ: usize = 16 * 1024;
+
+/// The end of a connection whose client is still sending.
+struct Lingering {
+    ends: Instant,
+    left: usize,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl Lingering {
+    fn begin() -> Self {
+        let now = Instant::now();
+        let alarm = Box::pin(sleep_until(now + LINGER_QUIET));
+        Self { ends: now + LINGER, left: LINGER_MAX, alarm }
+    }
+
+    /// Ready when the client has ended too, or all patience.
+    fn poll(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = [0; LINGER_READ];
+        loop {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *socket).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.left = self.left.saturating_sub(buffer.filled().len());
+                    let quiet = (Instant::now() + LINGER_QUIET).min(self.ends);
+                    self.alarm.as_mut().reset(quiet);
+                    if self.left == 0 {
+                        return Poll::Ready(());
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return self.alarm.as_mut().poll(cx),
+            }
+        }
     }
 }
 

@@ -41,6 +41,7 @@ pub enum Refusal {
 const ACTION: HeaderName = HeaderName::from_static("next-action");
 const NOT_FOUND: HeaderName = HeaderName::from_static("x-nextjs-action-not-found");
 const DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const RSC: HeaderName = HeaderName::from_static("rsc");
 
 /// What Next.js itself takes at most.
@@ -78,8 +79,19 @@ pub fn judge(asked: &Asked<'_>, build: Option<&Build>, origins: &[String]) -> Op
         let images = build.and_then(|build| build.images.as_ref());
         return image(asked.query.unwrap_or_default(), images).map(Refusal::Image);
     }
-    if *asked.method != Method::POST || !asked.headers.contains_key(ACTION) {
+    if *asked.method != Method::POST {
         return None;
+    }
+    if !asked.headers.contains_key(ACTION) {
+        // A form may be an action without saying so. Of no origin at all some Next.js take it for the
+        // site's own (CVE-2026-27978), which it may be: browsers say so where pages send no referrer.
+        let is_form = asked.headers.get(header::CONTENT_TYPE).is_some_and(is_multipart);
+        let is_nobodys = asked.headers.get(header::ORIGIN).is_some_and(|origin| origin == "null");
+        let listed = |origins: &[String]| origins.iter().any(|origin| origin == "null");
+        let listed = listed(origins) || build.is_some_and(|build| listed(&build.origins));
+        let is_own = asked.headers.get(SITE).is_some_and(|site| site == "same-origin");
+        let is_refused = is_form && is_nobodys && !is_own && !listed;
+        return is_refused.then_some(Refusal::ActionOrigin);
     }
     if !is_own(asked, origins) && !build.is_some_and(|build| is_own(asked, &build.origins)) {
         return Some(Refusal::ActionOrigin);
@@ -92,6 +104,11 @@ pub fn judge(asked: &Asked<'_>, build: Option<&Build>, origins: &[String]) -> Op
     }
     let known = build.and_then(|build| build.actions.as_ref());
     known.filter(|known| !known.contains(id)).map(|_| Refusal::ActionUnknown)
+}
+
+fn is_multipart(kind: &HeaderValue) -> bool {
+    const FORM: &[u8] = b"multipart/form-data";
+    kind.as_bytes().get(..FORM.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM))
 }
 
 /// As Next.js compares: the origin's host with that of the site, or with those that are listed.
@@ -334,6 +351,24 @@ mod tests {
         ] {
             let found = action(&[("next-action", ID), ("origin", origin)], Some(&build()));
             assert_eq!(found, expected, "{origin}");
+        }
+    }
+
+    #[test]
+    fn forms_of_no_origin_are_the_sites_own_alone() {
+        let form = ("content-type", "Multipart/Form-Data; boundary=x");
+        let null = ("origin", "null");
+        for (lines, expected) in [
+            (vec![form, null], Some(Refusal::ActionOrigin)),
+            (vec![form, null, ("sec-fetch-site", "cross-site")], Some(Refusal::ActionOrigin)),
+            // A site that tells nobody where its visitors come from.
+            (vec![form, null, ("sec-fetch-site", "same-origin")], None),
+            (vec![form], None),
+            (vec![form, ("origin", "https://evil.example")], None),
+            (vec![("content-type", "application/x-www-form-urlencoded"), null], None),
+            (vec![null], None),
+        ] {
+            assert_eq!(action(&lines, Some(&build())), expected, "{lines:?}");
         }
     }
 

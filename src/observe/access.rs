@@ -11,7 +11,7 @@ use super::format::{Format, Noted};
 use super::metrics::{self, Series};
 use super::trace::{Context, Kind, Share, Span, Value};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What one exchange comes to; counted and written when it is dropped.
 ///
@@ -30,12 +30,46 @@ pub struct Access {
     pub bytes: u64,
     pub reason: Option<&'static str>,
     pub route: Option<Arc<RouteCount>>,
+    /// What an upstream had of it.
+    pub sent: Sent,
     /// Set when the response's last byte was handed over.
     pub complete: bool,
     /// `None`: there is no line.
     line: Option<(Arc<Format>, Noted)>,
     /// `None`: it is no part of a trace that is kept.
     span: Option<Box<Traced>>,
+}
+
+/// What became of the request that an upstream was sent.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// There is a line that says so.
+    is_told: bool,
+    /// The target that was asked last.
+    pub target: Option<Arc<str>>,
+    /// How often one was asked.
+    pub tries: u32,
+    /// Until its answer's head was here, with all tries, and all that it waited for a target.
+    pub took: Option<Duration>,
+}
+
+impl Sent {
+    /// The clock, if anybody wants to know.
+    pub fn begin(&self) -> Option<Instant> {
+        self.is_told.then(Instant::now)
+    }
+
+    /// A target is asked.
+    pub fn asks(&mut self, target: &Arc<str>) {
+        if self.is_told {
+            self.target = Some(Arc::clone(target));
+            self.tries = self.tries.saturating_add(1);
+        }
+    }
+
+    pub fn answered(&mut self, began: Option<Instant>) {
+        self.took = began.map(|began| began.elapsed());
+    }
 }
 
 /// The span of one exchange.
@@ -82,6 +116,7 @@ impl Access {
             bytes: 0,
             reason: None,
             route: None,
+            sent: Sent::default(),
             complete: false,
             line: None,
             span: None,
@@ -112,7 +147,13 @@ impl Access {
     /// Has a line of this shape written in the end; `uri` and `fields` are the request's.
     pub fn log(&mut self, format: &Arc<Format>, uri: &Uri, fields: &HeaderMap) {
         uri.path().clone_into(&mut self.path);
+        self.sent.is_told = true;
         self.line = Some((Arc::clone(format), format.note(uri.query(), fields)));
+    }
+
+    /// The trace that it is a span of, if that is kept.
+    pub fn traced(&self) -> Option<u128> {
+        self.span.as_ref().map(|span| span.context.trace)
     }
 
     /// Whom the request is for, as far as it is believed, and whom it comes from.

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::config::{self, AccessFormat, AccessTo, LogField, LogPiece};
 
-use super::access::Access;
+use super::access::{Access, TRACEPARENT};
+use super::context::Context;
 use super::lines;
 
 /// Compiled from `log.access`; part of the snapshot.
@@ -44,6 +45,8 @@ pub struct Noted {
     agent: Option<String>,
     referer: Option<String>,
     headers: Vec<Option<String>>,
+    /// The trace that it came with.
+    trace: Option<u128>,
 }
 
 /// What stands for a secret.
@@ -69,6 +72,14 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tries: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<&'a str>,
 }
 
@@ -93,16 +104,22 @@ impl Format {
         };
         let query = query.map(|query| redacted(query, &self.redact).into_owned());
         let agent = text(&USER_AGENT);
+        let trace = || {
+            let came = fields.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+            came.and_then(Context::read).map(|came| came.trace)
+        };
         match &self.shape {
-            Shape::Json => Noted { query, agent, ..Noted::default() },
+            Shape::Json => Noted { query, agent, trace: trace(), ..Noted::default() },
             Shape::Combined => {
-                Noted { query, agent, referer: self.referer(text(&REFERER)), headers: Vec::new() }
+                let referer = self.referer(text(&REFERER));
+                Noted { query, agent, referer, ..Noted::default() }
             }
             Shape::Template { headers, .. } => Noted {
                 query,
                 agent,
                 referer: self.referer(text(&REFERER)),
                 headers: headers.iter().map(text).collect(),
+                trace: trace(),
             },
         }
     }
@@ -184,8 +201,17 @@ fn json<'a>(
         ms: ms(took),
         route: access.route.as_ref().map(|route| route.name.as_str()),
         reason: access.reason,
+        upstream: access.sent.target.as_deref(),
+        upstream_ms: access.sent.took.map(ms),
+        tries: access.sent.target.as_ref().map(|_| access.sent.tries),
+        trace: trace(access, noted),
         agent: noted.agent.as_deref(),
     }
+}
+
+/// As a `traceparent` has it.
+fn trace(access: &Access, noted: &Noted) -> Option<String> {
+    access.traced().or(noted.trace).map(|trace| format!("{trace:032x}"))
 }
 
 fn protocol(version: Version) -> &'static str {
@@ -219,6 +245,12 @@ impl Known<'_> {
             LogField::Bytes => write!(out, "{}", access.bytes),
             LogField::Ms => write!(out, "{}", ms(self.took)),
             LogField::Status => write!(out, "{}", self.status),
+            LogField::Tries => write!(out, "{}", access.sent.tries),
+            LogField::UpstreamMs => match access.sent.took {
+                Some(took) => write!(out, "{}", ms(took)),
+                None => out.write_str("-"),
+            },
+            LogField::Trace => out.write_str(trace(access, noted).as_deref().unwrap_or("-")),
             LogField::Client => match access.client {
                 Some(client) => write!(out, "{client}"),
                 None => out.write_str("-"),
@@ -244,6 +276,7 @@ impl Known<'_> {
                     LogField::Reason => access.reason,
                     LogField::Agent => noted.agent.as_deref(),
                     LogField::Referer => noted.referer.as_deref(),
+                    LogField::Upstream => access.sent.target.as_deref(),
                     _ => None,
                 };
                 escape(text.unwrap_or("-"), out);
@@ -421,6 +454,8 @@ mod tests {
         fields.insert(USER_AGENT, HeaderValue::from_static(agent));
         fields.insert(REFERER, HeaderValue::from_static("https://a.example/?code=secret"));
         fields.insert("x-id", HeaderValue::from_static("7"));
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        fields.insert(TRACEPARENT, HeaderValue::from_static(trace));
         let mut access = Access::begin(Method::GET, Version::HTTP_2);
         access.path = "/a\"b".to_owned();
         access.client = Some([192, 0, 2, 1].into());
@@ -454,7 +489,11 @@ mod tests {
         );
         assert_eq!(
             line("json", "a"),
-            r#"{"time":"now","client":"192.0.2.1","method":"GET","host":"","path":"/a\"b","query":"token=***&x=1","protocol":"HTTP/2","status":200,"bytes":12,"ms":1.5,"agent":"a"}"#
+            r#"{"time":"now","client":"192.0.2.1","method":"GET","host":"","path":"/a\"b","query":"token=***&x=1","protocol":"HTTP/2","status":200,"bytes":12,"ms":1.5,"trace":"4bf92f3577b34da6a3ce929d0e0e4736","agent":"a"}"#
+        );
+        assert_eq!(
+            line("{upstream} {upstream_ms} {tries} {trace}", "a"),
+            "- - 0 4bf92f3577b34da6a3ce929d0e0e4736"
         );
     }
 }

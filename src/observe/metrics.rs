@@ -309,7 +309,7 @@ metrics! {
     TARGET_UP: Gauge "vestibule_target_up" ["target"] "1 while an upstream target is up.";
     TARGET_CONNECTS: Counter "vestibule_target_connects_total" ["target"] "Connections opened to an upstream target.";
     TARGET_EJECTIONS: Counter "vestibule_target_ejections_total" ["target"] "Times that an upstream target failed so often that it was passed over.";
-    RESENT: Counter "vestibule_upstream_resent_total" ["reason"] "Requests sent again: stale when a kept connection was closed, closed when a new one was, unreached when a target took none.";
+    RESENT: Counter "vestibule_upstream_resent_total" ["reason"] "Requests sent again: stale when a kept connection was closed, closed when a new one was, unreached when a target took none, late when one did not answer.";
     HELD: Gauge "vestibule_held_requests" ["upstream"] "Requests that wait until a target can take them.";
     HOLDS: Counter "vestibule_holds_total" ["upstream" "outcome"] "Requests that waited for a target: released to one, expired, full when they could not wait, left by their client.";
     IMAGES: Counter "vestibule_images_total" ["outcome"] "Requests for pictures of the image optimizer: asked of the application, shared with others that asked for the same, busy when their turn did not come.";

@@ -64,7 +64,9 @@ pub fn locations(data: &[u8]) {
     };
     for (name, start) in [(header::LOCATION, ""), (header::REFRESH, "url=")] {
         let mut fields = HeaderMap::from_iter([(name.clone(), value.clone())]);
-        publish(&mut fields, &name, start, &client, &|authority| authority == "inside:3000");
+        let paths = Rewrite::default();
+        let is_own = |authority: &str| authority == "inside:3000";
+        publish(&mut fields, &name, start, &client, &paths, &is_own);
         let published = fields.get(&name).expect("it is there as before");
         if *published == value {
             continue;

@@ -18,6 +18,7 @@ use crate::exchange::{
     BodyError, Client, Fault, HeaderRules, Peer, Request, Response, Side, headers,
 };
 use crate::next;
+use crate::observe::access::Sent;
 use crate::upstream::{Pools, SendError, Upstream};
 
 /// One route to the application; part of the snapshot.
@@ -113,16 +114,17 @@ impl Proxy {
         mut request: Request,
         (client, peer): (&Client, &Peer),
         seen: &Seen,
-        pools: &Rc<Pools>,
-        drain: &Drain,
+        (pools, drain): (&Rc<Pools>, &Drain),
+        sent: &mut Sent,
     ) -> Result<Response, ForwardError> {
         let websocket = self.prepare(&mut request, (client, peer), seen)?;
         if let Some(protocol) = websocket {
-            let answer = upgrade::answer(request, &protocol, client, &self.upstream, pools, drain);
+            let to = (&self.upstream, &self.rewrite);
+            let answer = upgrade::answer(request, &protocol, client, to, (pools, drain), sent);
             return Box::pin(answer).await;
         }
-        let mut response = self.upstream.forward(request, client.address, pools).await?;
-        response::rewrite(response.headers_mut(), client, &self.upstream);
+        let mut response = self.upstream.forward(request, client.address, pools, sent).await?;
+        response::rewrite(response.headers_mut(), client, &self.upstream, &self.rewrite);
         match self.response_max {
             Some(max) => response::limit(response, max).ok_or(ForwardError::ResponseTooLarge(max)),
             None => Ok(response),
@@ -231,7 +233,7 @@ mod tests {
         let closed = SendError::Closed { target: target(), reused: true, unsent: true };
         check(closed, 502, Side::Upstream, "upstream_closed");
         check(
-            SendError::HeadDeadline { target: target(), after },
+            SendError::HeadDeadline { target: target(), after, silent: true },
             504,
             Side::Upstream,
             "upstream_slow",

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Rewrite;
 use crate::exchange::headers::Seen;
@@ -21,6 +22,8 @@ pub fn rewrite(
     paths: &Rewrite,
     mode: next::Mode,
 ) -> Result<(), ForwardError> {
+    let taken =
+        paths.strip.as_deref().filter(|strip| stripped(request.uri().path(), strip).is_some());
     if let Some(target) = target(request.uri(), paths) {
         *request.uri_mut() =
             target.parse::<PathAndQuery>().map_err(|_error| ForwardError::Target)?.into();
@@ -40,8 +43,22 @@ pub fn rewrite(
     if trailers {
         headers::set_takes_trailers(fields);
     }
+    if let Some(taken) = taken {
+        set_forwarded_prefix(fields, taken);
+    }
     Ok(())
 }
+
+/// Says what was taken from the path's front, after what a trusted peer took before.
+fn set_forwarded_prefix(fields: &mut HeaderMap, taken: &str) {
+    let before = fields.get(&FORWARDED_PREFIX).and_then(|value| value.to_str().ok());
+    let before = before.unwrap_or_default().trim_end_matches('/');
+    if let Ok(value) = HeaderValue::try_from(format!("{before}{}", taken.trim_end_matches('/'))) {
+        fields.insert(FORWARDED_PREFIX, value);
+    }
+}
+
+const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// What the codec adds: a length, or how the body is framed.
 const FRAMING: usize = 64;

@@ -6,8 +6,10 @@ use http::HeaderMap;
 use hyper::upgrade::{OnUpgrade, on};
 use tracing::debug;
 
+use crate::config::Rewrite;
 use crate::drain::Drain;
 use crate::exchange::{Client, Request, Response, headers, take_back};
+use crate::observe::access::Sent;
 use crate::upstream::{Pools, Tunnel, Upgrade, Upstream};
 
 use super::{ForwardError, response};
@@ -19,24 +21,24 @@ pub async fn answer(
     mut request: Request,
     protocol: &str,
     client: &Client,
-    upstream: &Upstream,
-    pools: &Rc<Pools>,
-    drain: &Drain,
+    (upstream, paths): (&Upstream, &Rewrite),
+    (pools, drain): (&Rc<Pools>, &Drain),
+    sent: &mut Sent,
 ) -> Result<Response, ForwardError> {
     let upgrade = on(&mut request);
     headers::set_upgrade(request.headers_mut(), protocol);
-    match upstream.upgrade(request, client.address, pools).await? {
+    match upstream.upgrade(request, client.address, pools, sent).await? {
         Upgrade::Accepted(accepted, _) if !agrees(accepted.headers(), protocol) => {
             Err(ForwardError::OtherProtocol)
         }
         Upgrade::Accepted(mut accepted, tunnel) => {
-            response::rewrite(accepted.headers_mut(), client, upstream);
+            response::rewrite(accepted.headers_mut(), client, upstream, paths);
             headers::set_upgrade(accepted.headers_mut(), protocol);
             drain.spawn("tunnel", carry(upgrade, tunnel, drain.clone()));
             Ok(accepted)
         }
         Upgrade::Refused(mut refused) => {
-            response::rewrite(refused.headers_mut(), client, upstream);
+            response::rewrite(refused.headers_mut(), client, upstream, paths);
             // What the client may have sent early is no request.
             headers::set_close(refused.headers_mut());
             Ok(refused)

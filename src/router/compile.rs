@@ -22,7 +22,7 @@ use super::cors::Cors;
 use super::door::Door;
 use super::images::{Images, Optimizers};
 use super::maintenance::{Flags, Maintenance};
-use super::meter::Quota;
+use super::meter::{Meter, Quota};
 use super::pages::Pages;
 use super::share::Share;
 use super::table::{Route, Site, Treatment};
@@ -36,6 +36,7 @@ pub struct Around<'a> {
     pub flags: &'a Flags,
     pub builds: &'a Builds,
     pub optimizers: &'a Optimizers,
+    pub meter: &'a Meter,
 }
 
 pub fn site(site: &config::Site, number: usize, around: &Around<'_>) -> Result<Site, CompileError> {
@@ -154,9 +155,14 @@ fn route(
         quota: route
             .rate
             .as_ref()
-            .map(|rate| Quota::compile(rate, site.host.as_str(), &route.path.to_string())),
+            .map(|rate| Quota::compile(rate, &named(route, site), around.meter)),
         count: RouteCount::new(&route.path.to_string()),
     }))
+}
+
+/// The same for the same route after a reload: two of one path differ in what else they ask for.
+fn named(route: &config::Route, site: &config::Site) -> String {
+    format!("{} {} {:?}", site.host.as_str(), route.path, route.when)
 }
 
 fn proxy(

@@ -24,6 +24,7 @@ use crate::config;
 use crate::exchange::headers::Seen;
 use crate::exchange::{Body, BodyError, Client, Fault, Peer, Request, Response, Side};
 use crate::next;
+use crate::observe::access::Sent;
 use crate::observe::metrics::{self, Series};
 use crate::proxy::Proxy;
 
@@ -154,7 +155,7 @@ impl Images {
         &self,
         mut request: Request,
         alike: bool,
-        proxy: &Proxy,
+        (proxy, sent): (&Proxy, &mut Sent),
         (client, peer): (&Client, &Peer),
         local: &Local,
     ) -> Result<Response, Fault> {
@@ -173,7 +174,7 @@ impl Images {
                 Joined::Follows(Outcome::Alone | Outcome::Lost) => (),
             }
         }
-        let asked = self.ask(request, proxy, (client, peer), local);
+        let asked = self.ask(request, (proxy, sent), (client, peer), local);
         let (response, place) = match asked.await {
             Ok(asked) => asked,
             Err(fault) => {
@@ -208,7 +209,7 @@ impl Images {
     async fn ask(
         &self,
         request: Request,
-        proxy: &Proxy,
+        (proxy, sent): (&Proxy, &mut Sent),
         (client, peer): (&Client, &Peer),
         local: &Local,
     ) -> Result<(Response, SemaphorePermit<'_>), Fault> {
@@ -217,8 +218,8 @@ impl Images {
             return Err(BUSY);
         };
         metrics::count(&metrics::IMAGES, "asked");
-        let seen = Seen::of(request.headers());
-        let answered = proxy.answer(request, (client, peer), &seen, &local.pools, &local.drain);
+        let (seen, by) = (Seen::of(request.headers()), (&local.pools, &local.drain));
+        let answered = proxy.answer(request, (client, peer), &seen, by, sent);
         Ok((answered.await.map_err(Fault::from)?, place))
     }
 

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -15,18 +16,20 @@ use crate::limits::{Buckets, Rate, key_of};
 /// What everybody has asked for lately; shared by all workers, kept over reloads.
 pub struct Meter {
     addresses: Buckets,
-    keys: Buckets,
+    /// Of each quota its own, by its name: what one route has counted says nothing of another's.
+    keys: Mutex<Vec<(String, Weak<Counted>)>>,
     hash: RandomState,
     began: Instant,
 }
 
+/// A table that is made when something is counted on it.
+type Counted = OnceLock<Buckets>;
+
 /// What a route allows.
-#[derive(Debug)]
 pub struct Quota {
     rate: Rate,
     by: By,
-    /// The same after a reload.
-    name: String,
+    counted: Arc<Counted>,
 }
 
 #[derive(Debug)]
@@ -40,12 +43,25 @@ const TOO_MANY: Fault = Fault::new(429, Side::Client, "rate_limited");
 
 impl Default for Meter {
     fn default() -> Self {
-        let (addresses, keys) = (Buckets::default(), Buckets::default());
+        let (addresses, keys) = (Buckets::large(), Mutex::default());
         Self { addresses, keys, hash: RandomState::new(), began: Instant::now() }
     }
 }
 
 impl Meter {
+    /// The table of this name; the one that is there if some configuration uses it.
+    fn counted(&self, name: String) -> Arc<Counted> {
+        let mut all = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, counted)| counted.strong_count() > 0);
+        let known = all.iter().find(|(known, _)| *known == name);
+        if let Some(counted) = known.and_then(|(_, counted)| counted.upgrade()) {
+            return counted;
+        }
+        let counted = Arc::default();
+        all.push((name, Arc::downgrade(&counted)));
+        counted
+    }
+
     /// Counts one request of an address.
     pub fn address(&self, address: IpAddr, rate: Rate) -> Result<(), Fault> {
         let asked = self.addresses.ask(key_of(address), rate, self.began.elapsed());
@@ -61,10 +77,11 @@ impl Meter {
         };
         // Whoever shows none is counted by address, or a limit could be left by showing none.
         let key = match shown {
-            Some(shown) => self.hash.hash_one((&quota.name, shown)),
-            None => self.hash.hash_one((&quota.name, key_of(client.address))),
+            Some(shown) => self.hash.hash_one(shown),
+            None => self.hash.hash_one(key_of(client.address)),
         };
-        self.keys.ask(key, quota.rate, self.began.elapsed()).map_err(too_many)
+        let counted = quota.counted.get_or_init(Buckets::large);
+        counted.ask(key, quota.rate, self.began.elapsed()).map_err(too_many)
     }
 }
 
@@ -82,15 +99,16 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &[u8]) -> Option<&'a [u8]> {
 }
 
 impl Quota {
-    /// `site` and `path` name the route.
-    pub fn compile(words: &config::RouteRate, site: &str, path: &str) -> Self {
+    /// `route` names whose it is. What was counted stays over reloads, unless the words change.
+    pub fn compile(words: &config::RouteRate, route: &str, meter: &Meter) -> Self {
         let by = match &words.by {
             RateBy::Address => By::Address,
             // The configuration has checked that it is one.
             RateBy::Header(name) => HeaderName::try_from(name).map_or(By::Address, By::Header),
             RateBy::Cookie(name) => By::Cookie(name.clone()),
         };
-        Self { rate: rate(&words.quota), by, name: format!("{site} {path}") }
+        let counted = meter.counted(format!("{route} {words:?}"));
+        Self { rate: rate(&words.quota), by, counted }
     }
 }
 
@@ -122,7 +140,7 @@ mod tests {
             burst: 2,
         };
         let by = RateBy::Header("x-api-key".to_owned());
-        let quota = Quota::compile(&config::RouteRate { quota, by }, "a", "/api/*");
+        let quota = Quota::compile(&config::RouteRate { quota, by }, "a /api/*", &meter);
         let key = |key| {
             HeaderMap::from_iter([(
                 "x-api-key".parse().expect("a name"),
@@ -139,6 +157,46 @@ mod tests {
         let refused = meter.route(&quota, &client(1), &HeaderMap::new()).expect_err("too many");
         assert!((1..=60).contains(&refused.wait) && refused.status == 429, "{refused:?}");
         assert!(passes(2, &HeaderMap::new()));
+    }
+
+    fn every(seconds: u64, burst: u32) -> config::RouteRate {
+        let rate = config::Rate { count: 1, per: Duration::from_secs(seconds) };
+        config::RouteRate { quota: config::Quota { rate, burst }, by: RateBy::Address }
+    }
+
+    #[test]
+    fn a_route_that_is_seldom_asked_takes_nothing_of_anothers() {
+        let meter = Meter::default();
+        let slow = Quota::compile(&every(360, 1), "a /register", &meter);
+        let fast = Quota::compile(&every(1, 20), "a /api/*", &meter);
+        let from = |number: u32| Client { address: number.to_be_bytes().into(), ..client(0) };
+        let passes = |quota: &Quota, number: u32| {
+            meter.route(quota, &from(number), &HeaderMap::new()).is_ok()
+        };
+        let lost = (0..4000).filter(|number| !passes(&slow, *number)).count();
+        assert!(lost < 20, "{lost} of 4000 that come for the first time");
+        assert!((10_000..14_000).all(|number| passes(&fast, number)));
+        // Also beside a quota for the same path.
+        let other = Quota::compile(&every(1, 20), "a /register", &meter);
+        assert!((20_000..24_000).all(|number| passes(&other, number)));
+    }
+
+    #[test]
+    fn what_was_counted_stays_for_as_long_as_the_words_do() {
+        let meter = Meter::default();
+        let compile = |seconds| Quota::compile(&every(seconds, 1), "a /register", &meter);
+        let passes = |quota: &Quota| meter.route(quota, &client(1), &HeaderMap::new()).is_ok();
+        let before = compile(360);
+        assert!(passes(&before) && !passes(&before));
+        let after = compile(360);
+        drop(before);
+        assert!(!passes(&after));
+        let changed = compile(60);
+        drop(after);
+        assert!(passes(&changed));
+        assert_eq!(meter.keys.lock().expect("whole").len(), 2);
+        drop(compile(60));
+        assert_eq!(meter.keys.lock().expect("whole").len(), 1);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Resp
 use crate::files::Files;
 use crate::hub;
 use crate::limits::Rate;
+use crate::next;
 use crate::observe::access::RouteCount;
 use crate::observe::{Access, metrics};
 use crate::proxy::Proxy;
@@ -110,7 +111,8 @@ impl Router {
         handshake: &dyn Fn(&str) -> Handshake,
     ) -> Result<Self, CompileError> {
         let Kept { flags, builds, optimizers } = kept;
-        let around = compile::Around { config, registry, auth: &auth, flags, builds, optimizers };
+        let around =
+            compile::Around { config, registry, auth: &auth, flags, builds, optimizers, meter };
         let sites = config.sites.iter().enumerate();
         let sites = sites.map(|(number, site)| compile::site(site, number, &around));
         let sites: Result<Vec<_>, _> = sites.collect();
@@ -259,12 +261,12 @@ impl Router {
             Some(images) => {
                 let alike = route.door.is_none() && !sees_visitors(course.site);
                 let from = (&client, peer);
-                Box::pin(images.answer(request, alike, proxy, from, local)).await?
+                let to = (&**proxy, &mut access.sent);
+                Box::pin(images.answer(request, alike, to, from, local)).await?
             }
             None => {
-                let from = (&client, peer);
-                let answered =
-                    proxy.answer(request, from, &course.seen, &local.pools, &local.drain);
+                let (from, by) = ((&client, peer), (&local.pools, &local.drain));
+                let answered = proxy.answer(request, from, &course.seen, by, &mut access.sent);
                 answered.await.map_err(Fault::from)?
             }
         };
@@ -340,7 +342,7 @@ impl Router {
             return Err(DENIED);
         }
         if let Some(site) = site
-            && let Some(response) = self.elsewhere(site, request, client)
+            && let Some(response) = self.elsewhere(site, request, (client, peer))
         {
             course.site = Some(site);
             return Ok(Way::Answered(response, None));
@@ -383,6 +385,9 @@ impl Router {
         if route.to_next
             && !site.dev
             && let Some(refusal) = guard(request, changed.as_deref(), client, site)
+            // A file of that name goes past nobody.
+            && !(refusal == next::Refusal::Segment
+                && matches!(from_disk(request, changed.as_deref(), route, &captures, course), Some(Ok(_))))
         {
             let fault = refusal.fault();
             let response = refusal.response().ok_or(fault)?;
@@ -441,7 +446,12 @@ impl Router {
     }
 
     /// A redirect to the place where the site is answered: its own name, or HTTPS.
-    fn elsewhere(&self, site: &Site, request: &Request, client: &Client) -> Option<Response> {
+    fn elsewhere(
+        &self,
+        site: &Site,
+        request: &Request,
+        (client, peer): (&Client, &Peer),
+    ) -> Option<Response> {
         let secure = self.secure_port(site).filter(|_| client.scheme == Scheme::Http);
         let alias = !site.host.matches(&client.host);
         if !alias && secure.is_none() {
@@ -449,6 +459,9 @@ impl Router {
         }
         let host = if alias { site.host.as_str() } else { &client.host };
         let (scheme, port) = match secure {
+            // Clients of port 80 whose bytes come in at another one come through something that has a
+            // port for HTTPS as well: a container's host, a load balancer, a packet filter.
+            Some(_) if client.port == 80 && peer.local_port != 80 => (Scheme::Https, 443),
             Some(port) => (Scheme::Https, port),
             None => (client.scheme, client.port),
         };

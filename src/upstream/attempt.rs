@@ -70,7 +70,10 @@ pub enum Failure {
     /// Closed within the head.
     Cut,
     BadResponse(BadResponse),
-    HeadDeadline,
+    /// `silent` if not a byte of a response came.
+    HeadDeadline {
+        silent: bool,
+    },
     UploadDeadline,
     Body(BodyError),
 }
@@ -260,7 +263,7 @@ impl Attempt<'_> {
             return Ok(());
         }
         if self.progress != Progress::Sending {
-            return Err(Failure::HeadDeadline);
+            return Err(Failure::HeadDeadline { silent: !self.answering });
         }
         // A client that is late is judged by its body.
         if self.request.upload.is_blocked() { Err(Failure::UploadDeadline) } else { Ok(()) }

@@ -1,6 +1,8 @@
 //! From a target to a socket: names, TCP, TLS, unix sockets; one deadline over all.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,8 +25,7 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// Opens a connection to `target`, its handshake included; a target that cannot be reached is
-/// marked down.
+/// Opens a connection to `target`, its handshake included; a target that refuses is marked down.
 pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, SendError> {
     target.connecting();
     let name = || Arc::clone(&target.name);
@@ -38,10 +39,7 @@ pub async fn connect(target: &Target, deadline: Duration) -> Result<Socket, Send
             target.mark_down(&source);
             Err(SendError::Refused { target: name(), source })
         }
-        Err(_elapsed) => {
-            target.mark_down(&format_args!("no connection within {deadline:?}"));
-            Err(SendError::ConnectDeadline { target: name(), after: deadline })
-        }
+        Err(_elapsed) => Err(SendError::ConnectDeadline { target: name(), after: deadline }),
     }
 }
 
@@ -75,16 +73,39 @@ async fn open_unix(path: &Path) -> io::Result<UnixStream> {
     }
 }
 
-/// The first address that takes a connection; the last error if none does.
-async fn first_of(addresses: impl Iterator<Item = std::net::SocketAddr>) -> io::Result<TcpStream> {
+/// How long an address of a name is waited for before the next one is tried too (RFC 8305 §5).
+const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// The first address that takes a connection, in their order but without waiting for each; the last
+/// error if none does.
+async fn first_of(mut addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+    let mut tried: Vec<Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>> = Vec::new();
+    loop {
+        let next = addresses.next();
+        let is_last = next.is_none();
+        tried.extend(next.map(|address| Box::pin(TcpStream::connect(address)) as Pin<Box<_>>));
+        if tried.is_empty() {
+            return Err(last);
+        }
+        let any = poll_fn(|cx| {
+            let mut done = None;
+            tried.retain_mut(|connecting| match connecting.as_mut().poll(cx) {
+                Poll::Ready(ended) => {
+                    done = Some(ended);
+                    false
+                }
+                Poll::Pending => true,
+            });
+            done.map_or(Poll::Pending, Poll::Ready)
+        });
+        let ended = if is_last { Some(any.await) } else { timeout(NEXT_ADDRESS, any).await.ok() };
+        match ended {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) => last = error,
+            None => (),
         }
     }
-    Err(last)
 }
 
 /// True if this process or machine is at its limits: nothing that the target did.
@@ -177,5 +198,42 @@ impl AsyncWrite for Socket {
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_says_nothing_holds_up_no_other() {
+        let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let full = full.expect("a socket");
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        full.bind(&any.into()).expect("bound");
+        full.listen(0).expect("listening");
+        let silent = full.local_addr().expect("an address").as_socket().expect("of TCP");
+        let mut queued = Vec::new();
+        let soon = Duration::from_millis(200);
+        while let Ok(stream) = timeout(soon, TcpStream::connect(silent)).await {
+            queued.push(stream);
+            assert!(queued.len() < 100, "no queue is full");
+        }
+        let well = TcpListener::bind(any).await.expect("bound");
+        let well = well.local_addr().map(|address| (well, address)).expect("an address");
+        let closed = TcpListener::bind(any).await.and_then(|listener| listener.local_addr());
+        let closed = closed.expect("an address");
+        let begun = Instant::now();
+        let order = [silent, silent, closed, well.1];
+        let stream = first_of(order.into_iter()).await.expect("a connection");
+        assert_eq!(stream.peer_addr().expect("an address"), well.1);
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        let refused = first_of([closed, closed].into_iter()).await;
+        assert_eq!(refused.expect_err("nobody").kind(), ErrorKind::ConnectionRefused);
+        let none = first_of(std::iter::empty()).await;
+        assert_eq!(none.expect_err("nobody").kind(), ErrorKind::NotFound);
     }
 }

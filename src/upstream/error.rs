@@ -40,8 +40,9 @@ pub enum SendError {
     Cut { target: Arc<str> },
     #[error("{target} sent no response: {what}")]
     BadResponse { target: Arc<str>, what: BadResponse },
+    /// `silent` is true when not even an interim response came.
     #[error("{target} did not answer within {after:?}")]
-    HeadDeadline { target: Arc<str>, after: Duration },
+    HeadDeadline { target: Arc<str>, after: Duration, silent: bool },
     #[error("{target} took nothing of the body for {after:?}")]
     UploadDeadline { target: Arc<str>, after: Duration },
     #[error("the request's body: {source}")]
@@ -65,7 +66,7 @@ impl SendError {
                 Retry::Always
             }
             Self::Tls { .. } | Self::Closed { unsent: true, .. } => Retry::Always,
-            Self::Closed { .. } => Retry::IfIdempotent,
+            Self::Closed { .. } | Self::HeadDeadline { silent: true, .. } => Retry::IfIdempotent,
             _ => Retry::Never,
         }
     }
@@ -114,7 +115,8 @@ mod tests {
             |reused, unsent| SendError::Closed { target: Arc::clone(&target), reused, unsent };
         let refused =
             SendError::Refused { target: Arc::clone(&target), source: io::Error::other("x") };
-        let late = SendError::HeadDeadline { target: Arc::clone(&target), after: Duration::ZERO };
+        let after = Duration::ZERO;
+        let late = |silent| SendError::HeadDeadline { target: Arc::clone(&target), after, silent };
         for (error, get, post) in [
             (refused, true, true),
             (closed(true, true), true, true),
@@ -122,7 +124,9 @@ mod tests {
             (closed(false, true), true, true),
             (closed(false, false), true, false),
             (SendError::Cut { target: Arc::clone(&target) }, false, false),
-            (late, false, false),
+            (late(true), true, false),
+            (late(false), false, false),
+            (SendError::UploadDeadline { target: Arc::clone(&target), after }, false, false),
         ] {
             let allowed = (error.retry().allows(&Method::GET), error.retry().allows(&Method::POST));
             assert_eq!(allowed, (get, post), "{error:?}");

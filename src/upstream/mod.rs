@@ -4,6 +4,7 @@ mod attempt;
 mod balance;
 mod connect;
 mod connection;
+mod course;
 mod download;
 mod error;
 pub mod health;
@@ -29,11 +30,12 @@ use tokio::time::Instant;
 
 use crate::config;
 use crate::exchange::{Body, Request, Response};
-use crate::observe::metrics;
+use crate::observe::access::Sent;
 
 use attempt::{Answered, Failure, Outgoing};
 use balance::Candidate;
 use connection::Connection;
+use course::Course;
 use download::Keeping;
 use hold::Hold;
 use http1::Head;
@@ -88,6 +90,12 @@ struct Reply {
     load: Load,
 }
 
+/// Connections in a row that a target was too slow to take before it gets no more requests. One may
+/// be lost on the way, or meet a queue that is full for a moment.
+const UNREACHED_DOWN: usize = 3;
+/// Where Next.js listens that was told nothing.
+const NEXT_PORT: u16 = 3000;
+
 /// What the targets' own keep-alive time is cut by, so that no request meets a closing socket.
 const KEEP_MARGIN: Duration = Duration::from_secs(1);
 
@@ -100,7 +108,9 @@ impl Upstream {
         registry: &Arc<Registry>,
     ) -> Result<Self, CompileError> {
         let tls = words.is_secure().then(|| registry.tls(&words.tls)).transpose()?;
-        let target = |target| registry.target(target, &words.health, tls.as_ref());
+        // One that is added to others can wait until it was asked.
+        let up = !registry.has_up(&words.targets);
+        let target = |target| registry.target(target, &words.health, tls.as_ref(), up);
         let targets: Result<Vec<_>, _> = words.targets.iter().map(target).collect();
         let hold = words.hold.as_ref();
         Ok(Self {
@@ -140,6 +150,16 @@ impl Upstream {
         })
     }
 
+    /// True if a target listens at this port; without one, at that of its scheme. One on a unix socket
+    /// calls itself by Next.js' own.
+    pub fn has_port(&self, port: Option<u16>) -> bool {
+        self.targets.iter().any(|target| match (port, target.port()) {
+            (Some(port), Some(own)) => own == port,
+            (None, Some(own)) => [80, 443].contains(&own),
+            (port, None) => port.is_none_or(|port| port == NEXT_PORT),
+        })
+    }
+
     /// Sends a request and returns its response, whose body streams. Does not wait for a target.
     ///
     /// The body of the request is streamed too; a response may come before its end. A target that
@@ -147,7 +167,8 @@ impl Upstream {
     /// nothing can have been done twice.
     pub async fn send(&self, request: Request, pools: &Rc<Pools>) -> Result<Response, SendError> {
         let mut request = outgoing(request);
-        let reply = self.reply(&mut request, &Way { pools, from: None }).await?;
+        let way = Way { pools, from: None };
+        let reply = self.reply(&mut request, &way, &mut Sent::default()).await?;
         Ok(self.response(reply, request, pools))
     }
 
@@ -157,9 +178,10 @@ impl Upstream {
         request: Request,
         from: IpAddr,
         pools: &Rc<Pools>,
+        sent: &mut Sent,
     ) -> Result<Response, SendError> {
         let mut request = outgoing(request);
-        let reply = self.reply(&mut request, &Way { pools, from: Some(from) }).await?;
+        let reply = self.reply(&mut request, &Way { pools, from: Some(from) }, sent).await?;
         Ok(self.response(reply, request, pools))
     }
 
@@ -169,9 +191,10 @@ impl Upstream {
         request: Request,
         from: IpAddr,
         pools: &Rc<Pools>,
+        sent: &mut Sent,
     ) -> Result<Upgrade, SendError> {
         let mut request = outgoing(request);
-        let reply = self.reply(&mut request, &Way { pools, from: Some(from) }).await?;
+        let reply = self.reply(&mut request, &Way { pools, from: Some(from) }, sent).await?;
         if reply.answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Upgrade::Refused(self.response(reply, request, pools)));
         }
@@ -180,8 +203,14 @@ impl Upstream {
         Ok(Upgrade::Accepted(response, tunnel))
     }
 
-    async fn reply(&self, request: &mut Outgoing, way: &Way<'_>) -> Result<Reply, SendError> {
-        let mut course = Course { kept: true, ..Course::default() };
+    async fn reply(
+        &self,
+        request: &mut Outgoing,
+        way: &Way<'_>,
+        sent: &mut Sent,
+    ) -> Result<Reply, SendError> {
+        let began = sent.begin();
+        let mut course = Course::begin();
         loop {
             // Who waits already comes first.
             let waited = self.is_waited(way, &course);
@@ -190,8 +219,12 @@ impl Upstream {
                 Ok(picked) => picked,
                 Err(lack) => Box::pin(self.resort(lack, &mut course, way)).await?,
             };
+            sent.asks(&load.target().name);
             let error = match self.attempt(load, request, way.pools, course.kept).await {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    sent.answered(began);
+                    return Ok(reply);
+                }
                 Err(error) => error,
             };
             course.went_wrong(error, place, request)?;
@@ -269,6 +302,9 @@ impl Upstream {
         course: &mut Course,
         way: &Way<'_>,
     ) -> Result<(usize, Load), SendError> {
+        if let Some(last) = self.last_word(lack, course, way) {
+            return Err(last);
+        }
         course.tried.clear();
         if lack == Lack::Untried
             && course.may_go_on()
@@ -279,6 +315,29 @@ impl Upstream {
         match &self.hold {
             Some(hold) if way.from.is_some() => self.wait(hold, course, way).await,
             _ => self.hopeless(lack, course, way),
+        }
+    }
+
+    /// The error of a request that is neither to wait nor to go where it has been.
+    fn last_word(&self, lack: Lack, course: &mut Course, way: &Way<'_>) -> Option<SendError> {
+        match &course.last {
+            // It has waited, and only another target could be quicker.
+            Some(SendError::HeadDeadline { .. }) => course.last.take(),
+            // Targets that are up and take no connection just now: it has waited for one already.
+            Some(SendError::ConnectDeadline { .. }) if lack == Lack::Untried => {
+                let hold = self.hold.as_ref().filter(|_| way.from.is_some());
+                let lasts = hold.map_or(Duration::ZERO, |hold| hold.lasts);
+                let until = *course.until.get_or_insert_with(|| Instant::now() + lasts);
+                if Instant::now() < until {
+                    return None;
+                }
+                if hold.is_some() {
+                    Some(SendError::HeldDown { after: lasts })
+                } else {
+                    course.last.take()
+                }
+            }
+            _ => None,
         }
     }
 
@@ -393,6 +452,16 @@ impl Upstream {
             }
             socket => socket,
         };
+        match &socket {
+            Ok(_) => target.record.reached(),
+            // The only one is asked on: that it took too long is no reason not to ask at all.
+            Err(error @ SendError::ConnectDeadline { .. }) => {
+                if target.record.unreached() >= UNREACHED_DOWN && self.targets.len() > 1 {
+                    target.mark_down(error);
+                }
+            }
+            Err(_) => (),
+        }
         socket.map(Connection::new)
     }
 
@@ -403,8 +472,8 @@ impl Upstream {
             Failure::Closed { unsent } => SendError::Closed { target, reused, unsent },
             Failure::Cut => SendError::Cut { target },
             Failure::BadResponse(what) => SendError::BadResponse { target, what },
-            Failure::HeadDeadline => {
-                SendError::HeadDeadline { target, after: self.deadlines.first_byte }
+            Failure::HeadDeadline { silent } => {
+                SendError::HeadDeadline { target, after: self.deadlines.first_byte, silent }
             }
             Failure::UploadDeadline => {
                 SendError::UploadDeadline { target, after: self.deadlines.body_idle }
@@ -443,72 +512,6 @@ enum Lack {
     Room,
     /// Those that are up were tried.
     Untried,
-}
-
-/// What has become of a request so far.
-#[derive(Default)]
-struct Course {
-    tried: Vec<usize>,
-    /// A connection that was used before will do.
-    kept: bool,
-    /// How often targets closed a new connection on it, or were not believed.
-    closed: usize,
-    unreached: usize,
-    /// Until when it may be held, once it was.
-    until: Option<Instant>,
-    /// It went to a target that is down.
-    hopeless: bool,
-    last: Option<SendError>,
-}
-
-/// A request that ends its target is not sent to all others too.
-const CLOSED_MAX: usize = 2;
-/// Targets whose checks and connections contradict each other are not asked for ever.
-const UNREACHED_MAX: usize = 32;
-
-impl Course {
-    /// Notes what happened at the target of this place; an error if it is the last word.
-    fn went_wrong(
-        &mut self,
-        error: SendError,
-        place: usize,
-        request: &Outgoing,
-    ) -> Result<(), SendError> {
-        let error = if self.hopeless { error.of_a_target_that_is_down() } else { error };
-        let allowed = error.retry().allows(&request.parts.method);
-        if !allowed || !request.upload.is_repeatable() {
-            return Err(error);
-        }
-        let reason = match error {
-            SendError::Closed { reused: true, .. } => {
-                // What else is kept is as old: the next one must be new.
-                self.kept = false;
-                "stale"
-            }
-            SendError::Closed { .. } | SendError::Tls { .. } if self.closed >= CLOSED_MAX => {
-                return Err(error);
-            }
-            SendError::Closed { .. } | SendError::Tls { .. } => {
-                self.closed += 1;
-                self.tried.push(place);
-                "closed"
-            }
-            _ if self.unreached >= UNREACHED_MAX => return Err(error),
-            _ => {
-                self.unreached += 1;
-                self.tried.push(place);
-                "unreached"
-            }
-        };
-        metrics::count(&metrics::RESENT, reason);
-        self.last = Some(error);
-        Ok(())
-    }
-
-    /// A target that was tried may be tried again.
-    fn may_go_on(&self) -> bool {
-        self.until.is_none_or(|until| Instant::now() < until)
-    }
 }
 
 fn outgoing(request: Request) -> Outgoing {

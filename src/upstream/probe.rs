@@ -24,6 +24,7 @@ pub async fn reach(words: &config::Target, tls: &config::UpstreamTls) -> io::Res
     let registry = Registry::new();
     let is_secure = matches!(words, config::Target::Tls(..));
     let settings = is_secure.then(|| registry.tls(tls)).transpose().map_err(io::Error::other)?;
-    let target = registry.target(words, &UNCHECKED, settings.as_ref()).map_err(io::Error::other)?;
+    let target =
+        registry.target(words, &UNCHECKED, settings.as_ref(), true).map_err(io::Error::other)?;
     connect::open(&target).await
 }

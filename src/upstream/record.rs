@@ -13,6 +13,8 @@ use crate::config::Eject;
 pub struct Record {
     /// In a row.
     failures: AtomicUsize,
+    /// Connections in a row that it was too slow to take.
+    unreached: AtomicUsize,
     /// How often it was passed over without having recovered in between.
     times: AtomicUsize,
     until: AtomicU64,
@@ -56,9 +58,20 @@ impl Record {
         }
     }
 
+    /// It took a connection.
+    pub fn reached(&self) {
+        self.unreached.store(0, Ordering::Relaxed);
+    }
+
+    /// It was too slow to take one; returns how often in a row.
+    pub fn unreached(&self) -> usize {
+        self.unreached.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
     /// It was down and is up.
     pub fn returned(&self, now: u64) {
         self.failures.store(0, Ordering::Relaxed);
+        self.unreached.store(0, Ordering::Relaxed);
         self.until.store(0, Ordering::Relaxed);
         self.since.store(now, Ordering::Relaxed);
     }

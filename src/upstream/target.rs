@@ -36,7 +36,7 @@ pub struct Target {
     /// What requests tell of it.
     pub record: Record,
     words: config::Target,
-    /// What is not known to be down is up.
+    /// What is not known to be down is up, unless others can do without it until it was asked.
     up: AtomicBool,
     /// Made once it is used, or what only was looked at would be counted.
     figures: OnceLock<Figures>,
@@ -71,6 +71,7 @@ impl Target {
         words: config::Target,
         health: config::Health,
         tls: Option<tls::Client>,
+        up: bool,
     ) -> Self {
         let address = match &words {
             config::Target::Unix(path) => Address::Unix(path.clone()),
@@ -92,7 +93,7 @@ impl Target {
             load: AtomicUsize::new(0),
             record: Record::default(),
             words,
-            up: AtomicBool::new(true),
+            up: AtomicBool::new(up),
             figures: OnceLock::new(),
             wanted: AtomicUsize::new(0),
             freed: Notify::new(),
@@ -167,6 +168,15 @@ impl Target {
         }
     }
 
+    /// `None` for a unix socket.
+    pub fn port(&self) -> Option<u16> {
+        match &self.address {
+            Address::Socket(socket) => Some(socket.port()),
+            Address::Name(_, port) => Some(*port),
+            Address::Unix(_) => None,
+        }
+    }
+
     /// The authority of requests that the edge itself makes.
     pub fn authority(&self) -> &str {
         self.name.split_once("://").map_or("localhost", |(_, authority)| authority)
@@ -216,12 +226,21 @@ impl Registry {
         Ok(settings)
     }
 
-    /// The one target for these words, new or known.
+    /// True if one of these is used already, and up.
+    pub fn has_up(&self, words: &[config::Target]) -> bool {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = targets.iter().filter_map(Weak::upgrade);
+        known.any(|target| target.is_up() && words.contains(&target.words))
+    }
+
+    /// The one target for these words, new or known; a new one is `up` or gets nothing before a
+    /// check of it was good.
     pub fn target(
         &self,
         words: &config::Target,
         health: &config::Health,
         tls: Option<&Arc<tls::Settings>>,
+        up: bool,
     ) -> Result<Arc<Target>, CompileError> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|target| target.strong_count() > 0);
@@ -241,7 +260,7 @@ impl Registry {
             _ => None,
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let target = Arc::new(Target::new(id, words.clone(), health.clone(), client));
+        let target = Arc::new(Target::new(id, words.clone(), health.clone(), client, up));
         targets.push(Arc::downgrade(&target));
         self.added.notify_one();
         Ok(target)
@@ -338,7 +357,7 @@ mod tests {
             config::Health { path: None, every: second, timeout: second, rise: 1, fall: 1 };
         let other = config::Health { path: Some("/".to_owned()), ..health.clone() };
         let words = config::Target::Tcp("::1".to_owned(), 3000);
-        let target = |words, health| registry.target(words, health, None).expect("plain");
+        let target = |words, health| registry.target(words, health, None, true).expect("plain");
         let one = target(&words, &health);
         assert_eq!(&*one.name, "http://[::1]:3000");
         assert_eq!(target(&words, &health).id, one.id);
@@ -350,6 +369,9 @@ mod tests {
         assert_eq!(one.load(), 0);
         let waiting = registry.waiting(std::slice::from_ref(&words));
         assert!(Arc::ptr_eq(&waiting, &registry.waiting(std::slice::from_ref(&words))));
+        assert!(registry.has_up(&[config::Target::Unix("/a".into()), words.clone()]));
+        one.set_up(false, &"gone");
+        assert!(!registry.has_up(std::slice::from_ref(&words)));
         let id = one.id;
         drop(one);
         assert_ne!(target(&words, &health).id, id);

@@ -17,15 +17,17 @@ use super::http1::{self, Framing};
 /// A body's piece up to this size goes out in one write with what stands before it.
 const SMALL: usize = 16 * 1024;
 
-/// The body, streamed: one piece is held at a time.
+/// Bytes of a body that are kept so that they can be sent again.
+const KEPT: usize = 64 * 1024;
+
+/// The body, streamed: besides its beginning one piece is held at a time.
 pub struct Upload {
     body: Body,
     framing: Framing,
-    /// The first piece, kept until there is a second, so that it can be sent again.
-    first: Option<Bytes>,
-    pulled: bool,
-    /// The first piece when it is to be sent again.
-    again: Option<Bytes>,
+    /// All that was pulled, until that is too much to be sent again.
+    kept: Option<Vec<Bytes>>,
+    /// What of it is still to be sent again.
+    again: VecDeque<Bytes>,
     /// What came after the body; kept, so that it can be sent again too.
     trailers: Option<HeaderMap>,
     /// Bytes that the length still promises.
@@ -57,9 +59,8 @@ impl Upload {
         Self {
             body,
             framing,
-            first: None,
-            pulled: false,
-            again: None,
+            kept: Some(Vec::new()),
+            again: VecDeque::new(),
             trailers: None,
             left: 0,
             unsent: Unsent::default(),
@@ -79,14 +80,14 @@ impl Upload {
 
     /// True while everything that was pulled is still held.
     pub fn is_repeatable(&self) -> bool {
-        !self.pulled || self.first.is_some()
+        self.kept.is_some()
     }
 
     /// Starts over; only what is repeatable can.
     pub fn begin(&mut self) {
         self.left = if let Framing::Length(length) = self.framing { length } else { 0 };
         self.ended = self.framing == Framing::None;
-        self.again.clone_from(&self.first);
+        self.again = self.kept.clone().unwrap_or_default().into();
         self.unsent = Unsent::default();
     }
 
@@ -141,7 +142,7 @@ impl Upload {
 
     /// Queues the next piece with its framing.
     fn poll_pull(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
-        let piece = match self.again.take() {
+        let piece = match self.again.pop_front() {
             Some(again) => Some(again),
             None => ready!(self.poll_piece(cx))?,
         };
@@ -150,7 +151,9 @@ impl Upload {
             (Framing::Chunked, Some(data)) => {
                 queue.push_back(Bytes::from(format!("{:x}\r\n", data.len())));
                 queue.push_back(data);
-                self.ended = self.body.is_end_stream();
+                // Trailers were read already where the body is sent again.
+                self.ended =
+                    self.again.is_empty() && self.trailers.is_none() && self.body.is_end_stream();
                 let end: &[u8] = if self.ended { b"\r\n0\r\n\r\n" } else { b"\r\n" };
                 queue.push_back(Bytes::from_static(end));
             }
@@ -175,6 +178,17 @@ impl Upload {
         Poll::Ready(Ok(()))
     }
 
+    fn keep(&mut self, data: &Bytes) {
+        let Some(kept) = &mut self.kept else { return };
+        // One piece is held anyhow.
+        let more = kept.iter().map(Bytes::len).sum::<usize>() + data.len();
+        if kept.is_empty() || more <= KEPT {
+            kept.push(data.clone());
+        } else {
+            self.kept = None;
+        }
+    }
+
     /// The next bytes of the body; trailers are noted. Only a chunked body can carry them on.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BodyError>> {
         loop {
@@ -193,8 +207,7 @@ impl Upload {
             if data.is_empty() {
                 continue;
             }
-            self.first = (!self.pulled).then(|| data.clone());
-            self.pulled = true;
+            self.keep(&data);
             return Poll::Ready(Ok(Some(data)));
         }
     }

@@ -19,6 +19,14 @@ pub struct Upgraded {
     stream: BufReader<Box<dyn Stream>>,
 }
 
+/// How the other side ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    Closed,
+    /// By a reset, or of TLS without a word.
+    Cut,
+}
+
 /// One response, its body whole.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -182,14 +190,26 @@ impl Client {
         Some(chunk)
     }
 
-    /// Everything until the other side closes; an error counts as a close.
-    pub fn rest(&mut self) -> Vec<u8> {
+    /// Everything until the other side ends the connection, and how it does.
+    pub fn end(&mut self) -> (Vec<u8>, End) {
         let mut rest = Vec::new();
-        let _ended = self.stream.read_to_end(&mut rest);
-        rest
+        let ended = self.stream.read_to_end(&mut rest);
+        let end = match ended.map_err(|error| error.kind()) {
+            Ok(_) => End::Closed,
+            Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                panic!("the connection is open still, after {:?}", String::from_utf8_lossy(&rest))
+            }
+            Err(_) => End::Cut,
+        };
+        (rest, end)
     }
 
-    /// True once the other side has closed without saying more.
+    /// Everything until the other side ends the connection, in whichever way.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.end().0
+    }
+
+    /// True once the other side has ended the connection without saying more.
     pub fn is_closed(&mut self) -> bool {
         self.rest().is_empty()
     }

@@ -104,16 +104,26 @@ impl Http2 {
     /// The next frame; `None` if the connection has ended.
     pub fn frame(&mut self) -> Option<Frame> {
         let mut header = [0; 9];
-        self.stream.read_exact(&mut header).ok()?;
+        self.read(&mut header)?;
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
         let stream = u32::from_be_bytes([header[5] & 0x7f, header[6], header[7], header[8]]);
         let mut payload = vec![0; length];
-        self.stream.read_exact(&mut payload).ok()?;
+        self.read(&mut payload)?;
         if header[3] == SETTINGS && header[4] & ACK == 0 {
             // The connection may have been closed meanwhile; the next read will tell.
             let _sent = self.write(&frame(SETTINGS, ACK, 0, &[]));
         }
         Some(Frame { kind: header[3], flags: header[4], stream, payload })
+    }
+
+    /// Silence is no end.
+    fn read(&mut self, bytes: &mut [u8]) -> Option<()> {
+        match self.stream.read_exact(bytes).map_err(|error| error.kind()) {
+            Err(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                panic!("the connection is open still")
+            }
+            read => read.ok(),
+        }
     }
 
     /// What became of a request; what other streams get is passed over.
@@ -172,13 +182,13 @@ impl Http2 {
             match frame.kind {
                 DATA if frame.payload.is_empty() && frame.flags & END_STREAM != 0 => return None,
                 DATA => return Some(frame.payload),
-                RST_STREAM => return None,
+                RST_STREAM => panic!("reset: {frame:?}"),
                 _ => (),
             }
         }
     }
 
-    /// Reads until the edge has closed the connection.
+    /// True once the edge has ended the connection.
     pub fn is_closed(&mut self) -> bool {
         while self.frame().is_some() {}
         true

@@ -22,7 +22,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-pub use client::{Answer, Client};
+pub use client::{Answer, Client, End};
 pub use origin::Origin;
 
 /// Longer than anything here takes, shorter than a runner's patience.

@@ -23,6 +23,7 @@ use tracing::debug;
 use crate::drain::Drain;
 use crate::exchange::{Body, Client, Peer, Request, Response, Stream, Watched, headers, take_back};
 use crate::hub::engine::{Engine, Node, random};
+use crate::observe::access::Sent;
 use crate::observe::metrics;
 use crate::upstream::{Pools, Tunnel, Upgrade};
 
@@ -169,20 +170,26 @@ impl Relay {
     ) -> Result<Response, crate::upstream::SendError> {
         let upgrade = on(&mut request);
         headers::set_upgrade(request.headers_mut(), protocol);
-        Ok(match neighbour.upstream.upgrade(request, client.address, &self.pools).await? {
-            Upgrade::Accepted(mut accepted, tunnel) => {
-                headers::strip_hop_by_hop(accepted.headers_mut());
-                headers::set_upgrade(accepted.headers_mut(), protocol);
-                self.carry(upgrade, tunnel);
-                accepted
-            }
-            Upgrade::Refused(mut refused) => {
-                headers::strip_hop_by_hop(refused.headers_mut());
-                // What the client may have sent early is no request.
-                headers::set_close(refused.headers_mut());
-                refused
-            }
-        })
+        Ok(
+            match neighbour
+                .upstream
+                .upgrade(request, client.address, &self.pools, &mut Sent::default())
+                .await?
+            {
+                Upgrade::Accepted(mut accepted, tunnel) => {
+                    headers::strip_hop_by_hop(accepted.headers_mut());
+                    headers::set_upgrade(accepted.headers_mut(), protocol);
+                    self.carry(upgrade, tunnel);
+                    accepted
+                }
+                Upgrade::Refused(mut refused) => {
+                    headers::strip_hop_by_hop(refused.headers_mut());
+                    // What the client may have sent early is no request.
+                    headers::set_close(refused.headers_mut());
+                    refused
+                }
+            },
+        )
     }
 
     fn carry(self: &Rc<Self>, upgrade: OnUpgrade, tunnel: Tunnel) {
