@@ -234,7 +234,7 @@ fn it_does_nothing_that_its_unit_forbids() {
         command.arg("--bounding-set=-all");
     }
     command
-        .args(["strace", "-D", "-f", "-qq", "-s", "4096", "-o"])
+        .args(["strace", "-D", "-f", "-q", "-s", "4096", "-o"])
         .arg(&trace)
         .arg(env!("CARGO_BIN_EXE_vestibule"))
         .args(["run", "-c"])
