@@ -28,8 +28,10 @@ pub enum Command {
     Listen(Scheme, StdListener),
     /// Both may be at one address for a moment, when a port goes from one to the other.
     Unlisten(Scheme, SocketAddr),
-    /// Here other nodes bring requests.
-    Neighbours(StdListener),
+    /// Here other nodes bring requests, or the other process at their address does.
+    Neighbours(StdListener, hub::Entrance),
+    /// Other nodes are taken by the process that takes over.
+    Shut,
     /// Answered at once by a worker that is alive.
     Ping(oneshot::Sender<()>),
     /// Accept no more, let everything finish, end the thread.
@@ -121,8 +123,9 @@ async fn run(
                     listener.abort();
                 }
             }
-            Command::Neighbours(socket) => match TcpListener::from_std(socket) {
-                Ok(socket) => local.hub.listen(socket, &drain),
+            Command::Shut => local.hub.shut(),
+            Command::Neighbours(socket, by) => match TcpListener::from_std(socket) {
+                Ok(socket) => local.hub.listen(socket, by, &drain),
                 Err(error) => error!(%error, "cannot listen to other nodes"),
             },
             Command::Ping(answer) => {

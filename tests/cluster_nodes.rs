@@ -19,7 +19,12 @@ const SECRET: &str = "a secret of the nodes";
 
 /// One that takes the others' requests.
 pub fn node(redis: &Redis, adapter: &str, more: &str) -> Edge {
-    let node = format!("node: {{ listen: '127.0.0.1:0', secret: '{SECRET}', lease: 2s }}");
+    node_at(redis, 0, adapter, more)
+}
+
+/// The same, where the others find it at this port.
+fn node_at(redis: &Redis, port: u16, adapter: &str, more: &str) -> Edge {
+    let node = format!("node: {{ listen: '127.0.0.1:{port}', secret: '{SECRET}', lease: 2s }}");
     let settings =
         format!("redis: {{ url: '{}', adapter: {adapter}, {node} }}\n{more}", redis.url());
     let edge = Edge::start(&hub_only(&settings));
@@ -248,6 +253,66 @@ fn origins_are_judged_for_the_page_that_asked() {
         (answer.status == 400).then_some(answer)
     });
     assert_eq!(answer.header("access-control-allow-origin"), Some("https://page.example"));
+}
+
+/// Says something and hears it again, all of it over another node; false if its session has ended.
+fn echoes(poller: &mut Poller, number: usize) -> bool {
+    let packet = format!("42[\"echo\",{number}]");
+    let answer = poller.send(&packet);
+    if answer.status == 400 {
+        // Its last words may still wait for a poll.
+        let code = answer.json()["code"].clone();
+        assert!(code == 1 || code == 3, "{}", answer.text());
+        return false;
+    }
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    match poller.hear() {
+        Heard::Closed(_) => false,
+        heard => {
+            assert_eq!(heard, Heard::Text(packet));
+            true
+        }
+    }
+}
+
+/// While one process takes over from another, both are at one address, and what other nodes bring may
+/// come to either, over connections that were there before and over new ones.
+#[test]
+fn while_a_node_is_upgraded_the_others_reach_both_of_its_processes() {
+    let any = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+    let port = any.expect("a port").port();
+    for adapter in ["classic", "streams"] {
+        let redis = Redis::start();
+        let mut one = node_at(&redis, port, adapter, "drain: { over: 60s }");
+        let two = node(&redis, adapter, "");
+        let open = |one: &Edge| {
+            let mut poller = across(one, &two, "EIO=4");
+            poller.enter("/");
+            poller
+        };
+        let mut old: Vec<_> = (0..12).map(|_| open(&one)).collect();
+        assert!(old.iter_mut().enumerate().all(|(number, alice)| echoes(alice, number)));
+        one.upgrade();
+        let before = old[0].sid()[..3].to_owned();
+        let path = hub("EIO=4&transport=polling");
+        eventually("the old process to take nobody new", || {
+            let answers = (0..8).map(|_| one.connect().get(&path));
+            let sids = answers.map(|answer| answer.text().get(8..11).map(str::to_owned));
+            sids.flatten().all(|node| node != before).then_some(())
+        });
+        let mut new: Vec<_> = (0..12).map(|_| open(&one)).collect();
+        assert!(new.iter().all(|bob| !bob.sid().starts_with(&before)));
+        for number in 0..20 {
+            old.retain_mut(|alice| echoes(alice, number));
+            assert!(new.iter_mut().all(|bob| echoes(bob, number)));
+        }
+        // The first of each worker ends at once, the next only after some ten seconds.
+        assert!(old.len() >= 8, "{} of 12 are left", old.len());
+        let mut socket = new[0].dial(two.connect()).expect("a 101");
+        socket.send(tungstenite::Message::text("2probe")).expect("sent");
+        let heard = crate::harness::socketio::listen(&mut socket);
+        assert_eq!(heard, Heard::Text("3probe".to_owned()));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cluster::UP;
 use crate::harness::node::Script;
@@ -328,4 +328,130 @@ fn upgrades(yaml: &str, origin: &Origin, far: Option<&Edge>, rounds: i64) {
         assert_eq!(summary[word], wanted, "{word}\n{said}");
     }
     assert_eq!(summary["sent"], summary["acked"], "{said}");
+}
+
+/// A room whose members are told who comes and goes.
+const WATCHED: &str = r#"hub:
+  recovery: 20s
+  drain: { over: 20m }
+  namespaces:
+    /:
+      auth: none
+      presence: ['room:*']
+      events:
+        join: { join: "room:{0}" }
+        who: { presence: "room:{0}" }
+        "*": { relay: "*" }
+"#;
+
+/// A member of the room, and its id.
+fn in_room(edge: &Edge, worker: char) -> (Web, String) {
+    let mut web = web_on(edge, worker);
+    let who = enter(&mut web, "/");
+    web.say("421[\"join\",\"a\"]");
+    web.expect("431[{\"ok\":true}]");
+    (web, who.sid)
+}
+
+/// What comes until the hub tells that so many are in the room since this one came or went; what else
+/// it told is passed over.
+#[track_caller]
+fn hears_of(web: &mut Web, count: u64, who: &str) {
+    loop {
+        let text = web.text();
+        let told: Value = serde_json::from_str(text.strip_prefix("42").expect(&text)).expect("it");
+        assert_eq!(told[0], "presence", "{text}");
+        if told[1]["count"] == count && text.contains(who) {
+            return;
+        }
+    }
+}
+
+/// The next that begins so; before it comes nothing but what the hub tells of the room.
+#[track_caller]
+fn next_of(web: &mut Web, start: &str) -> String {
+    loop {
+        let text = web.text();
+        if text.starts_with(start) {
+            return text;
+        }
+        assert!(text.starts_with("42[\"presence\""), "{text}");
+    }
+}
+
+fn asked(edge: &Edge, path: &str) -> Value {
+    edge.admin("GET", &format!("/hub/{path}")).json()
+}
+
+fn done(edge: &Edge, operation: &str, words: &Value) -> Value {
+    edge.admin_with("POST", &format!("/hub/{operation}"), words.to_string().as_bytes()).json()
+}
+
+/// Who is in the room, as the operator is told.
+fn listed(edge: &Edge) -> Vec<String> {
+    let listed = asked(edge, "sockets?namespace=/&room=room:a");
+    let sockets = listed["sockets"].as_array().unwrap_or_else(|| panic!("{listed}")).iter();
+    sockets.map(|one| one["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
+fn while_clients_move_the_operator_and_rooms_see_both_processes() {
+    let mut edge = Edge::start(&format!("{PLAIN}{WATCHED}"));
+    let mut stay: Vec<_> = ['0', '0', '1', '1'].map(|worker| in_room(&edge, worker)).into();
+    stay.iter_mut().for_each(|(web, _)| hears_of(web, 4, ""));
+    edge.upgrade();
+    eventually("clients to be sent away", || edge.log().contains("stopping").then_some(()));
+    let (mut carol, c) = in_room(&edge, '0');
+    // The first session of each worker is closed at once, which may be one of these, and the next
+    // only minutes later.
+    let all = listed(&edge);
+    stay.retain(|(_, id)| all.contains(id));
+    let [(alice, a), (bob, b), ..] = &mut stay[..] else { panic!("two stay") };
+    let count = all.len() as u64;
+    assert!((3..=5).contains(&count) && all.contains(&c), "{all:?}");
+    for web in [&mut *alice, &mut *bob, &mut carol] {
+        hears_of(web, count, &c);
+    }
+    for web in [&mut *alice, &mut carol] {
+        web.say("422[\"who\",\"a\"]");
+        let text = next_of(web, "43");
+        let answer: Value = serde_json::from_str(&text[3..]).expect("JSON");
+        let ids = answer[0]["members"].as_array().expect("a list").iter();
+        assert!(ids.map(|one| &one["id"]).eq(&all), "{text}");
+    }
+    // The operator asks the new process.
+    assert_eq!(listed(&edge), all);
+    assert_eq!(asked(&edge, "count?namespace=/&room=room:a")["sockets"], count);
+    assert_eq!(asked(&edge, "rooms?namespace=/")["rooms"][0]["sockets"], count);
+    // In one line: whoever has joined hears what is said next, and who has left does not.
+    let batch = json!([
+        {"op": "join", "namespace": "/", "to": "room:a", "rooms": "b"},
+        {"op": "emit", "namespace": "/", "to": "b", "event": "one"},
+        {"op": "leave", "namespace": "/", "sid": b, "rooms": "b"},
+        {"op": "emit", "namespace": "/", "to": "b", "event": "two"},
+        {"op": "emit", "namespace": "/", "to": "room:a", "event": "three"},
+    ]);
+    let counts = done(&edge, "batch", &batch);
+    let counts = counts.as_array().unwrap_or_else(|| panic!("{counts}")).iter();
+    assert!(counts.map(|one| &one["sockets"]).eq(&[count, count, 1, count - 1, count]));
+    let every = &["one", "two", "three"][..];
+    for (web, events) in [(&mut *alice, every), (&mut *bob, &["one", "three"]), (&mut carol, every)]
+    {
+        for event in events {
+            next_of(web, &format!("42[\"{event}\""));
+        }
+    }
+    let sent_away = json!({"namespace": "/", "sid": a});
+    assert_eq!(done(&edge, "disconnect", &sent_away)["sockets"], 1);
+    alice.expect("41");
+    for web in [&mut *bob, &mut carol] {
+        hears_of(web, count - 1, a);
+    }
+    // Whoever is cut off with the old process is in no room any more.
+    let new = std::fs::read_to_string(format!("/proc/{}/stat", edge.pid())).expect("a process");
+    let old = new.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+    let killed = Command::new("kill").args(["-KILL", old.expect("its parent")]).status();
+    assert!(killed.expect("kill").success());
+    hears_of(&mut carol, 1, b);
+    assert_eq!(asked(&edge, "count?namespace=/")["sockets"], 1);
 }

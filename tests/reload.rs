@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::harness::socketio::{Line as _, Web, hub_only};
 use crate::harness::{Client, Edge, Origin, PLAIN, eventually, vestibule};
 
 fn site(origin: &Origin, more: &str) -> String {
@@ -166,4 +167,32 @@ fn what_a_reload_changes_is_told_before_and_after() {
     let output = vestibule(&["diff"], &edge.folder);
     let why = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && why.contains("did you mean \"sites\"?"), "{why}");
+}
+
+#[test]
+fn sockets_that_a_reload_sends_away_are_told_before_and_after() {
+    let edge = Edge::start(&hub_only(""));
+    let mut webs = [Web::open(&edge), Web::open(&edge)];
+    webs.iter_mut().for_each(|web| drop(web.enter("/chat")));
+    webs[0].enter("/");
+    let file = hub_only("").replace("/chat:", "/talk:");
+    edge.folder.write("proxy.yaml", &file);
+    let line = "! 2 sockets are sent away from /chat: there is no such namespace any more";
+    let diff = vestibule(&["diff"], &edge.folder);
+    let told = String::from_utf8_lossy(&diff.stdout).into_owned();
+    assert!(told.contains(line) && !told.contains("from /:"), "{told}");
+    let told = vestibule(&["reload"], &edge.folder);
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains(line), "{told}");
+    for web in &mut webs {
+        web.expect("41/chat,");
+    }
+    // Whoever comes in by other words now.
+    let jwt = "auth:\n  token: { jwt: { issuer: https://issuer.example.test, audience: realtime }, secret: 0123456789abcdef0123456789abcdef }\n";
+    let file = format!("{jwt}{}", file.replacen("auth: none", "auth: token", 1));
+    edge.folder.write("proxy.yaml", &file);
+    assert!(vestibule(&["reload"], &edge.folder).status.success(), "{}", edge.log());
+    let line = "! 1 socket is sent away from /: others are let in there";
+    assert!(edge.log().contains(line), "{}", edge.log());
+    webs[0].expect("41");
 }

@@ -20,6 +20,8 @@ if [ "${1:-}" != demo ]; then
     [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
     need redis-server redis-server
     need redis-sentinel redis-sentinel
+    need setpriv util-linux
+    need strace strace
     need systemd-analyze systemd
     need testssl testssl.sh
     # The shell has a kill of its own; the tests run the program.

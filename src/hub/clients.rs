@@ -203,7 +203,7 @@ impl Clients {
                 self.recovery.marked(mark, stamp, &|name| self.namespace(name), namespaces);
             }
             // To other processes.
-            Notice::Far { .. } => {}
+            Notice::Far { .. } | Notice::Outcome { .. } => {}
             Notice::Baseline { stamp, attempt } => {
                 self.recovery.level(stamp, attempt, self.namespaces().into_iter());
             }
@@ -227,6 +227,9 @@ impl Clients {
         self.outbox.begin_far(way, drain);
         self.namespaces().iter().for_each(|namespace| namespace.log.reach(stamp));
         self.outbox.tell_all(&Notice::Baseline { stamp, attempt });
+        if self.outbox.bridges() {
+            self.namespaces().iter().for_each(|namespace| namespace.show(&self.outbox));
+        }
     }
 
     pub fn worker(&self) -> usize {

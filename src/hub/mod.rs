@@ -71,14 +71,14 @@ use recovery::Recovery;
 use watched::Users;
 
 pub use binary::{check_parts, detach};
-pub use cluster::{Central, Cluster as Nodes, Neighbourhood, TrustError, neighbourhood};
+pub use cluster::{Central, Cluster as Nodes, Entrance, Neighbourhood, TrustError, neighbourhood};
 pub use engine::{Answered, echo};
 pub use everywhere::Unanswered;
 pub use handover::{Bridge, Role};
 pub use namespace::Target;
 pub use operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen};
 pub use packet::is_reserved;
-pub use policy::Policy;
+pub use policy::{Policy, sent_away};
 
 /// Whether this is what a socket's id looks like; a room of another name is no socket's own.
 pub fn is_id(text: &str) -> bool {
@@ -174,11 +174,25 @@ impl Hub {
         self.cluster.as_ref().is_none_or(|cluster| cluster.bridges())
     }
 
-    /// Waits until other nodes are heard, or for so long.
+    /// Waits until other nodes are heard and find this one, or for so long.
     pub async fn joined(&self, limit: Duration) {
         let until = Instant::now() + limit;
-        while self.complaint().is_some() && Instant::now() < until {
+        let joined = |cluster: &Arc<Cluster>| cluster.is_up() && cluster.is_listed();
+        while !self.cluster.as_ref().is_none_or(joined) && Instant::now() < until {
             sleep(JOINED_LOOK).await;
+        }
+    }
+
+    /// As sessions' ids name this process.
+    pub fn node(&self) -> &str {
+        self.node.as_str()
+    }
+
+    /// Another process at this one's address, one of which takes over from the other: what comes here
+    /// and is for a session of that one is brought to its door.
+    pub fn meet(&self, node: &str, door: &str) {
+        if let (Some(cluster), Some(node)) = (&self.cluster, Node::parse(node)) {
+            cluster.meet(node, door, &self.targets);
         }
     }
 
@@ -295,11 +309,16 @@ impl Shard {
     }
 
     /// Takes the requests that other nodes bring.
-    pub fn listen(&self, listener: TcpListener, drain: &Drain) {
+    pub fn listen(&self, listener: TcpListener, by: Entrance, drain: &Drain) {
         if let Some(relay) = &self.relay {
-            let taking = Rc::clone(relay).take(listener, Rc::clone(&self.engine));
+            let taking = Rc::clone(relay).take(listener, by, Rc::clone(&self.engine));
             drain.spawn_background(taking);
         }
+    }
+
+    /// Other nodes are taken by another process from now on.
+    pub fn shut(&self) {
+        self.relay.iter().for_each(|relay| relay.shut());
     }
 
     /// What a request of the application's has shown of its sessions, and what the answer does to
@@ -363,6 +382,7 @@ impl Shard {
                     });
                 }
                 Letter::Order(Order::End(done)) => {
+                    self.relay.iter().for_each(|relay| relay.end());
                     self.left.notify_one();
                     // As above.
                     let _told = done.send(());

@@ -22,7 +22,7 @@ use super::rules::Denial;
 use super::socket::Socket;
 
 /// Whom a message is for.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
     /// Everyone who is in one of these; `None` is everyone.
     pub rooms: Option<Vec<String>>,

@@ -24,11 +24,13 @@ use super::outbox::{Letter, Notice, Order};
 use super::socket::Socket;
 
 /// One thing to be done in one namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
     pub namespace: Arc<str>,
     pub deed: Deed,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
     Emit {
         target: Target,
@@ -66,14 +68,14 @@ pub enum Deed {
 }
 
 /// A part of a list that has an order: what comes after `after`, `most` of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     pub after: String,
     pub most: usize,
 }
 
 /// What came of an operation.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Sockets that were meant.
     Count(usize),
@@ -104,7 +106,7 @@ impl Heads {
 }
 
 /// A page of a list, by name.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<T> {
     pub items: BTreeMap<String, T>,
     /// There is something beyond the page.
@@ -118,7 +120,7 @@ impl<T> Default for Listed<T> {
 }
 
 /// One socket as it is listed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub rooms: Vec<String>,
     /// Whose it is, where that is known.
@@ -130,14 +132,22 @@ pub struct Seen {
 
 /// Workers that did not answer in time; what was asked may still happen there.
 #[derive(Debug, thiserror::Error)]
-#[error("{} of {of} workers did not answer in {ANSWER:?}; there it may still happen", workers.len())]
+#[error("{} did not answer in {ANSWER:?}; there it may still happen", who(workers, *of))]
 pub struct Silent {
+    /// None of them: the other process of an upgrade.
     pub workers: Vec<usize>,
     pub of: usize,
 }
 
+fn who(workers: &[usize], of: usize) -> String {
+    match workers.len() {
+        0 => "the other process of the upgrade under way".to_owned(),
+        count => format!("{count} of {of} workers"),
+    }
+}
+
 /// A worker that takes longer is stuck.
-const ANSWER: Duration = Duration::from_secs(5);
+pub const ANSWER: Duration = Duration::from_secs(5);
 
 impl Operation {
     /// An event for the clients that are meant; `data` is an array that begins with its name.
@@ -169,8 +179,9 @@ impl Hub {
         limit: Duration,
     ) -> Result<Vec<Outcome>, Silent> {
         let (operations, workers): (Arc<[_]>, _) = (operations.into(), self.letters.len());
-        // Room for every answer, so that no worker waits.
-        let (answers, mut answered) = mpsc::channel((operations.len() * workers).max(1));
+        // Room for every answer, so that no worker waits; and for another process that moves its
+        // clients here, or the other way round.
+        let (answers, mut answered) = mpsc::channel((operations.len() * (workers + 1)).max(1));
         let mut outcomes: Vec<Outcome> = operations.iter().map(Operation::nothing).collect();
         let mut missing = vec![operations.len(); workers];
         let order = Letter::Order(Order::Operate(Arc::clone(&operations), answers));
@@ -203,7 +214,7 @@ impl Hub {
 
 impl Operation {
     /// What comes of it where nobody is.
-    fn nothing(&self) -> Outcome {
+    pub(super) fn nothing(&self) -> Outcome {
         match &self.deed {
             Deed::Sockets { .. } => Outcome::Sockets(Listed::default()),
             Deed::Rooms { .. } => Outcome::Rooms(Listed::default()),
@@ -236,7 +247,7 @@ impl Outcome {
     }
 
     /// Of several workers' pages one is left.
-    fn cut(&mut self, operation: &Operation) {
+    pub(super) fn cut(&mut self, operation: &Operation) {
         match (self, &operation.deed) {
             (Self::Sockets(all), Deed::Sockets { page, .. }) => page.cut(all),
             (Self::Rooms(all), Deed::Rooms { page }) => page.cut(all),
@@ -281,6 +292,15 @@ impl Task {
     pub fn alone(operation: Operation, answers: Option<Answers>) -> Self {
         Self { operations: [operation].into(), index: 0, answers }
     }
+
+    pub fn operation(&self) -> Option<&Operation> {
+        self.operations.get(self.index)
+    }
+
+    /// Where the answer goes, and which of several it is; `None` if nobody waits for it.
+    pub fn answers(&self) -> Option<(usize, Answers)> {
+        self.answers.clone().map(|answers| (self.index, answers))
+    }
 }
 
 /// Where the workers' answers go. Never full: it has room for all of them.
@@ -294,6 +314,10 @@ pub struct Done {
 }
 
 impl Done {
+    pub fn new(worker: usize, index: usize, outcome: Outcome) -> Self {
+        Self { worker, index, outcome }
+    }
+
     pub fn into_outcome(self) -> Outcome {
         self.outcome
     }
@@ -317,8 +341,10 @@ impl Clients {
         self.outbox.tell_all(&Notice::Operation(task.clone()));
         self.follow(task);
         let Some(Operation { namespace, deed }) = task.operations.get(task.index) else { return };
-        if let Some(uplink) = &self.outbox.uplink {
-            tell_nodes(uplink, namespace, deed);
+        match &self.outbox.uplink {
+            Some(uplink) => tell_nodes(uplink, namespace, deed),
+            // Before the event, in one line with it.
+            None => self.outbox.tell_far(Notice::Operation(task.clone())),
         }
         if let (Deed::Emit { target, data, parts, delivery }, Some(namespace)) =
             (deed, self.namespace(namespace))

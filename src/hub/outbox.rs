@@ -21,7 +21,7 @@ use super::cluster::{Cluster, Numbered, Uplink};
 use super::engine::{Delivery, Id, Message};
 use super::handover::{FAR, Way};
 use super::namespace::Target;
-use super::operation::{Answers, Operation, Task};
+use super::operation::{Answers, Operation, Outcome, Task};
 use super::policy::Policy;
 use super::presence::{Inquiry, Move};
 use super::recovery::{self, Stamp};
@@ -39,6 +39,11 @@ pub enum Notice {
     },
     /// To all but the worker that leads.
     Operation(Task),
+    /// To another process: what came of the operation that it wanted.
+    Outcome {
+        number: u64,
+        outcome: Outcome,
+    },
     /// Of another node, which waits for clients' acknowledgements.
     Question(Box<Question>),
     /// To the one that leads: what a page of the Admin UI asks.
@@ -211,6 +216,11 @@ impl Outbox {
         if let Some((_, pigeonhole)) = &*self.far.borrow() {
             self.put(pigeonhole, notice);
         }
+    }
+
+    /// True while another process is told what happens here, and no Redis tells it.
+    pub fn bridges(&self) -> bool {
+        self.uplink.is_none() && self.far.borrow().is_some()
     }
 
     /// True if nothing waits for the other process.

@@ -12,6 +12,7 @@ use crate::config::{
     Template,
 };
 use crate::limits::Rate;
+use crate::observe::metrics;
 use crate::observe::trace::Share;
 use crate::upstream::{CompileError, Registry, Upstream};
 
@@ -79,6 +80,26 @@ pub struct NamespacePolicy {
     pub users: Option<Vec<Arc<Provider>>>,
     /// Here are the pages of the Admin UI, and nobody else.
     pub admin_ui: Option<AdminDoor>,
+}
+
+/// What another policy does to the sockets that are here: a line for each namespace that they are sent
+/// away from.
+pub fn sent_away(before: Option<&Arc<Policy>>, after: Option<&Arc<Policy>>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (name, rules) in before.into_iter().flat_map(|policy| &policy.namespaces) {
+        let why = match after.and_then(|policy| policy.namespaces.get(name)) {
+            None => "there is no such namespace any more",
+            Some(next) if !rules.has_same_door(next) => "others are let in there",
+            Some(_) => continue,
+        };
+        let count = metrics::series(&metrics::HUB_SOCKETS, &[name]).value();
+        if count > 0 {
+            let sockets = if count == 1 { "socket is" } else { "sockets are" };
+            lines.push(format!("! {count} {sockets} sent away from {name}: {why}"));
+        }
+    }
+    lines.sort_unstable();
+    lines
 }
 
 /// A probed WebSocket takes over within this time, as with Node.
@@ -178,7 +199,7 @@ impl NamespacePolicy {
         }
     }
 
-    /// Whether who was let in by the other would be let in here.
+    /// Whether who was let in by the other would be let in here. If not, all who are in are sent away.
     pub fn has_same_door(&self, other: &Self) -> bool {
         let words = |users: &Option<Vec<Arc<Provider>>>| {
             let users = users.as_ref()?.iter();

@@ -75,6 +75,8 @@ impl Presence {
     pub fn note(&self, moved: Move) {
         if let Some(uplink) = &self.outbox.uplink {
             uplink.whisper(Told::Moved(moved.clone()));
+        } else if self.outbox.bridges() {
+            self.outbox.tell_far(Notice::Moved(moved.clone()));
         }
         let keeper = self.keeper(&moved.namespace, &moved.room);
         if keeper == self.worker {
@@ -160,6 +162,16 @@ impl Namespace {
     pub(super) fn note(&self, socket: &Socket, room: &str, is_here: bool) {
         if self.policy().watches(room) {
             self.presence.note(self.step(socket, room, is_here));
+        }
+    }
+
+    /// Tells another process who is in watched rooms here.
+    pub(super) fn show(&self, outbox: &Outbox) {
+        let policy = self.policy();
+        for socket in self.sockets() {
+            for room in self.rooms_of(&socket).iter().filter(|room| policy.watches(room)) {
+                outbox.tell_far(Notice::Moved(self.step(&socket, room, true)));
+            }
         }
     }
 

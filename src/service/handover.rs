@@ -1,8 +1,9 @@
 //! Listening sockets and a few words, from one process to the next over a pair of sockets.
 //!
-//! The old process says `socket SCHEME ADDRESS`, `admin ADDRESS` and `hub NAME`, each with a socket, then
-//! `end`. The new one says `ready` when it serves; the old one answers `go` when the service
-//! manager knows which of them is the main one.
+//! The old process says `socket SCHEME ADDRESS`, `nodes ADDRESS`, `admin ADDRESS` and `hub NAME`, each
+//! with a socket, `door NODE ADDRESS` where it takes requests of other nodes, then `end`. The new one
+//! says where its own door is, and goes on once the old one answers `heard`; it says `ready` when it
+//! serves, and the old one answers `go` when the service manager knows which of them is the main one.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -30,11 +31,34 @@ pub struct Line(OwnedFd);
 /// What the process before this one hands over.
 pub struct Handed {
     pub sockets: Vec<Socket>,
+    /// To which other nodes bring requests, and the address as it is configured.
+    pub nodes: Vec<(SocketAddr, StdListener)>,
+    /// Where it takes those that come here and are for its own sessions.
+    pub door: Option<Door>,
     /// The private listener, and where it listens.
     pub admin: Option<(String, OwnedFd)>,
     /// Over which the hubs of both speak while clients move, and what the other is called on Redis.
     pub hub: Option<(OwnedFd, Option<String>)>,
     line: Line,
+}
+
+/// Where one of two processes at one address takes what came to the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// The name of its node.
+    pub node: String,
+    pub address: String,
+}
+
+impl Door {
+    pub fn word(&self) -> String {
+        format!("door {} {}", self.node, self.address)
+    }
+
+    pub fn parse(word: &str) -> Option<Self> {
+        let (node, address) = word.strip_prefix("door ")?.split_once(' ')?;
+        Some(Self { node: node.to_owned(), address: address.to_owned() })
+    }
 }
 
 /// One listening socket.
@@ -105,14 +129,19 @@ impl Handed {
     /// Takes everything from the process before, which is at standard input.
     pub fn take() -> io::Result<Self> {
         let line = Line(io::stdin().as_fd().try_clone_to_owned()?);
-        let (mut sockets, mut admin, mut hub) = (Vec::new(), None, None);
+        let (mut sockets, mut nodes) = (Vec::new(), Vec::new());
+        let (mut admin, mut hub, mut door) = (None, None, None);
         loop {
             let Some((word, socket)) = line.hear(WORD_WITHIN)? else {
                 return Err(io::Error::other("the process before is gone"));
             };
             let (what, rest) = word.split_once(' ').unwrap_or((&word, ""));
             match (what, socket) {
-                ("end", _) => return Ok(Self { sockets, admin, hub, line }),
+                ("end", _) => return Ok(Self { sockets, nodes, door, admin, hub, line }),
+                ("door", _) => door = Door::parse(&word),
+                ("nodes", Some(socket)) => {
+                    nodes.push((rest.parse().map_err(io::Error::other)?, socket.into()));
+                }
                 ("admin", Some(socket)) => admin = Some((rest.to_owned(), socket)),
                 ("hub", Some(socket)) => {
                     hub = Some((socket, Some(rest.to_owned()).filter(|name| !name.is_empty())));
@@ -126,6 +155,15 @@ impl Handed {
                 // A later version may say more than this one understands.
                 _ => (),
             }
+        }
+    }
+
+    /// Says where this process takes what comes to the one before; that one knows when it returns.
+    pub fn tell(&self, door: &Door) -> io::Result<()> {
+        self.line.say(&door.word(), None)?;
+        match self.line.hear(WORD_WITHIN)? {
+            Some((word, _)) if word == "heard" => Ok(()),
+            _ => Err(io::Error::other("the process before is gone")),
         }
     }
 
@@ -155,6 +193,9 @@ mod tests {
         assert_eq!(word, "socket http 127.0.0.1:0");
         let came = StdListener::from(came.expect("a socket"));
         assert_eq!(came.local_addr().expect("bound"), address);
+        let door = Door { node: "aB-".to_owned(), address: "127.0.0.1:7421".to_owned() };
+        assert_eq!(Door::parse(&door.word()), Some(door));
+        assert_eq!((Door::parse("door aB-"), Door::parse("ready")), (None, None));
         assert!(std::net::TcpStream::connect(address).is_ok(), "it never closed");
         let (word, none) = theirs.hear(WORD_WITHIN).expect("heard").expect("a word");
         assert!(word == "end" && none.is_none());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -203,6 +203,14 @@ fn adopt(scheme: Scheme, mut sockets: Vec<StdListener>, workers: usize) -> io::R
     Ok(Opened { scheme, address: first.local_addr()?, sockets })
 }
 
+/// Where the other process at this address brings what is for this one.
+pub fn bind_door(workers: usize) -> io::Result<Opened> {
+    let address = |ip: IpAddr| SocketAddr::new(ip, 0);
+    // A machine may have either kind alone.
+    bind(Scheme::Http, address(Ipv4Addr::LOCALHOST.into()), workers)
+        .or_else(|_none| bind(Scheme::Http, address(Ipv6Addr::LOCALHOST.into()), workers))
+}
+
 /// A socket of its own for every worker.
 fn bind(scheme: Scheme, address: SocketAddr, workers: usize) -> io::Result<Opened> {
     let first = listener::bind(address)?;
@@ -215,9 +223,20 @@ fn bind(scheme: Scheme, address: SocketAddr, workers: usize) -> io::Result<Opene
     Ok(Opened { scheme, address: actual, sockets })
 }
 
-/// One address that other nodes come to: a socket for each worker.
-pub fn bind_all(address: SocketAddr, workers: usize) -> Result<Opened, ListenError> {
-    bind(Scheme::Http, address, workers).map_err(|error| ListenError::new(address, error))
+/// One address that other nodes come to: what the process before handed over, or a socket for each
+/// worker.
+pub fn open_nodes(
+    address: SocketAddr,
+    workers: usize,
+    handed: Vec<(SocketAddr, StdListener)>,
+) -> Result<Opened, ListenError> {
+    let handed = handed.into_iter().filter(|(configured, _)| *configured == address);
+    let handed: Vec<_> = handed.map(|(_, socket)| socket).collect();
+    let opened = match handed.is_empty() {
+        true => bind(Scheme::Http, address, workers),
+        false => adopt(Scheme::Http, handed, workers),
+    };
+    opened.map_err(|error| ListenError::new(address, error))
 }
 
 /// The private listener, and its socket for the next process. One that the process before handed

@@ -16,6 +16,7 @@ mod vitals;
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,7 +36,7 @@ use crate::admin::{self, Admin, Ask, Readiness};
 use crate::auth;
 use crate::config::{self, Config, Problems};
 use crate::drain::Drain;
-use crate::hub::{Bridge, Central, Hub, Nodes, Role, TrustError};
+use crate::hub::{Bridge, Central, Entrance, Hub, Nodes, Role, TrustError};
 use crate::listener::Open;
 use crate::observe::{events, lines, log, metrics, trace};
 use crate::router::Kept;
@@ -166,6 +167,8 @@ fn start(file: &Path, take_over: bool) -> Result<(), Stop> {
             file: file.to_owned(),
             binary,
             before: handed,
+            node_sockets: Vec::new(),
+            door: None,
             admin_socket: None,
             background: Vec::new(),
             upgrade: None,
@@ -196,6 +199,10 @@ struct Service {
     binary: PathBuf,
     /// What the process before handed over, until this one is ready.
     before: Option<Handed>,
+    /// To which other nodes bring requests, for the next process; with the address as configured.
+    node_sockets: Vec<(SocketAddr, StdListener)>,
+    /// Where this one takes those that came to the other process at its address, once there is one.
+    door: Option<String>,
     /// The private listener, for the next process.
     admin_socket: Option<(String, OwnedFd)>,
     /// What ends when another process has taken over.
@@ -256,8 +263,10 @@ impl Service {
         Central::start(&hub, address, &self.drain);
         hub.tell_cluster(self.current.load().hub().map(|policy| &**policy)).await;
         if self.before.is_some() {
-            // Clients of the process before are sent here when this one says that it is ready.
+            // The process before takes connections meanwhile. Who comes here must be found by other
+            // nodes, and its clients are sent here when this one says that it is ready.
             hub.joined(JOINED_WITHIN).await;
+            self.listen().await;
         }
         self.drain.spawn_background(strain::watch(self.current.clone(), hub));
         self.drain.spawn_background(tend(self.resident.tickets.clone()));
@@ -318,10 +327,21 @@ impl Service {
         };
         self.drain.spawn_background(Rc::clone(&self.desk).work(questions));
         self.desk.probe(self.current.load().auth().providers().to_vec());
+        let door = self.before.as_mut().and_then(|before| before.door.take());
+        if let Some(door) = &door {
+            self.resident.hub.meet(&door.node, &door.address);
+        }
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let worker = Worker::start(index, inbox, shared.clone())
                 .map_err(|error| Stop::Io { what: "no thread for a worker", error })?;
             self.workers.push(worker);
+        }
+        if door.is_some() {
+            // Before a client has a session here.
+            let door = self.door().await;
+            let told =
+                door.and_then(|door| self.before.as_ref().map_or(Ok(()), |it| it.tell(&door)));
+            told.map_err(|error| Stop::Io { what: "nobody to take over from", error })?;
         }
         let hub = &self.resident.hub;
         let before = self.before.as_mut().and_then(|before| before.hub.take());
@@ -332,23 +352,37 @@ impl Service {
                 bridge.map_err(|error| Stop::Io { what: "nobody to take over from", error });
             self.bridge_before = Some(bridge?);
         }
+        if self.before.is_none() {
+            self.listen().await;
+        }
+        Ok(())
+    }
+
+    /// Takes connections from now on.
+    async fn listen(&mut self) {
         let first = self.listeners.take_new();
         self.hand_out(first).await;
         if self.current.load().tls().is_none() && self.listeners.any_https() {
             let certs = self.current.load().config().tls.certs.display().to_string();
             warn!(certs, "no certificate: HTTPS connections are closed until there is one");
         }
-        Ok(())
     }
 
     /// Has every worker take what other nodes bring; returns where they do.
-    async fn open_to_nodes(&self) -> Result<Option<String>, Stop> {
+    async fn open_to_nodes(&mut self) -> Result<Option<String>, Stop> {
         let snapshot = self.current.load();
         let redis = snapshot.config().hub.as_ref().and_then(|hub| hub.redis.as_ref());
         let Some(words) = redis.and_then(|redis| redis.node.as_ref()) else { return Ok(None) };
-        let opened = listeners::bind_all(words.listen, self.workers.len())?;
-        for (worker, socket) in self.workers.iter().zip(opened.sockets) {
-            worker.tell(Command::Neighbours(socket)).await;
+        let handed = self.before.as_mut().map(|before| std::mem::take(&mut before.nodes));
+        let workers = self.workers.len();
+        let opened = listeners::open_nodes(words.listen, workers, handed.unwrap_or_default())?;
+        for socket in &opened.sockets {
+            let kept = socket.try_clone();
+            let kept = kept.map_err(|error| Stop::Io { what: "no socket for nodes", error })?;
+            self.node_sockets.push((words.listen, kept));
+        }
+        for (worker, socket) in self.workers.iter().cycle().zip(opened.sockets) {
+            worker.tell(Command::Neighbours(socket, Entrance::Nodes)).await;
         }
         let address = words.address.as_ref().map(|address| match address {
             config::Target::Tcp(host, port) | config::Target::Tls(host, port)

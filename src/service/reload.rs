@@ -6,6 +6,7 @@ use tracing::{error, info, warn};
 use crate::admin::Verdict;
 use crate::admin::history::What;
 use crate::config;
+use crate::hub;
 use crate::observe::{log, metrics};
 use crate::snapshot::Snapshot;
 use crate::tls::{self, Look};
@@ -158,10 +159,11 @@ impl Service {
 /// More would hide what else is logged; `vestibule diff` and `vestibule reload` tell them all.
 const CHANGES_LOGGED: usize = 20;
 
-/// What differs: the configuration, then the certificates.
+/// What differs: the configuration, then the certificates; and which sockets of the hub it ends.
 fn changes(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let mut lines = before.config().changes(after.config());
     lines.extend(after.certificates().changes(before.certificates()));
+    lines.extend(hub::sent_away(before.hub(), after.hub()));
     lines
 }
 

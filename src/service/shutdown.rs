@@ -32,7 +32,7 @@ impl Service {
     /// After an upgrade nobody waits for it, so clients of the hub are closed over all of
     /// `hub.drain.over`, and the grace begins after that.
     pub(super) async fn leave(self, mut signals: Signals, farewell: Farewell) {
-        let Self { current, listeners, admin_socket, mut workers, .. } = self;
+        let Self { current, listeners, node_sockets, admin_socket, mut workers, .. } = self;
         let Self { resident, drain, background, bridge, .. } = self;
         let (mut grace, mut over, away) = {
             let snapshot = current.load();
@@ -43,7 +43,7 @@ impl Service {
             (snapshot.config().shutdown.grace, over, away)
         };
         // The sockets are open for as long as somebody has them: the workers let go of theirs below.
-        drop((listeners, admin_socket));
+        drop((listeners, node_sockets, admin_socket));
         if farewell == Farewell::Succeeded {
             background.iter().for_each(JoinHandle::abort);
             // Who was cut off comes to the next process, which asks this one what it left.
@@ -58,6 +58,9 @@ impl Service {
         let until = Instant::now() + grace;
         let emptied = async {
             for worker in &workers {
+                if farewell == Farewell::Succeeded {
+                    worker.tell(Command::Shut).await;
+                }
                 worker.tell(Command::Drain).await;
             }
             resident.hub.leave(over).await;

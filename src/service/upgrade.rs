@@ -4,9 +4,10 @@
 
 use std::future::pending;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use tracing::{error, info};
 
 use crate::admin::Verdict;
 use crate::admin::history::What;
-use crate::hub::{Bridge, Role};
+use crate::hub::{Bridge, Entrance, Hub, Role};
+use crate::worker::Command;
 
-use super::{Service, handover, systemd};
+use super::handover::Door;
+use super::{Service, handover, listeners, systemd};
 
 /// A process that does not serve after this long is given up.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -30,12 +33,15 @@ const GONE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const ENDS_WITHIN: u32 = 100;
 
+/// What the next process is told, most often of a socket that comes with it.
+type Word = (String, Option<OwnedFd>);
+
 /// What the next process is started with.
 struct Plan {
     binary: PathBuf,
     file: PathBuf,
-    /// A word about each socket, and the socket.
-    sockets: Vec<(String, OwnedFd)>,
+    words: Vec<Word>,
+    hub: Arc<Hub>,
 }
 
 /// An upgrade that is under way, and who asked for it.
@@ -62,12 +68,13 @@ impl Service {
             self.postponed = Some(Postponed { asked, until: Instant::now() + GONE_WITHIN });
             return;
         }
-        let sockets = match self.sockets_and_hub().await {
-            Ok(sockets) => sockets,
+        let words = match self.words().await {
+            Ok(words) => words,
             Err(error) => return self.not_upgraded(&format!("no sockets: {error}"), asked),
         };
         info!(binary = %self.binary.display(), "upgrading");
-        let plan = Plan { binary: self.binary.clone(), file: self.file.clone(), sockets };
+        let (binary, hub) = (self.binary.clone(), Arc::clone(&self.resident.hub));
+        let plan = Plan { binary, file: self.file.clone(), words, hub };
         let (done, outcome) = oneshot::channel();
         let begun = thread::Builder::new().name("upgrade".to_owned()).spawn(move || {
             // The main thread is there for as long as the process.
@@ -132,27 +139,52 @@ impl Service {
 
     /// What is handed over. The hub speaks with the next process from now on: nothing is said by
     /// whoever is there first that the others do not hear.
-    async fn sockets_and_hub(&mut self) -> std::io::Result<Vec<(String, OwnedFd)>> {
-        let mut sockets = self.sockets()?;
+    async fn words(&mut self) -> std::io::Result<Vec<Word>> {
+        let mut words = self.sockets()?;
+        if !self.node_sockets.is_empty() {
+            words.push((self.door().await?.word(), None));
+        }
         let hub = &self.resident.hub;
         if hub.bridges() {
             let (ours, theirs) = handover::hub_pair()?;
             self.bridge = Some(hub.bridge(ours, (Role::Old, None), &self.drain).await?);
-            sockets.push((format!("hub {}", hub.name().unwrap_or_default()), theirs));
+            words.push((format!("hub {}", hub.name().unwrap_or_default()), Some(theirs)));
+        }
+        Ok(words)
+    }
+
+    fn sockets(&self) -> std::io::Result<Vec<Word>> {
+        let mut sockets = Vec::new();
+        for (scheme, configured, socket) in self.listeners.kept() {
+            let word = format!("socket {} {configured}", scheme.as_str());
+            sockets.push((word, Some(socket.as_fd().try_clone_to_owned()?)));
+        }
+        for (configured, socket) in &self.node_sockets {
+            let socket = socket.as_fd().try_clone_to_owned()?;
+            sockets.push((format!("nodes {configured}"), Some(socket)));
+        }
+        if let Some((address, socket)) = &self.admin_socket {
+            sockets.push((format!("admin {address}"), Some(socket.try_clone()?)));
         }
         Ok(sockets)
     }
 
-    fn sockets(&self) -> std::io::Result<Vec<(String, OwnedFd)>> {
-        let mut sockets = Vec::new();
-        for (scheme, configured, socket) in self.listeners.kept() {
-            let word = format!("socket {} {configured}", scheme.as_str());
-            sockets.push((word, socket.as_fd().try_clone_to_owned()?));
-        }
-        if let Some((address, socket)) = &self.admin_socket {
-            sockets.push((format!("admin {address}"), socket.try_clone()?));
-        }
-        Ok(sockets)
+    /// Where this process takes what other nodes bring for its sessions to the other process at its
+    /// address; open from the first upgrade on.
+    pub(super) async fn door(&mut self) -> std::io::Result<Door> {
+        let node = self.resident.hub.node().to_owned();
+        let address = match &self.door {
+            Some(address) => address.clone(),
+            None => {
+                let opened = listeners::bind_door(self.workers.len())?;
+                let address = opened.address.to_string();
+                for (worker, socket) in self.workers.iter().zip(opened.sockets) {
+                    worker.tell(Command::Neighbours(socket, Entrance::Door)).await;
+                }
+                self.door.insert(address).clone()
+            }
+        };
+        Ok(Door { node, address })
     }
 }
 
@@ -186,16 +218,15 @@ impl Plan {
         self.check()?;
         let (line, theirs) = handover::pair().map_err(|error| format!("no sockets: {error}"))?;
         let mut child = self.start(theirs)?;
-        let handed = self.hand_over(&line);
-        let ready = handed.and_then(|()| line.hear(READY_WITHIN));
+        let ready = self.hand_over(&line).and_then(|()| self.hear(&line));
         let why = match ready {
-            Ok(Some((word, _))) if word == "ready" => {
+            Ok(Some(word)) if word == "ready" => {
                 systemd::main_is(child.id());
                 // If it is gone by now, its end is in its log.
                 let _gone = line.say("go", None);
                 return Ok(child.id());
             }
-            Ok(Some((word, _))) => format!("it said {word:?}"),
+            Ok(Some(word)) => format!("it said {word:?}"),
             Ok(None) => return Err(end_of(&mut child)),
             // It left before it had heard everything.
             Err(error)
@@ -216,7 +247,7 @@ impl Plan {
 
     /// Has the new binary judge the configuration, so that what is wrong with it can be told.
     fn check(&self) -> Result<(), String> {
-        let mut command = Command::new(&self.binary);
+        let mut command = Process::new(&self.binary);
         let checked = command.arg("check").arg("-c").arg(&self.file).stdin(Stdio::null()).output();
         let binary = self.binary.display();
         let checked = checked.map_err(|error| format!("{binary} does not start: {error}"))?;
@@ -232,7 +263,7 @@ impl Plan {
     }
 
     fn start(&self, line: OwnedFd) -> Result<Child, String> {
-        let mut command = Command::new(&self.binary);
+        let mut command = Process::new(&self.binary);
         command
             .args(["run", "--take-over", "-c"])
             .arg(&self.file)
@@ -248,9 +279,19 @@ impl Plan {
     }
 
     fn hand_over(&self, line: &handover::Line) -> std::io::Result<()> {
-        for (word, socket) in &self.sockets {
-            line.say(word, Some(socket.as_fd()))?;
+        for (word, socket) in &self.words {
+            line.say(word, socket.as_ref().map(AsFd::as_fd))?;
         }
         line.say("end", None)
+    }
+
+    /// The next word that is not about its door.
+    fn hear(&self, line: &handover::Line) -> std::io::Result<Option<String>> {
+        loop {
+            let Some((word, _)) = line.hear(READY_WITHIN)? else { return Ok(None) };
+            let Some(door) = Door::parse(&word) else { return Ok(Some(word)) };
+            self.hub.meet(&door.node, &door.address);
+            line.say("heard", None)?;
+        }
     }
 }

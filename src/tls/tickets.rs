@@ -221,6 +221,12 @@ mod tests {
         std::env::temp_dir().join(format!("vestibule-tickets-{name}-{}", std::process::id()))
     }
 
+    /// Else each start waits 40 ms for it: `.cargo/config.toml` was not heeded.
+    #[test]
+    fn random_numbers_do_not_wait_for_the_clocks_jitter() {
+        assert!(aws_lc_rs::try_fips_cpu_jitter_entropy().is_err());
+    }
+
     #[test]
     fn a_ticket_opens_as_long_as_its_key_is_kept() {
         let tickets = Tickets::new().expect("keys");

@@ -63,7 +63,8 @@ impl Central {
         let speaker = Speaker::new(uid_of_writer(cluster), words.timeout, words.buffer);
         let (up, targets) = (Arc::clone(&cluster.up), Arc::clone(&hub.targets));
         let (uid, told) = (&cluster.wire.uid, cluster.neighbours.clone());
-        let registry = Registry::new(hub.node, uid, &words, address, targets, told);
+        let others = (targets, told, Arc::clone(&cluster.sibling));
+        let registry = Registry::new(hub.node, uid, &words, address, others);
         let (link, heard) = Link::new(servers, speaker, words.timeout, probe(cluster), up);
         let (items, ordered) = mpsc::channel(HEARD);
         let central = Rc::new(Self {

@@ -43,12 +43,15 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::config::{self, Adapter, Secret};
 
-use super::engine::random;
+use crate::upstream::Registry as Targets;
+
+use super::engine::{Node, random};
 use super::handover::Role;
 
+use badge::Seal;
 use interest::Interest;
 use reading::Key;
-use registry::Neighbours;
+use registry::{Neighbours, Sibling};
 use resp::command;
 use servers::Servers;
 use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_name};
@@ -60,7 +63,7 @@ pub use gossip::Told;
 pub use order::{Entering, Keeps, NOWHERE, PORTABLE, with_offset};
 pub use peers::{Neighbourhood, neighbourhood};
 pub use reading::Key as Numbered;
-pub use relay::Relay;
+pub use relay::{Entrance, Relay};
 pub use tls::TrustError;
 pub use uplink::{Uplink, Watch};
 pub use wire::{Audience, Payload, Remote, Session, id_of, number_of};
@@ -71,6 +74,8 @@ pub struct Cluster {
     interest: Interest,
     /// Other nodes are told and heard now.
     up: Arc<AtomicBool>,
+    /// Others find this one in Redis.
+    listed: AtomicBool,
     /// Messages get a place in the order of what clients were sent.
     recovers: AtomicBool,
     /// Where the reading of each stream began.
@@ -86,6 +91,8 @@ pub struct Cluster {
     /// By which nodes know each other that bring each other requests.
     secret: Option<Secret>,
     neighbours: watch::Sender<Neighbours>,
+    /// The other process at this address, while one takes over from the other.
+    sibling: Arc<Mutex<Option<Sibling>>>,
     /// Kept until `Central` begins.
     ends: Mutex<Option<Ends>>,
 }
@@ -160,6 +167,7 @@ impl Cluster {
             wire: wire::Wire { dialect, prefix: words.wire.key.clone(), uid },
             interest: Interest::default(),
             up: Arc::default(),
+            listed: AtomicBool::new(false),
             recovers: AtomicBool::new(false),
             begins: Mutex::default(),
             is_spread: words.servers == config::RedisServers::Cluster,
@@ -169,6 +177,7 @@ impl Cluster {
             rooms: MovedRooms::default(),
             secret: words.node.as_ref().map(|node| node.secret.clone()),
             neighbours: watch::Sender::default(),
+            sibling: Arc::default(),
             ends: Mutex::new(Some(ends)),
         }))
     }
@@ -186,6 +195,19 @@ impl Cluster {
             Dialect::Sharded(_) => !self.is_spread,
             Dialect::Streams(_) => false,
         }
+    }
+
+    /// What is for that node is brought to this door, whatever Redis says of it.
+    pub fn meet(&self, node: Node, door: &str, targets: &Arc<Targets>) {
+        let Some(seal) = self.secret.as_ref().map(Seal::new) else { return };
+        let Some(neighbour) = registry::reach(&seal, node, door, targets, true) else { return };
+        let (neighbour, mut sibling) = (Arc::new(neighbour), registry::lock(&self.sibling));
+        *sibling = Some(Sibling { node, neighbour: Arc::clone(&neighbour), was_listed: false });
+        self.neighbours.send_modify(|known| {
+            let mut more = HashMap::clone(known);
+            more.insert(node, neighbour);
+            *known = Arc::new(more);
+        });
     }
 
     /// The process of this name takes over from this one, or the other way round.
@@ -220,6 +242,11 @@ impl Cluster {
 
     pub fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// Whether others can bring requests here, once they have come to know of it.
+    pub fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// Whether all nodes hear everything in one order, so that clients can go on anywhere.

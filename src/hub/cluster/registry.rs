@@ -8,7 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -30,6 +31,20 @@ use super::speaker::Speaker;
 pub struct Neighbour {
     pub upstream: Upstream,
     pub badge: HeaderValue,
+    /// It is reached by its own door: what it was brought to may be this process.
+    pub is_sibling: bool,
+}
+
+/// The other process at this one's address.
+pub struct Sibling {
+    pub node: Node,
+    pub neighbour: Arc<Neighbour>,
+    /// It has had an entry; without one it is gone.
+    pub was_listed: bool,
+}
+
+pub fn lock(sibling: &Mutex<Option<Sibling>>) -> MutexGuard<'_, Option<Sibling>> {
+    sibling.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All other nodes that can be reached, by name.
@@ -47,6 +62,7 @@ pub struct Registry {
     targets: Arc<Targets>,
     known: RefCell<HashMap<Node, (String, Arc<Neighbour>)>>,
     told: watch::Sender<Neighbours>,
+    sibling: Arc<Mutex<Option<Sibling>>>,
     /// Who waits for the next look. Full: they are told at once, and know what is known.
     waiting: RefCell<Vec<oneshot::Sender<()>>>,
     asked: Notify,
@@ -55,6 +71,9 @@ pub struct Registry {
     /// Names under which other nodes talk over Redis, of the last look.
     pub uids: RefCell<HashSet<String>>,
 }
+
+/// Where other nodes are targets, who is told of them, and the one that needs no look.
+type Others = (Arc<Targets>, watch::Sender<Neighbours>, Arc<Mutex<Option<Sibling>>>);
 
 /// Those who wait for a look at once.
 const WAITING_MAX: usize = 4096;
@@ -78,8 +97,7 @@ impl Registry {
         uid: &str,
         words: &config::Redis,
         address: Option<String>,
-        targets: Arc<Targets>,
-        told: watch::Sender<Neighbours>,
+        (targets, told, sibling): Others,
     ) -> Rc<Self> {
         let seal = words.node.as_ref().map(|words| Seal::new(&words.secret));
         let entry = match (&seal, address) {
@@ -96,6 +114,7 @@ impl Registry {
             targets,
             known: RefCell::default(),
             told,
+            sibling,
             waiting: RefCell::default(),
             asked: Notify::new(),
             gauge: metrics::series(&metrics::HUB_NODES, &[]),
@@ -129,7 +148,10 @@ impl Registry {
             let begun = Instant::now();
             let waiting = self.waiting.take();
             let pause = match self.renew(speaker).await {
-                Ok(()) => self.lease / 3,
+                Ok(()) => {
+                    central.cluster.listed.store(true, Ordering::Relaxed);
+                    self.lease / 3
+                }
                 Err(_away) => LOOK_EVERY,
             };
             if link.speaker.epoch().is_some() {
@@ -205,10 +227,17 @@ impl Registry {
             }
         }
         changed |= !known.is_empty();
+        let mut sibling = lock(&self.sibling);
+        if let Some(sibling) = &mut *sibling {
+            sibling.was_listed |= now.contains_key(&sibling.node);
+        }
+        let is_gone = |it: &mut Sibling| it.was_listed && !now.contains_key(&it.node);
+        changed |= sibling.take_if(is_gone).is_some();
         if changed {
             let reached = now.iter().map(|(name, (_, neighbour))| (*name, Arc::clone(neighbour)));
-            // Workers look when they need it.
-            self.told.send_replace(Arc::new(reached.collect()));
+            let near = sibling.iter().map(|it| (it.node, Arc::clone(&it.neighbour)));
+            // Workers look when they need it. The last one for a name counts.
+            self.told.send_replace(Arc::new(reached.chain(near).collect()));
         }
         *known = now;
         // This one is there, too.
@@ -218,37 +247,41 @@ impl Registry {
 
     fn neighbour(&self, name: Node, entry: &str) -> Option<Neighbour> {
         let seal = self.seal.as_ref()?;
-        let address = seal.read_entry(name, entry)?;
-        let target = config::Target::parse(&format!("http://{address}"), Path::new("")).ok()?;
-        let words = config::Upstream {
-            targets: vec![target],
-            balance: config::Balance::Least,
-            health: config::Health {
-                path: None,
-                every: ASK_EVERY,
-                timeout: CONNECT,
-                rise: 1,
-                fall: 1,
-            },
-            // A session has one home: there is nothing else to try, and nothing to wait for.
-            hold: None,
-            eject: None,
-            slow_start: Duration::ZERO,
-            max: None,
-            head: usize::MAX,
-            keep: KEEP,
-            tls: config::UpstreamTls::default(),
-        };
-        let timeouts = config::Timeouts {
-            handshake: CONNECT,
-            head: CONNECT,
-            body_idle: ANSWER,
-            idle: ANSWER,
-            connect: CONNECT,
-            first_byte: ANSWER,
-        };
-        let upstream = Upstream::compile(&words, &timeouts, None, &self.targets).ok()?;
-        let badge = HeaderValue::try_from(seal.badge(name)).ok()?;
-        Some(Neighbour { upstream, badge })
+        reach(seal, name, seal.read_entry(name, entry)?, &self.targets, false)
     }
+}
+
+/// The node as it is reached at this address.
+pub fn reach(
+    seal: &Seal,
+    name: Node,
+    address: &str,
+    targets: &Arc<Targets>,
+    is_sibling: bool,
+) -> Option<Neighbour> {
+    let target = config::Target::parse(&format!("http://{address}"), Path::new("")).ok()?;
+    let words = config::Upstream {
+        targets: vec![target],
+        balance: config::Balance::Least,
+        health: config::Health { path: None, every: ASK_EVERY, timeout: CONNECT, rise: 1, fall: 1 },
+        // A session has one home: there is nothing else to try, and nothing to wait for.
+        hold: None,
+        eject: None,
+        slow_start: Duration::ZERO,
+        max: None,
+        head: usize::MAX,
+        keep: KEEP,
+        tls: config::UpstreamTls::default(),
+    };
+    let timeouts = config::Timeouts {
+        handshake: CONNECT,
+        head: CONNECT,
+        body_idle: ANSWER,
+        idle: ANSWER,
+        connect: CONNECT,
+        first_byte: ANSWER,
+    };
+    let upstream = Upstream::compile(&words, &timeouts, None, targets).ok()?;
+    let badge = HeaderValue::try_from(seal.badge(name)).ok()?;
+    Some(Neighbour { upstream, badge, is_sibling })
 }

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,13 +44,37 @@ pub struct Relay {
     drain: Drain,
     told: RefCell<watch::Receiver<Neighbours>>,
     known: RefCell<Neighbours>,
-    /// What requests must show that come here.
+    /// What requests must show that come here, and what those for others would.
     badge: String,
+    seal: Seal,
+    phase: watch::Sender<Phase>,
     /// Over how long what is carried here ends, once it is to.
     closing: Cell<Option<Duration>>,
     closes: Notify,
 }
 
+/// By which way requests come from other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// The address that they know; of two processes, the new one has it in the end.
+    Nodes,
+    /// From the other process at that address, for as long as this one lives.
+    Door,
+}
+
+/// What becomes of the connections of other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Open,
+    /// Another process takes them: none is accepted, and those that there are end after an answer.
+    Shut,
+    /// No session is left.
+    Ended,
+}
+
+/// Connections that are kept but not used are left alone for so long once they are to end: whoever
+/// uses one learns by its answer that it ends, and none is closed under a request that is on its way.
+const UNUSED: Duration = Duration::from_secs(1);
 /// What other nodes keep open is kept longer here.
 const IDLE: Duration = Duration::from_secs(60);
 /// Between two pieces of a body: the node before has a deadline of its own.
@@ -80,6 +105,8 @@ impl Relay {
             told: RefCell::new(told),
             known: RefCell::new(known),
             badge: Seal::new(secret).badge(node),
+            seal: Seal::new(secret),
+            phase: watch::Sender::new(Phase::Open),
             closing: Cell::new(None),
             closes: Notify::new(),
         }))
@@ -142,8 +169,9 @@ impl Relay {
         };
         let brought = tokio::select! {
             brought = bringing => brought,
-            // The session's node sees who has hung up: its client comes back, by another way.
-            () = self.closing() => return None,
+            // The session's node sees who has hung up: its client comes back, by another way. With
+            // another process of this address it has just begun.
+            () = self.closing(), if !neighbour.is_sibling => return None,
         };
         let word = if brought.is_ok() { "answered" } else { "lost" };
         metrics::count(&metrics::HUB_RELAYED, word);
@@ -228,16 +256,38 @@ impl Relay {
         sleep(over.mul_f32(f32::from(turn) / 256.0)).await;
     }
 
-    /// Takes what other nodes bring, for as long as the worker lives.
-    pub async fn take(self: Rc<Self>, listener: TcpListener, engine: Rc<Engine>) {
+    /// Other nodes are taken by another process from now on.
+    pub fn shut(&self) {
+        self.phase.send_replace(Phase::Shut);
+    }
+
+    /// No session is left here: what other nodes keep open ends.
+    pub fn end(&self) {
+        self.phase.send_replace(Phase::Ended);
+    }
+
+    async fn reached(&self, phase: Phase) {
+        let mut phases = self.phase.subscribe();
+        // The sender lives as long as this.
+        let _reached = phases.wait_for(|now| *now >= phase).await;
+    }
+
+    /// Takes what other nodes bring, for as long as it is this process that does.
+    pub async fn take(self: Rc<Self>, listener: TcpListener, by: Entrance, engine: Rc<Engine>) {
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                // Nothing is lost when an arm is dropped: who was not accepted still waits.
+                accepted = listener.accept() => accepted,
+                () = self.reached(Phase::Shut), if by == Entrance::Nodes => return,
+            };
+            match accepted {
                 Ok((stream, address)) => {
                     // Only a closed socket refuses this, and the first read will say so.
                     let _set = stream.set_nodelay(true);
                     let peer = Peer { address, local_port: 0, tls: None };
-                    let conversation = Rc::clone(&self).converse(stream, peer, Rc::clone(&engine));
-                    self.drain.spawn_background(conversation);
+                    let engine = Rc::clone(&engine);
+                    let conversation = Rc::clone(&self).converse(stream, peer, by, engine);
+                    self.drain.spawn("node", conversation);
                 }
                 Err(error) => {
                     debug!(%error, "cannot accept from other nodes");
@@ -247,15 +297,35 @@ impl Relay {
         }
     }
 
-    async fn converse(self: Rc<Self>, stream: TcpStream, peer: Peer, engine: Rc<Engine>) {
+    async fn converse(
+        self: Rc<Self>,
+        stream: TcpStream,
+        peer: Peer,
+        by: Entrance,
+        engine: Rc<Engine>,
+    ) {
         let io = TokioIo::new(Watched::new(Stream::Plain(stream), None));
+        let here = Rc::clone(&self);
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let (relay, peer, engine) = (Rc::clone(&self), peer.clone(), Rc::clone(&engine));
+            let (relay, peer, engine) = (Rc::clone(&here), peer.clone(), Rc::clone(&engine));
             async move {
                 let request = request.map(|body| Body::incoming(body, u64::MAX, BODY_IDLE));
-                Ok::<_, Infallible>(Box::pin(relay.answer(request, &peer, &engine)).await)
+                let mut response = Box::pin(relay.answer(request, &peer, &engine)).await;
+                let moves = by == Entrance::Nodes && *relay.phase.borrow() == Phase::Shut;
+                if moves && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    headers::set_close(response.headers_mut());
+                }
+                Ok::<_, Infallible>(response)
             }
         });
+        let leave = async {
+            if by == Entrance::Nodes {
+                self.reached(Phase::Shut).await;
+                let _ended = timeout(UNUSED, self.reached(Phase::Ended)).await;
+            } else {
+                self.reached(Phase::Ended).await;
+            }
+        };
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
@@ -264,23 +334,45 @@ impl Relay {
             .max_buf_size(HEAD_MAX)
             .serve_connection(io, service)
             .with_upgrades();
-        if let Err(error) = connection.await {
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            // Nothing is lost when an arm is dropped: the connection goes on below.
+            ended = connection.as_mut() => ended,
+            () = leave => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
             debug!(%error, "another node's connection ended");
         }
     }
 
-    async fn answer(&self, mut request: Request, peer: &Peer, engine: &Rc<Engine>) -> Response {
-        let shown = request.headers_mut().remove(BADGE);
-        let is_ours = shown.is_some_and(|shown| badge::is_same(&self.badge, shown.as_bytes()));
+    async fn answer(
+        self: &Rc<Self>,
+        mut request: Request,
+        peer: &Peer,
+        engine: &Rc<Engine>,
+    ) -> Response {
+        // No more than other paths tell: nothing is here for strangers.
+        let Some(shown) = request.headers_mut().remove(BADGE) else { return nothing() };
         let (uri, fields) = (request.uri(), request.headers());
         // The other node says whom it was asked by, and nobody else: there is one entry.
         let client = headers::client(peer, uri, request.version(), fields, &|_| true);
-        match client {
-            // No more than other paths tell: nothing is here for strangers.
-            _ if !is_ours => nothing(),
-            Err(_fault) => nothing(),
-            Ok(client) => engine.answer(request, &client).await.0,
+        let Ok(client) = client else { return nothing() };
+        if badge::is_same(&self.badge, shown.as_bytes()) {
+            return engine.answer(request, &client).await.0;
         }
+        // For the other process at this address, or for one that was here before.
+        let is_shown = |node: &Node| badge::is_same(&self.seal.badge(*node), shown.as_bytes());
+        let node = Node::of_query(uri.query().unwrap_or_default()).filter(is_shown);
+        let Some(node) = node else { return nothing() };
+        let origin = fields.get(header::ORIGIN).cloned();
+        let brought = match self.find(node).filter(|neighbour| neighbour.is_sibling) {
+            Some(sibling) => Box::pin(self.bring(request, &sibling, &client)).await,
+            None => None,
+        };
+        brought.unwrap_or_else(|| engine.answer_unknown(origin, &client).0)
     }
 }
 

@@ -6,10 +6,12 @@
 
 use bytes::Bytes;
 
+use crate::hub::crowds::Step;
 use crate::hub::engine::{Id, Node};
+use crate::hub::operation::{Operation, Outcome};
 
 /// Another version is not spoken to: clients then begin anew.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Bytes of a frame: an event at its largest, or what a client missed.
 pub const FRAME_MAX: usize = 64 << 20;
 /// Bytes of its length.
@@ -56,6 +58,24 @@ pub enum Frame {
     Hurry,
     /// Channels of single rooms that are listened to there, on Redis.
     Rooms(Vec<String>),
+    /// A socket has come into a watched room there, or left it.
+    Moved {
+        namespace: Box<str>,
+        room: Box<str>,
+        id: Id,
+        step: Step,
+    },
+    /// What the operator wants, to be done in order with what is said; an event's words come by
+    /// themselves.
+    Operate {
+        number: u64,
+        operation: Box<Operation>,
+    },
+    /// What came of it.
+    Outcome {
+        number: u64,
+        outcome: Box<Outcome>,
+    },
 }
 
 /// A client wants to go on with what it may have left there.
@@ -155,6 +175,23 @@ impl Frame {
                 to.byte(6);
                 to.texts(channels);
             }
+            Self::Moved { namespace, room, id, step } => {
+                to.byte(7);
+                to.text(namespace);
+                to.text(room);
+                to.text(id.as_str());
+                to.step(step);
+            }
+            Self::Operate { number, operation } => {
+                to.byte(8);
+                to.number(*number);
+                to.operation(operation);
+            }
+            Self::Outcome { number, outcome } => {
+                to.byte(9);
+                to.number(*number);
+                to.outcome(outcome);
+            }
             Self::Answer(answer) => {
                 to.byte(4);
                 to.byte(answer.to);
@@ -224,6 +261,20 @@ impl Frame {
             }),
             5 => Self::Hurry,
             6 => Self::Rooms(from.texts()?),
+            7 => Self::Moved {
+                namespace: from.text()?.into(),
+                room: from.text()?.into(),
+                id: from.id()?,
+                step: from.step()?,
+            },
+            8 => {
+                let number = from.number()?;
+                Self::Operate { number, operation: Box::new(from.operation()?) }
+            }
+            9 => {
+                let number = from.number()?;
+                Self::Outcome { number, outcome: Box::new(from.outcome()?) }
+            }
             _ => return Err(Malformed),
         };
         if from.0.is_empty() { Ok(read) } else { Err(Malformed) }
@@ -231,14 +282,14 @@ impl Frame {
 }
 
 /// Writes fields.
-struct Pen(Vec<u8>);
+pub struct Pen(Vec<u8>);
 
 impl Pen {
-    fn byte(&mut self, byte: u8) {
+    pub fn byte(&mut self, byte: u8) {
         self.0.push(byte);
     }
 
-    fn number(&mut self, number: u64) {
+    pub fn number(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_le_bytes());
     }
 
@@ -249,21 +300,21 @@ impl Pen {
         self.0.extend_from_slice(bytes);
     }
 
-    fn text(&mut self, text: &str) {
+    pub fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
-    fn many<T>(&mut self, many: &[T], one: impl Fn(&mut Self, &T)) {
+    pub fn many<T>(&mut self, many: &[T], one: impl Fn(&mut Self, &T)) {
         let count = u32::try_from(many.len()).unwrap_or(u32::MAX);
         self.0.extend_from_slice(&count.to_le_bytes());
         many.iter().for_each(|item| one(self, item));
     }
 
-    fn texts(&mut self, texts: &[String]) {
+    pub fn texts(&mut self, texts: &[String]) {
         self.many(texts, |to, text| to.text(text));
     }
 
-    fn option<T>(&mut self, option: Option<&T>, one: impl Fn(&mut Self, &T)) {
+    pub fn option<T>(&mut self, option: Option<&T>, one: impl Fn(&mut Self, &T)) {
         self.byte(u8::from(option.is_some()));
         option.into_iter().for_each(|item| one(self, item));
     }
@@ -299,7 +350,7 @@ impl Pen {
 }
 
 /// Reads fields; takes no more memory than there are bytes.
-struct Eye(Bytes);
+pub struct Eye(Bytes);
 
 impl Eye {
     fn take(&mut self, length: usize) -> Result<Bytes, Malformed> {
@@ -309,11 +360,11 @@ impl Eye {
         Ok(self.0.split_to(length))
     }
 
-    fn byte(&mut self) -> Result<u8, Malformed> {
+    pub fn byte(&mut self) -> Result<u8, Malformed> {
         self.take(1)?.first().copied().ok_or(Malformed)
     }
 
-    fn flag(&mut self) -> Result<bool, Malformed> {
+    pub fn flag(&mut self) -> Result<bool, Malformed> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -321,7 +372,7 @@ impl Eye {
         }
     }
 
-    fn number(&mut self) -> Result<u64, Malformed> {
+    pub fn number(&mut self) -> Result<u64, Malformed> {
         let bytes = self.take(8)?;
         bytes.first_chunk().copied().map(u64::from_le_bytes).ok_or(Malformed)
     }
@@ -337,11 +388,11 @@ impl Eye {
         self.take(length)
     }
 
-    fn text(&mut self) -> Result<String, Malformed> {
+    pub fn text(&mut self) -> Result<String, Malformed> {
         String::from_utf8(self.bytes()?.into()).map_err(|_error| Malformed)
     }
 
-    fn many<T>(
+    pub fn many<T>(
         &mut self,
         one: impl Fn(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Vec<T>, Malformed> {
@@ -354,18 +405,18 @@ impl Eye {
         Ok(many)
     }
 
-    fn texts(&mut self) -> Result<Vec<String>, Malformed> {
+    pub fn texts(&mut self) -> Result<Vec<String>, Malformed> {
         self.many(Self::text)
     }
 
-    fn option<T>(
+    pub fn option<T>(
         &mut self,
         one: impl Fn(&mut Self) -> Result<T, Malformed>,
     ) -> Result<Option<T>, Malformed> {
         if self.flag()? { one(self).map(Some) } else { Ok(None) }
     }
 
-    fn id(&mut self) -> Result<Id, Malformed> {
+    pub fn id(&mut self) -> Result<Id, Malformed> {
         Id::parse(&self.text()?).ok_or(Malformed)
     }
 
@@ -402,6 +453,11 @@ impl Eye {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use crate::hub::crowds::User;
+    use crate::hub::engine::Delivery;
+    use crate::hub::namespace::Target;
+    use crate::hub::operation::{Deed, Heads, Listed, Page, Seen};
 
     use super::*;
 
@@ -471,6 +527,64 @@ mod tests {
             Frame::Hurry,
             Frame::Rooms(vec!["socket.io#/#a#".to_owned()]),
         ]
+        .into_iter()
+        .chain(operators())
+        .collect()
+    }
+
+    fn operators() -> Vec<Frame> {
+        let id = Id::parse("aB-1aaaaaaaaaaaaaaaa").expect("an id");
+        let moved = |step| Frame::Moved { namespace: "/".into(), room: "a".into(), id, step };
+        let user = User { number: 7, id: "ž".into() };
+        let rooms = || vec!["a".to_owned(), "b".to_owned()];
+        let target =
+            || Target { rooms: Some(rooms()), except: vec!["c".to_owned()], but: Some(id) };
+        let page = || Page { after: "a".to_owned(), most: 100 };
+        let emit = Deed::Emit {
+            target: Target::default(),
+            data: "".into(),
+            parts: Vec::new(),
+            delivery: Delivery::Kept,
+        };
+        let deeds = [
+            emit,
+            Deed::Join { target: target(), rooms: rooms() },
+            Deed::Leave { target: target(), rooms: rooms() },
+            Deed::Disconnect { target: target(), close: true },
+            Deed::Sockets { target: target(), page: page() },
+            Deed::Rooms { page: page() },
+            Deed::Count { room: None },
+            Deed::Count { room: Some("a".to_owned()) },
+            Deed::Describe { target: target() },
+        ];
+        let operate = |deed| {
+            let operation = Box::new(Operation::new("/chat", deed));
+            Frame::Operate { number: 3, operation }
+        };
+        let heads =
+            |users: &[u64]| Heads { sockets: 9, users: Some(users.iter().copied().collect()) };
+        let seen = |address: Option<&str>, transport| Seen {
+            rooms: rooms(),
+            user: Some("u".to_owned()),
+            address: address.map(|text| text.parse().expect("an address")),
+            transport,
+        };
+        let sockets = [
+            ("x".to_owned(), seen(Some("::1"), Some("websocket"))),
+            ("y".to_owned(), seen(None, None)),
+        ];
+        let named = [("a".to_owned(), heads(&[])), ("b".to_owned(), Heads::default())];
+        let outcomes = [
+            Outcome::Described(Vec::new()),
+            Outcome::Count(5),
+            Outcome::Heads(heads(&[1, 9, 3])),
+            Outcome::Sockets(Listed { items: sockets.into(), more: true }),
+            Outcome::Rooms(Listed { items: named.into(), more: false }),
+        ];
+        let outcome = |outcome| Frame::Outcome { number: 4, outcome: Box::new(outcome) };
+        let moves = [Step::Went, Step::Came(None), Step::Came(Some(user))].map(moved);
+        let deeds = deeds.into_iter().map(operate);
+        moves.into_iter().chain(deeds).chain(outcomes.into_iter().map(outcome)).collect()
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! The workers of the other process are further workers to those of this one, numbered from `FAR`: the
 //! same letters go to them, and what they say has stamps of its own origins. The main thread carries
-//! it all, in order for each worker, over a pair of sockets. If the other process dies, or says
+//! it all, in order for each worker, over a pair of sockets. What the operator wants is done in both,
+//! and watched rooms have the members of both; over Redis they do by that. If the other process dies, or says
 //! nothing that can be understood, the pair is closed: everybody who is here stays, and who was not
 //! moved yet begins anew.
 //!
@@ -13,14 +14,17 @@
 //! new process sends over Redis and both hear: what comes before it is in the answer of the old one,
 //! what comes behind it in the log of the new one. With streams all of this is in Redis.
 
+mod deeds;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod origins;
+mod talk;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,9 +44,11 @@ use super::Hub;
 use super::engine::{Delivery, Message, Node};
 use super::namespace::Target;
 use super::outbox::{LETTERS, Letter, Notice, Order};
+use super::presence::Move;
 use super::recovery::{read_answer, read_claim, write_letter};
 
 use frame::{FRAME_MAX, HEAD, VERSION};
+use talk::Talk;
 
 pub use frame::{Answer, Claim, Frame, Left, Missing, Place, Words};
 pub use origins::Origins;
@@ -137,17 +143,22 @@ impl Hub {
         if let (Some(cluster), Some(peer)) = (&self.cluster, peer) {
             cluster.pair(attempt, peer.into(), role).await;
         }
+        let talk = Rc::new(Talk::new(way.letters.downgrade()));
         self.order(|done| Order::Bridge(way.clone(), done)).await;
         drop(way);
+        let gatherers = drain.clone();
         let (hub, hurry) = (Arc::clone(self), Arc::new(Notify::new()));
         let hurried = Arc::clone(&hurry);
         let task = drain.spawn_background(async move {
             let mut said = said;
             let end = tokio::select! {
                 // What is lost when an arm is dropped is for a process that is gone.
-                end = hub.say(&mut said, write, &hurried) => end,
-                end = hub.listen(read, (attempt, role)) => end,
+                end = hub.say(&mut said, write, (&hurried, &talk)) => end,
+                end = hub.listen(read, (attempt, role), (&talk, &gatherers)) => end,
             };
+            let mut told = Told::new(hub.letters.len());
+            talk.end().iter().for_each(|notice| told.all(notice));
+            hub.tell(&mut told).await;
             match end {
                 Ok(()) | Err(End::Done) => debug!("all is said to the other process"),
                 Err(end) => info!("clients move no more between processes: {end}"),
@@ -166,7 +177,7 @@ impl Hub {
         &self,
         said: &mut mpsc::Receiver<Letter>,
         mut to: OwnedWriteHalf,
-        hurry: &Notify,
+        (hurry, talk): (&Notify, &Talk),
     ) -> Result<(), End> {
         let lag = metrics::series(&metrics::HUB_LAG, &[]);
         let name = self.cluster.as_ref().map(|cluster| cluster.name().into());
@@ -197,7 +208,7 @@ impl Hub {
             lag.add(-i64::try_from(notices.len()).unwrap_or_default());
             for notice in notices {
                 // What is too long for a frame is not said: nobody may be sent as much.
-                let frame = self.frame(notice).and_then(|frame| frame.write());
+                let frame = self.frame(notice, talk).and_then(|frame| frame.write());
                 bytes.extend(frame.into_iter().flatten());
                 if bytes.len() > FRAME_MAX {
                     let sent = timeout(PROGRESS, to.write_all(&bytes)).await;
@@ -216,7 +227,7 @@ impl Hub {
         }
     }
 
-    fn frame(&self, notice: Notice) -> Option<Frame> {
+    fn frame(&self, notice: Notice, talk: &Talk) -> Option<Frame> {
         match notice {
             Notice::Emit { namespace, target, message, delivery, stamp } => {
                 let (text, parts) = message.words();
@@ -232,13 +243,27 @@ impl Hub {
             }
             Notice::Baseline { stamp, .. } => self.origins.place(stamp).map(Frame::Baseline),
             Notice::Far { to, letter } => write_letter(to, &letter, &self.origins),
+            Notice::Moved(Move { namespace, room, id, step, .. }) => Some(Frame::Moved {
+                namespace: (*namespace).into(),
+                room: (*room).into(),
+                id,
+                step,
+            }),
+            Notice::Operation(task) => talk.ask(&task),
+            Notice::Outcome { number, outcome } => {
+                Some(Frame::Outcome { number, outcome: Box::new(outcome) })
+            }
             _ => None,
         }
     }
 
     /// Tells workers what the other process says, until that ends.
-    async fn listen(&self, from: OwnedReadHalf, pair: (u64, Role)) -> Result<(), End> {
-        let (attempt, role) = pair;
+    async fn listen(
+        &self,
+        from: OwnedReadHalf,
+        (attempt, role): (u64, Role),
+        (talk, gatherers): (&Talk, &Drain),
+    ) -> Result<(), End> {
         let mut from = BufReader::with_capacity(64 << 10, from);
         let Some(Frame::Hello { version: VERSION, node: peer, name }) = next(&mut from).await?
         else {
@@ -266,6 +291,16 @@ impl Hub {
                         cluster.listen_to(channels).await;
                     }
                 }
+                Frame::Operate { number, operation } => {
+                    let (notice, gathering) = talk.begin(number, *operation, self.letters.len());
+                    told.all(&notice);
+                    gatherers.spawn_background(gathering.say());
+                }
+                Frame::Outcome { number, outcome } => talk.answered(number, *outcome),
+                Frame::Moved { namespace, room, id, step } => {
+                    let moved = talk.moved((namespace.into(), room.into(), id), step);
+                    moved.iter().for_each(|notice| told.all(notice));
+                }
                 frame => self.take(frame, peer, &mut told)?,
             }
         }
@@ -273,7 +308,10 @@ impl Hub {
 
     fn take(&self, frame: Frame, peer: Node, told: &mut Told) -> Result<(), End> {
         match frame {
-            Frame::Hello { .. } | Frame::Hurry | Frame::Rooms(_) => return Err(End::Foreign),
+            Frame::Hello { .. } => return Err(End::Foreign),
+            // Heeded before.
+            Frame::Hurry | Frame::Rooms(_) | Frame::Moved { .. } => {}
+            Frame::Operate { .. } | Frame::Outcome { .. } => {}
             Frame::Emit { namespace, rooms, except, but, volatile, place, words } => {
                 let stamp = place.map(|place| self.origins.meet(place).ok_or(End::Foreign));
                 let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
