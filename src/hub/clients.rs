@@ -8,7 +8,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Map;
 use tokio::time::Instant;
 
 use crate::auth::Credentials;
@@ -17,8 +16,9 @@ use crate::exchange;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
+use super::auth_data::AuthData;
 use super::client::Client;
-use super::connecting::{auth_of, refuse};
+use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, Version};
 use super::forward::Waiting;
 use super::handover::Way;
@@ -31,6 +31,7 @@ use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
+use super::placeholders;
 use super::policy::Policy;
 use super::porter::Porter;
 use super::presence::Presence;
@@ -274,7 +275,7 @@ impl Clients {
         if head.attachments > self.attachments_max() {
             return Err(Malformed);
         }
-        packet::check_placeholders(head.data, head.attachments)?;
+        placeholders::check(head.data, head.attachments)?;
         let partial = Partial::begin(text, head.attachments, self.now());
         *client.partial.borrow_mut() = Some(partial);
         if !client.watched.replace(true) {
@@ -348,8 +349,8 @@ impl Clients {
                 return Ok(());
             }
             let auth = match query {
-                Some(query) => auth_of(query),
-                None => serde_json::from_str(head.data).unwrap_or_default(),
+                Some(query) => AuthData::of_query(query),
+                None => AuthData::new(head.data),
             };
             return self.connect(session, client, name, auth);
         }
@@ -516,7 +517,7 @@ impl Above for Clients {
         }
         // Old clients are in `/` without asking, and were told nothing if there is none.
         let entered = session.version == Version::V3 && self.namespace("/").is_some();
-        if entered && self.connect(session, &client, "/", Map::new()).is_err() {
+        if entered && self.connect(session, &client, "/", AuthData::default()).is_err() {
             session.close_later(Close::ParseError);
         }
     }

@@ -19,6 +19,16 @@ pub enum Unanswered {
     Nodes(#[from] Absent),
     #[error("applied on this node alone: Redis is away, and the others were not told")]
     Here,
+    #[error("Redis is away, and the other nodes cannot be asked; here=true asks this one alone")]
+    Alone,
+}
+
+/// Whom the operator asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Everywhere,
+    /// This node alone.
+    Here,
 }
 
 /// What the other nodes are asked, too.
@@ -34,10 +44,11 @@ impl Hub {
     pub async fn operate_everywhere(
         &self,
         operations: Vec<Operation>,
+        reach: Reach,
     ) -> Result<Vec<Outcome>, Unanswered> {
         let queries: Vec<_> = match &self.cluster {
-            Some(_) => operations.iter().map(query).collect(),
-            None => Vec::new(),
+            Some(_) if reach == Reach::Everywhere => operations.iter().map(query).collect(),
+            _ => Vec::new(),
         };
         let disconnects = operations.iter().any(|one| matches!(one.deed, Deed::Disconnect { .. }));
         let mut outcomes = self.operate(operations).await?;
@@ -45,6 +56,10 @@ impl Hub {
         // Who is to be sent away may be elsewhere, and would stay.
         if disconnects && !cluster.is_up() {
             return Err(Unanswered::Here);
+        }
+        // What this node alone has is no answer to what was asked.
+        if queries.iter().any(Option::is_some) && !cluster.is_up() {
+            return Err(Unanswered::Alone);
         }
         for (outcome, query) in outcomes.iter_mut().zip(queries) {
             if let Some((namespace, query)) = query {

@@ -2,6 +2,7 @@
 
 mod admin_ui;
 mod asked;
+mod auth_data;
 mod binary;
 mod client;
 mod clients;
@@ -29,6 +30,7 @@ mod owed;
 mod packet;
 mod partial;
 mod paths;
+mod placeholders;
 mod policy;
 mod porter;
 mod presence;
@@ -73,7 +75,7 @@ use watched::Users;
 pub use binary::{check_parts, detach};
 pub use cluster::{Central, Cluster as Nodes, Neighbourhood, TrustError, neighbourhood};
 pub use engine::{Answered, echo};
-pub use everywhere::Unanswered;
+pub use everywhere::{Reach, Unanswered};
 pub use handover::{Bridge, Role};
 pub use namespace::Target;
 pub use operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen};

@@ -102,12 +102,14 @@ impl Namespace {
         let entry = sockets.vacant_entry();
         // 2^32 sockets would need terabytes.
         let key = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-        let (session, namespace) = (Rc::clone(session), Rc::clone(self));
+        let (turn, session) = (session.turn(), Rc::clone(session));
+        let namespace = Rc::clone(self);
         let socket = Rc::new(Socket {
             id,
             session,
             namespace,
             key,
+            turn,
             data: RefCell::default(),
             backlog: RefCell::default(),
             gone: Cell::new(false),

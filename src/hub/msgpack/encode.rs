@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 /// Appends the value that `json` is, its placeholders filled with `parts`; `None` as in `write`.
 pub fn json(into: &mut Vec<u8>, json: &str, parts: &[Bytes], depth: usize) -> Option<()> {
-    let mut translator = Translator { rest: json, parts, used: 0, into };
+    let mut translator = Translator { rest: json, parts, used: [0; 4], into };
     translator.value(depth)?;
     translator.skip_blanks();
     translator.rest.is_empty().then_some(())
@@ -77,7 +77,7 @@ struct Translator<'a> {
     rest: &'a str,
     parts: &'a [Bytes],
     /// Bits of the parts that stand in it already. Twice would let few bytes become very many.
-    used: u16,
+    used: [u64; 4],
     into: &'a mut Vec<u8>,
 }
 
@@ -174,6 +174,7 @@ impl Translator<'_> {
     fn map(&mut self, depth: usize) -> Option<()> {
         let start = self.begin('{');
         let (mut count, mut placeholder, mut number) = (0, false, None);
+        let used = self.used;
         if !self.take('}') {
             loop {
                 self.skip_blanks();
@@ -189,7 +190,10 @@ impl Translator<'_> {
                 match self.into.get(key..value) {
                     Some(b"\xac_placeholder") => placeholder = written == Some(&[0xc3]),
                     Some(b"\xa3num") => {
-                        number = written.and_then(|written| written.first()).copied();
+                        number = match written {
+                            Some([number @ ..0x80] | [0xcc, number]) => Some(*number),
+                            _ => None,
+                        };
                     }
                     _ => (),
                 }
@@ -201,7 +205,9 @@ impl Translator<'_> {
             }
         }
         if placeholder && !self.parts.is_empty() {
+            // What is within it is nobody's.
             self.into.truncate(start);
+            self.used = used;
             return self.part(number?);
         }
         self.count(start, 0x80, 0xde, count);
@@ -210,8 +216,12 @@ impl Translator<'_> {
 
     fn part(&mut self, number: u8) -> Option<()> {
         let part = self.parts.get(usize::from(number))?;
-        let bit = 1u16.checked_shl(u32::from(number)).filter(|bit| self.used & bit == 0)?;
-        self.used |= bit;
+        let used = self.used.get_mut(usize::from(number / 64))?;
+        let bit = 1 << (number % 64);
+        if *used & bit != 0 {
+            return None;
+        }
+        *used |= bit;
         binary(self.into, part);
         Some(())
     }
