@@ -306,6 +306,34 @@ fn who_comes_back_has_the_seat_of_the_old_connection() {
 }
 
 #[test]
+fn users_are_counted_once_wherever_they_are() {
+    let (edge, _database) = lucia("", "");
+    let counted = |room: &str| {
+        let answer = edge.admin("GET", &format!("/hub/count?namespace=/{room}")).json();
+        (answer["sockets"].as_u64().expect("a number"), answer["users"].as_u64().expect("a number"))
+    };
+    let mut all: Vec<_> =
+        [ID, ID, OTHER].iter().map(|id| with_cookie(&edge, &session(id))).collect();
+    let ids: Vec<_> = all.iter_mut().map(|web| web.enter("/")).collect();
+    assert_eq!(counted(""), (3, 2));
+    assert_eq!(counted("&room=user:alice"), (2, 1));
+    assert_eq!(counted(&format!("&room={}", ids[2])), (1, 1));
+    assert_eq!(counted("&room=nobody"), (0, 0));
+    let both = json!({ "namespace": "/", "to": "*", "rooms": "all" });
+    assert_eq!(edge.admin_with("POST", "/hub/join", both.to_string().as_bytes()).status, 200);
+    let rooms = edge.admin("GET", "/hub/rooms?namespace=/").json();
+    assert_eq!(rooms["rooms"][0], json!({ "room": "all", "sockets": 3, "users": 2 }));
+    let left = json!({ "namespace": "/", "user": "bob", "rooms": "all" });
+    assert_eq!(edge.admin_with("POST", "/hub/leave", left.to_string().as_bytes()).status, 200);
+    assert_eq!(counted("&room=all"), (2, 1));
+    drop(all.swap_remove(0));
+    crate::harness::eventually("one of two", || (counted("&room=all") == (1, 1)).then_some(()));
+    drop(all);
+    crate::harness::eventually("nobody", || (counted("") == (0, 0)).then_some(()));
+    assert_eq!(counted("&room=all"), (0, 0));
+}
+
+#[test]
 fn a_user_is_found_by_name_wherever_it_is() {
     let plain = |auth: &str| config(auth, "").replace("join: [\"user:{user.id}\"]", "join: []");
     let (edge, _database) = lucia_as("", plain);

@@ -130,7 +130,7 @@ struct ShownRoom {
 
 impl From<Heads> for ShownHeads {
     fn from(Heads { sockets, users }: Heads) -> Self {
-        Self { sockets, users: users.map(|users| users.len()) }
+        Self { sockets, users }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::exchange;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
+use super::attendance::Attendances;
 use super::auth_data::AuthData;
 use super::client::Client;
 use super::connecting::refuse;
@@ -52,6 +53,7 @@ pub struct Clients {
     pub(super) recovery: Rc<Recovery>,
     pub(super) porter: Arc<Porter>,
     pub(super) users: Rc<Users>,
+    attendances: Arc<Attendances>,
     pub(super) drain: Drain,
     /// By other nodes.
     pub(super) asked: Asked,
@@ -93,7 +95,7 @@ impl Clients {
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         recovery: Rc<Recovery>,
-        (porter, users): (Arc<Porter>, Rc<Users>),
+        (porter, users, attendances): (Arc<Porter>, Rc<Users>, Arc<Attendances>),
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -106,6 +108,7 @@ impl Clients {
             recovery,
             porter,
             users,
+            attendances,
             drain: drain.clone(),
             asked: Asked::default(),
             owed: Owed::default(),
@@ -144,7 +147,8 @@ impl Clients {
                 }
                 None => {
                     let uplink = self.outbox.uplink.as_ref();
-                    Namespace::new(name, Arc::clone(rules), &self.presence, uplink)
+                    let attendance = self.attendances.of(name);
+                    Namespace::new(name, Arc::clone(rules), &self.presence, attendance, uplink)
                 }
             };
             namespaces.insert(name.clone(), namespace);

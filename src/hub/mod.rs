@@ -2,6 +2,7 @@
 
 mod admin_ui;
 mod asked;
+mod attendance;
 mod auth_data;
 mod binary;
 mod client;
@@ -61,6 +62,7 @@ use crate::exchange::{Client, Request};
 use crate::limits::Counters;
 use crate::upstream::{Pools, Registry};
 
+use attendance::Attendances;
 use clients::Clients;
 use cluster::{Cluster, Relay};
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
@@ -95,6 +97,7 @@ pub struct Hub {
     admission: Arc<Admission>,
     porter: Arc<Porter>,
     connections: Arc<Counters>,
+    attendances: Arc<Attendances>,
     /// Where other nodes are targets, too.
     targets: Arc<Registry>,
     /// `None`: this process is alone.
@@ -140,6 +143,7 @@ impl Hub {
             admission,
             porter,
             connections,
+            attendances: Arc::default(),
             targets,
             cluster,
             origins,
@@ -259,7 +263,7 @@ impl Shard {
         );
         let users =
             Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
-        let doors = (Arc::clone(&hub.porter), users);
+        let doors = (Arc::clone(&hub.porter), users, Arc::clone(&hub.attendances));
         let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
         let place = Place {
             node: hub.node,

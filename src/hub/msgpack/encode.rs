@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 /// Appends the value that `json` is, its placeholders filled with `parts`; `None` as in `write`.
 pub fn json(into: &mut Vec<u8>, json: &str, parts: &[Bytes], depth: usize) -> Option<()> {
-    let mut translator = Translator { rest: json, parts, used: [0; 4], into };
+    let mut translator = Translator { rest: json, parts, used: [0; 4], is_wrong: false, into };
     translator.value(depth)?;
     translator.skip_blanks();
-    translator.rest.is_empty().then_some(())
+    (translator.rest.is_empty() && !translator.is_wrong).then_some(())
 }
 
 pub fn text(into: &mut Vec<u8>, text: &str) {
@@ -78,10 +78,12 @@ struct Translator<'a> {
     parts: &'a [Bytes],
     /// Bits of the parts that stand in it already. Twice would let few bytes become very many.
     used: [u64; 4],
+    /// One is named that is not there, or twice.
+    is_wrong: bool,
     into: &'a mut Vec<u8>,
 }
 
-impl Translator<'_> {
+impl<'a> Translator<'a> {
     fn value(&mut self, depth: usize) -> Option<()> {
         self.skip_blanks();
         match self.rest.as_bytes().first()? {
@@ -174,7 +176,7 @@ impl Translator<'_> {
     fn map(&mut self, depth: usize) -> Option<()> {
         let start = self.begin('{');
         let (mut count, mut placeholder, mut number) = (0, false, None);
-        let used = self.used;
+        let (used, is_wrong) = (self.used, self.is_wrong);
         if !self.take('}') {
             loop {
                 self.skip_blanks();
@@ -207,14 +209,19 @@ impl Translator<'_> {
         if placeholder && !self.parts.is_empty() {
             // What is within it is nobody's.
             self.into.truncate(start);
-            self.used = used;
-            return self.part(number?);
+            (self.used, self.is_wrong) = (used, is_wrong);
+            match number.and_then(|number| self.part(number)) {
+                Some(part) => binary(self.into, part),
+                None => self.is_wrong = true,
+            }
+            return Some(());
         }
         self.count(start, 0x80, 0xde, count);
         Some(())
     }
 
-    fn part(&mut self, number: u8) -> Option<()> {
+    /// The part of this number, which stands nowhere yet.
+    fn part(&mut self, number: u8) -> Option<&'a Bytes> {
         let part = self.parts.get(usize::from(number))?;
         let used = self.used.get_mut(usize::from(number / 64))?;
         let bit = 1 << (number % 64);
@@ -222,8 +229,7 @@ impl Translator<'_> {
             return None;
         }
         *used |= bit;
-        binary(self.into, part);
-        Some(())
+        Some(part)
     }
 
     /// Leaves a byte for the count of what follows.

@@ -235,6 +235,8 @@ mod tests {
         // What is within one is nobody's, and may be named again.
         let inner = r#"51-/,["x",{"y":{"_placeholder":true,"num":0},"num":0,"_placeholder":true}]"#;
         assert!(write(inner, &all[..1]).is_some());
+        let inner = r#"51-/,["x",{"y":{"_placeholder":true,"num":9},"num":0,"_placeholder":true}]"#;
+        assert!(write(inner, &all[..1]).is_some());
         for number in ["-1", "1.0", "\"0\"", "203"] {
             let text = format!(r#"51-/,["x",{{"_placeholder":true,"num":{number}}}]"#);
             assert_eq!(write(&text, &all[..203]), None, "{text}");
