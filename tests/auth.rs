@@ -17,6 +17,7 @@ use crate::harness::origin::{Origin, reply};
 use crate::harness::socketio::{GENEROUS, Heard, Line, UPGRADE, Web, hub};
 use crate::harness::sqlite::Sqlite;
 use crate::harness::{Answer, Edge, Folder, PLAIN};
+use crate::hub_recovery::{come_back, enter};
 
 pub const ID: &str = "bmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
 pub const OTHER: &str = "cmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
@@ -43,6 +44,11 @@ pub fn config(auth: &str, site: &str) -> String {
 
 /// Lucia 3 on SQLite, with one session of Alice's and one of Bob's.
 pub fn lucia(more: &str, site: &str) -> (Edge, Sqlite) {
+    lucia_as(more, |auth| config(auth, site))
+}
+
+/// The same with another configuration.
+fn lucia_as(more: &str, yaml: impl Fn(&str) -> String) -> (Edge, Sqlite) {
     let folder = Folder::new();
     let database = Sqlite(folder.path("app.db"));
     let ends = seconds() + 86_400;
@@ -54,7 +60,7 @@ pub fn lucia(more: &str, site: &str) -> (Edge, Sqlite) {
          INSERT INTO session VALUES ('{ID}', 'alice', {ends}, 1), ('{OTHER}', 'bob', {ends}, 1);"
     ));
     let auth = format!("{{ lucia: v3, database: \"sqlite:app.db\", cache: 0s{more} }}");
-    (Edge::start_in(folder, &config(&auth, site)), database)
+    (Edge::start_in(folder, &yaml(&auth)), database)
 }
 
 pub fn knock(edge: &Edge, headers: &[(&str, &str)], query: &str) -> Result<Web, Answer> {
@@ -263,6 +269,90 @@ fn one_user_has_so_many_connections() {
     });
 }
 
+/// As after a change of networks: the server does not know yet that the old connections are gone.
+#[test]
+fn who_comes_back_has_the_seat_of_the_old_connection() {
+    let recovering = |auth: &str| config(auth, "").replace("hub:\n", "hub:\n  recovery: 2m\n");
+    let (edge, _database) = lucia_as("", recovering);
+    let cookie = session(ID);
+    let mut before: Vec<_> = (0..3).map(|_| with_cookie(&edge, &cookie)).collect();
+    let known: Vec<_> = before.iter_mut().map(|web| enter(web, "/")).collect();
+    let mut after: Vec<_> = (0..3).map(|_| with_cookie(&edge, &cookie)).collect();
+    for (web, who) in after.iter_mut().zip(&known) {
+        assert_eq!(come_back(web, &who.pid, None), (Vec::new(), who.clone()));
+    }
+    before.iter_mut().for_each(|web| assert_eq!(web.hear(), Heard::Closed(None)));
+    let full = Heard::Text(r#"44{"message":"too_many_connections"}"#.to_owned());
+    assert_eq!(answer_of(with_cookie(&edge, &cookie)), full, "somebody new");
+    // Who only says that it comes back has no seat, and is to come again.
+    let mut nobody = with_cookie(&edge, &cookie);
+    let pid = known[0].pid.chars().rev().collect::<String>();
+    for pid in [pid.as_str(), "no-pid"] {
+        nobody.say(&format!("40{}", json!({ "pid": pid })));
+        assert_eq!(nobody.hear(), Heard::Closed(Some(1013)), "{pid}");
+        nobody = with_cookie(&edge, &cookie);
+    }
+    // The seats are as many as before.
+    drop(after.pop());
+    let mut last = None;
+    crate::harness::eventually("a free seat", || {
+        let mut web = with_cookie(&edge, &cookie);
+        web.say("40");
+        let is_in = matches!(web.hear(), Heard::Text(text) if text.starts_with("40"));
+        is_in.then(|| last = Some(web))
+    });
+    assert_eq!(answer_of(with_cookie(&edge, &cookie)), full);
+    drop(last);
+}
+
+#[test]
+fn users_are_counted_once_wherever_they_are() {
+    let (edge, _database) = lucia("", "");
+    let counted = |room: &str| {
+        let answer = edge.admin("GET", &format!("/hub/count?namespace=/{room}")).json();
+        (answer["sockets"].as_u64().expect("a number"), answer["users"].as_u64().expect("a number"))
+    };
+    let mut all: Vec<_> =
+        [ID, ID, OTHER].iter().map(|id| with_cookie(&edge, &session(id))).collect();
+    let ids: Vec<_> = all.iter_mut().map(|web| web.enter("/")).collect();
+    assert_eq!(counted(""), (3, 2));
+    assert_eq!(counted("&room=user:alice"), (2, 1));
+    assert_eq!(counted(&format!("&room={}", ids[2])), (1, 1));
+    assert_eq!(counted("&room=nobody"), (0, 0));
+    let both = json!({ "namespace": "/", "to": "*", "rooms": "all" });
+    assert_eq!(edge.admin_with("POST", "/hub/join", both.to_string().as_bytes()).status, 200);
+    let rooms = edge.admin("GET", "/hub/rooms?namespace=/").json();
+    assert_eq!(rooms["rooms"][0], json!({ "room": "all", "sockets": 3, "users": 2 }));
+    let left = json!({ "namespace": "/", "user": "bob", "rooms": "all" });
+    assert_eq!(edge.admin_with("POST", "/hub/leave", left.to_string().as_bytes()).status, 200);
+    assert_eq!(counted("&room=all"), (2, 1));
+    drop(all.swap_remove(0));
+    crate::harness::eventually("one of two", || (counted("&room=all") == (1, 1)).then_some(()));
+    drop(all);
+    crate::harness::eventually("nobody", || (counted("") == (0, 0)).then_some(()));
+    assert_eq!(counted("&room=all"), (0, 0));
+}
+
+#[test]
+fn a_user_is_found_by_name_wherever_it_is() {
+    let plain = |auth: &str| config(auth, "").replace("join: [\"user:{user.id}\"]", "join: []");
+    let (edge, _database) = lucia_as("", plain);
+    let (mut alice, mut bob) =
+        (with_cookie(&edge, &session(ID)), with_cookie(&edge, &session(OTHER)));
+    alice.enter("/");
+    bob.enter("/");
+    let told = json!({ "namespace": "/", "user": "alice", "event": "news", "args": [1] });
+    let answer = edge.admin_with("POST", "/hub/emit", told.to_string().as_bytes());
+    assert_eq!(answer.json(), json!({ "sockets": 1 }));
+    alice.expect(r#"42["news",1]"#);
+    let gone = json!({ "namespace": "/", "user": "alice" });
+    let answer = edge.admin_with("POST", "/hub/disconnect", gone.to_string().as_bytes());
+    assert_eq!(answer.json(), json!({ "sockets": 1 }));
+    alice.expect("41");
+    bob.say(r#"42["all",{}]"#);
+    bob.expect(r#"42["all",{"from":"bob"}]"#);
+}
+
 #[test]
 fn the_application_is_asked() {
     let mode = Arc::new(AtomicU16::new(200));
@@ -428,19 +518,38 @@ fn a_token_comes_with_the_connect() {
 fn a_reload_that_asks_for_users_sends_strangers_away() {
     let folder = Folder::new();
     let database = Sqlite(folder.path("app.db"));
-    database.run("CREATE TABLE session (id TEXT, user_id TEXT, expires_at INTEGER);");
+    let ends = seconds() + 86_400;
+    database.run(&format!(
+        "CREATE TABLE session (id TEXT, user_id TEXT, expires_at INTEGER);
+         INSERT INTO session VALUES ('{ID}', 'alice', {ends});"
+    ));
     let auth = "{ lucia: v3, database: \"sqlite:app.db\" }";
     let users = config(auth, "");
     let open =
         users.replace("auth: app", "auth: none").replace("join: [\"user:{user.id}\"]", "join: []");
     let open = open.replace("stamp: { from: \"{user.id}\" }", "stamp: {}");
     let mut edge = Edge::start_in(folder, &open);
-    let mut web = knock(&edge, &[], "").expect("a 101");
-    web.enter("/");
+    let mut stranger = knock(&edge, &[], "").expect("a 101");
+    let mut alice = with_cookie(&edge, &session(ID));
+    stranger.enter("/");
+    alice.enter("/");
     edge.reload_with(&users);
-    web.expect("41");
-    web.say("40");
-    assert_eq!(web.hear(), refused());
+    // What they showed was not kept: a refusal would be for good, so they are to show it again.
+    for web in [&mut stranger, &mut alice] {
+        web.expect("41");
+        web.say("40");
+        assert_eq!(web.hear(), Heard::Closed(None));
+    }
+    assert_eq!(answer_of(knock(&edge, &[], "").expect("a 101")), refused());
+    with_cookie(&edge, &session(ID)).enter("/");
+    // The same where another cookie counts from now on.
+    let mut alice = knock(&edge, &[("Cookie", &format!("other={ID}")), ORIGIN], "").expect("a 101");
+    alice.say("40");
+    assert_eq!(alice.hear(), refused());
+    edge.reload_with(&users.replace("lucia: v3,", "lucia: v3, cookie: other,"));
+    alice.say("40");
+    assert_eq!(alice.hear(), Heard::Closed(None));
+    knock(&edge, &[("Cookie", &format!("other={ID}")), ORIGIN], "").expect("a 101").enter("/");
 }
 
 #[test]

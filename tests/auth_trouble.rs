@@ -265,6 +265,16 @@ fn who_is_sent_away_while_redis_is_away_goes_here_and_the_answer_is_502() {
     assert_eq!(gone.status, 502, "{gone:?}");
     assert!(gone.text().contains("here_alone"), "{gone:?}");
     alice.expect("41");
+    // What is here is no answer to what is everywhere, unless just that is wanted.
+    for asked in ["count", "rooms", "sockets"] {
+        let path = format!("/hub/{asked}?namespace=/");
+        let alone = edge.admin("GET", &path);
+        assert_eq!(alone.status, 502, "{alone:?}");
+        assert!(alone.text().contains("here_alone"), "{alone:?}");
+        assert_eq!(edge.admin("GET", &format!("{path}&here=true")).status, 200, "{asked}");
+    }
+    let many = br#"[{"op":"count","namespace":"/"}]"#;
+    assert_eq!(edge.admin_with("POST", "/hub/batch", many).status, 502);
 }
 
 #[test]

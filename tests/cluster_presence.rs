@@ -98,6 +98,7 @@ fn members_of_all_nodes_are_there() {
     drop(carol);
     redis.begin();
     eventually("who has come and who has gone", || (who(&mut alice)["count"] == 2).then_some(()));
+    wait_for_metric(&one, UP, 1);
     eventually("the same figures", || {
         (asked(&one, "count?namespace=/&room=room:a")["sockets"] == 2).then_some(())
     });

@@ -40,7 +40,7 @@ fn a_redis_that_comes_late_is_joined() {
         serves_alone(&one);
         // Nobody else is asked.
         eventually("an empty namespace", || {
-            (asked(&one, "count?namespace=/")["sockets"] == 0).then_some(())
+            (asked(&one, "count?namespace=/&here=true")["sockets"] == 0).then_some(())
         });
         redis.begin();
         for edge in [&one, &two] {

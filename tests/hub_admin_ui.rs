@@ -1,8 +1,11 @@
 //! The page of Socket.IO's Admin UI: who gets in, what it sees and does.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use crate::harness::node::Script;
+use crate::harness::redis::Redis;
 use crate::harness::socketio::{GENEROUS, Heard, Line, Web, wait_for_metric, web_on};
 use crate::harness::{Edge, PLAIN};
 
@@ -51,6 +54,55 @@ fn the_stock_client_does_what_the_page_does() {
         script.wait_for("passed");
         script.finish();
     }
+}
+
+/// The page itself, opened in a browser; of two nodes it must show both, though nobody watches the
+/// other one.
+#[test]
+fn the_page_in_chromium() {
+    let redis = Redis::start();
+    let alone = Edge::start(&yaml(HASH, ""));
+    let settings = format!("hub:\n  redis: redis://127.0.0.1:{}\n", redis.port);
+    let both = yaml(HASH, "").replace("hub:\n", &settings);
+    let (one, two) = (Edge::start(&both), Edge::start(&both));
+    for edge in [&one, &two] {
+        wait_for_metric(edge, "vestibule_hub_redis_up", 1);
+    }
+    for (edge, servers) in [(&alone, "1"), (&one, "2")] {
+        let url = format!("http://{}", edge.http());
+        let environment = [
+            ("URL", url.as_str()),
+            ("USERNAME", "admin"),
+            ("PASSWORD", "s3cret"),
+            ("SERVERS", servers),
+        ];
+        Script::start("admin_page.mjs", &environment).finish();
+    }
+}
+
+/// Two processes on one machine are two servers to a page.
+#[test]
+fn a_page_hears_of_all_nodes() {
+    let redis = Redis::start();
+    let settings = format!("hub:\n  redis: redis://127.0.0.1:{}\n", redis.port);
+    let both = yaml(HASH, "").replace("hub:\n", &settings);
+    let (one, two) = (Edge::start(&both), Edge::start(&both));
+    for edge in [&one, &two] {
+        wait_for_metric(edge, "vestibule_hub_redis_up", 1);
+    }
+    let (mut web, _) = page(&one, '0');
+    let mut servers = HashSet::new();
+    for _ in 0..12 {
+        let text = web.text();
+        let stats = text.strip_prefix("42/admin,").expect("an event");
+        let stats: Value = serde_json::from_str(stats).expect("JSON");
+        assert_eq!(stats[0], "server_stats");
+        servers.insert(stats[1]["serverId"].as_str().expect("a name").to_owned());
+        if servers.len() == 2 {
+            return;
+        }
+    }
+    panic!("only {servers:?} were heard of");
 }
 
 #[test]

@@ -267,6 +267,7 @@ fn what_is_wrong_is_said() {
         ("POST", "/hub/count", "{}", 405, "method"),
         ("GET", "/hub/count", "", 400, "bad_request"),
         ("GET", "/hub/count?namespace=/&x=1", "", 400, "bad_request"),
+        ("GET", "/hub/count?namespace=/&here=1", "", 400, "bad_request"),
         ("GET", "/hub/rooms?namespace=/&limit=10001", "", 400, "bad_request"),
         ("GET", "/hub/nothing", "", 404, "not_found"),
     ] {

@@ -1,7 +1,7 @@
 //! Bad input → answer: requests, payloads, packets. Wrong frames stand in `hub_frames`.
 
 use crate::harness::socketio::{
-    Heard, Line as _, Poller, UPGRADE, Web, decode, hub, hub_only, metric, wait_for_metric,
+    Heard, Line as _, Poller, UPGRADE, Web, decode, hub, hub_only, masked, metric, wait_for_metric,
 };
 use crate::harness::{Client, Edge};
 
@@ -130,6 +130,46 @@ fn payloads() {
     web.say("40/chat,");
     assert!(web.text().starts_with("40/chat,"));
     wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 1);
+}
+
+/// The same of Engine.IO 3, whose payloads say how long each packet is, and of the forms of JSONP.
+#[test]
+fn old_payloads() {
+    let edge = Edge::start(&hub_only(""));
+    let text = "Content-Type: text/plain\r\n";
+    let bytes = "Content-Type: application/octet-stream\r\n";
+    let form = "Content-Type: application/x-www-form-urlencoded\r\nReferer: http://localhost/\r\n";
+    let rows: &[(&str, &str, &[u8])] = &[
+        ("", text, b"6"),
+        ("", text, b":6"),
+        ("", text, b"1:"),
+        ("", text, b"2:6"),
+        ("", text, b"-1:6"),
+        ("", text, b"x:6"),
+        ("", text, b"1:66"),
+        ("", text, b"1:7"),
+        ("", text, b"99999999999999999999:6"),
+        ("", text, b"2:4\xff"),
+        ("", bytes, b"\x00\x09\xff6"),
+        ("", bytes, b"\x00\xff6"),
+        ("", bytes, b"\x02\x01\xff6"),
+        ("&j=0", form, b""),
+        ("&j=0", form, b"x=1:6"),
+        ("&j=0", form, b"d=\xff"),
+        ("&j=0", form, b"d=1:7"),
+        ("&j=0", form, b"d=%FF"),
+    ];
+    for (query, header, body) in rows {
+        let mut poller = Poller::over(edge.connect(), edge.connect(), "EIO=3");
+        poller.expect("40");
+        let what = String::from_utf8_lossy(body);
+        let head = format!("POST {}{query} HTTP/1.1\r\nHost: localhost\r\n{header}", poller.path());
+        poller.post.send(format!("{head}Content-Length: {}\r\n\r\n", body.len()));
+        poller.post.send(body);
+        assert_eq!(poller.post.answer().status, 400, "{what}");
+        assert_eq!(poller.status(), 400, "{what}");
+    }
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 0);
 }
 
 /// Packets that end the connection, all of it, as with Node.
@@ -271,6 +311,65 @@ fn packets_that_are_no_offence() {
     web.enter("/");
     web.say(&deep);
     assert!(web.hear() == Heard::Text(deep));
+}
+
+/// A client that leaves before it is answered says nothing of it, and connects again: both were said
+/// before the answer could be heard.
+#[test]
+fn two_connects_in_one_breath_are_one() {
+    let edge = Edge::start(&hub_only(""));
+    let connect = masked(0x81, b"40/chat,");
+    let mut web = Web::open(&edge);
+    web.raw(&[&connect[..], &connect].concat());
+    assert!(web.text().starts_with("40/chat,{\"sid\""));
+    web.say("42/chat,0[\"join\",\"a\"]");
+    web.expect("43/chat,0[{\"ok\":true}]");
+    let mut poller = Poller::open(&edge);
+    assert_eq!(poller.send("40/chat,\u{1e}40/chat,").status, 200);
+    assert!(poller.text().starts_with("40/chat,{\"sid\""));
+    poller.say("42/chat,0[\"join\",\"a\"]");
+    poller.expect("43/chat,0[{\"ok\":true}]");
+    // Who is in already, and says so, has lost count: as with Node's server.
+    web.say("40/chat,");
+    assert_eq!(web.hear(), Heard::Closed(None));
+    assert_eq!(poller.send("40/chat,").status, 200);
+    assert_eq!(poller.hear(), Heard::Closed(None));
+}
+
+/// What JavaScript writes and other languages do not hold is as good beside an attachment as
+/// without one.
+#[test]
+fn strange_texts_beside_attachments() {
+    let edge = Edge::start(&hub_only("limits: { attachments: 256 }"));
+    let (mut web, mut other, mut packed) = (Web::open(&edge), Web::open(&edge), Web::open(&edge));
+    web.enter("/");
+    other.enter("/");
+    packed.say_bytes(b"\x83\xa4type\x00\xa4data\xd4\x00\x00\xa3nsp\xa1/");
+    assert!(matches!(packed.hear(), Heard::Binary(_)));
+    let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
+    for strange in ["\"a\\ud83d\"", "{\"\\udc00\":1}", "1e999", &deep] {
+        let event = format!("51-[\"tell\",{strange},{{\"_placeholder\":true,\"num\":0}}]");
+        web.say(&format!("4{event}"));
+        web.say_bytes(&[7]);
+        other.expect(&format!("4{event}"));
+        assert_eq!(other.hear(), Heard::Binary(vec![7]));
+        if strange != deep {
+            // Half of a pair cannot be said there.
+            assert!(matches!(packed.hear(), Heard::Binary(_)), "{strange}");
+        }
+    }
+    // As many attachments as may be, to clients of both parsers.
+    let all: Vec<_> =
+        (0..200).map(|number| format!("{{\"_placeholder\":true,\"num\":{number}}}")).collect();
+    let event = format!("45200-[\"tell\",{}]", all.join(","));
+    web.say(&event);
+    (0..200u8).for_each(|number| web.say_bytes(&[number]));
+    other.expect(&event);
+    (0..200u8).for_each(|number| assert_eq!(other.hear(), Heard::Binary(vec![number])));
+    let Heard::Binary(packet) = packed.hear() else { panic!("no packet") };
+    let parts: Vec<u8> = (0..200u8).flat_map(|number| [0xc4, 1, number]).collect();
+    let at = packet.windows(5).position(|window| window == b"\xa4tell").expect("the event");
+    assert_eq!(packet.get(at + 5..at + 5 + parts.len()), Some(&parts[..]));
 }
 
 #[test]

@@ -199,6 +199,64 @@ fn a_second_connect_while_the_first_is_decided_changes_nothing() {
     assert!(matches!(web.hear(), Heard::Closed(_)));
 }
 
+/// What the application is told and says again is what the client wrote, though it holds what other
+/// languages do not.
+#[test]
+fn strange_texts_come_to_the_application_and_back() {
+    const STRANGE: [&str; 3] = ["\"a\\ud83d\"", "1e999", "{\"\\udc00\":[[1]]}"];
+    let origin = Origin::start(move |seen, stream| {
+        let said = String::from_utf8_lossy(&seen.body).into_owned();
+        let strange = STRANGE.iter().find(|strange| said.contains(**strange)).unwrap_or(&"0");
+        let body = format!(
+            "{{\"ack\":[{strange}],\"data\":{strange},\"emit\":[{{\"event\":\"said\",\"args\":[{strange},{{\"$binary\":\"BQ==\"}}]}}]}}"
+        );
+        reply(stream, "200 OK", "content-type: application/json\r\n", body.as_bytes())
+    });
+    let edge = edge(&origin, "");
+    for (number, strange) in STRANGE.iter().enumerate() {
+        let mut web = Web::open(&edge);
+        web.say(&format!("40/chat,{{\"x\":{strange},\"token\":\"t\"}}"));
+        assert!(web.text().starts_with("40/chat,{\"sid\""));
+        let said = format!("451-/chat,[\"said\",{strange},{{\"_placeholder\":true,\"num\":0}}]");
+        let hear = |web: &mut Web| {
+            web.expect(&said);
+            assert_eq!(web.hear(), Heard::Binary(vec![5]));
+        };
+        hear(&mut web);
+        for event in [
+            format!("42/chat,7[\"message\",{strange}]"),
+            format!("451-/chat,7[\"message\",{strange},{{\"_placeholder\":true,\"num\":0}}]"),
+        ] {
+            web.say(&event);
+            if event.starts_with("45") {
+                web.say_bytes(&[9]);
+            }
+            hear(&mut web);
+            web.expect(&format!("43/chat,7[{strange}]"));
+        }
+        web.say("41/chat,");
+        let seen = eventually("the farewell", || {
+            let all = origin.seen();
+            let asked: Vec<_> = all.iter().filter(|seen| !seen.body.is_empty()).collect();
+            (asked.len() == 4 * (number + 1)).then(|| {
+                let last = asked[4 * number..].iter();
+                last.map(|seen| String::from_utf8_lossy(&seen.body).into_owned())
+                    .collect::<Vec<_>>()
+            })
+        });
+        assert!(
+            seen[0].contains(&format!("\"auth\":{{\"x\":{strange},\"token\":\"t\"}}")),
+            "{seen:?}"
+        );
+        assert!(seen[1].contains(&format!("\"args\":[{strange}]")), "{seen:?}");
+        let beside = format!("\"args\":[{strange},{{\"$binary\":\"CQ==\"}}]");
+        assert!(seen[2].contains(&beside), "{seen:?}");
+        for later in &seen[1..] {
+            assert!(later.contains(&format!("\"data\":{strange}")), "{later}");
+        }
+    }
+}
+
 #[test]
 fn the_stock_client_may_change_its_mind() {
     let origin = application(|question| {

@@ -124,6 +124,9 @@ impl<'a> Fields<'a> {
             None => Ok(false),
             Some(Written::Json(json)) if json.get() == "true" => Ok(true),
             Some(Written::Json(json)) if json.get() == "false" => Ok(false),
+            // As a query has it.
+            Some(Written::Text(text)) if text == "true" => Ok(true),
+            Some(Written::Text(text)) if text == "false" => Ok(false),
             Some(_) => Err(self.wrong(name, "must be true or false")),
         }
     }

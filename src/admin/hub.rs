@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::exchange::{Body, BodyError, Response};
-use crate::hub::{Heads, Hub, Listed, Operation, Outcome, Policy, Seen, Unanswered};
+use crate::hub::{Heads, Hub, Listed, Operation, Outcome, Policy, Reach, Seen, Unanswered};
 
 use super::fields::{Fields, Wrong};
 use super::json;
@@ -66,8 +66,9 @@ async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response
         if head.method != Method::GET {
             return Err(Refusal::Method("GET"));
         }
-        let fields = Fields::of_query(head.uri.query().unwrap_or_default());
-        return one(read(op, fields, &known)?, &door.hub).await;
+        let mut fields = Fields::of_query(head.uri.query().unwrap_or_default());
+        let reach = if fields.flag("here")? { Reach::Here } else { Reach::Everywhere };
+        return one(read(op, fields, &known)?, reach, &door.hub).await;
     }
     if !POSTED.contains(&op) && op != "batch" {
         return Err(Refusal::NoSuch);
@@ -80,16 +81,16 @@ async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response
     if op == "batch" {
         return many(read_batch(body, &known)?, &door.hub).await;
     }
-    one(read(op, Fields::of(body, "")?, &known)?, &door.hub).await
+    one(read(op, Fields::of(body, "")?, &known)?, Reach::Everywhere, &door.hub).await
 }
 
-async fn one(operation: Operation, hub: &Hub) -> Result<Response, Refusal> {
-    let outcomes = hub.operate_everywhere(vec![operation]).await?;
+async fn one(operation: Operation, reach: Reach, hub: &Hub) -> Result<Response, Refusal> {
+    let outcomes = hub.operate_everywhere(vec![operation], reach).await?;
     Ok(json(StatusCode::OK, &outcomes.into_iter().map(Shown::new).next()))
 }
 
 async fn many(operations: Vec<Operation>, hub: &Hub) -> Result<Response, Refusal> {
-    let outcomes = hub.operate_everywhere(operations).await?;
+    let outcomes = hub.operate_everywhere(operations, Reach::Everywhere).await?;
     Ok(json(StatusCode::OK, &outcomes.into_iter().map(Shown::new).collect::<Vec<_>>()))
 }
 
@@ -129,7 +130,7 @@ struct ShownRoom {
 
 impl From<Heads> for ShownHeads {
     fn from(Heads { sockets, users }: Heads) -> Self {
-        Self { sockets, users: users.map(|users| users.len()) }
+        Self { sockets, users }
     }
 }
 
@@ -188,7 +189,7 @@ impl Refusal {
             Self::Unanswered(unanswered) => {
                 let message = unanswered.to_string();
                 let (status, code) = match unanswered {
-                    Unanswered::Here => (StatusCode::BAD_GATEWAY, "here_alone"),
+                    Unanswered::Here | Unanswered::Alone => (StatusCode::BAD_GATEWAY, "here_alone"),
                     _ => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
                 };
                 refuse(status, code, None, &message)

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::AdminDoor;
 
+use super::auth_data::AuthData;
 use super::client::Client;
 use super::clients::Clients;
 use super::connecting::refuse_with;
@@ -53,9 +54,9 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
-        auth: Value,
+        auth: &AuthData,
     ) {
-        let auth: Auth = serde_json::from_value(auth).unwrap_or_default();
+        let auth: Auth = serde_json::from_str(auth.as_str()).unwrap_or_default();
         let (Some(pass), Some(wanted)) = (auth.pass(), namespace.policy().admin_ui.clone()) else {
             return refuse_with(session, &namespace.name, "invalid_credentials", WRONG);
         };

@@ -1,12 +1,14 @@
 //! Binary arguments in JSON: `{"$binary": BASE64}` for the application, placeholders for clients;
 //! pure.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Value, json};
 
-use super::packet::{self, Event};
+use super::packet::Event;
+use super::placeholders;
 
 /// Why values cannot be sent to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -19,49 +21,31 @@ pub enum Unfit {
     Placeholder,
 }
 
-/// An event's arguments as the application reads them. Without attachments they are the client's own
-/// words; attachments are written into the values, which are written anew for it.
+/// An event's arguments as the application reads them: the client's own words, with its attachments
+/// written into them.
 pub fn arguments(event: &Event<'_>, parts: &[Bytes]) -> String {
-    let argument = |json: &str| match parts {
-        // Not read: JavaScript writes what our numbers and texts do not hold, half a surrogate pair
-        // or 1e999. Beside attachments that was refused when it came.
-        [] => json.to_owned(),
-        parts => inline(json, parts).to_string(),
-    };
-    let arguments: Vec<_> = event.args.iter().map(|json| argument(json.get())).collect();
+    let arguments: Vec<_> = event.args.iter().map(|json| inline(json.get(), parts)).collect();
     format!("[{}]", arguments.join(","))
 }
 
 /// JSON with its attachments written into it. A placeholder that names none of `parts` becomes an
-/// empty one; null if it is no JSON, or holds a number or text that a `Value` does not.
-pub fn inline(data: &str, parts: &[Bytes]) -> Value {
-    // Clients' data was read when it came, other servers' is what our own reader wrote.
-    let mut value = serde_json::from_str(data).unwrap_or_default();
-    if !parts.is_empty() {
-        fill(&mut value, parts);
+/// empty one.
+pub fn inline<'a>(data: &'a str, parts: &[Bytes]) -> Cow<'a, str> {
+    if parts.is_empty() {
+        return Cow::Borrowed(data);
     }
-    value
+    let written = |number: Option<u8>| {
+        let part = number.and_then(|number| parts.get(usize::from(number)));
+        format!("{{{KEY}:\"{}\"}}", STANDARD.encode(part.map(Bytes::as_ref).unwrap_or_default()))
+    };
+    Cow::Owned(placeholders::replace(data, written))
 }
 
-fn fill(value: &mut Value, parts: &[Bytes]) {
-    match value {
-        Value::Array(values) => values.iter_mut().for_each(|value| fill(value, parts)),
-        Value::Object(fields) if fields.get("_placeholder") == Some(&Value::Bool(true)) => {
-            let number = fields.get("num").and_then(Value::as_u64);
-            let part = number.and_then(|number| parts.get(usize::try_from(number).ok()?));
-            *value =
-                json!({ "$binary": STANDARD.encode(part.map(Bytes::as_ref).unwrap_or_default()) });
-        }
-        Value::Object(fields) => fields.values_mut().for_each(|value| fill(value, parts)),
-        _ => {}
-    }
-}
-
-/// The text of `values` as a packet's data, and the attachments that it names, `most` of them.
-pub fn extract(values: &[Value], most: usize) -> Result<(String, Vec<Bytes>), Unfit> {
-    let (mut text, mut parts) = (String::new(), Vec::new());
-    // Values of JSON are JSON.
-    detach(&serde_json::to_string(values).unwrap_or_default(), &mut text, (&mut parts, most))?;
+/// The text of an array of values as a packet's data, and the attachments that it names, `most` of
+/// them.
+pub fn extract(values: &str, most: usize) -> Result<(String, Vec<Bytes>), Unfit> {
+    let (mut text, mut parts) = (String::with_capacity(values.len()), Vec::new());
+    detach(values, &mut text, (&mut parts, most))?;
     check_parts(&text, &parts)?;
     Ok((text, parts))
 }
@@ -72,7 +56,7 @@ pub fn check_parts(data: &str, parts: &[Bytes]) -> Result<(), Unfit> {
     if parts.is_empty() {
         return Ok(());
     }
-    packet::check_placeholders(data, parts.len()).map_err(|_error| Unfit::Placeholder)
+    placeholders::check(data, parts.len()).map_err(|_error| Unfit::Placeholder)
 }
 
 const KEY: &str = "\"$binary\"";
@@ -136,24 +120,23 @@ fn string(json: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
 
     fn extract(values: &[Value]) -> Result<(String, Vec<Bytes>), Unfit> {
-        super::extract(values, 10)
+        super::extract(&Value::from(values).to_string(), 10)
     }
 
     #[test]
     fn binary_goes_in_and_comes_out() {
         let data =
-            r#"["x",{"a":[{"_placeholder":true,"num":1}],"b":{"_placeholder":true,"num":0}}]"#;
-        let parts = [Bytes::from_static(b"\x01"), Bytes::from_static(b"")];
-        let value = inline(data, &parts);
-        assert_eq!(value, json!(["x", { "a": [{ "$binary": "" }], "b": { "$binary": "AQ==" } }]));
-        let Value::Array(values) = value else { panic!("an array") };
-        let (text, back) = extract(&values).expect("fit");
-        assert_eq!(inline(&text, &back), inline(data, &parts));
-        assert_eq!(back.len(), 2);
+            r#"["x",{"a":[{"_placeholder":true,"num":0}], "b":{"num":1,"_placeholder":true}}]"#;
+        let parts = [Bytes::from_static(b""), Bytes::from_static(b"\x01")];
+        let text = inline(data, &parts);
+        assert_eq!(text, r#"["x",{"a":[{"$binary":""}], "b":{"$binary":"AQ=="}}]"#);
+        let (again, back) = super::extract(&text, 10).expect("fit");
+        assert_eq!((inline(&again, &back), &back[..]), (text, &parts[..]));
     }
 
     #[test]
@@ -175,18 +158,17 @@ mod tests {
 
     #[test]
     fn arguments_stay_as_they_were_written() {
-        for args in [r#""\ud83d""#, "1e999", &format!("{}{}", "[".repeat(200), "]".repeat(200))] {
+        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        for args in [r#""\ud83d""#, "1e999", &deep, "31.245270191439438"] {
             let data = format!(r#"["x",{args}, 1.0]"#);
             let event = Event::parse(&data).expect("an event");
             assert_eq!(arguments(&event, &[]), format!("[{args},1.0]"));
+            let data = format!(r#"["x",{args}, {{"_placeholder":true,"num":0}}]"#);
+            let event = Event::parse(&data).expect("an event");
+            let wanted = format!(r#"[{args},{{"$binary":"AQ=="}}]"#);
+            assert_eq!(arguments(&event, &[Bytes::from_static(b"\x01")]), wanted);
+            assert_eq!(super::extract(&wanted, 10).expect("fit").1.len(), 1);
         }
-    }
-
-    #[test]
-    fn numbers_keep_their_last_digit() {
-        let data = r#"[31.245270191439438,{"_placeholder":true,"num":0}]"#;
-        let value = inline(data, &[Bytes::new()]);
-        assert_eq!(value.to_string(), r#"[31.245270191439438,{"$binary":""}]"#);
     }
 
     fn detached(json: &str) -> Result<(String, Vec<Bytes>), Unfit> {

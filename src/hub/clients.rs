@@ -8,7 +8,6 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::Map;
 use tokio::time::Instant;
 
 use crate::auth::Credentials;
@@ -17,8 +16,10 @@ use crate::exchange;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Asked;
+use super::attendance::Attendances;
+use super::auth_data::AuthData;
 use super::client::Client;
-use super::connecting::{auth_of, refuse};
+use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, Version};
 use super::forward::Waiting;
 use super::handover::Way;
@@ -31,6 +32,7 @@ use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
+use super::placeholders;
 use super::policy::Policy;
 use super::porter::Porter;
 use super::presence::Presence;
@@ -51,6 +53,7 @@ pub struct Clients {
     pub(super) recovery: Rc<Recovery>,
     pub(super) porter: Arc<Porter>,
     pub(super) users: Rc<Users>,
+    attendances: Arc<Attendances>,
     pub(super) drain: Drain,
     /// By other nodes.
     pub(super) asked: Asked,
@@ -92,7 +95,7 @@ impl Clients {
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         recovery: Rc<Recovery>,
-        (porter, users): (Arc<Porter>, Rc<Users>),
+        (porter, users, attendances): (Arc<Porter>, Rc<Users>, Arc<Attendances>),
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -105,6 +108,7 @@ impl Clients {
             recovery,
             porter,
             users,
+            attendances,
             drain: drain.clone(),
             asked: Asked::default(),
             owed: Owed::default(),
@@ -143,7 +147,8 @@ impl Clients {
                 }
                 None => {
                     let uplink = self.outbox.uplink.as_ref();
-                    Namespace::new(name, Arc::clone(rules), &self.presence, uplink)
+                    let attendance = self.attendances.of(name);
+                    Namespace::new(name, Arc::clone(rules), &self.presence, attendance, uplink)
                 }
             };
             namespaces.insert(name.clone(), namespace);
@@ -277,7 +282,7 @@ impl Clients {
         if head.attachments > self.attachments_max() {
             return Err(Malformed);
         }
-        packet::check_placeholders(head.data, head.attachments)?;
+        placeholders::check(head.data, head.attachments)?;
         let partial = Partial::begin(text, head.attachments, self.now());
         *client.partial.borrow_mut() = Some(partial);
         if !client.watched.replace(true) {
@@ -351,8 +356,8 @@ impl Clients {
                 return Ok(());
             }
             let auth = match query {
-                Some(query) => auth_of(query),
-                None => serde_json::from_str(head.data).unwrap_or_default(),
+                Some(query) => AuthData::of_query(query),
+                None => AuthData::new(head.data),
             };
             return self.connect(session, client, name, auth);
         }
@@ -519,7 +524,7 @@ impl Above for Clients {
         }
         // Old clients are in `/` without asking, and were told nothing if there is none.
         let entered = session.version == Version::V3 && self.namespace("/").is_some();
-        if entered && self.connect(session, &client, "/", Map::new()).is_err() {
+        if entered && self.connect(session, &client, "/", AuthData::default()).is_err() {
             session.close_later(Close::ParseError);
         }
     }

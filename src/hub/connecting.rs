@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::auth::Identity;
-use crate::exchange::query;
 
+use super::auth_data::AuthData;
 use super::client::Client;
 use super::clients::Clients;
-use super::engine::{Id, Session, Version};
+use super::engine::{Close, Id, Session, Version};
 use super::journal;
 use super::namespace::Namespace;
 use super::packet::{self, Malformed};
@@ -25,14 +25,16 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         name: &str,
-        auth: Map<String, Value>,
+        auth: AuthData,
     ) -> Result<(), Malformed> {
         // A client that left before it was answered, and comes again, waits for the same answer.
         if client.connecting.borrow().iter().any(|known| known.as_ref() == name) {
             return Ok(());
         }
-        if client.find(name).is_some() {
-            return Err(Malformed);
+        if let Some(socket) = client.find(name) {
+            // The same where it was answered at once: both were said before it could hear of that.
+            let is_one = socket.turn == session.turn();
+            return if is_one { Ok(()) } else { Err(Malformed) };
         }
         let namespace = self.namespace(name);
         let Some(namespace) = namespace else {
@@ -43,7 +45,7 @@ impl Clients {
         };
         let Some(me) = self.me.upgrade() else { return Ok(()) };
         if namespace.policy().admin_ui.is_some() {
-            me.ask_porter(session, client, &namespace, auth.into());
+            me.ask_porter(session, client, &namespace, &auth);
             return Ok(());
         }
         if namespace.policy().users.is_some() {
@@ -60,15 +62,15 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
-        mut auth: Map<String, Value>,
+        mut auth: AuthData,
     ) {
         let user = client.user_in(&namespace.name).map(|user| user.user_key().into());
         if self.welcome_back(session, client, namespace, &mut auth, user.clone()) {
             return;
         }
         match self.claim(session, namespace, &mut auth, user) {
-            Some(claim) => self.take_back(session, client, namespace, claim, auth.into()),
-            None => self.admit(session, client, namespace, auth.into(), None),
+            Some(claim) => self.take_back(session, client, namespace, claim, auth),
+            None => self.admit(session, client, namespace, auth, None),
         }
     }
 
@@ -78,9 +80,15 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
-        auth: Value,
+        auth: AuthData,
         returned: Option<Arc<Returned>>,
     ) {
+        if !self.sit_down(client, &namespace.name) {
+            // Not a refusal, after which the client would stay away: its old connection is soon seen
+            // to be gone.
+            journal::refused(session, &namespace.name, "too_many_connections");
+            return session.close(Close::Unavailable);
+        }
         if let Some((id, line)) = returned.as_deref().and_then(Returned::line) {
             self.hooks.adopt(id, line);
         }
@@ -90,6 +98,8 @@ impl Clients {
         if let Some(back) = returned.clone().filter(|back| back.afar.is_some()) {
             let (clients, session) = (Rc::clone(self), Rc::clone(session));
             let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
+            // From now on, not when the task has its first turn: it must not come in twice.
+            client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
             self.drain.spawn("recovery", async move {
                 let (me, known) = (Rc::clone(&clients), Rc::clone(&client));
                 let there = Rc::clone(&namespace);
@@ -147,6 +157,8 @@ impl Clients {
         let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str(), identity)?;
         rooms.extend_from_slice(more);
         rooms.extend(identity.and_then(session_room));
+        let own = identity.map(user_room).filter(|own| !rooms.contains(own));
+        rooms.extend(own);
         let kept = back.iter().flat_map(|(back, _)| back.rooms.iter());
         rooms.extend(kept.filter(|room| !room.starts_with(SESSION)).cloned());
         let socket = namespace.enter(session, id, user);
@@ -177,22 +189,10 @@ fn session_room(identity: &Identity) -> Option<String> {
     (!session.is_empty()).then(|| format!("{SESSION}{session}"))
 }
 
-/// The query of an old client's CONNECT: a name that comes twice has a list, as Node reads it.
-pub fn auth_of(text: &str) -> Map<String, Value> {
-    let mut auth = Map::new();
-    for (name, value) in query::fields(text).take(QUERY_FIELDS_MAX) {
-        let value = Value::from(value);
-        match auth.get_mut(name.as_ref()) {
-            None => drop(auth.insert(name.into_owned(), value)),
-            Some(Value::Array(values)) => values.push(value),
-            Some(known) => *known = Value::Array(vec![known.take(), value]),
-        }
-    }
-    auth
+/// Where the sockets of one user are, for whoever speaks to the user by name.
+fn user_room(identity: &Identity) -> String {
+    format!("user:{}", identity.user)
 }
-
-/// As many fields as Node's `querystring` reads; the rest is left out.
-const QUERY_FIELDS_MAX: usize = 1000;
 
 /// Answers a CONNECT that comes to nothing.
 pub fn refuse(session: &Rc<Session>, namespace: &str, code: &'static str) {

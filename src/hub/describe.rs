@@ -16,21 +16,16 @@ pub fn remote(socket: &Socket) -> Remote {
         id: socket.id.as_str().into(),
         rooms: std::iter::once(socket.id.as_str().to_owned()).chain(socket.rooms()).collect(),
         handshake: handshake(socket).to_string().into(),
-        data: data(socket).to_string().into(),
-    }
-}
-
-/// An object, as in Node.
-fn data(socket: &Socket) -> Value {
-    match socket.data() {
-        Value::Null => json!({}),
-        data => data,
+        // An object, as in Node.
+        data: socket.data.borrow().clone().unwrap_or_else(|| "{}".into()),
     }
 }
 
 /// With what is remembered of it; headers are those that hooks may see.
 fn handshake(socket: &Socket) -> Value {
     let session = &socket.session;
+    // Unknown where nothing of the handshake is kept, which most sockets can do without.
+    let mut came = SystemTime::now();
     let (mut headers, mut fields, mut secure, mut url) =
         (Map::new(), Map::new(), false, "/socket.io/".to_owned());
     if let Some(known) = &session.handshake {
@@ -41,10 +36,11 @@ fn handshake(socket: &Socket) -> Value {
         for (name, value) in query::fields(&known.query) {
             fields.insert(name.into_owned(), value.into());
         }
+        came = known.issued;
         secure = known.client.scheme == Scheme::Https;
         url = format!("{url}?{}", known.query);
     }
-    let issued = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let issued = came.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let mut words = json!({
         "headers": headers,
         "time": humantime::format_rfc3339_millis(UNIX_EPOCH + issued).to_string(),

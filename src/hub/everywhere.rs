@@ -1,5 +1,6 @@
 //! The operator's questions, answered for all nodes: this one's outcomes and what the others say.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -7,7 +8,8 @@ use serde_json::Value;
 use crate::auth;
 
 use super::Hub;
-use super::cluster::{Absent, Audience, Cluster, Remote};
+use super::attendance::Attendance;
+use super::cluster::{Absent, Audience, Remote};
 use super::operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen, Silent};
 
 /// Who did not answer.
@@ -19,13 +21,23 @@ pub enum Unanswered {
     Nodes(#[from] Absent),
     #[error("applied on this node alone: Redis is away, and the others were not told")]
     Here,
+    #[error("Redis is away, and the other nodes cannot be asked; here=true asks this one alone")]
+    Alone,
+}
+
+/// Whom the operator asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Everywhere,
+    /// This node alone.
+    Here,
 }
 
 /// What the other nodes are asked, too.
 enum Query {
     Sockets(Audience, Page),
     Rooms(Page),
-    Count(Audience),
+    Count(Option<String>),
 }
 
 impl Hub {
@@ -34,10 +46,11 @@ impl Hub {
     pub async fn operate_everywhere(
         &self,
         operations: Vec<Operation>,
+        reach: Reach,
     ) -> Result<Vec<Outcome>, Unanswered> {
         let queries: Vec<_> = match &self.cluster {
-            Some(_) => operations.iter().map(query).collect(),
-            None => Vec::new(),
+            Some(_) if reach == Reach::Everywhere => operations.iter().map(query).collect(),
+            _ => Vec::new(),
         };
         let disconnects = operations.iter().any(|one| matches!(one.deed, Deed::Disconnect { .. }));
         let mut outcomes = self.operate(operations).await?;
@@ -46,9 +59,14 @@ impl Hub {
         if disconnects && !cluster.is_up() {
             return Err(Unanswered::Here);
         }
+        // What this node alone has is no answer to what was asked.
+        if queries.iter().any(Option::is_some) && !cluster.is_up() {
+            return Err(Unanswered::Alone);
+        }
         for (outcome, query) in outcomes.iter_mut().zip(queries) {
             if let Some((namespace, query)) = query {
-                query.ask(cluster, &namespace, outcome).await?;
+                let remotes = cluster.ask(&namespace, query.audience()).await?;
+                query.add(&self.attendances.of(&namespace), outcome, &remotes);
             }
         }
         Ok(outcomes)
@@ -59,64 +77,84 @@ fn query(operation: &Operation) -> Option<(String, Query)> {
     let query = match &operation.deed {
         Deed::Sockets { target, page } => Query::Sockets(target.audience(), page.clone()),
         Deed::Rooms { page } => Query::Rooms(page.clone()),
-        Deed::Count { room } => {
-            let rooms = room.iter().cloned().collect();
-            Query::Count(Audience { rooms, ..Audience::default() })
-        }
+        Deed::Count { room } => Query::Count(room.clone()),
         _ => return None,
     };
     Some((operation.namespace.to_string(), query))
 }
 
 impl Query {
-    async fn ask(
-        self,
-        cluster: &Cluster,
-        namespace: &str,
-        outcome: &mut Outcome,
-    ) -> Result<(), Absent> {
-        let audience = match &self {
-            Self::Sockets(audience, _) | Self::Count(audience) => audience.clone(),
+    fn audience(&self) -> Audience {
+        match self {
+            Self::Sockets(audience, _) => audience.clone(),
+            Self::Count(room) => {
+                Audience { rooms: room.iter().cloned().collect(), ..Audience::default() }
+            }
             Self::Rooms(_) => Audience::default(),
-        };
-        let remotes = cluster.ask(namespace, audience).await?;
+        }
+    }
+
+    /// Adds what the other nodes have; `here` is who is on this one.
+    fn add(self, here: &Attendance, outcome: &mut Outcome, remotes: &[Remote]) {
         match (self, outcome) {
-            (Self::Count(_), Outcome::Heads(all)) => {
-                remotes.iter().for_each(|remote| all.add(heads(remote)));
+            (Self::Count(room), Outcome::Heads(all)) => {
+                let mut others = Others::default();
+                remotes.iter().for_each(|remote| others.count(remote));
+                all.add(others.heads(here, room.as_deref()));
             }
             (Self::Sockets(_, page), Outcome::Sockets(listed)) => {
                 remotes.iter().for_each(|remote| page.add(listed, &remote.id, || seen(remote)));
             }
-            (Self::Rooms(page), Outcome::Rooms(listed)) => add_rooms(listed, &page, &remotes),
+            (Self::Rooms(page), Outcome::Rooms(listed)) => add_rooms(here, listed, &page, remotes),
             // It was asked what the outcome is of.
             _ => {}
         }
-        Ok(())
+    }
+}
+
+/// Who is somewhere on other nodes.
+#[derive(Default)]
+struct Others {
+    sockets: usize,
+    users: HashSet<u64>,
+}
+
+impl Others {
+    /// One socket, and whose it is if that says so; Node's do not.
+    fn count(&mut self, remote: &Remote) {
+        self.sockets += 1;
+        self.users.extend(user_of(remote));
+    }
+
+    /// How many are there beside those of this node.
+    fn heads(&self, here: &Attendance, room: Option<&str>) -> Heads {
+        let strangers = || here.strangers(room, self.users.iter());
+        Heads { sockets: self.sockets, users: (!self.users.is_empty()).then(strangers) }
     }
 }
 
 /// Rooms are added up before the page is cut, or one at its end would be counted in part.
-fn add_rooms(listed: &mut Listed<Heads>, page: &Page, remotes: &[Remote]) {
+fn add_rooms(here: &Attendance, listed: &mut Listed<Heads>, page: &Page, remotes: &[Remote]) {
+    let mut others: HashMap<&str, Others> = HashMap::new();
     for remote in remotes {
-        let one = heads(remote);
         for room in remote.rooms.iter().filter(|room| **room != *remote.id) {
-            match listed.items.get_mut(room.as_str()) {
-                Some(all) => all.add(one.clone()),
-                None => page.add(listed, room, || one.clone()),
-            }
+            others.entry(room).or_default().count(remote);
+        }
+    }
+    for (room, others) in others {
+        let heads = || others.heads(here, Some(room));
+        match listed.items.get_mut(room) {
+            Some(all) => all.add(heads()),
+            None => page.add(listed, room, heads),
         }
     }
 }
 
-/// One socket of another node, and whose it is if that says so; Node's do not.
-fn heads(remote: &Remote) -> Heads {
+fn user_of(remote: &Remote) -> Option<u64> {
     let says = remote.handshake.contains(r#""user":{"#);
-    let handshake = says.then(|| serde_json::from_str(&remote.handshake).ok()).flatten();
-    let number = |handshake: Value| {
-        let word = |name: &str| handshake.get("user")?.get(name)?.as_str();
-        Some(auth::number_of(word("provider")?, word("id")?))
-    };
-    Heads { sockets: 1, users: handshake.and_then(number).map(|user| [user].into()) }
+    let handshake: Value = says.then(|| serde_json::from_str(&remote.handshake).ok()).flatten()?;
+    let word = |name: &str| handshake.get("user")?.get(name)?.as_str();
+    Some(auth::number_of(word("provider")?, word("id")?))
 }
 
 fn seen(remote: &Remote) -> Seen {

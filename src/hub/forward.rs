@@ -17,6 +17,7 @@ use crate::auth::{Identity, Known};
 use crate::exchange::query;
 use crate::observe::metrics;
 
+use super::auth_data::AuthData;
 use super::binary;
 use super::client::Client;
 use super::clients::Clients;
@@ -29,7 +30,7 @@ use super::packet::{self, Event};
 use super::recovery::Returned;
 use super::returning::id_of;
 use super::rules::{Action, Denial};
-use super::socket::Socket;
+use super::socket::{NO_DATA, Socket};
 
 /// Events that wait behind one that is with the application. Full: the next are refused as busy,
 /// and their acknowledgements say so.
@@ -71,7 +72,7 @@ impl Clients {
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
         path: &Arc<str>,
-        auth: Value,
+        auth: AuthData,
         returned: Option<Arc<Returned>>,
     ) {
         let id = id_of(returned.as_deref());
@@ -87,7 +88,9 @@ impl Clients {
             };
             let user = client.user_in(&namespace.name);
             let body = about_arrival(returned.as_deref(), user.as_deref());
-            let question = question(path, body, &namespace.name, id, &handshake, Some(auth));
+            let data = returned.as_deref().and_then(|back| back.data.as_deref());
+            let written = Written { data: data.unwrap_or(NO_DATA), auth: Some(&auth), args: None };
+            let question = question(path, body, &namespace.name, id, &handshake, written);
             let outcome = clients.hooks.ask(&mut place, &question, since, &handshake).await;
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             let welcome = matches!(outcome, Outcome::Answered(_));
@@ -122,9 +125,9 @@ impl Clients {
                     "transport close"
                 };
                 let body = json!({
-                    "type": "disconnect", "reason": reason, "rooms": [], "data": null, "user": user,
+                    "type": "disconnect", "reason": reason, "rooms": [], "user": user,
                 });
-                clients.part_with(&namespace, id, &handshake, body);
+                clients.part_with(&namespace, id, &handshake, body, NO_DATA);
             }
         });
     }
@@ -224,7 +227,7 @@ impl Clients {
         namespace.leave(socket, &reply.leave);
         let changes = !reply.join.is_empty() || !reply.leave.is_empty() || reply.data.is_some();
         if let Some(data) = reply.data {
-            *socket.data.borrow_mut() = Some(data.to_string().into());
+            *socket.data.borrow_mut() = Some(data.as_str().into());
         }
         if changes {
             self.recovery.keep_afar(socket);
@@ -233,7 +236,7 @@ impl Clients {
         for emit in reply.emit {
             self.emit_for(namespace, emit);
         }
-        match (joined, binary::extract(&reply.ack, self.attachments_max())) {
+        match (joined, binary::extract(reply.ack.as_str(), self.attachments_max())) {
             // The rest is done: the application counts on it.
             (Err(denial), _) => socket.deny(None, ack, denial),
             (Ok(()), Ok((data, parts))) => self.answer_when_said(before, socket, ack, &data, parts),
@@ -253,8 +256,7 @@ impl Clients {
         if packet::is_reserved(&event) {
             return debug!(event, "a hook's reply names an event that clients keep to themselves");
         }
-        let values: Vec<_> = std::iter::once(Value::String(event)).chain(args).collect();
-        let (data, parts) = match binary::extract(&values, self.attachments_max()) {
+        let (data, parts) = match binary::extract(&args.after(&event), self.attachments_max()) {
             Ok(fit) => fit,
             Err(unfit) => return debug!(%unfit, "a hook's reply could not be emitted"),
         };
@@ -333,14 +335,22 @@ impl Clients {
         let Some(handshake) = &socket.session.handshake else { return };
         let body = json!({
             "type": "disconnect", "reason": reason, "rooms": socket.rooms(),
-            "data": socket.data(), "user": socket.identity().map(Identity::to_json),
+            "user": socket.identity().map(Identity::to_json),
         });
-        self.part_with(&socket.namespace, socket.id, handshake, body);
+        self.part_with(&socket.namespace, socket.id, handshake, body, &socket.data());
     }
 
-    fn part_with(&self, namespace: &Rc<Namespace>, id: Id, handshake: &Rc<Handshake>, body: Value) {
+    fn part_with(
+        &self,
+        namespace: &Rc<Namespace>,
+        id: Id,
+        handshake: &Rc<Handshake>,
+        body: Value,
+        data: &str,
+    ) {
         let Some(path) = namespace.policy().disconnect.clone() else { return };
-        let question = question(path, body, &namespace.name, id, handshake, None);
+        let written = Written { data, auth: None, args: None };
+        let question = question(path, body, &namespace.name, id, handshake, written);
         let (clients, namespace) = (Weak::clone(&self.me), Rc::clone(namespace));
         // Of what the application says only what is for others can be done.
         let heard = move |outcome| {
@@ -397,16 +407,15 @@ fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
     let rooms = if socket.is_here() { socket.rooms() } else { Vec::new() };
     let body = json!({
         "type": "event", "event": name, "ack": waiting.ack.is_some(),
-        "rooms": rooms, "data": socket.data(),
-        "user": socket.identity().map(Identity::to_json),
+        "rooms": rooms, "user": socket.identity().map(Identity::to_json),
     });
-    let mut question = match &socket.session.handshake {
-        Some(handshake) => question(path, body, &socket.namespace.name, socket.id, handshake, None),
+    let question = match &socket.session.handshake {
+        Some(handshake) => {
+            let written = Written { data: &socket.data(), auth: None, args: Some(&args) };
+            question(path, body, &socket.namespace.name, socket.id, handshake, written)
+        }
         None => Question { path, body: Bytes::new() },
     };
-    if let Some(fields) = question.body.strip_prefix(b"{") {
-        question.body = [br#"{"args":"#, args.as_bytes(), b",", fields].concat().into();
-    }
     Forward { question, ack: waiting.ack, since: waiting.since }
 }
 
@@ -414,13 +423,18 @@ fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
 fn about_arrival(returned: Option<&Returned>, user: Option<&Known>) -> Value {
     let user = user.map(|user| user.identity.to_json());
     let Some(returned) = returned else {
-        return json!({ "type": "connect", "rooms": [], "data": null, "user": user });
+        return json!({ "type": "connect", "rooms": [], "user": user });
     };
-    let data = returned.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
-    let data: Value = data.unwrap_or_default();
-    json!({
-        "type": "connect", "rooms": returned.rooms, "data": data, "user": user, "recovered": true,
-    })
+    json!({ "type": "connect", "rooms": returned.rooms, "user": user, "recovered": true })
+}
+
+/// Parts of a question that are JSON already, written by the client or by the application: they may
+/// hold what our own values do not.
+#[derive(Clone, Copy)]
+struct Written<'a> {
+    data: &'a str,
+    auth: Option<&'a AuthData>,
+    args: Option<&'a str>,
 }
 
 /// The parts that every question has, around its own.
@@ -430,21 +444,36 @@ fn question(
     namespace: &str,
     id: Id,
     handshake: &Handshake,
-    auth: Option<Value>,
+    written: Written<'_>,
 ) -> Question {
-    let mut about =
-        json!({ "address": handshake.client.address, "query": query(&handshake.query) });
-    if let (Some(auth), Some(about)) = (auth, about.as_object_mut()) {
-        about.insert("auth".to_owned(), auth);
-    }
+    let about = json!({ "address": handshake.client.address, "query": query(&handshake.query) });
     if let Some(body) = body.as_object_mut() {
         body.insert("v".to_owned(), json!(1));
         body.insert("id".to_owned(), json!(uuid()));
         body.insert("namespace".to_owned(), json!(namespace));
         body.insert("sid".to_owned(), json!(id.as_str()));
-        body.insert("handshake".to_owned(), about);
     }
-    Question { path, body: body.to_string().into() }
+    let auth = written.auth.map(|auth| ("auth", auth.as_str()));
+    let about = with(&about, auth.as_slice());
+    let args = written.args.map(|args| ("args", args));
+    let more = [("data", written.data), ("handshake", &about)];
+    Question { path, body: with(&body, &[args.as_slice(), &more].concat()).into() }
+}
+
+/// An object that has fields, with more of them.
+fn with(object: &Value, more: &[(&str, &str)]) -> String {
+    let own = object.to_string();
+    let mut text = String::with_capacity(own.len() + 256);
+    for (name, json) in more {
+        text.push_str(if text.is_empty() { "{\"" } else { ",\"" });
+        text.extend([*name, "\":", *json]);
+    }
+    if text.is_empty() {
+        return own;
+    }
+    text.push(',');
+    text.push_str(own.strip_prefix('{').unwrap_or_default());
+    text
 }
 
 /// What the client wrote into the query itself.

@@ -1,4 +1,4 @@
-//! Finds a field in JSON that has been read before; pure.
+//! Finds fields in JSON that has been read before; pure.
 //!
 //! A packet is checked as a whole when it is taken apart. Rooms are named by one field of it, and
 //! what is skipped on the way there need not be read a second time.
@@ -12,31 +12,51 @@ use super::packet;
 ///
 /// `json` is right JSON; in anything else some field may be found or none.
 pub fn field<'a>(json: &'a str, name: &str) -> Option<&'a str> {
-    let bytes = json.as_bytes();
-    let mut at = expect(bytes, 0, b'{')?;
-    let mut found = None;
-    while bytes.get(at) == Some(&b'"') {
-        let end = past_string(bytes, at);
-        let is_it = is_called(json.get(at..end)?, name);
-        at = expect(bytes, end, b':')?;
-        let end = past_value(bytes, at);
-        if is_it {
-            found = json.get(at..end);
-        }
-        let Some(next) = expect(bytes, end, b',') else { break };
-        at = next;
-    }
-    found
+    fields(json).filter(|field| is_called(field.key, name)).last().map(|field| field.value)
 }
 
-fn is_called(key: &str, name: &str) -> bool {
+/// One of an object's fields.
+pub struct Field<'a> {
+    /// As it is written, with its quotes.
+    pub key: &'a str,
+    pub value: &'a str,
+}
+
+/// An object's fields, as they are written; none of what is no object.
+pub fn fields(json: &str) -> Fields<'_> {
+    Fields { json, at: expect(json.as_bytes(), 0, b'{') }
+}
+
+pub struct Fields<'a> {
+    json: &'a str,
+    /// Where the next one is, if there may be one.
+    at: Option<usize>,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Field<'a>;
+
+    fn next(&mut self) -> Option<Field<'a>> {
+        let bytes = self.json.as_bytes();
+        let start = self.at.take().filter(|at| bytes.get(*at) == Some(&b'"'))?;
+        let end = past_string(bytes, start);
+        let key = self.json.get(start..end)?;
+        let start = expect(bytes, end, b':')?;
+        let end = past_value(bytes, start);
+        self.at = expect(bytes, end, b',');
+        Some(Field { key, value: self.json.get(start..end)? })
+    }
+}
+
+/// Whether this is how `name` is written.
+pub fn is_called(key: &str, name: &str) -> bool {
     let inner = key.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     inner == Some(name) && !name.contains('\\')
         || key.contains('\\') && packet::text(key).is_some_and(|text| text == name)
 }
 
 /// Behind `wanted` and the space around it, if it comes next.
-fn expect(bytes: &[u8], at: usize, wanted: u8) -> Option<usize> {
+pub fn expect(bytes: &[u8], at: usize, wanted: u8) -> Option<usize> {
     let at = past_space(bytes, at);
     (bytes.get(at) == Some(&wanted)).then(|| past_space(bytes, at + 1))
 }
@@ -49,7 +69,7 @@ fn past_space(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// Behind the string that begins at `at`.
-fn past_string(bytes: &[u8], at: usize) -> usize {
+pub fn past_string(bytes: &[u8], at: usize) -> usize {
     let mut at = at + 1;
     while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         at += found;

@@ -2,6 +2,8 @@
 
 mod admin_ui;
 mod asked;
+mod attendance;
+mod auth_data;
 mod binary;
 mod client;
 mod clients;
@@ -29,6 +31,7 @@ mod owed;
 mod packet;
 mod partial;
 mod paths;
+mod placeholders;
 mod policy;
 mod porter;
 mod presence;
@@ -59,6 +62,7 @@ use crate::exchange::{Client, Request};
 use crate::limits::Counters;
 use crate::upstream::{Pools, Registry};
 
+use attendance::Attendances;
 use clients::Clients;
 use cluster::{Cluster, Relay};
 use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
@@ -73,7 +77,7 @@ use watched::Users;
 pub use binary::{check_parts, detach};
 pub use cluster::{Central, Cluster as Nodes, Entrance, Neighbourhood, TrustError, neighbourhood};
 pub use engine::{Answered, echo};
-pub use everywhere::Unanswered;
+pub use everywhere::{Reach, Unanswered};
 pub use handover::{Bridge, Role};
 pub use namespace::Target;
 pub use operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen};
@@ -93,6 +97,7 @@ pub struct Hub {
     admission: Arc<Admission>,
     porter: Arc<Porter>,
     connections: Arc<Counters>,
+    attendances: Arc<Attendances>,
     /// Where other nodes are targets, too.
     targets: Arc<Registry>,
     /// `None`: this process is alone.
@@ -138,6 +143,7 @@ impl Hub {
             admission,
             porter,
             connections,
+            attendances: Arc::default(),
             targets,
             cluster,
             origins,
@@ -271,7 +277,7 @@ impl Shard {
         );
         let users =
             Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
-        let doors = (Arc::clone(&hub.porter), users);
+        let doors = (Arc::clone(&hub.porter), users, Arc::clone(&hub.attendances));
         let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
         let place = Place {
             node: hub.node,

@@ -1,7 +1,7 @@
 //! One namespace on one worker: its sockets, its rooms, and what is delivered to them.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use slab::Slab;
 use crate::auth::Known;
 use crate::observe::metrics::{self, Series};
 
+use super::attendance::Attendance;
 use super::cluster::{Audience, Uplink, Watch};
 use super::engine::{Delivery, Id, Outgoing, Session};
 use super::meter::Meters;
@@ -48,6 +49,8 @@ pub struct Namespace {
     by_id: RefCell<HashMap<Id, u32>>,
     rooms: RefCell<Rooms>,
     pub(super) presence: Rc<Presence>,
+    /// Shared with the other workers.
+    attendance: Arc<Attendance>,
     /// For those who come back.
     pub log: Log,
     /// Where all nodes share an order: the last entry that was delivered here.
@@ -63,6 +66,7 @@ impl Namespace {
         name: &str,
         policy: Arc<NamespacePolicy>,
         presence: &Rc<Presence>,
+        attendance: Arc<Attendance>,
         uplink: Option<&Rc<Uplink>>,
     ) -> Rc<Self> {
         let name: Arc<str> = name.into();
@@ -75,6 +79,7 @@ impl Namespace {
             by_id: RefCell::default(),
             rooms: RefCell::default(),
             presence: Rc::clone(presence),
+            attendance,
             log: Log::default(),
             place: Cell::default(),
             events_out: metrics::series(&metrics::HUB_EVENTS, &["out"]),
@@ -102,12 +107,14 @@ impl Namespace {
         let entry = sockets.vacant_entry();
         // 2^32 sockets would need terabytes.
         let key = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-        let (session, namespace) = (Rc::clone(session), Rc::clone(self));
+        let (turn, session) = (session.turn(), Rc::clone(session));
+        let namespace = Rc::clone(self);
         let socket = Rc::new(Socket {
             id,
             session,
             namespace,
             key,
+            turn,
             data: RefCell::default(),
             backlog: RefCell::default(),
             gone: Cell::new(false),
@@ -117,6 +124,7 @@ impl Namespace {
         });
         entry.insert(Rc::clone(&socket));
         self.by_id.borrow_mut().insert(socket.id, key);
+        self.attend(&socket, None, true);
         self.watch.as_ref().inspect(|watch| watch.entered(socket.id.as_str()));
         socket
     }
@@ -128,9 +136,11 @@ impl Namespace {
         let rooms = self.rooms.borrow();
         rooms.of(socket.key).for_each(|room| {
             self.note(socket, room, false);
+            self.attend(socket, Some(room), false);
             self.watch.as_ref().inspect(|watch| watch.moved(room, false));
         });
         drop(rooms);
+        self.attend(socket, None, false);
         self.watch.as_ref().inspect(|watch| watch.left(socket.id.as_str()));
         self.rooms.borrow_mut().leave_all(socket.key);
         self.by_id.borrow_mut().remove(&socket.id);
@@ -184,6 +194,7 @@ impl Namespace {
             return;
         }
         self.note(socket, room, joined);
+        self.attend(socket, Some(room), joined);
         self.watch.as_ref().inspect(|watch| watch.moved(room, joined));
         if let Some(ticket) = socket.ticket.get() {
             ticket.note_move(&self.log, room, joined);
@@ -272,16 +283,21 @@ impl Namespace {
         }
     }
 
-    /// How many are in the room, or here, and who they are where that is known.
+    /// Counts users, where it is known whose the socket is.
+    fn attend(&self, socket: &Socket, room: Option<&str>, is_here: bool) {
+        if let Some(user) = &socket.user {
+            self.attendance.note(room, user.user_number(), is_here);
+        }
+    }
+
+    /// How many are in the room, or here; and how many users are so in a room that is not counted,
+    /// a socket's own, where it is known who they are.
     pub fn heads(&self, room: Option<&str>) -> Heads {
-        let identifies = self.policy().users.is_some();
-        let users = identifies.then(|| {
-            let rooms = room.map(|room| vec![room.to_owned()]);
-            let mut users = HashSet::new();
-            self.visit(&Target { rooms, ..Target::default() }, |socket| {
-                users.extend(socket.user.as_ref().map(|user| user.user_number()));
-            });
-            users
+        let users = self.policy().users.is_some().then(|| {
+            let own = room.and_then(|room| self.own(room));
+            let sockets = self.sockets.borrow();
+            let socket = own.and_then(|key| sockets.get(key as usize));
+            usize::from(socket.is_some_and(|socket| socket.user.is_some()))
         });
         Heads { sockets: self.count(room), users }
     }

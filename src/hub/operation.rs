@@ -3,7 +3,7 @@
 //! One worker leads: it does each operation and tells the others, in the same line as the events
 //! that it emits; so all workers do everything in one order. Their answers are added up.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,19 +88,19 @@ pub enum Outcome {
 }
 
 /// How many there are somewhere.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Heads {
     pub sockets: usize,
-    /// Whose they are, as numbers among the users of all providers; `None` where nobody is
+    /// How many different users they are of, among those of all providers; `None` where nobody is
     /// identified.
-    pub users: Option<HashSet<u64>>,
+    pub users: Option<usize>,
 }
 
 impl Heads {
     pub(super) fn add(&mut self, other: Self) {
         self.sockets += other.sockets;
         if let Some(users) = other.users {
-            self.users.get_or_insert_default().extend(users);
+            *self.users.get_or_insert_default() += users;
         }
     }
 }
@@ -207,8 +207,27 @@ impl Hub {
         }
         for (outcome, operation) in outcomes.iter_mut().zip(operations.iter()) {
             outcome.cut(operation);
+            self.count_users(operation, outcome);
         }
         Ok(outcomes)
+    }
+}
+
+impl Hub {
+    /// Users who are on several workers are counted once, where all have noted them.
+    fn count_users(&self, operation: &Operation, outcome: &mut Outcome) {
+        let count = |heads: &mut Heads, room: Option<&str>| {
+            if let Some(users) = &mut heads.users {
+                *users += self.attendances.of(&operation.namespace).count(room);
+            }
+        };
+        match (outcome, &operation.deed) {
+            (Outcome::Heads(heads), Deed::Count { room }) => count(heads, room.as_deref()),
+            (Outcome::Rooms(listed), _) => {
+                listed.items.iter_mut().for_each(|(room, heads)| count(heads, Some(room)));
+            }
+            _ => (),
+        }
     }
 }
 
@@ -475,17 +494,13 @@ mod tests {
     #[test]
     fn workers_add_up() {
         let rooms = |items: &[(&str, usize)], more| {
-            let heads = |sockets| Heads { sockets, users: Some([1, sockets as u64].into()) };
+            let heads = |sockets| Heads { sockets, users: Some(0) };
             let items = items.iter().map(|(room, size)| ((*room).to_owned(), heads(*size)));
             let items = items.collect();
             Outcome::Rooms(Listed { items, more })
         };
         let mut all = rooms(&[("a", 1), ("c", 1)], true);
         all.add(rooms(&[("a", 2), ("b", 1)], false));
-        let Outcome::Rooms(listed) = &mut all else { panic!("rooms") };
-        let users = listed.items["a"].users.as_ref().map(HashSet::len);
-        assert_eq!(users, Some(2), "who is on both workers is one");
-        listed.items.insert("a".to_owned(), Heads { sockets: 3, users: Some([1, 3].into()) });
         assert_eq!(all, rooms(&[("a", 3), ("b", 1), ("c", 1)], true));
         let page = Page { after: String::new(), most: 2 };
         all.cut(&Operation::new("/", Deed::Rooms { page }));

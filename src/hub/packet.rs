@@ -130,29 +130,6 @@ pub fn text(json: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Refuses placeholders that name an attachment which is not there: a receiver would hang up.
-///
-/// None may be named twice. Nobody writes that, and a small packet would become a large one.
-pub fn check_placeholders(data: &str, attachments: usize) -> Result<(), Malformed> {
-    let value: Value = serde_json::from_str(data).map_err(|_error| Malformed)?;
-    let mut free = vec![true; attachments];
-    if placeholders_right(&value, &mut free) { Ok(()) } else { Err(Malformed) }
-}
-
-/// True if each names another one that is `free`; it is not any more.
-fn placeholders_right(value: &Value, free: &mut [bool]) -> bool {
-    match value {
-        Value::Array(values) => values.iter().all(|value| placeholders_right(value, free)),
-        Value::Object(fields) if fields.get("_placeholder") == Some(&Value::Bool(true)) => {
-            let number = fields.get("num").and_then(Value::as_u64);
-            let named = number.and_then(|number| free.get_mut(usize::try_from(number).ok()?));
-            named.is_some_and(std::mem::take)
-        }
-        Value::Object(fields) => fields.values().all(|value| placeholders_right(value, free)),
-        _ => true,
-    }
-}
-
 /// CONNECT's and CONNECT_ERROR's data must be objects, DISCONNECT has none, an ACK's is an array.
 pub fn check_data(head: &Head<'_>) -> Result<(), Malformed> {
     if head.data.is_empty() {
@@ -291,21 +268,6 @@ mod tests {
             let head = Head::parse(text).expect(text);
             assert_eq!(check_data(&head), Err(Malformed), "{text}");
         }
-        for data in [
-            r#"["x",{"_placeholder":true,"num":1}]"#,
-            r#"["x",{"_placeholder":true}]"#,
-            r#"["x",[{"a":{"_placeholder":true,"num":-1}}]]"#,
-            r#"["x",{"_placeholder":true,"num":"0"}]"#,
-        ] {
-            assert_eq!(check_placeholders(data, 1), Err(Malformed), "{data}");
-        }
-        // An attachment that stands twice would be written out twice.
-        let twice = r#"["x",{"_placeholder":true,"num":0},[{"_placeholder":true,"num":0}]]"#;
-        assert_eq!(check_placeholders(twice, 2), Err(Malformed));
-        assert_eq!(
-            check_placeholders(r#"["x",{"_placeholder":true,"num":0},{"_placeholder":1}]"#, 1),
-            Ok(())
-        );
     }
 
     #[test]
@@ -334,7 +296,6 @@ mod tests {
             if let Ok(head) = Head::parse(&text) {
                 let _checked = check_data(&head);
                 let _event = Event::parse(head.data);
-                let _checked = check_placeholders(head.data, head.attachments);
             }
         }
     }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
+use super::auth_data::AuthData;
 use super::client::Client;
 use super::clients::Clients;
 use super::cluster::{self, Ask};
@@ -35,7 +35,7 @@ impl Clients {
         &self,
         session: &Session,
         namespace: &Namespace,
-        auth: &mut Map<String, Value>,
+        auth: &mut AuthData,
         user: Option<Arc<str>>,
     ) -> Option<Claim> {
         if !self.recovery.is_on() || session.version == Version::V3 {
@@ -54,7 +54,7 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
-        auth: &mut Map<String, Value>,
+        auth: &mut AuthData,
         user: Option<Arc<str>>,
     ) -> bool {
         let Some(uplink) = self.recovery.ordered().filter(|_| session.version != Version::V3)
@@ -69,7 +69,7 @@ impl Clients {
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
         let (clients, session, uplink) = (Rc::clone(self), Rc::clone(session), Rc::clone(uplink));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
-        let auth = Value::Object(auth.clone());
+        let auth = auth.clone();
         self.drain.spawn("recovery", async move {
             let (answer, answered) = oneshot::channel();
             let (name, user_key) = (Arc::clone(&namespace.name), user.clone());
@@ -80,6 +80,9 @@ impl Clients {
             let returned = kept.and_then(|kept| wish.returned(kept, &namespace.name, user));
             if let (Err(_), Some(shown)) = (&returned, wish.offset) {
                 clients.recovery.outgrow_afar(&namespace, shown).await;
+            }
+            if returned.is_ok() {
+                clients.wait_to_sit_down(&client, &namespace.name).await;
             }
             client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             if session.is_open() {
@@ -101,6 +104,7 @@ impl Clients {
     ) -> bool {
         let (Some(uplink), Some(afar)) = (self.recovery.ordered().cloned(), back.afar.clone())
         else {
+            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
             return enter(None);
         };
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
@@ -148,7 +152,7 @@ impl Clients {
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
         claim: Claim,
-        auth: Value,
+        auth: AuthData,
     ) {
         client.connecting.borrow_mut().push(Rc::clone(namespace).name.clone());
         let (clients, session) = (Rc::clone(self), Rc::clone(session));

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use crate::auth::{Identity, Known};
 
@@ -27,6 +26,8 @@ pub struct Socket {
     pub namespace: Rc<Namespace>,
     /// Its place in the namespace, and its number in the rooms.
     pub key: u32,
+    /// In which it was let in: see `Session::turn`.
+    pub turn: u32,
     /// What the application has attached to it, as JSON.
     pub data: RefCell<Option<Box<str>>>,
     /// Events behind one that is with the application, while there is one.
@@ -60,10 +61,9 @@ impl Socket {
         !self.gone.get()
     }
 
-    pub fn data(&self) -> Value {
-        let data = self.data.borrow();
-        // It was written from a value.
-        data.as_ref().and_then(|data| serde_json::from_str(data).ok()).unwrap_or_default()
+    /// As JSON.
+    pub fn data(&self) -> Box<str> {
+        self.data.borrow().clone().unwrap_or_else(|| NO_DATA.into())
     }
 
     pub fn rooms(&self) -> Vec<String> {
@@ -89,6 +89,9 @@ impl Socket {
         self.session.send(&message, Delivery::Kept);
     }
 }
+
+/// What is attached to a socket of which the application has said nothing.
+pub const NO_DATA: &str = "null";
 
 /// Sends one session one packet.
 pub fn say(session: &Rc<Session>, text: String) {

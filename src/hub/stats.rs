@@ -68,6 +68,8 @@ impl Clients {
 pub async fn tell(clients: Rc<Clients>) {
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname");
     let hostname = hostname.map_or_else(|_| "vestibule".to_owned(), |name| name.trim().to_owned());
+    // Of two processes on one machine each has figures of its own.
+    let server_id = format!("{hostname}#{}", std::process::id());
     let (started, mut before, mut events) = (Instant::now(), None::<Counts>, Vec::new());
     let mut seconds = interval(SECOND);
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,9 +84,12 @@ pub async fn tell(clients: Rc<Clients>) {
         }
         let told = std::mem::take(&mut events);
         let Some(counts) = &before else { continue };
-        let Some(name) = clients.watched_by().filter(|name| is_watched(name)) else { continue };
+        // Other nodes' pages are told as well, and nobody says whether there are any.
+        let is_alone = clients.outbox.uplink.is_none();
+        let name = clients.watched_by().filter(|name| !is_alone || is_watched(name));
+        let Some(name) = name else { continue };
         let stats = Stats {
-            server_id: &hostname,
+            server_id: &server_id,
             hostname: &hostname,
             pid: std::process::id(),
             uptime: started.elapsed().as_secs(),

@@ -2,18 +2,20 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::{Map, Value};
-use tokio::time::Instant;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::auth::{self, Credentials, Denial, Known, Suspicion};
 use crate::exchange;
 
+use super::auth_data::AuthData;
 use super::client::Client;
 use super::clients::Clients;
 use super::connecting::{refuse, say_refused};
-use super::engine::{Close, Owner, Session};
+use super::engine::{Close, Owner, Session, Version};
 use super::journal;
 use super::namespace::Namespace;
 use super::watched::{Fate, Here};
@@ -25,7 +27,7 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
-        mut auth: Map<String, Value>,
+        mut auth: AuthData,
     ) {
         let policy = namespace.policy();
         let providers = policy.users.as_deref().unwrap_or_default();
@@ -69,7 +71,7 @@ impl Clients {
         session: &Rc<Session>,
         client: &Rc<Client>,
         namespace: &Rc<Namespace>,
-        auth: Map<String, Value>,
+        auth: AuthData,
         found: Result<Rc<Known>, Denial>,
     ) {
         let known = match found {
@@ -82,6 +84,10 @@ impl Clients {
             // What opened other namespaces has ended since, and the client may have the next: it is to
             // come back with that.
             Err(Denial::EXPIRED) if client.has_token() => return session.close(Close::Expired),
+            // What would say so was not kept when it came: when it comes again, it is.
+            Err(Denial::Missing) if !session.has_shown_all() => {
+                return session.close(Close::Forced);
+            }
             Err(denial) => {
                 debug!(reason = denial.reason(), "nobody is identified");
                 return unauthorized(session, &namespace.name, denial.reason());
@@ -95,22 +101,29 @@ impl Clients {
             drop(here);
             return unauthorized(session, &namespace.name, "another_user");
         }
-        let seat = match before {
-            Some(_) => None,
-            None => match self.users.seat(&known) {
-                Some(seat) => Some(seat),
-                None => {
-                    drop(here);
-                    return refuse(session, &namespace.name, "too_many_connections");
+        let seat = before.is_none().then(|| self.users.seat(&known)).flatten();
+        let mut waits = None;
+        if before.is_none() && seat.is_none() {
+            let returns =
+                self.recovery.is_on() && session.version != Version::V3 && auth.has("pid");
+            waits = returns.then(|| self.users.wait_for_seat()).flatten();
+            if waits.is_none() {
+                drop(here);
+                if returns {
+                    return session.close(Close::Unavailable);
                 }
-            },
-        };
+                return refuse(session, &namespace.name, "too_many_connections");
+            }
+        }
         let index = here.iter().position(|one| one.namespace == namespace.name);
         let before = index.map(|index| here.swap_remove(index));
         // The seat is the connection's, whoever sat down first: it goes on with the same user's other
         // namespaces, if this one is another's now.
         let (seat, left) = match before {
-            Some(Here { known: was, seat: before, .. }) if same_provider(&was, &known) => {
+            Some(Here { known: was, seat: before, waits: still, .. })
+                if same_provider(&was, &known) =>
+            {
+                waits = waits.or(still);
                 (seat.or(before), Some(was.digest))
             }
             Some(Here { known: was, seat: before, .. }) => {
@@ -122,13 +135,35 @@ impl Clients {
             None => (seat, None),
         };
         let name = Arc::clone(&namespace.name);
-        here.push(Here { namespace: name, known: Rc::clone(&known), seat });
+        here.push(Here { namespace: name, known: Rc::clone(&known), seat, waits });
         drop(here);
         client.since.set(client.since.get().or(Some(Instant::now())));
         self.users.watch(session, &known);
         left.inspect(|left| self.users.forsake(session, client, left));
         self.spread(&known);
         self.welcome(session, client, namespace, auth);
+    }
+
+    /// Takes the seat that a client has waited for, which its old connection may have left since.
+    /// False if there is none.
+    pub(super) fn sit_down(&self, client: &Client, namespace: &str) -> bool {
+        let mut here = client.here.borrow_mut();
+        let waits = |one: &&mut Here| *one.namespace == *namespace && one.waits.is_some();
+        let Some(one) = here.iter_mut().find(waits) else { return true };
+        one.seat = self.users.seat(&one.known);
+        if one.seat.is_some() {
+            one.waits = None;
+        }
+        one.seat.is_some()
+    }
+
+    /// The same where the old connection is another node's, which is told of this one: waits for it
+    /// to go.
+    pub(super) async fn wait_to_sit_down(&self, client: &Client, namespace: &str) {
+        let until = Instant::now() + SEAT_LEFT;
+        while !self.sit_down(client, namespace) && Instant::now() < until {
+            sleep(SEAT_LOOK).await;
+        }
     }
 
     /// Looks at sessions again when that is due, for as long as the worker lives.
@@ -291,6 +326,10 @@ impl Client {
 fn same_provider(one: &Known, other: &Known) -> bool {
     one.provider.name == other.provider.name
 }
+
+/// How long another node may take to close a connection whose client has come here.
+const SEAT_LEFT: Duration = Duration::from_secs(2);
+const SEAT_LOOK: Duration = Duration::from_millis(20);
 
 /// One word for whatever was wrong; which it was is for the log.
 fn unauthorized(session: &Rc<Session>, namespace: &str, reason: &'static str) {

@@ -25,6 +25,7 @@ pub struct Users {
     /// To other nodes, which count them too.
     uplink: Option<Rc<Uplink>>,
     max: Cell<u64>,
+    waiting: Rc<Cell<usize>>,
     watched: RefCell<HashMap<Digest, Watched>>,
     /// Tokens of one session: what they have in common, and each of them.
     threads: RefCell<HashMap<Digest, Vec<Digest>>>,
@@ -51,6 +52,17 @@ pub struct Here {
     pub namespace: Arc<str>,
     pub known: Rc<Known>,
     pub seat: Option<Seat>,
+    /// It has no seat yet: its old connection, which it comes to go on with, may have it still.
+    pub waits: Option<Waits>,
+}
+
+/// One of those who wait for a seat.
+pub struct Waits(Rc<Cell<usize>>);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// One of the connections that a user may have.
@@ -73,6 +85,8 @@ const TOKEN_GRACE: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(5);
 /// Before an application is asked again that says nobody is there, which may be its database.
 const DOUBT: Duration = Duration::from_secs(10);
+/// Connections of one worker that wait for a seat. Full: the next is to come again.
+const WAITING: usize = 4096;
 /// The shortest pause between two looks at one session.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -96,6 +110,7 @@ impl Users {
             connections,
             uplink,
             max: Cell::new(u64::MAX),
+            waiting: Rc::default(),
             watched: RefCell::default(),
             threads: RefCell::default(),
             planned: Cell::new(None),
@@ -116,6 +131,15 @@ impl Users {
         }
         uplink.iter().for_each(|uplink| uplink.whisper(Told::Seat(key, 1)));
         Some(Seat { connections, uplink, key })
+    }
+
+    /// Somebody goes on without a seat until it is known whom it was before. `None` if too many do.
+    pub fn wait_for_seat(&self) -> Option<Waits> {
+        let count = self.waiting.get() + 1;
+        (count <= WAITING).then(|| {
+            self.waiting.set(count);
+            Waits(Rc::clone(&self.waiting))
+        })
     }
 
     pub fn watch(&self, session: &Rc<Session>, known: &Rc<Known>) {

@@ -1,6 +1,7 @@
 //! What is remembered of the request that opened a session, for those who ask about it later.
 
 use std::cell::RefCell;
+use std::time::SystemTime;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -13,6 +14,7 @@ use crate::observe::trace::Context;
 #[derive(Debug)]
 pub struct Handshake {
     pub client: Client,
+    pub issued: SystemTime,
     /// As it came, the engine's own keys too.
     pub query: Box<str>,
     pub headers: Box<[(HeaderName, HeaderValue)]>,
@@ -20,6 +22,8 @@ pub struct Handshake {
     pub trace: Option<Context>,
     /// What may say who the client is; the last that was shown and taken for the same.
     credentials: RefCell<Credentials>,
+    /// Which of the engine's wants these were: see `Session::has_shown_all`.
+    pub wants: u32,
 }
 
 impl Handshake {
@@ -28,19 +32,21 @@ impl Handshake {
         query: &str,
         fields: &HeaderMap,
         remember: &[HeaderName],
-        credentials: Credentials,
+        (credentials, wants): (Credentials, u32),
     ) -> Self {
         let named = |name: &HeaderName| {
             fields.get_all(name).iter().map(|value| (name.clone(), copy(value))).collect()
         };
         Self {
             client: client.clone(),
+            issued: SystemTime::now(),
             query: query.into(),
             trace: fields
                 .get("traceparent")
                 .and_then(|value| Context::read(value.to_str().ok()?))
                 .filter(|context| context.is_sampled),
             credentials: RefCell::new(credentials),
+            wants,
             headers: remember
                 .iter()
                 .flat_map(|name: &HeaderName| -> Vec<_> { named(name) })

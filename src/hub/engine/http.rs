@@ -233,7 +233,8 @@ impl Engine {
         let handshake = kept.then(|| {
             let text = request.uri().query().unwrap_or_default();
             let (fields, remember) = (request.headers(), remember.unwrap_or_default());
-            Rc::new(Handshake::of(client, text, fields, remember, credentials))
+            let shown = (credentials, self.wants.get());
+            Rc::new(Handshake::of(client, text, fields, remember, shown))
         });
         // A script's text has no room for bytes.
         let base64 = query.base64 || query.jsonp.is_some();

@@ -269,6 +269,10 @@ pub struct Engine {
     workers: Arc<[mpsc::Sender<Ask>]>,
     admission: Arc<Admission>,
     tickets: Cell<u64>,
+    /// How often it has changed what of a handshake says who the client is.
+    wants: Cell<u32>,
+    /// See `Session::turn`.
+    turn: Cell<u32>,
     started: Instant,
     drain: Drain,
     /// All sessions are being closed: one that still opens is closed as well.
@@ -326,6 +330,8 @@ impl Engine {
             workers: place.workers,
             admission: place.admission,
             tickets: Cell::new(0),
+            wants: Cell::new(0),
+            turn: Cell::new(0),
             started: Instant::now(),
             drain: drain.clone(),
             leaves: Cell::new(false),
@@ -339,6 +345,9 @@ impl Engine {
 
     /// Takes effect with the next deadline, request or message of each session.
     pub fn change(&self, settings: Settings) {
+        if settings.credentials != self.settings.borrow().credentials {
+            self.wants.set(self.wants.get().wrapping_add(1));
+        }
         *self.settings.borrow_mut() = Rc::new(settings);
     }
 

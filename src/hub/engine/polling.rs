@@ -110,6 +110,7 @@ impl Session {
             self.close(Close::TransportError);
             return Answer::Refused(Refusal::Broken);
         }
+        self.begin_turn();
         for packet in Payload::new(self.version, binary, body) {
             match packet {
                 Ok(packet) => self.receive(packet),

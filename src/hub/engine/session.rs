@@ -135,6 +135,22 @@ impl Session {
         self.translates.get()
     }
 
+    /// False if it came before a reload that keeps more of what a handshake shows.
+    pub fn has_shown_all(&self) -> bool {
+        let wants = self.engine.wants.get();
+        self.handshake.as_ref().is_some_and(|handshake| handshake.wants == wants)
+    }
+
+    /// The number of what is being read. Another number: what the client says now it may have said
+    /// after it had what was sent under that one; the same: it was on its way before.
+    pub fn turn(&self) -> u32 {
+        self.engine.turn.get()
+    }
+
+    pub(super) fn begin_turn(&self) {
+        self.engine.turn.set(self.turn().wrapping_add(1));
+    }
+
     pub fn is_open(&self) -> bool {
         self.phase.get() == Phase::Open
     }

@@ -128,6 +128,7 @@ impl Session {
         if self.engine.above.is_congested(cx.waker()) {
             return self.write_all(cx);
         }
+        self.begin_turn();
         // What came with the request's head, or with the upgrade.
         self.take_partial();
         for _ in 0..READS_PER_TURN {

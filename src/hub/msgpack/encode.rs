@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 /// Appends the value that `json` is, its placeholders filled with `parts`; `None` as in `write`.
 pub fn json(into: &mut Vec<u8>, json: &str, parts: &[Bytes], depth: usize) -> Option<()> {
-    let mut translator = Translator { rest: json, parts, used: 0, into };
+    let mut translator = Translator { rest: json, parts, used: [0; 4], is_wrong: false, into };
     translator.value(depth)?;
     translator.skip_blanks();
-    translator.rest.is_empty().then_some(())
+    (translator.rest.is_empty() && !translator.is_wrong).then_some(())
 }
 
 pub fn text(into: &mut Vec<u8>, text: &str) {
@@ -77,11 +77,13 @@ struct Translator<'a> {
     rest: &'a str,
     parts: &'a [Bytes],
     /// Bits of the parts that stand in it already. Twice would let few bytes become very many.
-    used: u16,
+    used: [u64; 4],
+    /// One is named that is not there, or twice.
+    is_wrong: bool,
     into: &'a mut Vec<u8>,
 }
 
-impl Translator<'_> {
+impl<'a> Translator<'a> {
     fn value(&mut self, depth: usize) -> Option<()> {
         self.skip_blanks();
         match self.rest.as_bytes().first()? {
@@ -174,6 +176,7 @@ impl Translator<'_> {
     fn map(&mut self, depth: usize) -> Option<()> {
         let start = self.begin('{');
         let (mut count, mut placeholder, mut number) = (0, false, None);
+        let (used, is_wrong) = (self.used, self.is_wrong);
         if !self.take('}') {
             loop {
                 self.skip_blanks();
@@ -189,7 +192,10 @@ impl Translator<'_> {
                 match self.into.get(key..value) {
                     Some(b"\xac_placeholder") => placeholder = written == Some(&[0xc3]),
                     Some(b"\xa3num") => {
-                        number = written.and_then(|written| written.first()).copied();
+                        number = match written {
+                            Some([number @ ..0x80] | [0xcc, number]) => Some(*number),
+                            _ => None,
+                        };
                     }
                     _ => (),
                 }
@@ -201,19 +207,29 @@ impl Translator<'_> {
             }
         }
         if placeholder && !self.parts.is_empty() {
+            // What is within it is nobody's.
             self.into.truncate(start);
-            return self.part(number?);
+            (self.used, self.is_wrong) = (used, is_wrong);
+            match number.and_then(|number| self.part(number)) {
+                Some(part) => binary(self.into, part),
+                None => self.is_wrong = true,
+            }
+            return Some(());
         }
         self.count(start, 0x80, 0xde, count);
         Some(())
     }
 
-    fn part(&mut self, number: u8) -> Option<()> {
+    /// The part of this number, which stands nowhere yet.
+    fn part(&mut self, number: u8) -> Option<&'a Bytes> {
         let part = self.parts.get(usize::from(number))?;
-        let bit = 1u16.checked_shl(u32::from(number)).filter(|bit| self.used & bit == 0)?;
-        self.used |= bit;
-        binary(self.into, part);
-        Some(())
+        let used = self.used.get_mut(usize::from(number / 64))?;
+        let bit = 1 << (number % 64);
+        if *used & bit != 0 {
+            return None;
+        }
+        *used |= bit;
+        Some(part)
     }
 
     /// Leaves a byte for the count of what follows.

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::packet::{self, ATTACHMENTS_MAX, Head};
-use super::{DEPTH_MAX, is_packet, read, write};
+use super::{DEPTH_MAX, is_packet, placeholders, read, write};
 
 /// A packet as its bytes; and as a text, with the rest of the lines for its attachments.
 pub fn msgpack(data: &[u8]) {
@@ -27,14 +27,15 @@ fn check_read(data: &[u8], text: &str, parts: &[Bytes]) {
     assert_eq!(head.attachments, parts.len());
     assert!(head.data.is_empty() || serde_json::from_str::<&RawValue>(head.data).is_ok());
     if !parts.is_empty() {
-        assert_eq!(packet::check_placeholders(head.data, parts.len()), Ok(()), "clients hang up");
+        assert_eq!(placeholders::check(head.data, parts.len()), Ok(()), "clients hang up");
     }
     assert!(parts.iter().map(Bytes::len).sum::<usize>() <= data.len());
     // A control character is six signs, a placeholder stands for two bytes.
     let max = 6 * data.len() + 32 * ATTACHMENTS_MAX + 64;
     assert!(text.len() <= max, "{} signs of {} bytes", text.len(), data.len());
-    // None: a name that stands twice in an object hides a placeholder from who reads it.
-    if let Some(again) = write(text, parts) {
+    let again = write(text, parts).expect("what was read is written");
+    // A placeholder of the client's own making takes what is within it along.
+    if parts.is_empty() || text.matches("_placeholder").count() == parts.len() {
         assert_eq!(read(&again), Ok((text.to_owned(), parts.to_vec())));
     }
 }

@@ -13,7 +13,8 @@ pub mod fuzzing;
 
 use bytes::Bytes;
 
-use super::packet::{self, Head, Kind, Malformed};
+use super::packet::{Head, Kind, Malformed};
+use super::{packet, placeholders};
 
 pub use decode::Reader;
 
@@ -35,7 +36,7 @@ pub fn read(data: &[u8]) -> Result<(String, Vec<Bytes>), Malformed> {
     match (digit, parts.len()) {
         (0..=4, 0) => text.push(char::from(b'0' + digit)),
         (2 | 3, count) => {
-            packet::check_placeholders(&json, count)?;
+            placeholders::check(&json, count)?;
             text.push(char::from(b'0' + digit + 3));
             text.push_str(itoa::Buffer::new().format(count));
             text.push('-');
@@ -219,6 +220,30 @@ mod tests {
     }
 
     #[test]
+    fn as_many_attachments_as_a_packet_may_have() {
+        let all: Vec<Bytes> = (0..=255u8).map(|byte| Bytes::from(vec![byte])).collect();
+        for count in [16, 17, 64, 65, 128, 129, 256] {
+            let parts = &all[..count];
+            let place = |number| format!(r#"{{"_placeholder":true,"num":{number}}}"#);
+            let places: Vec<_> = (0..count).map(place).collect();
+            let text = format!("5{count}-/,[\"x\",{}]", places.join(","));
+            let written = write(&text, parts).expect("written");
+            assert_eq!(read(&written), Ok((text, parts.to_vec())));
+            let twice = format!("5{count}-/,[\"x\",{},{}]", place(count - 1), place(count - 1));
+            assert_eq!(write(&twice, parts), None, "{twice}");
+        }
+        // What is within one is nobody's, and may be named again.
+        let inner = r#"51-/,["x",{"y":{"_placeholder":true,"num":0},"num":0,"_placeholder":true}]"#;
+        assert!(write(inner, &all[..1]).is_some());
+        let inner = r#"51-/,["x",{"y":{"_placeholder":true,"num":9},"num":0,"_placeholder":true}]"#;
+        assert!(write(inner, &all[..1]).is_some());
+        for number in ["-1", "1.0", "\"0\"", "203"] {
+            let text = format!(r#"51-/,["x",{{"_placeholder":true,"num":{number}}}]"#);
+            assert_eq!(write(&text, &all[..203]), None, "{text}");
+        }
+    }
+
+    #[test]
     fn escapes_become_what_they_stand_for() {
         let text = r#"2["\ud83d\ude00\n\/\"\ud83dx\u00e9\ud83d\u0041\udc00"]"#;
         let (text, _) = read(&write(text, &[]).expect("written")).expect("read");
@@ -321,7 +346,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read(
             value in values(),
-            parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..4),
+            parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..40),
             id: Option<u64>,
         ) {
             let parts: Vec<Bytes> = parts.into_iter().map(Bytes::from).collect();

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::time::{Instant, sleep};
 
+use crate::hub::auth_data::AuthData;
 use crate::hub::cluster::with_offset;
 use crate::hub::cluster::{NOWHERE, PORTABLE, Session as Kept, Uplink, id_of, number_of};
 use crate::hub::engine::{Close, Id, Message, Outgoing};
@@ -58,7 +58,7 @@ pub struct Wish {
 impl Wish {
     /// What the client's CONNECT says of an earlier connection, taken out of `auth`. An error if it
     /// says what cannot be.
-    pub fn read(auth: &mut Map<String, Value>) -> Option<Result<Self, Miss>> {
+    pub fn read(auth: &mut AuthData) -> Option<Result<Self, Miss>> {
         let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
         let pid = pid.as_str().and_then(Id::parse);
         let offset = match offset {

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::hub::auth_data::AuthData;
 use crate::hub::engine::{Close, Id, Message, Outgoing};
 use crate::hub::handover::{FAR, FAR_ANY};
 use crate::hub::hooks::Line;
@@ -128,11 +128,7 @@ pub const OUTGROWN: Duration = Duration::from_secs(1);
 impl Recovery {
     /// What the client's CONNECT says of an earlier connection, taken out of `auth`: a secret is
     /// nobody else's business. An error if it says what cannot be.
-    pub fn read(
-        &self,
-        namespace: &Arc<str>,
-        auth: &mut Map<String, Value>,
-    ) -> Option<Result<Claim, Miss>> {
+    pub fn read(&self, namespace: &Arc<str>, auth: &mut AuthData) -> Option<Result<Claim, Miss>> {
         let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
         let pid = pid.as_str().and_then(Id::parse);
         let offset = match offset {

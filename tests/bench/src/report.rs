@@ -88,6 +88,12 @@ impl Report {
         text
     }
 
+    /// How many are not what they must be.
+    pub fn missed(&self) -> usize {
+        let measured = Figure::ALL.into_iter().filter(|figure| self.0.contains_key(figure));
+        measured.filter(|figure| self.row(*figure).last().is_some_and(|mark| mark == "✗")).count()
+    }
+
     fn row(&self, figure: Figure) -> [String; 9] {
         let Words { title, unit, goal, .. } = figure.words();
         let show = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), three_digits);

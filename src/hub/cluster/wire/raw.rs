@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::hub::binary;
 use crate::hub::msgpack::{DEPTH_MAX, Reader};
 use crate::hub::packet::{self, Malformed};
+use crate::hub::placeholders;
 
 use super::{Payload, Sealed};
 
@@ -155,7 +156,7 @@ impl<'a> Raw<'a> {
                 if parts.is_empty() {
                     return Ok(Cow::Owned(json));
                 }
-                Ok(Cow::Owned(binary::inline(&json, &parts).to_string()))
+                Ok(Cow::Owned(binary::inline(&json, &parts).into_owned()))
             }
         }
     }
@@ -167,7 +168,7 @@ impl<'a> Raw<'a> {
             Self::Packed(data) => {
                 let (json, parts) = Reader::of_servers(data, Some(whole)).json(DEPTH_MAX)?;
                 if !parts.is_empty() {
-                    packet::check_placeholders(&json, parts.len())?;
+                    placeholders::check(&json, parts.len())?;
                 }
                 Ok(Payload { data: json.into(), parts })
             }

@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use crate::hub::msgpack::{DEPTH_MAX, encode};
+use crate::hub::placeholders;
 
 use super::{Audience, Flags, Payload, Remote};
 
@@ -121,21 +121,10 @@ pub fn flat(payload: &Payload) -> Cow<'_, str> {
     if payload.parts.is_empty() {
         return Cow::Borrowed(&payload.data);
     }
-    let mut value: Value = serde_json::from_str(&payload.data).unwrap_or_default();
-    flatten(&mut value, &payload.parts);
-    Cow::Owned(value.to_string())
-}
-
-fn flatten(value: &mut Value, parts: &[Bytes]) {
-    match value {
-        Value::Array(values) => values.iter_mut().for_each(|value| flatten(value, parts)),
-        Value::Object(fields) if fields.get("_placeholder") == Some(&Value::Bool(true)) => {
-            let number = fields.get("num").and_then(Value::as_u64);
-            let part = number.and_then(|number| parts.get(usize::try_from(number).ok()?));
-            let data = part.map(|part| part.to_vec()).unwrap_or_default();
-            *value = serde_json::json!({ "type": "Buffer", "data": data });
-        }
-        Value::Object(fields) => fields.values_mut().for_each(|value| flatten(value, parts)),
-        _ => (),
-    }
+    let written = |number: Option<u8>| {
+        let part = number.and_then(|number| payload.parts.get(usize::from(number)));
+        let data = part.map(Bytes::as_ref).unwrap_or_default();
+        serde_json::json!({ "type": "Buffer", "data": data }).to_string()
+    };
+    Cow::Owned(placeholders::replace(&payload.data, written))
 }

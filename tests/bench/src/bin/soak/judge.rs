@@ -20,8 +20,10 @@ pub struct Judge {
     now: u64,
     /// Who surely is in a room, since when.
     rooms: HashMap<usize, HashMap<usize, u64>>,
-    /// Who surely is not, since when.
-    left: HashMap<(usize, usize), u64>,
+    /// Who was ever in a room, or asked to be; and since when it surely is not.
+    places: HashMap<(usize, usize), Option<u64>>,
+    /// All that was said: in which room, and when.
+    told: HashMap<Name, (usize, u64)>,
     flights: HashMap<Name, Flight>,
     /// Messages of a room that a member must still hear.
     owed: HashMap<(usize, usize), u64>,
@@ -50,12 +52,13 @@ impl Judge {
     }
 
     pub fn joins(&mut self, member: usize, room: usize) {
-        self.left.remove(&(member, room));
+        self.places.insert((member, room), None);
     }
 
     pub fn joined(&mut self, member: usize, room: usize) {
         let now = self.tick();
         self.rooms.entry(room).or_default().insert(member, now);
+        self.places.insert((member, room), None);
     }
 
     /// True unless there is something that it must hear first: leaving overtakes what other workers
@@ -70,13 +73,14 @@ impl Judge {
 
     pub fn has_left(&mut self, member: usize, room: usize) {
         let now = self.tick();
-        self.left.insert((member, room), now);
+        self.places.insert((member, room), Some(now));
     }
 
     pub fn says(&mut self, member: usize, number: u64, room: usize) {
         let sent = self.tick();
         let flight = Flight { room, sent, acknowledged: false, members: HashSet::new() };
         self.flights.insert((member, number), flight);
+        self.told.insert((member, number), (room, sent));
     }
 
     /// Nobody knows whether it was heard: its acknowledgement was lost with the connection.
@@ -109,12 +113,15 @@ impl Judge {
         if let Some(last) = last.filter(|last| *last >= number) {
             self.fault(|| format!("{member} heard {by}'s {number} after {last}"));
         }
-        let Some(flight) = self.flights.get_mut(&(by, number)) else { return };
-        let room = flight.room;
-        if self.left.get(&(member, room)).is_some_and(|since| *since < flight.sent) {
-            self.fault(|| format!("{member} heard {by}'s {number}, and is not in {room}"));
-            return;
+        // Also of what everybody has who must have it.
+        let Some((room, sent)) = self.told.get(&(by, number)).copied() else {
+            return self.fault(|| format!("{member} heard {by}'s {number}, which was never said"));
+        };
+        let place = self.places.get(&(member, room));
+        if member == by || place.is_none_or(|left| left.is_some_and(|since| since < sent)) {
+            return self.fault(|| format!("{member} heard {by}'s {number}, and is not in {room}"));
         }
+        let Some(flight) = self.flights.get_mut(&(by, number)) else { return };
         if !flight.acknowledged {
             flight.members.insert(member);
         } else if flight.members.remove(&member) {
@@ -185,9 +192,26 @@ mod tests {
     }
 
     #[test]
+    fn who_is_on_the_way_in_or_out_may_hear_it() {
+        let mut judge = room();
+        judge.joins(3, 7);
+        judge.leaves(2, 7);
+        judge.says(1, 0, 7);
+        judge.hears(2, 1, 0);
+        judge.hears(3, 1, 0);
+        judge.said(1, 0);
+        judge.says(1, 1, 7);
+        judge.has_left(2, 7);
+        judge.hears(2, 1, 1);
+        judge.said(1, 1);
+        judge.close();
+        assert_eq!(judge.fault_count, 0, "{:?}", judge.faults);
+    }
+
+    #[test]
     fn faults_are_seen() {
         type Deed = fn(&mut Judge);
-        let table: [(&str, Deed); 5] = [
+        let table: [(&str, Deed); 9] = [
             ("lost", |judge| judge.said(1, 0)),
             ("twice", |judge| {
                 judge.hears(2, 1, 0);
@@ -208,6 +232,27 @@ mod tests {
                 judge.says(1, 1, 7);
                 judge.hears(2, 1, 1);
                 judge.said(1, 1);
+            }),
+            ("a stranger, when all had it", |judge| {
+                judge.hears(2, 1, 0);
+                judge.said(1, 0);
+                judge.hears(3, 1, 0);
+            }),
+            ("no member, and nobody else is", |judge| {
+                judge.is_unsure(1, 0);
+                judge.leaves(2, 7);
+                judge.has_left(2, 7);
+                judge.says(1, 1, 7);
+                judge.said(1, 1);
+                judge.hears(2, 1, 1);
+            }),
+            ("who said it", |judge| {
+                judge.is_unsure(1, 0);
+                judge.hears(1, 1, 0);
+            }),
+            ("what nobody said", |judge| {
+                judge.is_unsure(1, 0);
+                judge.hears(2, 1, 3);
             }),
             ("never acknowledged", |_| {}),
         ];

@@ -37,6 +37,8 @@ const AWAY_MS: u64 = 3_000;
 /// The end of what is on its way.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Messages acknowledged ÷ planned. Some fall to who is away, or are cut off before the answer.
+const SAID_MIN: f64 = 0.9;
 /// Memory at the end ÷ memory after a third.
 const GROWTH_MAX: f64 = 1.10;
 
@@ -175,12 +177,19 @@ impl<'a> Soak<'a> {
             }
         }
         let ended = Instant::now();
-        while ended.elapsed() < PATIENCE && !(self.judge.is_settled() && self.away.is_empty()) {
+        while ended.elapsed() < PATIENCE && !(self.judge.is_settled() && self.is_calm()) {
             self.turn(&mut events, &mut buffer)?;
             self.bring_back()?;
         }
         self.judge.close();
-        Ok(self.verdict(&memory))
+        Ok(self.verdict(&memory, done[0]))
+    }
+
+    /// Everybody is in, and nobody waits for an answer.
+    fn is_calm(&self) -> bool {
+        self.away.is_empty()
+            && self.members.iter().all(Member::is_in)
+            && self.asked.iter().all(HashMap::is_empty)
     }
 
     /// All connect, and join a first room.
@@ -365,7 +374,8 @@ impl<'a> Soak<'a> {
         );
     }
 
-    fn verdict(&self, memory: &[f64]) -> bool {
+    /// `planned` messages were to be said.
+    fn verdict(&self, memory: &[f64], planned: u64) -> bool {
         let judge = &self.judge;
         for fault in &judge.faults {
             println!("fault: {fault}");
@@ -382,7 +392,14 @@ impl<'a> Soak<'a> {
             self.returned,
             judge.fault_count,
         );
-        judge.fault_count == 0 && growth <= GROWTH_MAX && judge.delivered > 0
+        let outside = self.members.iter().filter(|member| !member.is_in()).count();
+        let unanswered: usize = self.asked.iter().map(HashMap::len).sum();
+        println!(
+            "{planned} were planned; {outside} never came back, {unanswered} wait for an answer"
+        );
+        let is_busy = judge.delivered > 0 && judge.acknowledged as f64 >= SAID_MIN * planned as f64;
+        let is_calm = outside == 0 && unanswered == 0;
+        judge.fault_count == 0 && growth <= GROWTH_MAX && is_busy && is_calm
     }
 }
 
