@@ -69,6 +69,14 @@ fn actions_are_called_by_own_pages_with_ids_that_could_be() {
     }
     edge.access_line(|line| line["reason"] == "action_id" && line["route"] == "next");
     assert_eq!(origin.seen().len(), count);
+    // A form may be an action too; one that no page of the site sent has no origin to show.
+    let post = |more: &[(&str, &str)]| {
+        let form = [("Content-Type", "multipart/form-data; boundary=x"), ("Origin", "null")];
+        ask(&edge, "POST", "/page", &[&form[..], more].concat())
+    };
+    assert_eq!(post(&[]).status, 403);
+    assert_eq!(post(&[("Sec-Fetch-Site", "cross-site")]).status, 403);
+    assert_eq!(post(&[("Sec-Fetch-Site", "same-origin")]).status, 200);
     // Other origins may post what is no action: the application decides.
     let answer = ask(&edge, "POST", "/api", &[("Origin", "https://evil.example")]);
     assert_eq!(answer.status, 200);
@@ -90,6 +98,7 @@ fn a_build_says_what_there_is() {
     folder.write("app/.next/static/service-worker/sw.js", "sw");
     folder.write("old/static/chunks/0.js", "old");
     folder.write("app/public/robots.txt", "robots");
+    folder.write("app/public/model.rsc", "a file");
     let yaml = format!(
         "{PLAIN}sites:\n  localhost:\n    next: {{ targets: '{}', build: {{ path: app/.next, keep: old }} }}\n",
         origin.url()
@@ -107,6 +116,9 @@ fn a_build_says_what_there_is() {
         (answer.text().as_str(), answer.header("cache-control")),
         ("robots", Some("public, max-age=0"))
     );
+    // A name like one of Next.js' own is that of a file, where there is one.
+    assert_eq!(edge.get("/model.rsc").text(), "a file");
+    assert_eq!(edge.get("/other.rsc").status, 404);
     assert!(origin.seen().is_empty());
     // What is missing may be another build's; a page in the place of a script would be run as one.
     let headers = [("Cookie", "session=1"), ("Authorization", "Bearer x")];
