@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::clients::Clients;
 use super::engine::{Session, Version};
 use super::meter::Meter;
 use super::partial::Partial;
@@ -57,5 +58,12 @@ impl Client {
 
     pub(super) fn remove(&self, socket: &Socket) {
         self.sockets.borrow_mut().retain(|known| known.id != socket.id);
+    }
+}
+
+impl Clients {
+    /// The sockets of one session, in all namespaces.
+    pub fn sockets_of(&self, session: &Session) -> Vec<Rc<Socket>> {
+        self.client(session).map(|client| client.sockets.borrow().clone()).unwrap_or_default()
     }
 }

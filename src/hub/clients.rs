@@ -249,11 +249,6 @@ impl Clients {
         self.namespaces.borrow().values().cloned().collect()
     }
 
-    /// The sockets of one session, in all namespaces.
-    pub fn sockets_of(&self, session: &Session) -> Vec<Rc<Socket>> {
-        self.client(session).map(|client| client.sockets.borrow().clone()).unwrap_or_default()
-    }
-
     fn forget(&self, session: &Session) -> Option<Rc<Client>> {
         let mut clients = self.clients.borrow_mut();
         let client = clients.get_mut(session.key.index as usize).and_then(Option::take);
