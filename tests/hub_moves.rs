@@ -66,7 +66,7 @@ fn offset(event: &str) -> String {
 
 #[test]
 fn while_clients_move_both_processes_are_one_audience() {
-    let mut edge = edge("10s");
+    let mut edge = edge("16s");
     let mut firsts = WORKERS.map(|worker| Member::on(&edge, worker));
     let mut lasts = WORKERS.map(|worker| Member::on(&edge, worker));
     tell(&mut lasts[0].web, 0..3);
