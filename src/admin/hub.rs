@@ -129,7 +129,7 @@ struct ShownRoom {
 }
 
 impl From<Heads> for ShownHeads {
-    fn from(Heads { sockets, users }: Heads) -> Self {
+    fn from(Heads { sockets, users, .. }: Heads) -> Self {
         Self { sockets, users }
     }
 }

@@ -3,7 +3,7 @@
 //! Each socket of somebody who is known is noted as it comes and goes, so the number is there when it
 //! is asked for, however many sockets there are.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -55,6 +55,11 @@ impl Attendance {
     /// How many different users are there.
     pub fn count(&self, room: Option<&str>) -> usize {
         self.look(room, Users::len)
+    }
+
+    /// Who is there, by their numbers.
+    pub fn all(&self, room: Option<&str>) -> BTreeSet<u64> {
+        self.look(room, |users| users.keys().copied().collect())
     }
 
     /// How many of these are not there.

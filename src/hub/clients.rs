@@ -22,7 +22,6 @@ use super::client::Client;
 use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, Version};
 use super::forward::Waiting;
-use super::handover::Way;
 use super::hooks::Hooks;
 use super::journal;
 use super::meter::{Allowance, Verdict};
@@ -222,18 +221,6 @@ impl Clients {
                     self.entered(number, missed);
                 }
             }
-        }
-    }
-
-    /// Another process hears what begins here from now on.
-    pub fn begin_bridge(&self, way: Way, drain: &Drain) {
-        let attempt = way.attempt;
-        let stamp = self.recovery.begin_bridge(&way);
-        self.outbox.begin_far(way, drain);
-        self.namespaces().iter().for_each(|namespace| namespace.log.reach(stamp));
-        self.outbox.tell_all(&Notice::Baseline { stamp, attempt });
-        if self.outbox.bridges() {
-            self.namespaces().iter().for_each(|namespace| namespace.show(&self.outbox));
         }
     }
 

@@ -129,7 +129,8 @@ impl Others {
     /// How many are there beside those of this node.
     fn heads(&self, here: &Attendance, room: Option<&str>) -> Heads {
         let strangers = || here.strangers(room, self.users.iter());
-        Heads { sockets: self.sockets, users: (!self.users.is_empty()).then(strangers) }
+        let users = (!self.users.is_empty()).then(strangers);
+        Heads { sockets: self.sockets, users, ..Heads::default() }
     }
 }
 

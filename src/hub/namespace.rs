@@ -299,7 +299,7 @@ impl Namespace {
             let socket = own.and_then(|key| sockets.get(key as usize));
             usize::from(socket.is_some_and(|socket| socket.user.is_some()))
         });
-        Heads { sockets: self.count(room), users }
+        Heads { sockets: self.count(room), users, ..Heads::default() }
     }
 
     /// Every room that somebody of this worker is in, and how many are.

@@ -3,7 +3,7 @@
 //! One worker leads: it does each operation and tells the others, in the same line as the events
 //! that it emits; so all workers do everything in one order. Their answers are added up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -88,12 +88,14 @@ pub enum Outcome {
 }
 
 /// How many there are somewhere.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Heads {
     pub sockets: usize,
     /// How many different users they are of, among those of all providers; `None` where nobody is
     /// identified.
     pub users: Option<usize>,
+    /// Users of another process, by their numbers, until it is known who of them is here as well.
+    pub(super) elsewhere: BTreeSet<u64>,
 }
 
 impl Heads {
@@ -102,6 +104,7 @@ impl Heads {
         if let Some(users) = other.users {
             *self.users.get_or_insert_default() += users;
         }
+        self.elsewhere.extend(other.elsewhere);
     }
 }
 
@@ -216,18 +219,13 @@ impl Hub {
 impl Hub {
     /// Users who are on several workers are counted once, where all have noted them.
     fn count_users(&self, operation: &Operation, outcome: &mut Outcome) {
-        let count = |heads: &mut Heads, room: Option<&str>| {
+        let attendance = self.attendances.of(&operation.namespace);
+        outcome.each_head(operation, |heads, room| {
+            let elsewhere = std::mem::take(&mut heads.elsewhere);
             if let Some(users) = &mut heads.users {
-                *users += self.attendances.of(&operation.namespace).count(room);
+                *users += attendance.count(room) + attendance.strangers(room, elsewhere.iter());
             }
-        };
-        match (outcome, &operation.deed) {
-            (Outcome::Heads(heads), Deed::Count { room }) => count(heads, room.as_deref()),
-            (Outcome::Rooms(listed), _) => {
-                listed.items.iter_mut().for_each(|(room, heads)| count(heads, Some(room)));
-            }
-            _ => (),
-        }
+        });
     }
 }
 
@@ -261,6 +259,21 @@ impl Outcome {
                 }
             }
             // Every worker was asked the same.
+            _ => (),
+        }
+    }
+
+    /// Whoever is counted in it, and in which room.
+    pub(super) fn each_head(
+        &mut self,
+        operation: &Operation,
+        mut visit: impl FnMut(&mut Heads, Option<&str>),
+    ) {
+        match (self, &operation.deed) {
+            (Self::Heads(heads), Deed::Count { room }) => visit(heads, room.as_deref()),
+            (Self::Rooms(listed), _) => {
+                listed.items.iter_mut().for_each(|(room, heads)| visit(heads, Some(room)));
+            }
             _ => (),
         }
     }
@@ -418,7 +431,7 @@ impl Clients {
             Deed::Rooms { page } => {
                 let mut listed = Listed::default();
                 for (name, sockets) in namespace.rooms() {
-                    page.add(&mut listed, &name, || Heads { sockets, users: None });
+                    page.add(&mut listed, &name, || Heads { sockets, ..Heads::default() });
                 }
                 // Of those that are on the page.
                 for (name, heads) in &mut listed.items {
@@ -494,7 +507,7 @@ mod tests {
     #[test]
     fn workers_add_up() {
         let rooms = |items: &[(&str, usize)], more| {
-            let heads = |sockets| Heads { sockets, users: Some(0) };
+            let heads = |sockets| Heads { sockets, users: Some(0), ..Heads::default() };
             let items = items.iter().map(|(room, size)| ((*room).to_owned(), heads(*size)));
             let items = items.collect();
             Outcome::Rooms(Listed { items, more })

@@ -2,7 +2,7 @@
 //!
 //! What is read is written the same: what has an order of its own is refused in another.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::hub::crowds::{Step, User};
@@ -85,12 +85,9 @@ impl Pen {
 
     fn heads(&mut self, heads: &Heads) {
         self.number(heads.sockets as u64);
-        let users = heads.users.as_ref().map(|users| {
-            let mut users: Vec<u64> = users.iter().copied().collect();
-            users.sort_unstable();
-            users
-        });
-        self.option(users.as_ref(), |to, users| to.many(users, |to, user| to.number(*user)));
+        self.option(heads.users.as_ref(), |to, users| to.number(*users as u64));
+        let elsewhere: Vec<u64> = heads.elsewhere.iter().copied().collect();
+        self.many(&elsewhere, |to, user| to.number(*user));
     }
 
     fn listed<T>(&mut self, listed: &Listed<T>, one: impl Fn(&mut Self, &T)) {
@@ -171,11 +168,11 @@ impl Eye {
 
     fn heads(&mut self) -> Result<Heads, Malformed> {
         let sockets = self.size()?;
-        let users = self.option(|from| from.many(Self::number))?;
-        if users.iter().any(|users| !users.is_sorted_by(|one, next| one < next)) {
+        let (users, elsewhere) = (self.option(Self::size)?, self.many(Self::number)?);
+        if !elsewhere.is_sorted_by(|one, next| one < next) {
             return Err(Malformed);
         }
-        Ok(Heads { sockets, users: users.map(HashSet::from_iter) })
+        Ok(Heads { sockets, users, elsewhere: elsewhere.into_iter().collect() })
     }
 
     fn listed<T>(

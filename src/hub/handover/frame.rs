@@ -561,8 +561,10 @@ mod tests {
             let operation = Box::new(Operation::new("/chat", deed));
             Frame::Operate { number: 3, operation }
         };
-        let heads =
-            |users: &[u64]| Heads { sockets: 9, users: Some(users.iter().copied().collect()) };
+        let heads = |users: &[u64]| {
+            let elsewhere = users.iter().copied().collect();
+            Heads { sockets: 9, users: Some(1), elsewhere }
+        };
         let seen = |address: Option<&str>, transport| Seen {
             rooms: rooms(),
             user: Some("u".to_owned()),

@@ -41,6 +41,7 @@ use crate::drain::Drain;
 use crate::observe::metrics;
 
 use super::Hub;
+use super::clients::Clients;
 use super::engine::{Delivery, Message, Node};
 use super::namespace::Target;
 use super::outbox::{LETTERS, Letter, Notice, Order};
@@ -121,6 +122,20 @@ enum End {
     Stuck,
     #[error("it speaks another version, or in a way that is none")]
     Foreign,
+}
+
+impl Clients {
+    /// Another process hears what begins here from now on.
+    pub fn begin_bridge(&self, way: Way, drain: &Drain) {
+        let attempt = way.attempt;
+        let stamp = self.recovery.begin_bridge(&way);
+        self.outbox.begin_far(way, drain);
+        self.namespaces().iter().for_each(|namespace| namespace.log.reach(stamp));
+        self.outbox.tell_all(&Notice::Baseline { stamp, attempt });
+        if self.outbox.bridges() {
+            self.namespaces().iter().for_each(|namespace| namespace.show(&self.outbox));
+        }
+    }
 }
 
 impl Hub {
@@ -292,7 +307,9 @@ impl Hub {
                     }
                 }
                 Frame::Operate { number, operation } => {
-                    let (notice, gathering) = talk.begin(number, *operation, self.letters.len());
+                    let asked = (number, *operation);
+                    let (notice, gathering) =
+                        talk.begin(asked, self.letters.len(), &self.attendances);
                     told.all(&notice);
                     gatherers.spawn_background(gathering.say());
                 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::hub::attendance::Attendances;
 use crate::hub::crowds::Step;
 use crate::hub::engine::Id;
 use crate::hub::operation::{ANSWER, Answers, Done, Operation, Outcome, Task};
@@ -59,10 +60,16 @@ impl Talk {
     }
 
     /// What all workers are to be told to do, and what comes of it once they have.
-    pub fn begin(&self, number: u64, operation: Operation, workers: usize) -> (Notice, Gathering) {
+    pub fn begin(
+        &self,
+        (number, operation): (u64, Operation),
+        workers: usize,
+        attendances: &Arc<Attendances>,
+    ) -> (Notice, Gathering) {
         let (answers, answered) = mpsc::channel(workers.max(1));
         let (kept, letters) = (operation.clone(), self.letters.clone());
-        let gathering = Gathering { number, operation: kept, answered, letters };
+        let attendances = Arc::clone(attendances);
+        let gathering = Gathering { number, operation: kept, answered, attendances, letters };
         (Notice::Operation(Task::alone(operation, Some(answers))), gathering)
     }
 
@@ -96,6 +103,7 @@ pub struct Gathering {
     number: u64,
     operation: Operation,
     answered: mpsc::Receiver<Done>,
+    attendances: Arc<Attendances>,
     letters: mpsc::WeakSender<Letter>,
 }
 
@@ -113,6 +121,13 @@ impl Gathering {
             return;
         }
         outcome.cut(&self.operation);
+        // Who is with both processes is counted once, by the one that asked.
+        let attendance = self.attendances.of(&self.operation.namespace);
+        outcome.each_head(&self.operation, |heads, room| {
+            if heads.users.is_some() {
+                heads.elsewhere = attendance.all(room);
+            }
+        });
         let Some(letters) = self.letters.upgrade() else { return };
         metrics::series(&metrics::HUB_LAG, &[]).add(1);
         let notice = Notice::Outcome { number: self.number, outcome };
