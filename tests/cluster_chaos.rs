@@ -11,7 +11,7 @@ use crate::harness::balancer::Balancer;
 use crate::harness::node::Script;
 use crate::harness::redis::Redis;
 use crate::harness::socketio::{hub_only, metric};
-use crate::harness::{Edge, eventually};
+use crate::harness::{Edge, eventually, eventually_within};
 
 fn option(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
@@ -180,7 +180,9 @@ fn streams_survive_a_failover() {
         chaos.rest(Duration::from_secs(2));
         master.begin();
         chaos.wait_for_link();
-        eventually("a replica again", || (online(&first) || online(&second)).then_some(()));
+        // A Sentinel makes a master that has come back a replica after looking at it for a while.
+        let again = || (online(&first) || online(&second)).then_some(());
+        eventually_within(Duration::from_secs(60), "a replica again", again);
         chaos.kill_node();
     }
     let (summary, _) = chaos.end();
