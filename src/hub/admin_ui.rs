@@ -23,7 +23,7 @@ use super::porter::{Pass, Verdict};
 use super::socket::{Socket, say};
 
 /// What the page sends with its CONNECT: either a session or a name and a password.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Auth {
     session_id: Option<String>,
@@ -35,15 +35,14 @@ struct Auth {
 const COMMANDS: [&str; 7] =
     ["EMIT", "JOIN", "LEAVE", "DISCONNECT", "MJOIN", "MLEAVE", "MDISCONNECT"];
 
-impl Auth {
-    fn pass(self) -> Option<Pass> {
-        match self {
-            Self { session_id: Some(id), .. } => Some(Pass::Session(id)),
-            Self { username: Some(username), password: Some(password), .. } => {
-                Some(Pass::Password { username, password })
-            }
-            _ => None,
+/// What the words of a CONNECT show; `None` if that is nothing.
+pub(super) fn pass(auth: &str) -> Option<Pass> {
+    match serde_json::from_str(auth).ok()? {
+        Auth { session_id: Some(id), .. } => Some(Pass::Session(id)),
+        Auth { username: Some(username), password: Some(password), .. } => {
+            Some(Pass::Password { username, password })
         }
+        _ => None,
     }
 }
 
@@ -56,8 +55,8 @@ impl Clients {
         namespace: &Rc<Namespace>,
         auth: &AuthData,
     ) {
-        let auth: Auth = serde_json::from_str(auth.as_str()).unwrap_or_default();
-        let (Some(pass), Some(wanted)) = (auth.pass(), namespace.policy().admin_ui.clone()) else {
+        let (pass, wanted) = (pass(auth.as_str()), namespace.policy().admin_ui.clone());
+        let (Some(pass), Some(wanted)) = (pass, wanted) else {
             return refuse_with(session, &namespace.name, "invalid_credentials", WRONG);
         };
         client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
@@ -124,7 +123,7 @@ fn tell(session: &Rc<Session>, namespace: &str, event: &Value) {
 }
 
 /// The operation that an event of the page asks for.
-fn operation(event: &Event<'_>, parts: Vec<Bytes>) -> Option<Operation> {
+pub(super) fn operation(event: &Event<'_>, parts: Vec<Bytes>) -> Option<Operation> {
     let text = |index: usize| event.args.get(index).and_then(|json| packet::text(json.get()));
     let namespace = text(0)?;
     // A room or a socket; without one everybody is meant.

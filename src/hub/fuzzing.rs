@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
 
+use super::admin_ui;
 use super::auth_data::AuthData;
 use super::binary;
 use super::hooks::Outcome;
@@ -59,6 +60,8 @@ pub fn packet(data: &[u8]) {
 fn auth_data(mut auth: AuthData) {
     let fields = |auth: &AuthData| serde_json::from_str::<Map<String, Value>>(auth.as_str()).ok();
     assert!(serde_json::from_str::<&RawValue>(auth.as_str()).is_ok());
+    // Whatever it says of who somebody is, it is a pass or none.
+    let _pass = admin_ui::pass(auth.as_str());
     for name in ["pid", "token"] {
         let (mut before, taken) = (fields(&auth), auth.remove(name));
         assert_eq!(auth.remove(name), None);
@@ -76,6 +79,10 @@ fn event(data: &str) {
     let args: Vec<_> = event.args.iter().map(|arg| arg.get()).collect();
     let again = format!("[{}]", [&[name.as_str()], args.as_slice()].concat().join(","));
     let read = Event::parse(&again).expect("what was an event is one");
+    if let Some(operation) = admin_ui::operation(&event, Vec::new()) {
+        let asked = event.args.first().and_then(|first| packet::text(first.get()));
+        assert_eq!(asked.as_deref(), Some(&*operation.namespace));
+    }
     assert_eq!(read.name, event.name);
     assert!(read.args.iter().map(|arg| arg.get()).eq(args.iter().copied()));
     for arg in &args {

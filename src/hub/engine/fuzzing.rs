@@ -15,6 +15,7 @@ use super::deflate::{self, Deflate};
 use super::frame::{self, Frame, FrameError, HEAD_MAX, Opcode};
 use super::origin::{Origins, Verdict};
 use super::packet::{self, Form, Packet, Payload, Version};
+use super::reply::form_field;
 use super::request::Query;
 
 /// Payload of one frame; small, so that larger ones are met.
@@ -86,6 +87,9 @@ pub fn payload(data: &[u8]) {
         b'3' => (Version::V3, Form::V3Text),
         _ => (Version::V3, Form::V3Binary),
     };
+    if let Ok(field) = form_field(body) {
+        assert!(field.len() <= body.len() && std::str::from_utf8(&field).is_ok());
+    }
     let all: Vec<_> = Payload::new(version, form == Form::V3Binary, body).collect();
     let good = all.iter().position(Result::is_err).unwrap_or(all.len());
     assert!(all.len() - good <= 1, "it goes on behind a mistake");

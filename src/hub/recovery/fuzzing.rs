@@ -4,15 +4,19 @@
 
 use serde_json::value::RawValue;
 
+use crate::hub::auth_data::AuthData;
+use crate::hub::cluster::number_of;
 use crate::hub::engine::Node;
 use crate::hub::packet::Event;
 
 use super::Stamp;
+use super::afar::Wish;
 use super::offset::{Offset, ends_in_text};
 
 /// The offset's text; the same as an event's array, to which an offset is appended.
 pub fn offset(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    wish(text);
     let read = Offset::parse(text);
     if let Some(offset) = read {
         assert_eq!(offset.append("[1]"), format!("[1,\"{text}\"]"), "it is written in one way");
@@ -31,4 +35,17 @@ pub fn offset(data: &[u8]) {
     let (last, before) = appended.args.split_last().expect("the offset");
     assert!(before.iter().map(|arg| arg.get()).eq(event.args.iter().map(|arg| arg.get())));
     assert_eq!(Offset::parse(last.get().trim_matches('"')), Some(offset));
+}
+
+/// What a client says that it has heard of other nodes, by itself and beside a secret.
+fn wish(text: &str) {
+    let number = number_of(text);
+    let pid = "AAAAAAAAAAAAAAAAAAAA";
+    let words = serde_json::json!({ "pid": pid, "offset": text }).to_string();
+    let mut auth = AuthData::new(&words);
+    match Wish::read(&mut auth).expect("there is a pid") {
+        Ok(wish) => assert_eq!((wish.pid.as_str(), wish.offset), (pid, number)),
+        Err(_miss) => assert_eq!(number, None),
+    }
+    assert_eq!(auth.as_str(), "{}", "it is taken out");
 }
