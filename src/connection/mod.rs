@@ -26,7 +26,8 @@ use tracing::debug;
 use crate::config::Timeouts;
 use crate::drain::Drain;
 use crate::exchange::{
-    Body, BodyError, Fault, Guard, Interims, Peer, Response, Signs, Stream, Watched, headers,
+    Body, BodyError, Fault, Gathered, Guard, Interims, Peer, Response, Signs, Stream, Watched,
+    headers,
 };
 use crate::observe::Access;
 use crate::observe::metrics::{self, Series};
@@ -95,12 +96,41 @@ async fn serve_http2(
     let service =
         service_fn(move |request| Rc::clone(&conversation).answer(request, Some(turns.next())));
     let builder = tuned(builder, headers_max, &watch.timeouts);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let connection = Box::pin(connection);
-    let ended = watch.over(connection, |connection| connection.graceful_shutdown(), false).await;
+    let out = Gathered::new(stream);
+    let connection = Box::pin(builder.serve_connection(TokioIo::new(out.clone()), service));
+    let graceful: fn(Pin<&mut _>) = |connection| http2::Connection::graceful_shutdown(connection);
+    let connection = Box::pin(Flushed { connection, out, graceful });
+    let ended = watch.over(connection, |flushed| flushed.get_mut().leave(), false).await;
     match ended {
         Ended::Over(ended) => ended,
         Ended::Idle(_) => Ok(()),
+    }
+}
+
+/// A connection that says at the end of each turn what it has to say, in one piece.
+struct Flushed<C> {
+    connection: Pin<Box<C>>,
+    out: Gathered,
+    graceful: fn(Pin<&mut C>),
+}
+
+impl<C> Flushed<C> {
+    fn leave(&mut self) {
+        (self.graceful)(self.connection.as_mut());
+    }
+}
+
+impl<C: Future> Future for Flushed<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let over = self.connection.as_mut().poll(cx);
+        if over.is_ready() || self.out.poll_out(cx) {
+            return over;
+        }
+        // It is told of the failure as soon as it reads or writes, which it does at each turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -8,6 +8,7 @@ mod fault;
 mod frames;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod gathered;
 pub mod headers;
 mod interim;
 mod peer;
@@ -21,6 +22,7 @@ mod stream;
 pub use body::{Body, BodyError};
 pub use challenges::Challenges;
 pub use fault::{Fault, Side};
+pub use gathered::Gathered;
 pub use interim::Interims;
 pub use peer::{Client, Peer, Scheme, TlsFacts};
 pub use rules::HeaderRules;
