@@ -44,6 +44,8 @@ struct Tls {
 pub enum Asks {
     /// The runtime, which remembers a refusal until it next looks.
     Runtime,
+    /// The kernel, and of a refusal the runtime: less work for a socket that has refused nothing.
+    KernelFirst,
     /// The kernel: in the middle of a turn the runtime does not look.
     Kernel,
 }
@@ -184,15 +186,19 @@ impl Detached {
 
 fn write_plain(stream: &TcpStream, slices: &[IoSlice<'_>], asks: Asks) -> io::Result<usize> {
     match (asks, slices) {
+        (Asks::KernelFirst, [one]) => match SockRef::from(stream).send(one) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.try_write(one),
+            done => done,
+        },
         (Asks::Runtime, [one]) => stream.try_write(one),
-        (Asks::Runtime, many) => stream.try_write_vectored(many),
+        (Asks::Runtime | Asks::KernelFirst, many) => stream.try_write_vectored(many),
         (Asks::Kernel, many) => SockRef::from(stream).send_vectored(many),
     }
 }
 
 fn write_bridged(stream: &UnixStream, slices: &[IoSlice<'_>], asks: Asks) -> io::Result<usize> {
     match asks {
-        Asks::Runtime => stream.try_write_vectored(slices),
+        Asks::Runtime | Asks::KernelFirst => stream.try_write_vectored(slices),
         Asks::Kernel => SockRef::from(stream).send_vectored(slices),
     }
 }

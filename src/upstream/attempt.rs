@@ -148,18 +148,23 @@ impl Attempt<'_> {
         mut alarm: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Answered, Failure>> {
+        // The alarm is set for a request that goes out whole at once.
+        let mut is_set = false;
         if self.progress == Progress::Unbegun {
             self.begin(cx)?;
+            is_set = true;
         }
         loop {
             if self.progress == Progress::Sending && self.waits_until.is_none() {
                 self.send(cx)?;
                 let moved = self.request.upload.moved();
-                if self.progress != Progress::Sending || self.moved != moved {
+                let sent = self.progress != Progress::Sending;
+                if (sent && !is_set) || self.moved != moved {
                     self.moved = moved;
                     self.rearm(alarm.as_mut());
                 }
             }
+            is_set = false;
             if self.waits_until.is_some()
                 && let Poll::Ready(Err(_broken)) = self.connection.poll_flush(cx)
             {

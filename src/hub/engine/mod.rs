@@ -253,6 +253,9 @@ const LINGER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
 const NOOP_AFTER: Duration = Duration::from_millis(90);
 /// Sessions whose queues are written before others have their turn.
 const FLUSHES_PER_TURN: usize = 256;
+/// Sessions whose memory is fetched together. Each is somewhere else, and the kernel's part of a
+/// write drives out what was at hand: one after the other, every one would be waited for.
+pub const FETCHED_AT_ONCE: usize = 8;
 
 /// The sessions of one worker.
 pub struct Engine {
@@ -507,7 +510,14 @@ impl Engine {
     /// Writes, once per turn of the loop, what sessions were sent in it.
     async fn flush_turns(self: Rc<Self>) {
         poll_fn::<(), _>(|cx| {
-            for _ in 0..FLUSHES_PER_TURN {
+            for count in 0..FLUSHES_PER_TURN {
+                if count % FETCHED_AT_ONCE == 0 {
+                    self.touched
+                        .borrow()
+                        .iter()
+                        .take(FETCHED_AT_ONCE)
+                        .for_each(|next| next.fetch_transport());
+                }
                 let Some(session) = self.touched.borrow_mut().pop_front() else {
                     // What a crowd needed is given back.
                     self.touched.borrow_mut().shrink_to(FLUSHES_PER_TURN);

@@ -1,6 +1,7 @@
 //! One client over any transport: its queue, its heartbeat, how it ends.
 
 use std::cell::{Cell, RefCell};
+use std::hint::black_box;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,32 +21,36 @@ use super::websocket::WebSocket;
 use super::{Close, Engine, Handshake, Key};
 
 /// One Engine.IO session.
+///
+/// In this order in memory: what a broadcast needs of each of its many sessions stands together, and
+/// is fetched at once.
+#[repr(C)]
 pub struct Session {
-    pub id: Id,
-    pub version: Version,
-    pub address: IpAddr,
-    /// What is remembered of its first request, if anybody wants to know.
-    pub handshake: Option<Rc<Handshake>>,
-    /// Where it stands in the engine's table; unique among the living.
-    pub key: Key,
-    /// The client takes no binary.
-    pub(super) base64: bool,
-    pub(super) seat: Seat,
-    pub(super) engine: Rc<Engine>,
-    pub(super) transport: RefCell<Transport>,
     pub(super) queue: RefCell<Queue>,
     pub(super) phase: Cell<Phase>,
     /// The transport takes nothing now; volatile messages are dropped.
     pub(super) blocked: Cell<bool>,
     /// Waits for the end of the turn, when what was queued leaves.
     pub(super) touched: Cell<bool>,
-    /// What it says that is for nobody above: see `is_chatty`.
-    chatter: Cell<Bucket>,
     /// To be closed at the end of the turn, when nobody iterates over sessions.
     doomed: Cell<Option<Close>>,
-    heart: Cell<Heart>,
     /// The client speaks the other language of the layer above (`Above::translate`).
     translates: Cell<bool>,
+    pub version: Version,
+    /// The client takes no binary.
+    pub(super) base64: bool,
+    pub(super) engine: Rc<Engine>,
+    pub(super) transport: RefCell<Transport>,
+    /// Where it stands in the engine's table; unique among the living.
+    pub key: Key,
+    heart: Cell<Heart>,
+    /// What it says that is for nobody above: see `is_chatty`.
+    chatter: Cell<Bucket>,
+    pub(super) seat: Seat,
+    /// What is remembered of its first request, if anybody wants to know.
+    pub handshake: Option<Rc<Handshake>>,
+    pub id: Id,
+    pub address: IpAddr,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +158,11 @@ impl Session {
 
     pub fn is_open(&self) -> bool {
         self.phase.get() == Phase::Open
+    }
+
+    /// Looks at what `send` will need, for nothing but that it is at hand then.
+    pub fn fetch(&self) {
+        black_box((self.phase.get(), self.queue.borrow().bytes()));
     }
 
     /// Queues a message; it leaves at the end of the turn. False if it was dropped.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::hint::black_box;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::rc::Rc;
@@ -326,6 +327,14 @@ impl Session {
         }
     }
 
+    /// Looks at what a flush will need, for nothing but that it is at hand then.
+    pub(super) fn fetch_transport(&self) {
+        self.fetch();
+        if let Transport::WebSocket(websocket) = &*self.transport.borrow() {
+            black_box(websocket.written);
+        }
+    }
+
     /// Lets the session's task have a look.
     pub(super) fn wake(&self) {
         if let Transport::WebSocket(WebSocket { waker: Some(waker), .. }) =
@@ -353,7 +362,8 @@ impl Session {
     }
 
     fn flush_frames(self: &Rc<Self>) {
-        if self.write_queue(Asks::Runtime).is_err() {
+        let asks = if self.blocked.get() { Asks::Runtime } else { Asks::KernelFirst };
+        if self.write_queue(asks).is_err() {
             self.lose(Close::TransportError);
         }
     }
