@@ -72,6 +72,15 @@ impl Client {
         text
     }
 
+    /// The same, to a head that is being written.
+    pub fn write_authority(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.host.as_bytes());
+        if let Some(port) = self.odd_port() {
+            out.push(b':');
+            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+    }
+
     /// True if this is how `authority` would write it.
     pub fn is_authority(&self, text: &[u8]) -> bool {
         let Some(rest) = text.strip_prefix(self.host.as_bytes()) else { return false };

@@ -23,6 +23,11 @@ impl HeaderRules {
         Self { remove, set: pairs(set), add: pairs(add) }
     }
 
+    /// True if nothing is changed.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
     /// Each change in words.
     pub fn words(&self) -> Vec<String> {
         let value = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();

@@ -38,9 +38,10 @@ pub fn proxied(data: &[u8]) {
     let paths = Rewrite { strip, prefix: None };
     let length = request.uri().to_string().len();
     let seen = headers::Seen::of(request.headers());
-    if rewrite(&mut request, (&client, &peer), &seen, &paths, mode).is_err() {
+    if rewrite(&mut request, &seen, &paths, mode).is_err() {
         return;
     }
+    headers::set_forwarded(request.headers_mut(), &client, &peer);
     let target = request.uri();
     assert!(target.to_string().len() <= length + 1, "{target} grew");
     assert_eq!(target.query().and_then(next::strip_query), None, "{target} has an internal key");

@@ -13,7 +13,7 @@ use http::Method;
 
 use crate::config;
 use crate::drain::Drain;
-use crate::exchange::headers::Seen;
+use crate::exchange::headers::{Lines, Seen};
 use crate::exchange::{
     BodyError, Client, Fault, HeaderRules, Peer, Request, Response, Side, headers,
 };
@@ -117,13 +117,15 @@ impl Proxy {
         (pools, drain): (&Rc<Pools>, &Drain),
         sent: &mut Sent,
     ) -> Result<Response, ForwardError> {
-        let websocket = self.prepare(&mut request, (client, peer), seen)?;
+        let (websocket, lines) = self.prepare(&mut request, (client, peer), seen)?;
         if let Some(protocol) = websocket {
             let to = (&self.upstream, &self.rewrite);
-            let answer = upgrade::answer(request, &protocol, client, to, (pools, drain), sent);
+            let asked = (request, lines);
+            let answer = upgrade::answer(asked, &protocol, client, to, (pools, drain), sent);
             return Box::pin(answer).await;
         }
-        let mut response = self.upstream.forward(request, client.address, pools, sent).await?;
+        let mut response =
+            self.upstream.forward((request, lines), client.address, pools, sent).await?;
         response::rewrite(response.headers_mut(), client, &self.upstream, &self.rewrite);
         match self.response_max {
             Some(max) => response::limit(response, max).ok_or(ForwardError::ResponseTooLarge(max)),
@@ -131,25 +133,33 @@ impl Proxy {
         }
     }
 
-    /// Makes a client's request the one that is sent; returns the protocol that it asks for.
+    /// Makes a client's request the one that is sent, with lines beside its headers; returns the
+    /// protocol that it asks for, too.
     pub fn prepare(
         &self,
         request: &mut Request,
-        from: (&Client, &Peer),
+        (client, peer): (&Client, &Peer),
         seen: &Seen,
-    ) -> Result<Option<String>, ForwardError> {
+    ) -> Result<(Option<String>, Lines), ForwardError> {
         // Other protocols are not spoken: their requests are ordinary ones.
         let asked = seen.may_have("upgrade").then(|| headers::upgrade(request.headers()));
         let websocket = asked.flatten().filter(|protocol| protocol == "websocket");
         if websocket.is_some() {
             self.admit_upgrade(request)?;
         }
-        request::rewrite(request, from, seen, &self.rewrite, self.mode)?;
-        self.rules.apply(request.headers_mut());
-        if request::head_size(request) >= self.head_max {
+        request::rewrite(request, seen, &self.rewrite, self.mode)?;
+        let fields = request.headers_mut();
+        let lines = if self.rules.is_empty() {
+            Lines::forwarded(fields, client, peer, seen)
+        } else {
+            headers::set_forwarded(fields, client, peer);
+            self.rules.apply(fields);
+            Lines::default()
+        };
+        if request::head_size(request) + lines.as_bytes().len() >= self.head_max {
             return Err(ForwardError::HeadTooLarge);
         }
-        Ok(websocket)
+        Ok((websocket, lines))
     }
 
     fn admit_upgrade(&self, request: &Request) -> Result<(), ForwardError> {

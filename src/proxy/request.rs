@@ -7,17 +7,16 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Rewrite;
 use crate::exchange::headers::Seen;
-use crate::exchange::{Client, Peer, Request, cookies, headers};
+use crate::exchange::{Request, cookies, headers};
 use crate::next;
 
 use super::ForwardError;
 
 /// Makes a client's request one to the application: an origin-form target without Next.js'
-/// internal keys, the path as `paths` has it, headers of this hop removed, the edge's own written.
-/// What of its headers was not `seen` is not looked for.
+/// internal keys, the path as `paths` has it, headers of this hop removed. What of its headers was
+/// not `seen` is not looked for.
 pub fn rewrite(
     request: &mut Request,
-    (client, peer): (&Client, &Peer),
     seen: &Seen,
     paths: &Rewrite,
     mode: next::Mode,
@@ -39,7 +38,6 @@ pub fn rewrite(
         next::strip_request(fields, data, mode);
     }
     cookies::join(fields);
-    headers::set_forwarded(fields, client, peer);
     if trailers {
         headers::set_takes_trailers(fields);
     }

@@ -8,6 +8,7 @@ use tracing::debug;
 
 use crate::config::Rewrite;
 use crate::drain::Drain;
+use crate::exchange::headers::Lines;
 use crate::exchange::{Client, Request, Response, headers, take_back};
 use crate::observe::access::Sent;
 use crate::upstream::{Pools, Tunnel, Upgrade, Upstream};
@@ -18,7 +19,7 @@ use super::{ForwardError, response};
 ///
 /// No byte of the client's goes on before the application's 101: it would be read as a request.
 pub async fn answer(
-    mut request: Request,
+    (mut request, lines): (Request, Lines),
     protocol: &str,
     client: &Client,
     (upstream, paths): (&Upstream, &Rewrite),
@@ -27,7 +28,7 @@ pub async fn answer(
 ) -> Result<Response, ForwardError> {
     let upgrade = on(&mut request);
     headers::set_upgrade(request.headers_mut(), protocol);
-    match upstream.upgrade(request, client.address, pools, sent).await? {
+    match upstream.upgrade((request, lines), client.address, pools, sent).await? {
         Upgrade::Accepted(accepted, _) if !agrees(accepted.headers(), protocol) => {
             Err(ForwardError::OtherProtocol)
         }

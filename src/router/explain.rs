@@ -120,9 +120,15 @@ impl Router {
         let seen = Seen::of(request.headers());
         match proxy.prepare(&mut request, (&client, peer), &seen) {
             Err(error) => return told.refused(error.into()),
-            Ok(Some(_)) => "a tunnel to the upstream".clone_into(&mut told.answer),
-            Ok(None) if expected.is_some() => "the application".clone_into(&mut told.answer),
-            Ok(None) => "the upstream".clone_into(&mut told.answer),
+            Ok((websocket, lines)) => {
+                lines.set(request.headers_mut());
+                let answer = match websocket {
+                    Some(_) => "a tunnel to the upstream",
+                    None if expected.is_some() => "the application",
+                    None => "the upstream",
+                };
+                answer.clone_into(&mut told.answer);
+            }
         }
         told.target = request.uri().path_and_query().map(ToString::to_string);
         told.compare(&before, request.headers());

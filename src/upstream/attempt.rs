@@ -10,6 +10,7 @@ use http::{Method, StatusCode, header, request};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::exchange::BodyError;
+use crate::exchange::headers::Lines;
 
 use super::Deadlines;
 use super::connection::Connection;
@@ -29,18 +30,20 @@ thread_local! {
 /// A request that may be sent again.
 pub struct Outgoing {
     pub parts: request::Parts,
+    /// Go out beside the headers.
+    lines: Lines,
     pub upload: Upload,
     /// True if the client waits for the target's word before it sends the body.
     expects: bool,
 }
 
 impl Outgoing {
-    pub fn new(mut parts: request::Parts, upload: Upload) -> Self {
+    pub fn new(mut parts: request::Parts, lines: Lines, upload: Upload) -> Self {
         let expects = parts.headers.contains_key(header::EXPECT);
         if upload.framing() == Framing::None {
             parts.headers.remove(header::EXPECT);
         }
-        Self { expects: expects && upload.framing() != Framing::None, parts, upload }
+        Self { expects: expects && upload.framing() != Framing::None, parts, lines, upload }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -52,7 +55,8 @@ impl Outgoing {
         };
         let uri = &self.parts.uri;
         let target = uri.path_and_query().map_or(uri.path(), |target| target.as_str());
-        http1::encode_head(&self.parts.method, target, headers, framing, out);
+        let lines = self.lines.as_bytes();
+        http1::encode_head((&self.parts.method, target), lines, headers, framing, out);
     }
 }
 

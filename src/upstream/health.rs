@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 
 use crate::exchange::Body;
+use crate::exchange::headers::Lines;
 
 use super::attempt::{Outgoing, exchange};
 use super::connection::Connection;
@@ -105,7 +106,7 @@ async fn ask(target: &Target) -> Result<(), Unhealthy> {
         .body(())
         .map_err(|error| Unhealthy::Answer(error.to_string()))?;
     let (parts, ()) = request.into_parts();
-    let mut request = Outgoing::new(parts, Upload::new(Body::empty()));
+    let mut request = Outgoing::new(parts, Lines::default(), Upload::new(Body::empty()));
     let patience = target.health.timeout;
     let deadlines = Deadlines { connect: patience, first_byte: patience, body_idle: patience };
     match exchange(&mut connection, &mut request, &deadlines).await {

@@ -29,6 +29,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::config;
+use crate::exchange::headers::Lines;
 use crate::exchange::{Body, Request, Response};
 use crate::observe::access::Sent;
 
@@ -166,21 +167,22 @@ impl Upstream {
     /// refuses is passed over, and a kept connection that turns out closed is replaced, as long as
     /// nothing can have been done twice.
     pub async fn send(&self, request: Request, pools: &Rc<Pools>) -> Result<Response, SendError> {
-        let mut request = outgoing(request);
+        let mut request = outgoing(request, Lines::default());
         let way = Way { pools, from: None };
         let reply = self.reply(&mut request, &way, &mut Sent::default()).await?;
         Ok(self.response(reply, request, pools))
     }
 
-    /// Sends a client's request. While no target can take it, it is held.
+    /// Sends a client's request, with lines beside its headers. While no target can take it, it is
+    /// held.
     pub async fn forward(
         &self,
-        request: Request,
+        (request, lines): (Request, Lines),
         from: IpAddr,
         pools: &Rc<Pools>,
         sent: &mut Sent,
     ) -> Result<Response, SendError> {
-        let mut request = outgoing(request);
+        let mut request = outgoing(request, lines);
         let reply = self.reply(&mut request, &Way { pools, from: Some(from) }, sent).await?;
         Ok(self.response(reply, request, pools))
     }
@@ -188,12 +190,12 @@ impl Upstream {
     /// Sends a client's request that asks for another protocol; held as others are.
     pub async fn upgrade(
         &self,
-        request: Request,
+        (request, lines): (Request, Lines),
         from: IpAddr,
         pools: &Rc<Pools>,
         sent: &mut Sent,
     ) -> Result<Upgrade, SendError> {
-        let mut request = outgoing(request);
+        let mut request = outgoing(request, lines);
         let reply = self.reply(&mut request, &Way { pools, from: Some(from) }, sent).await?;
         if reply.answered.head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Upgrade::Refused(self.response(reply, request, pools)));
@@ -514,9 +516,9 @@ enum Lack {
     Untried,
 }
 
-fn outgoing(request: Request) -> Outgoing {
+fn outgoing(request: Request, lines: Lines) -> Outgoing {
     let (parts, body) = request.into_parts();
-    Outgoing::new(parts, Upload::new(body))
+    Outgoing::new(parts, lines, Upload::new(body))
 }
 
 /// A kept connection. What cannot be sent twice is given one that the kernel vouches for.

@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::exchange::{Client, Fault, Peer, Scheme};
 
+use super::Seen;
+
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -212,23 +214,79 @@ fn port_value(port: u16) -> HeaderValue {
 
 /// The addresses that a request came by; `None` if a peer's words cannot stand in a header.
 fn chain(client: &Client, address: IpAddr) -> Option<HeaderValue> {
-    if client.chain.is_none()
-        && let IpAddr::V4(address) = address
-    {
-        // Written where it stands: one allocation, that of the value.
-        let (mut text, mut end) = ([0; 16], 0);
-        for (place, octet) in address.octets().into_iter().enumerate() {
-            let mut digits = itoa::Buffer::new();
-            let dot: &[u8] = if place > 0 { b"." } else { b"" };
-            for byte in dot.iter().chain(digits.format(octet).as_bytes()) {
-                *text.get_mut(end)? = *byte;
-                end += 1;
+    let mut text = Vec::with_capacity(16);
+    write_chain(&mut text, client, address);
+    HeaderValue::try_from(text).ok()
+}
+
+fn write_chain(text: &mut Vec<u8>, client: &Client, address: IpAddr) {
+    if let Some(chain) = &client.chain {
+        text.extend_from_slice(chain.as_bytes());
+        text.extend_from_slice(b", ");
+    }
+    let IpAddr::V4(address) = address else {
+        return text.extend_from_slice(address.to_string().as_bytes());
+    };
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        text.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+    }
+}
+
+/// Header lines as they go out, each with its end; what `set_forwarded` would put among the headers
+/// of a request, for one that is sent and looked at no more.
+#[derive(Debug, Default)]
+pub struct Lines(Vec<u8>);
+
+impl Lines {
+    /// Takes `Host`, if it is not as it is passed on, and every forwarding header off a request whose
+    /// names were `seen`, and writes what the edge knows itself.
+    pub fn forwarded(headers: &mut HeaderMap, client: &Client, peer: &Peer, seen: &Seen) -> Self {
+        let others = FORWARDING.iter().chain(&REWRITTEN);
+        for name in others.filter(|name| seen.may_have(name.as_str())) {
+            headers.remove(name);
+        }
+        let mut lines = Self(Vec::with_capacity(192));
+        let same = headers.get(header::HOST);
+        if !same.is_some_and(|host| client.is_authority(host.as_bytes())) {
+            headers.remove(header::HOST);
+            lines.put(&header::HOST, |out| client.write_authority(out));
+        }
+        let address = peer.address.ip().to_canonical();
+        lines.put(&FORWARDED_FOR, |out| write_chain(out, client, address));
+        lines.put(&FORWARDED_HOST, |out| client.write_authority(out));
+        let mut port = itoa::Buffer::new();
+        lines
+            .put(&FORWARDED_PORT, |out| out.extend_from_slice(port.format(client.port).as_bytes()));
+        let scheme = client.scheme.as_str();
+        lines.put(&FORWARDED_PROTO, |out| out.extend_from_slice(scheme.as_bytes()));
+        lines
+    }
+
+    /// Nothing of what is written can end a line: a host has letters, digits and few signs, and a
+    /// chain of addresses was visible ASCII when it was read.
+    fn put(&mut self, name: &HeaderName, value: impl FnOnce(&mut Vec<u8>)) {
+        self.0.extend_from_slice(name.as_str().as_bytes());
+        self.0.extend_from_slice(b": ");
+        value(&mut self.0);
+        self.0.extend_from_slice(b"\r\n");
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Puts them among the headers.
+    pub fn set(&self, headers: &mut HeaderMap) {
+        let Ok(text) = std::str::from_utf8(&self.0) else { return };
+        for (name, value) in text.lines().filter_map(|line| line.split_once(": ")) {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), value.parse()) {
+                headers.insert::<HeaderName>(name, value);
             }
         }
-        return HeaderValue::from_bytes(text.get(..end)?).ok();
     }
-    let before = client.chain.as_ref().map(|chain| format!("{chain}, ")).unwrap_or_default();
-    HeaderValue::try_from(format!("{before}{address}")).ok()
 }
 
 /// What was asked for, to a server that decides about it: in the words of Traefik and of nginx.
@@ -267,6 +325,7 @@ pub fn strip_claims(headers: &mut HeaderMap) {
 mod tests {
     use super::super::tests::map;
     use super::*;
+    use proptest::prelude::*;
 
     fn peer() -> Peer {
         Peer { address: ([10, 0, 0, 9], 4000).into(), local_port: 8443, tls: None }
@@ -309,6 +368,49 @@ mod tests {
             ("a.example:080", "10.0.0.9 a.example 80 http"),
         ] {
             assert_eq!(told(&[("host", host)], false).as_deref(), Ok(expected));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lines_say_the_same_as_headers(
+            host in prop::option::of("[aA](:(80|443|8080))?"),
+            before in prop::collection::vec(
+                ("(x-forwarded-(for|host|port|proto|prefix)|forwarded|x-real-ip|accept)", "[ -~]{0,12}"),
+                0..6,
+            ),
+            v6 in any::<bool>(),
+            trusted in any::<bool>(),
+            secure in any::<bool>(),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in &before {
+                let name = HeaderName::try_from(name.as_str()).expect("a name");
+                headers.append(name, HeaderValue::try_from(value.trim()).expect("a value"));
+            }
+            let host = host.as_deref().unwrap_or("b");
+            headers.insert(header::HOST, HeaderValue::try_from(host).expect("a value"));
+            let mut peer = peer();
+            if v6 {
+                peer.address = ([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 1).into();
+            }
+            let uri = Uri::from_static("/");
+            let client = client(&peer, &uri, Version::HTTP_11, &headers, &|_| trusted);
+            let Ok(mut client) = client else { return Ok(()) };
+            if secure {
+                client.scheme = Scheme::Https;
+            }
+            let seen = Seen::of(&headers);
+            let mut told = headers.clone();
+            set_forwarded(&mut told, &client, &peer);
+            let lines = Lines::forwarded(&mut headers, &client, &peer, &seen);
+            let names = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"];
+            prop_assert!(names.iter().all(|name| !headers.contains_key(*name)));
+            prop_assert_eq!(headers.contains_key("host"), client.is_authority(host.as_bytes()));
+            prop_assert_eq!(lines.as_bytes().windows(2).filter(|end| end == b"\r\n").count(),
+                4 + usize::from(!headers.contains_key("host")));
+            lines.set(&mut headers);
+            prop_assert_eq!(headers, told);
         }
     }
 

@@ -14,7 +14,7 @@ use forwarded::{
 
 pub use seen::Seen;
 
-pub use forwarded::{client, set_forwarded, set_original, split_port, strip_claims};
+pub use forwarded::{Lines, client, set_forwarded, set_original, split_port, strip_claims};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

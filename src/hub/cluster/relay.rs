@@ -201,7 +201,12 @@ impl Relay {
         Ok(
             match neighbour
                 .upstream
-                .upgrade(request, client.address, &self.pools, &mut Sent::default())
+                .upgrade(
+                    (request, headers::Lines::default()),
+                    client.address,
+                    &self.pools,
+                    &mut Sent::default(),
+                )
                 .await?
             {
                 Upgrade::Accepted(mut accepted, tunnel) => {

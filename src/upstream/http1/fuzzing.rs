@@ -75,7 +75,7 @@ fn check_framing(head: &Head) {
 /// What a head says is the same after it was written again.
 fn check_again(head: &Head, method: &Method) {
     let mut bytes = Vec::new();
-    encode_head(&Method::GET, "/", &head.headers, head.framing, &mut bytes);
+    encode_head((&Method::GET, "/"), b"", &head.headers, head.framing, &mut bytes);
     let lines = bytes.strip_prefix(b"GET / HTTP/1.1\r\n").expect("the line that was written");
     let again = [format!("HTTP/1.1 {}\r\n", head.status.as_str()).as_bytes(), lines].concat();
     let read = read(&again, again.len(), method);

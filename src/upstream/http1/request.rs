@@ -5,17 +5,17 @@ use http::{HeaderMap, Method};
 
 use super::Framing;
 
-/// Writes the request line, the headers and the blank line to `out`.
+/// Writes the request line, `lines` as they are, the headers and the blank line to `out`.
 ///
 /// The framing is written from `framing` alone: what the headers say of it is left out.
 pub fn encode_head(
-    method: &Method,
-    target: &str,
+    (method, target): (&Method, &str),
+    lines: &[u8],
     headers: &HeaderMap,
     framing: Framing,
     out: &mut Vec<u8>,
 ) {
-    put(out, &[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"]);
+    put(out, &[method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n", lines]);
     for (name, value) in headers {
         if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
             continue;
@@ -65,9 +65,10 @@ mod tests {
         headers.append("x-a", HeaderValue::from_static("1"));
         headers.append("x-a", HeaderValue::from_static("2"));
         let mut out = Vec::new();
-        encode_head(&Method::POST, "/p?q", &headers, framing, &mut out);
-        let expected =
-            format!("POST /p?q HTTP/1.1\r\nhost: a.example\r\nx-a: 1\r\nx-a: 2\r\n{expected}\r\n");
+        encode_head((&Method::POST, "/p?q"), b"x: y\r\n", &headers, framing, &mut out);
+        let expected = format!(
+            "POST /p?q HTTP/1.1\r\nx: y\r\nhost: a.example\r\nx-a: 1\r\nx-a: 2\r\n{expected}\r\n"
+        );
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
 
