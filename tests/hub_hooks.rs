@@ -207,12 +207,9 @@ fn who_leaves_before_it_is_answered_has_left() {
     let (go, origin) = keeping(|question| question["type"] == "connect", nothing);
     let edge = edge(&origin, "");
     let mut seen = 0;
-    for (words, entered) in [
-        (&["1"][..], 1),
-        (&["1", "0"], 2),
-        (&["1", "0", "1"], 1),
-        (&["1", "0", "0", "1", "0"], 2),
-    ] {
+    for (words, entered) in
+        [(&["1"][..], 1), (&["1", "0"], 2), (&["1", "0", "1"], 1), (&["1", "0", "0", "1", "0"], 2)]
+    {
         for together in [true, false] {
             let what = format!("{words:?} {together}");
             let told = |kind: &str| {

@@ -34,9 +34,9 @@ impl Arrivals {
 
     /// That is decided, or the next one is asked.
     pub fn end(&self, namespace: &str) {
-        self.0.borrow_mut().retain(|(known, word)| {
-            known.as_ref() != namespace || !matches!(word, Word::Waits)
-        });
+        self.0
+            .borrow_mut()
+            .retain(|(known, word)| known.as_ref() != namespace || !matches!(word, Word::Waits));
     }
 
     pub fn is_waiting(&self, namespace: &str) -> bool {
@@ -64,9 +64,9 @@ impl Arrivals {
     /// The client connects again; no news from one that has not left.
     pub fn come_again(&self, namespace: &str, auth: AuthData) {
         let mut all = self.0.borrow_mut();
-        let left = all.iter_mut().find(|(known, word)| {
-            known.as_ref() == namespace && matches!(word, Word::Leaves)
-        });
+        let left = all
+            .iter_mut()
+            .find(|(known, word)| known.as_ref() == namespace && matches!(word, Word::Leaves));
         if let Some((_, word)) = left {
             *word = Word::ComesAgain(auth);
         }

@@ -105,8 +105,7 @@ impl Clients {
                         return false;
                     }
                     let back = back.as_deref();
-                    let is_in =
-                        clients.connected(&session, &client, &namespace, id, outcome, back);
+                    let is_in = clients.connected(&session, &client, &namespace, id, outcome, back);
                     clients.decided(&session, &client, &namespace.name);
                     is_in
                 }
