@@ -443,7 +443,7 @@ fn question(
     handshake: &Handshake,
     written: Written<'_>,
 ) -> Question {
-    let about = json!({ "address": handshake.client.address, "query": query(&handshake.query) });
+    let about = json!({ "address": handshake.client.address, "query": query(handshake.query()) });
     if let Some(body) = body.as_object_mut() {
         body.insert("v".to_owned(), json!(1));
         body.insert("id".to_owned(), json!(uuid()));
