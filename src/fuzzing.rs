@@ -20,8 +20,8 @@ pub use crate::config::fuzzing::{paths, patterns, proxy_yaml};
 pub use crate::exchange::fuzzing::{forwarded, h2_frames, host, requests};
 pub use crate::files::fuzzing::files;
 pub use crate::hub::fuzzing::{
-    binary, deflate, frames, handover, msgpack, offset, origins, packet, packets, partial, payload,
-    private_paths, query, reply, resp, rules, wire,
+    binary, claim, deflate, frames, handover, msgpack, offset, origins, packet, packets, partial,
+    payload, private_paths, query, reply, resp, rules, wire,
 };
 pub use crate::proxy::fuzzing::{locations, proxied};
 pub use crate::router::fuzzing::{asked, sites};
@@ -31,11 +31,12 @@ pub use crate::upstream::fuzzing::{chunked, response};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 40] = [
+pub const TARGETS: [(&str, Target); 41] = [
     ("asked", asked),
     ("binary", binary),
     ("built", built),
     ("chunked", chunked),
+    ("claim", claim),
     ("codings", codings),
     ("cookies", cookies),
     ("deflate", deflate),

@@ -8,7 +8,8 @@ use crate::harness::redis::Redis;
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, hub_only, metric, wait_for_metric, web_on,
 };
-use crate::harness::{Answer, Edge, eventually};
+use crate::harness::{Answer, Edge, PLAIN, eventually};
+use crate::hub_hooks::{application, asked as asked_of, nothing};
 
 pub const UP: &str = "vestibule_hub_redis_up";
 
@@ -227,6 +228,47 @@ fn nobody_hears_anything_twice() {
 fn say(redis: &Redis, kind: u8, data: &Value) {
     let words = json!({"type": kind, "data": data, "uid": "peer", "nsp": "/chat"}).to_string();
     assert_ne!(redis.ask(&["SPUBLISH", "socket.io#/chat#", &words]), "0", "somebody listens");
+}
+
+/// What is kept of a handshake is told as Node tells it, but for what may open a session.
+#[test]
+fn other_nodes_hear_how_a_client_came() {
+    let redis = Redis::start();
+    let origin = application(nothing);
+    let edge = Edge::start(&format!(
+        "{PLAIN}sites:\n  localhost: {{ next: '{}' }}\nhub:\n  path: /live\n  origins: [http://page.example]\n  \
+         redis: {{ url: '{}', adapter: sharded }}\n  namespaces:\n    \
+         /chat: {{ auth: none, connect: /api/connect, events: deny }}\n",
+        origin.url(),
+        redis.url()
+    ));
+    wait_for_metric(&edge, UP, 1);
+    let mut peer = redis.listen("socket.io#/chat#peer#");
+    let url = "/live/?EIO=4&transport=polling&room=a%20b";
+    let head = [
+        ("Origin", "http://page.example"),
+        ("User-Agent", "test/1"),
+        ("X-Private", "no"),
+        ("Cookie", "session=s3cret"),
+        ("Authorization", "Bearer s3cret"),
+    ];
+    let mut client = edge.connect();
+    let open = client.ask("GET", url, &head, b"").text();
+    let open: Value = serde_json::from_str(&open[1..]).expect("JSON");
+    let path =
+        format!("/live/?EIO=4&transport=polling&sid={}", open["sid"].as_str().expect("an id"));
+    assert_eq!(client.ask("POST", &path, &[], b"40/chat,{\"token\":\"s3cret\"}").status, 200);
+    assert!(client.get(&path).text().starts_with("40/chat,{\"sid\""));
+    let asked = eventually("the question", || asked_of(&origin, "connect").pop());
+    assert_eq!(asked["handshake"]["auth"], json!({ "token": "s3cret" }));
+    say(&redis, 7, &json!({"opts": {"rooms": [], "except": []}, "requestId": "a"}));
+    let heard = peer.hear();
+    let handshake = &heard["data"]["sockets"][0]["handshake"];
+    assert_eq!((&handshake["url"], &handshake["xdomain"]), (&json!(url), &json!(true)), "{heard}");
+    assert_eq!(handshake["query"], json!({"EIO": "4", "transport": "polling", "room": "a b"}));
+    assert_eq!(handshake["headers"], json!({"user-agent": "test/1"}));
+    assert_eq!(handshake["auth"], json!({}), "it may open a session");
+    assert!(!heard.to_string().contains("s3cret"), "{heard}");
 }
 
 #[test]

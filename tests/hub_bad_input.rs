@@ -1,9 +1,10 @@
 //! Bad input → answer: requests, payloads, packets. Wrong frames stand in `hub_frames`.
 
 use crate::harness::socketio::{
-    Heard, Line as _, Poller, UPGRADE, Web, decode, hub, hub_only, masked, metric, wait_for_metric,
+    GENEROUS, Heard, Line, NAMESPACES, Poller, UPGRADE, Web, decode, hub, hub_only, masked, metric,
+    wait_for_metric,
 };
-use crate::harness::{Client, Edge};
+use crate::harness::{Client, Edge, PLAIN};
 
 const TRANSPORT: &str = r#"{"code":0,"message":"Transport unknown"}"#;
 const SESSION: &str = r#"{"code":1,"message":"Session ID unknown"}"#;
@@ -334,6 +335,55 @@ fn two_connects_in_one_breath_are_one() {
     assert_eq!(web.hear(), Heard::Closed(None));
     assert_eq!(poller.send("40/chat,").status, 200);
     assert_eq!(poller.hear(), Heard::Closed(None));
+}
+
+/// Leaving and coming again in one breath, in one write and in several: Node's server hangs up when
+/// it reads two packets in one turn, and otherwise does what they say.
+#[test]
+fn who_leaves_and_comes_again_is_in() {
+    let edge = Edge::start(&hub_only(""));
+    let words = ["40/chat,", "41/chat,", "40/chat,", "41/chat,", "40/chat,"];
+    let frames: Vec<_> = words.iter().map(|word| masked(0x81, word.as_bytes())).collect();
+    let (mut together, mut apart) = (Web::open(&edge), Web::open(&edge));
+    together.raw(&frames.concat());
+    frames.iter().for_each(|frame| apart.raw(frame));
+    let mut poller = Poller::open(&edge);
+    assert_eq!(poller.send(words.join("\u{1e}")).status, 200);
+    let lines: [&mut dyn Line; 3] = [&mut together, &mut apart, &mut poller];
+    for line in lines {
+        for _ in words.iter().step_by(2) {
+            assert!(line.text().starts_with("40/chat,{\"sid\""));
+        }
+        line.say("42/chat,0[\"join\",\"a\"]");
+        line.expect("43/chat,0[{\"ok\":true}]");
+    }
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/chat\"}", 3);
+}
+
+/// A name that only JavaScript holds is a name: nobody's, or whatever a rule makes of all others.
+#[test]
+fn strange_names_are_names() {
+    let anything = NAMESPACES.replace("forbidden: deny", r#""*": { relay: "*" }"#);
+    let edge = Edge::start(&format!("{PLAIN}hub:\n  limits: {{ {GENEROUS} }}\n{anything}"));
+    let (mut web, mut other) = (Web::open(&edge), Web::open(&edge));
+    for line in [&mut web, &mut other] {
+        line.enter("/");
+        line.enter("/chat");
+    }
+    for name in ["\"\\ud800\"", "\"a\\udfffb\\ud83d\\ude00\""] {
+        web.say(&format!("420[{name},1]"));
+        web.expect("430[{\"error\":{\"code\":\"unknown_event\"}}]");
+        web.say(&format!("42/chat,0[{name},1]"));
+        web.expect("43/chat,0[{\"ok\":true}]");
+        other.expect(&format!("42/chat,[{name},1]"));
+        // With attachments, too.
+        web.say(&format!("451-/chat,[{name},{{\"_placeholder\":true,\"num\":0}}]"));
+        web.say_bytes(&[7]);
+        other.expect(&format!("451-/chat,[{name},{{\"_placeholder\":true,\"num\":0}}]"));
+        assert_eq!(other.hear(), Heard::Binary(vec![7]));
+    }
+    web.say("42[\"echo\",\"fence\"]");
+    web.expect("42[\"echo\",\"fence\"]");
 }
 
 /// What JavaScript writes and other languages do not hold is as good beside an attachment as

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::harness::node::Script;
 use crate::harness::origin::{Seen, reply};
-use crate::harness::socketio::{Heard, Line as _, Poller, Web, hub, wait_for_metric};
+use crate::harness::socketio::{Heard, Line as _, Poller, Web, hub, masked, wait_for_metric};
 use crate::harness::{Edge, Origin, PLAIN, eventually};
 
 const NAMESPACES: &str = r#"
@@ -197,6 +197,101 @@ fn a_second_connect_while_the_first_is_decided_changes_nothing() {
     // Who is in already, and says so, has lost count: as with Node's server.
     web.say("40/chat,");
     assert!(matches!(web.hear(), Heard::Closed(_)));
+}
+
+/// A client that says that it leaves before it is answered is let in and has left, and is let in
+/// again if it has come again: as with Node's server where that decides at once. One that does not
+/// would hang up.
+#[test]
+fn who_leaves_before_it_is_answered_has_left() {
+    let (go, origin) = keeping(|question| question["type"] == "connect", nothing);
+    let edge = edge(&origin, "");
+    let mut seen = 0;
+    for (words, entered) in
+        [(&["1"][..], 1), (&["1", "0"], 2), (&["1", "0", "1"], 1), (&["1", "0", "0", "1", "0"], 2)]
+    {
+        for together in [true, false] {
+            let what = format!("{words:?} {together}");
+            let told = |kind: &str| {
+                let all = asked(&origin, kind).split_off(seen / 2);
+                (all.len() == entered).then_some(all)
+            };
+            let mut web = Web::open(&edge);
+            let words = words.iter().enumerate().map(|(at, word)| match *word {
+                "0" => masked(0x81, format!("40/chat,{{\"n\":{at}}}").as_bytes()),
+                _ => masked(0x81, b"41/chat,"),
+            });
+            let words: Vec<_> = words.collect();
+            let first = masked(0x81, b"40/chat,");
+            if together {
+                web.raw(&[&[first], &*words].concat().concat());
+            } else {
+                web.raw(&first);
+                let before = asked(&origin, "disconnect").len();
+                eventually("the question", || {
+                    (asked(&origin, "connect").len() > before).then_some(())
+                });
+                words.iter().for_each(|word| web.raw(word));
+            }
+            // It is read before that is answered.
+            web.enter("/bell");
+            let mut ids = Vec::new();
+            for _ in 0..entered {
+                go.send(()).expect("the application waits");
+                let answer = web.text();
+                let sid = answer.strip_prefix("40/chat,").unwrap_or_else(|| panic!("{answer}"));
+                let sid: Value = serde_json::from_str(sid).expect("JSON");
+                ids.push(sid["sid"].clone());
+            }
+            if entered == 2 {
+                web.say("42/chat,1[\"join\",\"a\"]");
+                web.expect("43/chat,1[{\"ok\":true}]");
+                web.say("41/chat,");
+            }
+            let connects = eventually("all questions", || told("connect"));
+            let farewells = eventually("all farewells", || told("disconnect"));
+            for (index, id) in ids.iter().enumerate() {
+                assert_eq!(connects[index]["sid"], *id, "{what}");
+                assert_eq!(farewells[index]["sid"], *id, "{what}");
+                assert_eq!(farewells[index]["reason"], "client namespace disconnect", "{what}");
+            }
+            let shown = connects.last().map(|last| last["handshake"]["auth"].clone());
+            let last = json!({ "n": words.len() - 1 });
+            assert_eq!(shown, Some(if entered == 2 { last } else { json!({}) }), "{what}");
+            web.say("42/bell,2[\"nothing\"]");
+            web.expect("43/bell,2[{\"error\":{\"code\":\"unknown_event\"}}]");
+            seen += 2 * entered;
+        }
+    }
+}
+
+/// Who is refused and has come again is asked about again; who speaks before it is in, or leaves
+/// twice, has lost count, as with Node's server.
+#[test]
+fn who_is_refused_may_have_come_again() {
+    let (go, origin) = keeping(
+        |question| question["type"] == "connect",
+        |question| match question["handshake"]["auth"]["n"].as_u64() {
+            None => (403, Value::Null),
+            Some(_) => (204, Value::Null),
+        },
+    );
+    let edge = edge(&origin, "");
+    let mut web = Web::open(&edge);
+    for word in ["40/chat,", "41/chat,", "40/chat,{\"n\":1}"] {
+        web.say(word);
+    }
+    go.send(()).expect("the application waits");
+    web.expect("44/chat,{\"message\":\"denied\",\"data\":{\"code\":\"denied\"}}");
+    go.send(()).expect("the application waits");
+    assert!(web.text().starts_with("40/chat,{\"sid\""));
+    for words in [&["41/chat,", "41/chat,"][..], &["42/chat,[\"join\",\"a\"]"], &["41/chat,7"]] {
+        let mut web = Web::open(&edge);
+        web.say("40/chat,");
+        words.iter().for_each(|word| web.say(word));
+        assert!(matches!(web.hear(), Heard::Closed(_)), "{words:?}");
+        go.send(()).expect("the application waits");
+    }
 }
 
 /// What the application is told and says again is what the client wrote, though it holds what other

@@ -59,14 +59,15 @@ impl Clients {
         let (Some(pass), Some(wanted)) = (pass, wanted) else {
             return refuse_with(session, &namespace.name, "invalid_credentials", WRONG);
         };
-        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        client.arrivals.begin(&namespace.name);
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
         self.drain.spawn("porter", async move {
             let verdict = clients.porter.ask(pass, wanted, session.address).await;
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            client.arrivals.end(&namespace.name);
             if session.is_open() {
                 clients.let_in(&session, &client, &namespace, verdict);
+                clients.decided(&session, &client, &namespace.name);
             }
         });
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::arrivals::Arrivals;
 use super::clients::Clients;
 use super::engine::{Session, Version};
 use super::meter::Meter;
@@ -16,8 +17,7 @@ use super::watched::Here;
 /// One session's sockets.
 #[derive(Default)]
 pub struct Client {
-    /// With the application, which decides.
-    pub(super) connecting: RefCell<Vec<Arc<str>>>,
+    pub(super) arrivals: Arrivals,
     pub(super) sockets: RefCell<Vec<Rc<Socket>>>,
     /// Who it is, in the namespaces that want to know.
     pub(super) here: RefCell<Vec<Here>>,

@@ -173,6 +173,13 @@ impl Clients {
         self.part(socket, "server namespace disconnect");
     }
 
+    /// The client's own disconnect of one socket.
+    pub(super) fn leave(&self, client: &Client, socket: &Rc<Socket>) {
+        client.remove(socket);
+        journal::disconnected(socket, "client_namespace_disconnect");
+        self.part(socket, "client namespace disconnect");
+    }
+
     /// The socket has left its namespace.
     fn part(&self, socket: &Socket, reason: &str) {
         self.recovery.forget(socket);
@@ -344,6 +351,12 @@ impl Clients {
             return self.connect(session, client, name, auth);
         }
         let Some(socket) = client.find(name) else {
+            if head.kind == Kind::Disconnect {
+                packet::check_data(head)?;
+                if client.arrivals.leave(name) {
+                    return Ok(());
+                }
+            }
             // What was on its way when the server closed the namespace is no offence.
             let left = client.left.borrow().iter().any(|left| left.as_ref() == name);
             return if left { Ok(()) } else { Err(Malformed) };
@@ -365,9 +378,7 @@ impl Clients {
             }
             Kind::Disconnect => {
                 packet::check_data(head)?;
-                client.remove(&socket);
-                journal::disconnected(&socket, "client_namespace_disconnect");
-                self.part(&socket, "client namespace disconnect");
+                self.leave(client, &socket);
                 Ok(())
             }
             Kind::Connect | Kind::ConnectError => Err(Malformed),

@@ -27,8 +27,10 @@ impl Clients {
         name: &str,
         auth: AuthData,
     ) -> Result<(), Malformed> {
-        // A client that left before it was answered, and comes again, waits for the same answer.
-        if client.connecting.borrow().iter().any(|known| known.as_ref() == name) {
+        // A client that left before it was answered, and comes again, waits for the same answer,
+        // if it has said nothing of that.
+        if client.arrivals.is_waiting(name) {
+            client.arrivals.come_again(name, auth);
             return Ok(());
         }
         if let Some(socket) = client.find(name) {
@@ -99,7 +101,7 @@ impl Clients {
             let (clients, session) = (Rc::clone(self), Rc::clone(session));
             let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
             // From now on, not when the task has its first turn: it must not come in twice.
-            client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+            client.arrivals.begin(&namespace.name);
             self.drain.spawn("recovery", async move {
                 let (me, known) = (Rc::clone(&clients), Rc::clone(&client));
                 let there = Rc::clone(&namespace);
@@ -133,6 +135,22 @@ impl Clients {
                 self.recovery.drop_secret(back.pid);
             }
             refuse(session, &namespace.name, denial.code());
+        }
+        self.decided(session, client, &namespace.name);
+    }
+
+    /// Does what the client has said of the namespace while it was not known whether it may come in:
+    /// it has left, and may have come again. Node's server would have hung up.
+    pub(super) fn decided(&self, session: &Rc<Session>, client: &Rc<Client>, namespace: &str) {
+        let Some(left) = client.arrivals.take_left(namespace).filter(|_| session.is_open()) else {
+            return;
+        };
+        if let Some(socket) = client.find(namespace) {
+            self.leave(client, &socket);
+        }
+        if let Some(auth) = left.again {
+            // It is not in.
+            let _right = self.connect(session, client, namespace, auth);
         }
     }
 

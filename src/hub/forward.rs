@@ -76,14 +76,14 @@ impl Clients {
         returned: Option<Arc<Returned>>,
     ) {
         let id = id_of(returned.as_deref());
-        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        client.arrivals.begin(&namespace.name);
         let (mut place, since) = (self.hooks.lines.stand(id), Instant::now());
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
             let Some(handshake) = session.handshake.clone() else {
                 // It came before there were hooks; when it comes again, its handshake is kept.
-                client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+                client.arrivals.end(&namespace.name);
                 return session.close(super::engine::Close::Forced);
             };
             let user = client.user_in(&namespace.name);
@@ -92,7 +92,7 @@ impl Clients {
             let written = Written { data: data.unwrap_or(NO_DATA), auth: Some(&auth), args: None };
             let question = question(path, body, &namespace.name, id, &handshake, written);
             let outcome = clients.hooks.ask(&mut place, &question, since, &handshake).await;
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            client.arrivals.end(&namespace.name);
             let welcome = matches!(outcome, Outcome::Answered(_));
             // Who has come back on another connection is here, and not to be taken for gone.
             let replaced = returned.as_ref().is_some_and(|back| !clients.recovery.keeps(back));
@@ -101,16 +101,13 @@ impl Clients {
                 let (clients, session) = (Rc::clone(&clients), Rc::clone(&session));
                 let (client, namespace) = (Rc::clone(&client), Rc::clone(&namespace));
                 move |back: Option<Arc<Returned>>| {
-                    session.is_open()
-                        && clients.may_enter(&session, back.as_ref())
-                        && clients.connected(
-                            &session,
-                            &client,
-                            &namespace,
-                            id,
-                            outcome,
-                            back.as_deref(),
-                        )
+                    if !session.is_open() || !clients.may_enter(&session, back.as_ref()) {
+                        return false;
+                    }
+                    let back = back.as_deref();
+                    let is_in = clients.connected(&session, &client, &namespace, id, outcome, back);
+                    clients.decided(&session, &client, &namespace.name);
+                    is_in
                 }
             };
             let entered = match afar {
@@ -446,7 +443,7 @@ fn question(
     handshake: &Handshake,
     written: Written<'_>,
 ) -> Question {
-    let about = json!({ "address": handshake.client.address, "query": query(&handshake.query) });
+    let about = json!({ "address": handshake.client.address, "query": query(handshake.query()) });
     if let Some(body) = body.as_object_mut() {
         body.insert("v".to_owned(), json!(1));
         body.insert("id".to_owned(), json!(uuid()));

@@ -27,7 +27,7 @@ pub use super::cluster::fuzzing::{resp, wire};
 pub use super::engine::fuzzing::{deflate, frames, origins, packets, payload, query};
 pub use super::handover::fuzzing::handover;
 pub use super::msgpack::fuzzing::msgpack;
-pub use super::recovery::fuzzing::offset;
+pub use super::recovery::fuzzing::{claim, offset};
 
 /// A packet's text: its head, its data, its event.
 pub fn packet(data: &[u8]) {

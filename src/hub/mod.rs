@@ -1,6 +1,9 @@
 //! The Socket.IO hub; the only face of it to the rest of the edge.
 
 mod admin_ui;
+#[cfg(test)]
+mod arbitrary;
+mod arrivals;
 mod asked;
 mod attendance;
 mod auth_data;

@@ -96,7 +96,10 @@ fn take<'a>(rest: &mut &'a str, count: usize) -> Result<&'a str, Malformed> {
 /// An event: its name, its arguments as JSON, and all of it as the client wrote it.
 #[derive(Debug)]
 pub struct Event<'a> {
+    /// Half of a surrogate pair, which JavaScript has in its texts and we have not, is U+FFFD in it.
     pub name: Cow<'a, str>,
+    /// The name as the client wrote it, which is how others are told.
+    pub written: &'a str,
     pub args: Vec<&'a RawValue>,
     pub data: &'a str,
 }
@@ -110,7 +113,7 @@ impl<'a> Event<'a> {
         }
         let first = args.remove(0).get();
         let name = if first.starts_with('"') {
-            text(first).ok_or(Malformed)?
+            text(first).or_else(|| well_formed(first).map(Cow::Owned)).ok_or(Malformed)?
         } else {
             first.parse::<f64>().map_err(|_error| Malformed)?;
             Cow::Borrowed(first)
@@ -118,7 +121,7 @@ impl<'a> Event<'a> {
         if is_reserved(&name) {
             return Err(Malformed);
         }
-        Ok(Self { name, args, data: data.trim() })
+        Ok(Self { name, written: first, args, data: data.trim() })
     }
 }
 
@@ -128,6 +131,33 @@ pub fn text(json: &str) -> Option<Cow<'_, str>> {
         Some(plain) if !plain.contains(['\\', '"']) => Some(Cow::Borrowed(plain)),
         _ => serde_json::from_str(json).ok().map(Cow::Owned),
     }
+}
+
+/// The same with U+FFFD for each half of a surrogate pair that stands alone, as JavaScript's
+/// `toWellFormed` has it.
+fn well_formed(json: &str) -> Option<String> {
+    let (mut whole, mut rest) = (String::with_capacity(json.len()), json);
+    while let Some(at) = rest.find('\\') {
+        let (plain, escape) = rest.split_at(at);
+        whole.push_str(plain);
+        // Two are a pair, or one; what else is escaped has no half in it.
+        let (length, said) = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => (12, escape.get(..12)?),
+            (Some(0xd800..0xe000), _) => (6, "\u{fffd}"),
+            (Some(_), _) => (6, escape.get(..6)?),
+            (None, _) => (2, escape.get(..2)?),
+        };
+        whole.push_str(said);
+        rest = escape.get(length..)?;
+    }
+    whole.push_str(rest);
+    serde_json::from_str(&whole).ok()
+}
+
+/// The UTF-16 code unit that `json` begins with, escaped.
+fn unit(json: &str) -> Option<u16> {
+    let digits = json.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
 }
 
 /// CONNECT's and CONNECT_ERROR's data must be objects, DISCONNECT has none, an ACK's is an array.
@@ -280,6 +310,28 @@ mod tests {
     }
 
     #[test]
+    fn names_that_only_javascript_holds_are_names() {
+        for (written, name) in [
+            (r#""\ud800""#, "\u{fffd}"),
+            (r#""a\uDC00b""#, "a\u{fffd}b"),
+            (r#""\ud83d\ude00\ud83d""#, "\u{1f600}\u{fffd}"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+            (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+            (r#""\\ud800\ud800\"\n\u00e9""#, "\\ud800\u{fffd}\"\n\u{e9}"),
+            (r#""\ud800é\\""#, "\u{fffd}é\\"),
+        ] {
+            let data = format!("[{written},1]");
+            let event = Event::parse(&data).expect(written);
+            assert_eq!((event.name.as_ref(), event.written), (name, written));
+        }
+        for name in [r#""\ud80""#, r#""\ud8""#, r#""\ud800"#, r#""\ud800\x""#, "\"\\ud800\n\""] {
+            assert!(Event::parse(&format!("[{name}]")).is_err(), "{name}");
+        }
+        // No way around what nobody may send.
+        assert!(Event::parse(r#"["conn\u0065ct"]"#).is_err());
+    }
+
+    #[test]
     fn packets_are_written_as_node_writes_them() {
         assert_eq!(connect("/", r#"{"sid":"x"}"#), r#"0{"sid":"x"}"#);
         assert_eq!(connect_error("/no", "bad \"x\"", None), r#"4/no,{"message":"bad \"x\""}"#);
@@ -291,6 +343,35 @@ mod tests {
     }
 
     proptest! {
+        /// Of any sixteen-bit units, as JavaScript has them, the name is what Unicode makes of them.
+        #[test]
+        fn any_text_of_javascript_is_a_name(
+            units in prop::collection::vec(prop_oneof![0xd7f0u16..0xe010, 0u16..0x80, any::<u16>()], 0..12),
+            escaped in prop::collection::vec(any::<bool>(), 12),
+        ) {
+            let mut written = String::from("[\"");
+            let whole = char::decode_utf16(units.iter().copied());
+            let mut name = String::new();
+            for (one, escaped) in whole.zip(escaped) {
+                match one {
+                    Ok(one) if !escaped && one >= ' ' && !['"', '\\'].contains(&one) => written.push(one),
+                    Ok(one) => {
+                        let units = &mut [0; 2];
+                        for unit in one.encode_utf16(units) {
+                            written.push_str(&format!("\\u{unit:04x}"));
+                        }
+                    }
+                    Err(ref half) => {
+                        written.push_str(&format!("\\u{:04X}", half.unpaired_surrogate()));
+                    }
+                }
+                name.push(one.unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            written.push_str("\"]");
+            let event = Event::parse(&written).expect("an event");
+            prop_assert_eq!(event.name.as_ref(), name);
+        }
+
         #[test]
         fn no_text_panics(text in "\\PC{0,40}|[0-6]{0,2}[0-9]{0,3}-?(/[a-z]{0,3},?)?[0-9]{0,3}\\[?\"?[a-z]{0,3}\"?\\]?") {
             if let Ok(head) = Head::parse(&text) {

@@ -66,7 +66,7 @@ impl Clients {
         client.take_shown(&namespace.name);
         let shown = wish.offset.map(|offset| (Arc::clone(&namespace.name), offset));
         client.shown.borrow_mut().extend(shown);
-        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        client.arrivals.begin(&namespace.name);
         let (clients, session, uplink) = (Rc::clone(self), Rc::clone(session), Rc::clone(uplink));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
         let auth = auth.clone();
@@ -84,7 +84,7 @@ impl Clients {
             if returned.is_ok() {
                 clients.wait_to_sit_down(&client, &namespace.name).await;
             }
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            client.arrivals.end(&namespace.name);
             if session.is_open() {
                 let returned = returned.inspect_err(|miss| miss.count()).ok().map(Arc::new);
                 clients.admit(&session, &client, &namespace, auth, returned);
@@ -104,10 +104,10 @@ impl Clients {
     ) -> bool {
         let (Some(uplink), Some(afar)) = (self.recovery.ordered().cloned(), back.afar.clone())
         else {
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            client.arrivals.end(&namespace.name);
             return enter(None);
         };
-        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        client.arrivals.begin(&namespace.name);
         let number = self.entering.next.get() + 1;
         self.entering.next.set(number);
         let (done, entered) = oneshot::channel();
@@ -122,7 +122,7 @@ impl Clients {
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
         let clients = Rc::clone(self);
         let go_on = move |missed: Option<Replay>| {
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            client.arrivals.end(&namespace.name);
             let is_known = missed.is_some();
             afar.set_missed(missed);
             if !is_known {
@@ -154,12 +154,12 @@ impl Clients {
         claim: Claim,
         auth: AuthData,
     ) {
-        client.connecting.borrow_mut().push(Rc::clone(namespace).name.clone());
+        client.arrivals.begin(&namespace.name);
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
         self.drain.spawn("recovery", async move {
             let answer = clients.recall(&namespace, claim).await;
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            client.arrivals.end(&namespace.name);
             if session.is_open() {
                 let returned = answer.inspect_err(|miss| miss.count()).ok();
                 clients.admit(&session, &client, &namespace, auth, returned);

@@ -225,7 +225,7 @@ impl<'a> Words<'_, 'a> {
         fields.retain(|(name, _)| !stamp.iter().any(|(stamped, _)| stamped == name));
         let mut data = String::with_capacity(event.data.len() + 32);
         data.push('[');
-        data.push_str(&serde_json::to_string(&event.name).ok()?);
+        data.push_str(event.written);
         data.push_str(",{");
         for (name, value) in fields {
             push_field(&mut data, &name, value.get())?;

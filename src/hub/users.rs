@@ -45,7 +45,7 @@ impl Clients {
         if let Some(found) = found {
             return self.identified(session, client, namespace, auth, found);
         }
-        client.connecting.borrow_mut().push(Arc::clone(&namespace.name));
+        client.arrivals.begin(&namespace.name);
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
         self.drain.spawn("identify", async move {
@@ -59,9 +59,10 @@ impl Clients {
                     clients.users.local.identify(&shown, &handshake.client, providers).await
                 }
             };
-            client.connecting.borrow_mut().retain(|name| *name != namespace.name);
+            client.arrivals.end(&namespace.name);
             if session.is_open() {
                 clients.identified(&session, &client, &namespace, auth, found);
+                clients.decided(&session, &client, &namespace.name);
             }
         });
     }

@@ -1,5 +1,5 @@
 // A namespace that is connected, left and connected again before the server has answered, as
-// React's strict mode does, beside another on the same connection, which must not notice.
+// React's strict mode does, and left and connected again in one breath later, beside another on the same connection, which must not notice.
 //
 // URL, CA, TRANSPORTS, DEADLINE_MS.
 
@@ -25,10 +25,17 @@ program(async () => {
     await next(restless, "connect");
   });
 
+  await step("leave and connect", async () => {
+    // In one write, or one body.
+    restless.disconnect();
+    restless.connect();
+    await next(restless, "connect");
+  });
+
   await step("both are there", async () => {
     assert.deepEqual(await restless.emitWithAck("join", "a"), { ok: true });
     assert.deepEqual(await steady.emitWithAck("hush"), { error: { code: "unknown_event" } });
-    assert.deepEqual([connects, lost], [1, []]);
+    assert.deepEqual([connects, lost], [2, []]);
   });
   steady.io.engine.close();
 });

@@ -73,25 +73,25 @@ impl Above for Echo {
     }
 }
 
+/// One without a way in.
+pub(super) fn engine(settings: Settings, drain: &Drain) -> Rc<Engine> {
+    let (sender, mailbox) = mpsc::channel(MAILBOX);
+    let (node, workers) = (Node::random(), [sender].into());
+    let place = Place { node, worker: 0, workers, mailbox, admission: Arc::default() };
+    Engine::start(place, settings, Rc::new(Echo), drain)
+}
+
 /// Serves `/engine.io/` with the timing that the suites expect, for ever.
 pub fn serve(listener: StdListener) -> io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(async move {
         let drain = Drain::default();
-        let (sender, mailbox) = mpsc::channel(MAILBOX);
-        let place = Place {
-            node: Node::random(),
-            worker: 0,
-            workers: [sender].into(),
-            mailbox,
-            admission: Arc::default(),
-        };
         let settings = Settings {
             ping_interval: Duration::from_millis(300),
             ping_timeout: Duration::from_millis(200),
             ..Settings::default()
         };
-        let engine = Engine::start(place, settings, Rc::new(Echo), &drain);
+        let engine = engine(settings, &drain);
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         loop {

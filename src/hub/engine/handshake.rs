@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue, ORIGIN};
 
 use crate::auth::Credentials;
 use crate::exchange::Client;
@@ -15,8 +15,10 @@ use crate::observe::trace::Context;
 pub struct Handshake {
     pub client: Client,
     pub issued: SystemTime,
-    /// As it came, the engine's own keys too.
-    pub query: Box<str>,
+    /// Path and query as they came, the engine's own keys too.
+    pub url: Box<str>,
+    /// A page's script opened it, which tells where it is from.
+    pub has_origin: bool,
     pub headers: Box<[(HeaderName, HeaderValue)]>,
     /// The span that it is, of a trace that is kept.
     pub trace: Option<Context>,
@@ -29,7 +31,7 @@ pub struct Handshake {
 impl Handshake {
     pub fn of(
         client: &Client,
-        query: &str,
+        url: &str,
         fields: &HeaderMap,
         remember: &[HeaderName],
         (credentials, wants): (Credentials, u32),
@@ -40,7 +42,8 @@ impl Handshake {
         Self {
             client: client.clone(),
             issued: SystemTime::now(),
-            query: query.into(),
+            url: url.into(),
+            has_origin: fields.contains_key(ORIGIN),
             trace: fields
                 .get("traceparent")
                 .and_then(|value| Context::read(value.to_str().ok()?))
@@ -57,11 +60,15 @@ impl Handshake {
     /// Bytes that it keeps in memory, roughly.
     pub fn size(&self) -> usize {
         let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-        self.query.len() + self.client.host.len() + headers.sum::<usize>()
+        self.url.len() + self.client.host.len() + headers.sum::<usize>()
     }
 }
 
 impl Handshake {
+    pub fn query(&self) -> &str {
+        self.url.split_once('?').map_or("", |(_, query)| query)
+    }
+
     pub fn credentials(&self) -> Credentials {
         self.credentials.borrow().clone()
     }

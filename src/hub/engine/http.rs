@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -231,10 +232,10 @@ impl Engine {
         let remember = settings.remember.as_deref();
         let kept = remember.is_some() || settings.credentials.is_some();
         let handshake = kept.then(|| {
-            let text = request.uri().query().unwrap_or_default();
+            let url = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
             let (fields, remember) = (request.headers(), remember.unwrap_or_default());
             let shown = (credentials, self.wants.get());
-            Rc::new(Handshake::of(client, text, fields, remember, shown))
+            Rc::new(Handshake::of(client, url, fields, remember, shown))
         });
         // A script's text has no room for bytes.
         let base64 = query.base64 || query.jsonp.is_some();

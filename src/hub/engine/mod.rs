@@ -16,6 +16,7 @@ mod origin;
 mod outgoing;
 pub mod packet;
 mod polling;
+mod probe;
 mod queue;
 mod reply;
 mod request;
@@ -94,7 +95,7 @@ pub trait Above {
 pub struct Settings {
     pub ping_interval: Duration,
     pub ping_timeout: Duration,
-    /// A probed WebSocket must have taken over by then.
+    /// A WebSocket must have taken over by then, counted from its first byte.
     pub upgrade_timeout: Duration,
     /// By when the layer above must have found a use for the session (`Session::settle`).
     pub settle: Duration,

@@ -9,15 +9,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use tokio::time::timeout;
 
 use crate::exchange::{Asks, Socket};
 
 use super::deflate::{self, Deflate};
 use super::frame::{self, Frame, FrameError, Opcode};
 use super::outgoing::Wire;
-use super::packet::{self, Packet, Version};
-use super::polling::is_probe;
+use super::packet;
 use super::queue::{Item, Queue};
 use super::session::{Phase, Session, Transport};
 use super::timers::Kind;
@@ -36,11 +34,11 @@ thread_local! {
 
 /// A session's WebSocket transport.
 pub(super) struct WebSocket {
-    socket: Socket,
+    pub(super) socket: Socket,
     /// The beginning of a frame whose rest has not come yet.
-    partial: Vec<u8>,
+    pub(super) partial: Vec<u8>,
     fragments: Option<Box<Fragments>>,
-    deflate: Option<Deflate>,
+    pub(super) deflate: Option<Deflate>,
     /// Bytes of the queue's first item that have left already.
     written: usize,
     waker: Option<Waker>,
@@ -426,89 +424,5 @@ impl Engine {
         frame::write(&mut open, Opcode::Text, &[b"0", words.as_bytes()]);
         session.queue.borrow_mut().push_frame(open);
         self.touch(session);
-    }
-
-    /// A WebSocket wants to take over a polling session: probe, then the upgrade itself.
-    pub(super) async fn probe(self: Rc<Self>, session: Rc<Session>, websocket: WebSocket) {
-        let mut probe = Probe { websocket, version: session.version };
-        let probed = session.may_upgrade() && self.heard(&mut probe, is_probe).await;
-        if !probed || !session.may_upgrade() || !self.says(&mut probe, b"\x81\x063probe").await {
-            return probe.websocket.socket.finish();
-        }
-        session.set_probed(true);
-        let upgraded = self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
-        if upgraded && session.is_open() {
-            self.upgrade(&session, probe.websocket);
-        } else {
-            session.set_probed(false);
-            probe.websocket.socket.finish();
-        }
-    }
-
-    /// True if it was taken in time.
-    async fn says(&self, probe: &mut Probe, bytes: &[u8]) -> bool {
-        matches!(timeout(self.upgrade_timeout(), probe.say(bytes)).await, Ok(Ok(())))
-    }
-
-    /// True if the wanted packet came, in time and before the process leaves.
-    async fn heard(&self, probe: &mut Probe, wanted: fn(&Packet<'_>) -> bool) -> bool {
-        tokio::select! {
-            // What is lost with either arm is only the probe; polling goes on.
-            right = timeout(self.upgrade_timeout(), probe.expect(wanted)) => right == Ok(true),
-            () = self.drain.leaving() => false,
-        }
-    }
-}
-
-/// Nothing that a client says before is longer.
-const PROBE_MAX: usize = 256;
-
-/// A WebSocket before it is a session's.
-struct Probe {
-    websocket: WebSocket,
-    version: Version,
-}
-
-impl Probe {
-    /// True if the next packet is the one that is wanted; what follows it is kept.
-    async fn expect(&mut self, wanted: fn(&Packet<'_>) -> bool) -> bool {
-        loop {
-            match frame::parse(&mut self.websocket.partial, PROBE_MAX) {
-                Ok(Some(frame)) => {
-                    let payload = self.websocket.partial.get(frame.payload.clone());
-                    let text = payload.and_then(|payload| {
-                        let agreed = self.websocket.deflate;
-                        deflate::unpack(payload, frame.compressed, agreed, PROBE_MAX).ok()
-                    });
-                    let packet = text.as_deref().and_then(|text| {
-                        packet::parse_text(self.version, std::str::from_utf8(text).ok()?).ok()
-                    });
-                    let right = frame.last
-                        && frame.opcode == Opcode::Text
-                        && packet.is_some_and(|packet| wanted(&packet));
-                    self.websocket.partial.drain(..frame.payload.end);
-                    return right;
-                }
-                Ok(None) => (),
-                Err(_) => return false,
-            }
-            let mut buffer = [0; 512];
-            let read = poll_fn(|cx| self.websocket.socket.poll_read(cx, &mut buffer)).await;
-            let Ok(read @ 1..) = read else { return false };
-            self.websocket.partial.extend_from_slice(buffer.get(..read).unwrap_or_default());
-        }
-    }
-
-    async fn say(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match self.websocket.socket.try_write(&[IoSlice::new(bytes)], Asks::Runtime) {
-                Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll_fn(|cx| self.websocket.socket.poll_write_ready(cx)).await?;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }

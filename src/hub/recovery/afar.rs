@@ -16,7 +16,7 @@ use crate::hub::engine::{Close, Id, Message, Outgoing};
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
 
-use super::claim::{Missed, OUTGROWN, Returned};
+use super::claim::{Missed, OUTGROWN, Returned, shown};
 use super::offset::{self, Stamp};
 use super::table::Standing;
 use super::ticket::Ticket;
@@ -59,14 +59,8 @@ impl Wish {
     /// What the client's CONNECT says of an earlier connection, taken out of `auth`. An error if it
     /// says what cannot be.
     pub fn read(auth: &mut AuthData) -> Option<Result<Self, Miss>> {
-        let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
-        let pid = pid.as_str().and_then(Id::parse);
-        let offset = match offset {
-            None => Some(None),
-            Some(offset) => offset.as_str().and_then(number_of).map(Some),
-        };
-        let wish = pid.zip(offset).map(|(pid, offset)| Self { pid, offset });
-        Some(wish.ok_or(Miss::Unknown))
+        let shown = shown(auth, number_of)?;
+        Some(shown.map(|(pid, offset)| Self { pid, offset }))
     }
 
     /// Together with what Redis kept.

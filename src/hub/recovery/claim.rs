@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::hub::auth_data::AuthData;
-use crate::hub::engine::{Close, Id, Message, Outgoing};
+use crate::hub::engine::{Close, Id, Message, Node, Outgoing};
 use crate::hub::handover::{FAR, FAR_ANY};
 use crate::hub::hooks::Line;
 use crate::hub::namespace::Namespace;
@@ -125,25 +125,42 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// The same for a client that begins anew in any case.
 pub const OUTGROWN: Duration = Duration::from_secs(1);
 
-impl Recovery {
+impl Claim {
     /// What the client's CONNECT says of an earlier connection, taken out of `auth`: a secret is
-    /// nobody else's business. An error if it says what cannot be.
-    pub fn read(&self, namespace: &Arc<str>, auth: &mut AuthData) -> Option<Result<Claim, Miss>> {
-        let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
-        let pid = pid.as_str().and_then(Id::parse);
-        let offset = match offset {
-            None => Some(None),
-            Some(offset) => offset.as_str().and_then(Offset::parse).map(Some),
-        };
-        let (Some(pid), Some(offset)) = (pid, offset) else { return Some(Err(Miss::Unknown)) };
+    /// nobody else's business. An error if it says what cannot be where there are so many workers.
+    pub fn read(
+        namespace: &Arc<str>,
+        auth: &mut AuthData,
+        (node, workers): (Node, usize),
+    ) -> Option<Result<Self, Miss>> {
+        let shown = shown(auth, Offset::parse)?;
         // Of a process before this one: who stands for its worker knows.
-        let known = pid.node() != self.node || pid.worker() < self.workers;
+        let known = |pid: &Id| pid.node() != node || pid.worker() < workers;
+        let shown = shown.ok().filter(|(pid, _)| known(pid)).ok_or(Miss::Unknown);
         let namespace = Arc::clone(namespace);
-        Some(if known {
-            Ok(Claim { pid, namespace, user: None, offset, mark: None })
-        } else {
-            Err(Miss::Unknown)
-        })
+        Some(shown.map(|(pid, offset)| Self { pid, namespace, user: None, offset, mark: None }))
+    }
+}
+
+/// The secret that a CONNECT shows and what it says that it has, taken out of `auth`; `None` without
+/// a secret. An error if either is none.
+pub(super) fn shown<T>(
+    auth: &mut AuthData,
+    offset_of: impl FnOnce(&str) -> Option<T>,
+) -> Option<Result<(Id, Option<T>), Miss>> {
+    let (pid, offset) = (auth.remove("pid")?, auth.remove("offset"));
+    let pid = pid.as_str().and_then(Id::parse);
+    let offset = match offset {
+        None => Some(None),
+        Some(offset) => offset.as_str().and_then(offset_of).map(Some),
+    };
+    Some(pid.zip(offset).ok_or(Miss::Unknown))
+}
+
+impl Recovery {
+    /// See `Claim::read`.
+    pub fn read(&self, namespace: &Arc<str>, auth: &mut AuthData) -> Option<Result<Claim, Miss>> {
+        Claim::read(namespace, auth, (self.node, self.workers))
     }
 
     /// Looks on this worker first, whose `log` it is.
