@@ -10,6 +10,7 @@ mod frames;
 pub mod fuzzing;
 pub mod headers;
 mod interim;
+mod lingering;
 mod peer;
 pub mod query;
 mod requests;
@@ -17,6 +18,7 @@ mod rules;
 mod signs;
 mod socket;
 mod stream;
+pub mod websocket;
 
 pub use body::{Body, BodyError};
 pub use challenges::Challenges;
