@@ -1,6 +1,7 @@
 //! Bodies on their way: compressed, limited, with trailers, after interim responses.
 
 use std::io::{Read as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -424,4 +425,45 @@ fn a_tunnel_to_anywhere_is_refused() {
     client.send("CONNECT localhost:22 HTTP/1.1\r\nHost: localhost:22\r\n\r\n");
     assert_eq!(client.answer().status, 400);
     assert!(origin.seen().is_empty());
+}
+
+/// They hold a socket each, and whoever holds many must not be waited for instead of others.
+#[test]
+fn so_many_are_waited_for_and_then_the_first_goes() {
+    let origin = Origin::text("ok");
+    let edge = Edge::start(&format!(
+        "{}sites:\n  localhost:\n    next: {}\nlimits: {{ body: 1MB, per_ip: {{ connections: 1000, requests: 100000/s, burst: 100000 }} }}\n",
+        PLAIN.replace("workers: 2", "workers: 1"),
+        origin.url()
+    ));
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n";
+    let clients: Mutex<Vec<Client>> = Mutex::default();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Whoever is silent is not waited for.
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                for client in clients.lock().expect("a lock").iter_mut() {
+                    let _gone = client.try_send(b"x");
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        for _ in 0..260 {
+            let mut client = edge.connect();
+            client.send(head);
+            assert_eq!(client.head().status, 413);
+            clients.lock().expect("a lock").push(client);
+        }
+        wait_for_metric(&edge, "vestibule_connections_cut_total{reason=\"crowded\"}", 4);
+        wait_for_metric(&edge, "vestibule_connections_open{listener=\"http\"}", 256);
+        let mut clients = std::mem::take(&mut *clients.lock().expect("a lock"));
+        over.store(true, Ordering::Relaxed);
+        for client in &mut clients[..4] {
+            client.rest();
+        }
+        for client in &mut clients[4..] {
+            client.try_send(b"x").expect("it is waited for");
+        }
+    });
 }

@@ -400,6 +400,8 @@ hub: { namespaces: { /: { auth: none } } }
     {
         assert!(response.contains(&json!(change)), "{response:?}");
     }
+    assert!(added.contains(&json!(["cdn-loop", "vestibule"])), "{added:?}");
+    let around = format!("CDN-Loop: {}", ["vestibule"; 8].join(", "));
     for (arguments, answer, status, reason) in [
         (
             &["GET", "https://app.example.com/docs/a"][..],
@@ -430,6 +432,12 @@ hub: { namespaces: { /: { auth: none } } }
             Value::Null,
         ),
         (&["GET", "https://app.example.com/s/gone"], "the edge", json!(404), json!("no_file")),
+        (
+            &["GET", "https://app.example.com/a", "-H", &around],
+            "the edge",
+            json!(508),
+            json!("loop"),
+        ),
         (
             &[
                 "GET",

@@ -482,3 +482,42 @@ fn readiness_follows_the_targets() {
     let _listener = UnixListener::bind(&socket).expect("a socket");
     eventually("ready", || (edge.admin("GET", "/health/ready").status == 200).then_some(()));
 }
+
+/// What a request is answered that came by these edges.
+fn passed_by(edge: &Edge, line: &str) -> u16 {
+    let passed = [("CDN-Loop", "another; a=1"), ("CDN-Loop", line)];
+    edge.connect().ask("GET", "/page", &passed, b"").status
+}
+
+#[test]
+fn a_request_does_not_go_round_for_ever() {
+    let origin = Origin::text("ok");
+    let yaml = |next: &str| format!("{PLAIN}sites:\n  localhost:\n    next: {next}\n");
+    let mut edge = Edge::start(&yaml(&origin.url()));
+    // An application may come back a few times, through a rewrite to a page of its own host.
+    assert_eq!(passed_by(&edge, &["vestibule"; 7].join(", ")), 200);
+    let seen = origin.seen().remove(0);
+    assert_eq!(seen.all("cdn-loop").len(), 3, "{seen:?}");
+    assert_eq!(seen.all("cdn-loop").last(), Some(&"vestibule"));
+    assert_eq!(passed_by(&edge, &["vestibule"; 8].join(",")), 508);
+    assert_eq!(origin.seen().len(), 1);
+    // Its own upstream.
+    let itself = format!("http://{}", edge.http());
+    edge.reload_with(&yaml(&itself));
+    let answer = edge.connect().ask("POST", "/itself", &[], b"body");
+    assert_eq!(answer.status, 508, "{answer:?}");
+    let asked = || edge.access().into_iter().filter(|line| line["path"] == "/itself");
+    let lines = eventually("each access line", || {
+        let lines: Vec<_> = asked().collect();
+        (lines.len() == 9).then_some(lines)
+    });
+    assert!(lines.iter().all(|line| line["status"] == 508), "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line["reason"] == "loop").count(), 1, "{lines:?}");
+    // Two that point at each other.
+    let other = Edge::start(&yaml(&itself));
+    edge.reload_with(&yaml(&format!("http://{}", other.http())));
+    assert_eq!(edge.get("/both").status, 508);
+    assert_eq!(other.get("/both").status, 508);
+    edge.reload_with(&yaml(&origin.url()));
+    assert_eq!(other.get("/").status, 200, "one edge behind another is none");
+}

@@ -1,7 +1,12 @@
 //! WebSockets that are not the hub's.
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::harness::http2::{DATA, END_STREAM, Http2, Outcome};
 use crate::harness::{Authority, Edge, Folder, Origin, PLAIN, SECURE, eventually};
@@ -12,7 +17,17 @@ fn shouting() -> Origin {
         if seen.header("upgrade").is_none() {
             return crate::harness::origin::reply(stream, "200 OK", "", b"plain");
         }
-        let head = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\r\nhello ";
+        let key = seen.header("sec-websocket-key").unwrap_or_default();
+        let accept = match seen.path() {
+            "/ws/wrong" => "sec-websocket-accept: x\r\n".to_owned(),
+            "/ws/none" => String::new(),
+            "/ws/twice" => accept(key).repeat(2),
+            "/ws/known" => accept("AAAAAAAAAAAAAAAAAAAAAA=="),
+            _ => accept(key),
+        };
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n{accept}\r\nhello "
+        );
         stream.write_all(head.as_bytes()).expect("sent");
         let mut buffer = [0; 1024];
         while let Ok(read @ 1..) = stream.read(&mut buffer) {
@@ -20,6 +35,13 @@ fn shouting() -> Origin {
         }
         false
     })
+}
+
+/// The header by which a server that speaks WebSocket answers a key (RFC 6455 §4.2.2).
+fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    format!("sec-websocket-accept: {}\r\n", STANDARD.encode(hash))
 }
 
 const ASK: [(&str, &str); 4] = [
@@ -239,4 +261,34 @@ fn an_answer_opens_no_tunnel_over_http2() {
     edge.access_line(|line| line["path"] == "/ws/200" && line["reason"] == "upgrade_refused");
     client.request(13, "GET", "/health", &[], true);
     assert_eq!(client.outcome(13), Outcome::Status(200, b"ok\n".to_vec()));
+}
+
+/// Whoever answers a key that it has not read speaks no WebSocket, and what it says is no frame.
+#[test]
+fn a_tunnel_over_http2_is_proved_by_a_key_of_its_own() {
+    let origin = shouting();
+    let (edge, authority) = secure(&format!(
+        "sites:\n  localhost:\n    next: {}\n    routes: [{{ path: /ws/*, upgrade: true }}]\n",
+        origin.url()
+    ));
+    let mut client = Http2::connect(&edge, &authority, &[]);
+    let own = [&TUNNEL[..], &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]].concat();
+    for (stream, path, status) in [
+        (1, "/ws/a", 200),
+        (3, "/ws/wrong", 502),
+        (5, "/ws/none", 502),
+        (7, "/ws/twice", 502),
+        (9, "/ws/known", 502),
+        (11, "/ws/a", 200),
+    ] {
+        client.request(stream, "CONNECT", path, &own, false);
+        assert_eq!(client.status(stream), Some(status), "{path}");
+    }
+    edge.access_line(|line| line["path"] == "/ws/wrong" && line["reason"] == "upstream_bad_accept");
+    let keys: HashSet<_> =
+        origin.seen().iter().map(|seen| seen.all("sec-websocket-key").join(",")).collect();
+    assert_eq!(keys.len(), 6, "{keys:?}");
+    for key in &keys {
+        assert_eq!(STANDARD.decode(key).map(|bytes| bytes.len()), Ok(16), "{key}");
+    }
 }

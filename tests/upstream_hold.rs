@@ -269,3 +269,42 @@ fn one_bad_check_is_not_the_end() {
     broken.store(true, Ordering::Relaxed);
     eventually("down", || edge.log().contains("target is down").then_some(()));
 }
+
+/// A path that is not there says nothing of the application, whatever has it.
+#[test]
+fn what_a_good_answer_to_a_check_is_can_be_said() {
+    let origin = Origin::start(|seen, stream| match seen.path() {
+        "/moved" => reply(stream, "307 Temporary Redirect", "location: /\r\n", b""),
+        "/login" => reply(stream, "401 Unauthorized", "", b""),
+        "/missing" => reply(stream, "404 Not Found", "", b""),
+        _ => reply(stream, "204 No Content", "", b""),
+    });
+    let yaml = |health: &str| {
+        let url = origin.url();
+        let health = format!("{{ {health}, every: 100ms, timeout: 100ms }}");
+        format!(
+            "{PLAIN}sites:\n  localhost:\n    next: {{ targets: ['{url}'], health: {health} }}\n"
+        )
+    };
+    let mut edge = Edge::start(&yaml("path: /missing"));
+    for (health, status) in [
+        ("path: /missing", 503),
+        ("path: /moved", 200),
+        ("path: /login", 503),
+        ("path: /login, statuses: [2xx, 401]", 200),
+        ("path: /moved, statuses: [2xx]", 503),
+        ("path: /well, statuses: [200]", 503),
+        ("path: /well", 200),
+    ] {
+        edge.reload_with(&yaml(health));
+        let path = health.trim_start_matches("path: ").split(',').next().unwrap_or_default();
+        let asked = origin.seen().len();
+        eventually(health, || {
+            let checked = origin.seen().iter().skip(asked).any(|seen| seen.path() == path);
+            (checked && edge.admin("GET", "/health/ready").status == status).then_some(())
+        });
+    }
+    for told in ["404 Not Found", "401 Unauthorized", "307 Temporary Redirect", "204 No Content"] {
+        assert!(edge.log().contains(&format!("a check is answered {told}")), "{}", edge.log());
+    }
+}

@@ -197,7 +197,14 @@ impl Forward {
         Upstream {
             targets: vec![self.target.clone()],
             balance: Balance::Least,
-            health: Health { path: None, every: WATCH, timeout: WATCH, rise: 1, fall: 1 },
+            health: Health {
+                path: None,
+                statuses: Vec::new(),
+                every: WATCH,
+                timeout: WATCH,
+                rise: 1,
+                fall: 1,
+            },
             // Whoever waits for a word waits no longer than for the answer.
             hold: None,
             eject: None,

@@ -82,8 +82,10 @@ const BALANCES: [(&str, Balance); 3] =
 /// How a target shows that it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// Asked by GET, any status below 500 is healthy; without it a connection is enough.
+    /// Asked by GET; without it a connection is enough.
     pub path: Option<String>,
+    /// Answers that are good: a status, or 2 for all from 200 to 299.
+    pub statuses: Vec<u16>,
     pub every: Duration,
     pub timeout: Duration,
     /// Good checks in a row before a target that was down gets requests.
@@ -212,6 +214,7 @@ fn tls(section: &Section<'_>) -> UpstreamTls {
 fn health(section: &Section<'_>) -> Health {
     let health = Health {
         path: section.get("path", url_path),
+        statuses: section.list("statuses", healthy),
         every: section.value("every", deadline),
         timeout: section.value("timeout", deadline),
         rise: section.value("rise", in_a_row),
@@ -220,7 +223,29 @@ fn health(section: &Section<'_>) -> Health {
     if health.timeout > health.every && !health.every.is_zero() {
         section.refuse("timeout is longer than every, so checks would overtake each other");
     }
+    if let Some(field) = section.written("statuses") {
+        if section.written("path").is_none() {
+            field.refuse_key("is for answers, and none is asked for; write a path too");
+        } else if field.is_empty_list() {
+            field.refuse("would let nothing pass; write [2xx]");
+        }
+    }
     health
+}
+
+/// A status that a server may answer in the end, or the hundred that `2xx` stands for.
+fn healthy(text: &str) -> Result<u16, String> {
+    let known = match text.as_bytes() {
+        [hundred @ b'2'..=b'5', b'x', b'x'] => Some(u16::from(hundred - b'0')),
+        [b'2'..=b'5', _, _] => text.parse().ok(),
+        _ => None,
+    };
+    known.ok_or_else(|| format!("{text:?} is no status of an answer; write 200 or 2xx"))
+}
+
+/// True if a status is in a list of statuses and hundreds.
+fn has_status(statuses: &[u16], status: u16) -> bool {
+    statuses.iter().any(|known| *known == status || *known == status / 100)
 }
 
 fn eject(section: &Section<'_>) -> Eject {
@@ -306,6 +331,11 @@ impl UpstreamTls {
 }
 
 impl Health {
+    /// True for an answer to a check that shows a target to be well.
+    pub fn is_good(&self, status: u16) -> bool {
+        has_status(&self.statuses, status)
+    }
+
     fn yaml(&self) -> Yaml {
         let health = Yaml::map([
             ("every", time(self.every)),
@@ -313,7 +343,9 @@ impl Health {
             ("rise", Yaml::word(self.rise)),
             ("fall", Yaml::word(self.fall)),
         ]);
-        health.with("path", self.path.as_ref().map(Yaml::text))
+        let statuses: Vec<_> = self.statuses.iter().map(|one| edge_show::status(*one)).collect();
+        let statuses = edge_show::texts(&statuses).filter(|_| self.path.is_some());
+        health.with("path", self.path.as_ref().map(Yaml::text)).with("statuses", statuses)
     }
 }
 
@@ -337,7 +369,7 @@ impl Images {
 impl Eject {
     /// True for an answer that counts as a failure of the target's.
     pub fn is_failure(&self, status: u16) -> bool {
-        self.statuses.iter().any(|known| *known == status || *known == status / 100)
+        has_status(&self.statuses, status)
     }
 
     fn yaml(&self) -> Yaml {

@@ -86,11 +86,12 @@ static IMAGES: &[Key] = &[
 ];
 
 static HEALTH: &[Key] = &[
+    key("path", Kind::Text, None, "Asked by GET. Left out, a connection is enough."),
     key(
-        "path",
-        Kind::Text,
-        None,
-        "Asked by GET; any status below 500 is healthy. Left out, a connection is enough.",
+        "statuses",
+        Kind::List(&Kind::Text),
+        Some("[2xx, 3xx]"),
+        "Answers to path that are good, by status: 200, or 2xx.",
     ),
     key("every", Kind::Duration, Some("2s"), "Between two checks of a target."),
     key("timeout", Kind::Duration, Some("1s"), "How long one check may take."),

@@ -27,7 +27,7 @@ use crate::config::Timeouts;
 use crate::drain::Drain;
 use crate::exchange::{
     Body, BodyError, Fault, Gathered, Guard, Interims, Peer, Response, Signs, Stream, Watched,
-    headers,
+    headers, websocket,
 };
 use crate::observe::Access;
 use crate::observe::metrics::{self, Series};
@@ -78,6 +78,9 @@ pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local
     };
     if let Some(cut) = signs.cut() {
         metrics::count(&metrics::CONNECTIONS_CUT, cut.as_str());
+    }
+    if signs.is_crowded() {
+        metrics::count(&metrics::CONNECTIONS_CUT, "crowded");
     }
     if let Err(error) = ended {
         debug!(%error, "connection ended");
@@ -461,7 +464,7 @@ fn become_upgrade(request: &mut http::Request<Incoming>) -> bool {
         && protocol.is_some_and(|protocol| protocol.as_str() == "websocket");
     if asked {
         *request.method_mut() = Method::GET;
-        headers::become_upgrade(request.headers_mut(), "websocket");
+        headers::become_upgrade(request.headers_mut(), "websocket", websocket::key());
     }
     asked
 }

@@ -33,6 +33,8 @@ impl Fault {
     pub const BAD_TARGET: Self = Self::new(400, Side::Client, "bad_target");
     pub const BAD_PATH: Self = Self::new(400, Side::Client, "bad_path");
     pub const UPGRADE_REFUSED: Self = Self::new(426, Side::Client, "upgrade_refused");
+    /// RFC 5842 §7.2, for an upstream that leads back here.
+    pub const LOOP: Self = Self::new(508, Side::Edge, "loop");
     pub const BODY_TOO_LARGE: Self = Self::new(413, Side::Client, "body_too_large");
 
     pub const fn new(status: u16, side: Side, reason: &'static str) -> Self {

@@ -79,6 +79,9 @@ fn check_rewritten(mut headers: HeaderMap, client: &Client, peer: &Peer) {
     let next = next.expect("what we write can be read");
     assert_eq!((&next.host, next.port, next.scheme), (&client.host, client.port, client.scheme));
     assert_eq!(next.address, PEER, "the nearest is the one we saw");
+    let passes = super::headers::passes(&headers);
+    headers.append(super::headers::LOOP, HeaderValue::from_static("vestibule"));
+    assert_eq!(super::headers::passes(&headers), passes + 1, "whatever came before");
 }
 
 /// A host with its port, or without.

@@ -11,6 +11,7 @@ pub mod fuzzing;
 mod gathered;
 pub mod headers;
 mod interim;
+mod lingering;
 mod peer;
 pub mod query;
 mod requests;
@@ -18,6 +19,7 @@ mod rules;
 mod signs;
 mod socket;
 mod stream;
+pub mod websocket;
 
 pub use body::{Body, BodyError};
 pub use challenges::Challenges;

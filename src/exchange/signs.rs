@@ -11,6 +11,7 @@ pub struct Signs {
     unflushed: AtomicBool,
     unended: AtomicBool,
     lingers: AtomicBool,
+    crowded: AtomicBool,
     cut: AtomicU8,
 }
 
@@ -73,6 +74,15 @@ impl Signs {
     /// All is said, and what the client still sends is thrown away.
     pub fn lingers(&self) -> bool {
         self.lingers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_crowded(&self) {
+        self.crowded.store(true, Ordering::Relaxed);
+    }
+
+    /// It lingered, and another was given its place.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_head(&self, begun: bool) {

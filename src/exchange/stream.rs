@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::frames::{Flood, Frames};
 use super::interim::Interims;
+use super::lingering::{Lingering, Over};
 use super::requests::{Ambiguous, Requests};
 use super::signs::{Cut, Signs};
 use super::socket::{Guard, set_resets};
@@ -380,50 +381,11 @@ impl AsyncWrite for Watched {
             this.signs.set_lingers();
         }
         let lingering = this.lingering.get_or_insert_with(|| Box::new(Lingering::begin()));
-        lingering.poll(this.stream.socket_mut(), cx).map(Ok)
-    }
-}
-
-/// How long a client may take to notice that it was answered, and between two of its bytes.
-const LINGER: Duration = Duration::from_secs(30);
-const LINGER_QUIET: Duration = Duration::from_secs(2);
-/// Bytes that are thrown away.
-const LINGER_MAX: usize = 64 << 20;
-/// Of them, at once.
-const LINGER_READ: usize = 16 * 1024;
-
-/// The end of a connection whose client is still sending.
-struct Lingering {
-    ends: Instant,
-    left: usize,
-    alarm: Pin<Box<Sleep>>,
-}
-
-impl Lingering {
-    fn begin() -> Self {
-        let now = Instant::now();
-        let alarm = Box::pin(sleep_until(now + LINGER_QUIET));
-        Self { ends: now + LINGER, left: LINGER_MAX, alarm }
-    }
-
-    /// Ready when the client has ended too, or all patience.
-    fn poll(&mut self, socket: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
-        let mut bytes = [0; LINGER_READ];
-        loop {
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut *socket).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.left = self.left.saturating_sub(buffer.filled().len());
-                    let quiet = (Instant::now() + LINGER_QUIET).min(self.ends);
-                    self.alarm.as_mut().reset(quiet);
-                    if self.left == 0 {
-                        return Poll::Ready(());
-                    }
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.alarm.as_mut().poll(cx),
-            }
+        let over = ready!(lingering.poll(this.stream.socket_mut(), cx));
+        if over == Over::Crowded {
+            this.signs.set_crowded();
         }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -295,7 +295,7 @@ metrics! {
     CONNECTIONS_OPEN: Gauge "vestibule_connections_open" ["listener"] "Connections open now.";
     CONNECTIONS_PARKED: Gauge "vestibule_connections_parked" [] "Connections of HTTP/1.1 that wait for a request and hold no buffers meanwhile.";
     CONNECTIONS_REFUSED: Counter "vestibule_connections_refused_total" ["reason"] "Connections refused at accept or at the handshake.";
-    CONNECTIONS_CUT: Counter "vestibule_connections_cut_total" ["reason"] "Connections ended for what their client did: ambiguous bytes, a flood of frames, too many resets, stuck without reading; and streams of HTTP/2 that were, stream_stuck.";
+    CONNECTIONS_CUT: Counter "vestibule_connections_cut_total" ["reason"] "Connections ended for what their client did: ambiguous bytes, a flood of frames, too many resets, stuck without reading, crowded by others while what they still sent was thrown away; and streams of HTTP/2 that were, stream_stuck.";
     TLS_HANDSHAKES: Counter "vestibule_tls_handshakes_total" ["version" "kind"] "TLS handshakes: full ones, and sessions resumed.";
     TLS_KEY_EXCHANGES: Counter "vestibule_tls_key_exchanges_total" ["group"] "TLS handshakes by the group of their key exchange; x25519 with ML-KEM is safe from quantum computers.";
     CERTIFICATE_ENDS: Gauge "vestibule_certificate_expiry_timestamp_seconds" ["certificate"] "When a certificate ends, by its file; seconds since 1970.";

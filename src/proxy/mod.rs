@@ -49,6 +49,8 @@ pub enum ForwardError {
     UpgradeBody,
     #[error("the application switched to another protocol than was asked for")]
     OtherProtocol,
+    #[error("the application's answer is not one to this WebSocket's key")]
+    WrongAccept,
     #[error("no path is left to ask for")]
     Target,
     #[error("the head has more bytes than the application takes")]
@@ -185,6 +187,7 @@ impl From<ForwardError> for Fault {
             ForwardError::UpgradeRefused => return Self::UPGRADE_REFUSED,
             ForwardError::UpgradeBody => return client(400, "upgrade_with_body"),
             ForwardError::OtherProtocol => return upstream(502, "upstream_bad_response"),
+            ForwardError::WrongAccept => return upstream(502, "upstream_bad_accept"),
             ForwardError::Target => return Self::BAD_TARGET,
             ForwardError::HeadTooLarge => return client(431, "head_too_large"),
             ForwardError::ResponseTooLarge(_) => return upstream(502, "upstream_too_large"),

@@ -2,14 +2,14 @@
 
 use std::rc::Rc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, Version, header};
 use hyper::upgrade::{OnUpgrade, on};
 use tracing::debug;
 
 use crate::config::Rewrite;
 use crate::drain::Drain;
 use crate::exchange::headers::Lines;
-use crate::exchange::{Client, Request, Response, headers, take_back};
+use crate::exchange::{Client, Request, Response, headers, take_back, websocket};
 use crate::observe::access::Sent;
 use crate::upstream::{Pools, Tunnel, Upgrade, Upstream};
 
@@ -28,9 +28,17 @@ pub async fn answer(
 ) -> Result<Response, ForwardError> {
     let upgrade = on(&mut request);
     headers::set_upgrade(request.headers_mut(), protocol);
+    // A client of HTTP/1.1 looks at the answer to its key itself; here it is the edge's own.
+    let key = (request.version() == Version::HTTP_2)
+        .then(|| request.headers().get(header::SEC_WEBSOCKET_KEY).cloned());
     match upstream.upgrade((request, lines), client.address, pools, sent).await? {
         Upgrade::Accepted(accepted, _) if !agrees(accepted.headers(), protocol) => {
             Err(ForwardError::OtherProtocol)
+        }
+        Upgrade::Accepted(accepted, _)
+            if key.is_some_and(|key| !is_answer(accepted.headers(), key.as_ref())) =>
+        {
+            Err(ForwardError::WrongAccept)
         }
         Upgrade::Accepted(mut accepted, tunnel) => {
             response::rewrite(accepted.headers_mut(), client, upstream, paths);
@@ -49,6 +57,13 @@ pub async fn answer(
 
 fn agrees(fields: &HeaderMap, protocol: &str) -> bool {
     headers::upgrade(fields).is_some_and(|agreed| agreed == protocol)
+}
+
+/// True if whoever answered has read this key, and speaks WebSocket (RFC 6455 §4.1).
+fn is_answer(fields: &HeaderMap, key: Option<&HeaderValue>) -> bool {
+    let mut told = fields.get_all(header::SEC_WEBSOCKET_ACCEPT).iter();
+    let told = told.next().filter(|_| told.next().is_none());
+    told.is_some_and(|told| key.is_some_and(|key| *told == websocket::accept(key)))
 }
 
 async fn carry(upgrade: OnUpgrade, tunnel: Tunnel, drain: Drain) {

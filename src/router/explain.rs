@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Version};
 
-use crate::exchange::headers::Seen;
+use crate::exchange::headers::{self, Seen};
 use crate::exchange::{Fault, Peer, Request};
 use crate::next;
 
@@ -131,6 +131,7 @@ impl Router {
             }
         }
         told.target = request.uri().path_and_query().map(ToString::to_string);
+        told.added.push((headers::LOOP.to_owned(), "vestibule".to_owned()));
         told.compare(&before, request.headers());
         let vouched = route.door.iter().flat_map(Door::vouches);
         told.added.extend(vouched.map(|(name, value)| (name, value.to_owned())));

@@ -56,6 +56,11 @@ pub use images::{Flights, Optimizers};
 pub use maintenance::Flags;
 pub use meter::Meter;
 
+/// How often an edge may have passed a request on before it is taken for one that goes round. An
+/// application may come back a few times: with a rewrite to a page of its own host, or an edge
+/// behind another.
+const PASSES: usize = 8;
+
 /// What a worker owns and lends to the handlers.
 pub struct Local {
     pub hub: Rc<hub::Shard>,
@@ -375,6 +380,11 @@ impl Router {
             && self.is_private(&proxy.asked_for(changed.as_deref().unwrap_or(path)))
         {
             return Err(Fault::PRIVATE);
+        }
+        if course.seen.may_have(exchange::headers::LOOP)
+            && exchange::headers::passes(request.headers()) >= PASSES
+        {
+            return Err(Fault::LOOP);
         }
         if !route.addresses.admits(client.address) {
             return Err(DENIED);

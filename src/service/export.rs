@@ -128,7 +128,14 @@ impl Exporter {
         let targets = config::Upstream {
             targets: vec![words.to.clone()],
             balance: Balance::Least,
-            health: Health { path: None, every: WATCH, timeout: DEADLINE, rise: 1, fall: 1 },
+            health: Health {
+                path: None,
+                statuses: Vec::new(),
+                every: WATCH,
+                timeout: DEADLINE,
+                rise: 1,
+                fall: 1,
+            },
             hold: None,
             eject: None,
             slow_start: Duration::ZERO,

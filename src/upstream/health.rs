@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, header};
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::exchange::Body;
 use crate::exchange::headers::Lines;
@@ -44,12 +44,17 @@ pub async fn watch(registry: Arc<Registry>) {
 }
 
 async fn follow(target: Weak<Target>) {
-    let mut streak = Streak::default();
+    let (mut streak, mut first) = (Streak::default(), true);
     loop {
         let Some(used) = target.upgrade() else { return };
         let (finding, why) = find(&used).await;
-        let up = streak.judge(finding, used.is_up(), &used.health);
+        let was_up = used.is_up();
+        let up = streak.judge(finding, was_up, &used.health);
         used.set_up(up, &why);
+        if std::mem::take(&mut first) && !was_up && !up {
+            // Nothing has changed, and nobody has heard of it yet.
+            info!(target = %used.name, reason = %why, "target is down");
+        }
         let every = used.health.every;
         let pace = if !streak.is_unsure(up) {
             every
@@ -110,7 +115,7 @@ async fn ask(target: &Target) -> Result<(), Unhealthy> {
     let patience = target.health.timeout;
     let deadlines = Deadlines { connect: patience, first_byte: patience, body_idle: patience };
     match exchange(&mut connection, &mut request, &deadlines).await {
-        Ok(answered) if answered.head.status.as_u16() < 500 => Ok(()),
+        Ok(answered) if target.health.is_good(answered.head.status.as_u16()) => Ok(()),
         Ok(answered) => {
             Err(Unhealthy::Answer(format!("a check is answered {}", answered.head.status)))
         }

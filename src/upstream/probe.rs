@@ -13,6 +13,7 @@ pub use super::connect::Socket;
 /// Nobody checks on a target that is connected to once.
 const UNCHECKED: config::Health = config::Health {
     path: None,
+    statuses: Vec::new(),
     every: Duration::from_secs(1),
     timeout: Duration::from_secs(1),
     rise: 1,

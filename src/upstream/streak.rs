@@ -59,6 +59,7 @@ mod tests {
 
     const HEALTH: Health = Health {
         path: None,
+        statuses: Vec::new(),
         every: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
         rise: 2,

@@ -353,8 +353,14 @@ mod tests {
     fn a_target_is_known_by_its_words_for_as_long_as_it_is_used() {
         let registry = Registry::new();
         let second = Duration::from_secs(1);
-        let health =
-            config::Health { path: None, every: second, timeout: second, rise: 1, fall: 1 };
+        let health = config::Health {
+            path: None,
+            statuses: Vec::new(),
+            every: second,
+            timeout: second,
+            rise: 1,
+            fall: 1,
+        };
         let other = config::Health { path: Some("/".to_owned()), ..health.clone() };
         let words = config::Target::Tcp("::1".to_owned(), 3000);
         let target = |words, health| registry.target(words, health, None, true).expect("plain");

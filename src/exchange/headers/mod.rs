@@ -20,6 +20,10 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
+/// By which edges a request has come (RFC 8586).
+pub const LOOP: &str = "cdn-loop";
+const CDN_LOOP: HeaderName = HeaderName::from_static(LOOP);
+
 /// Never passed on, whichever way (RFC 9110 §7.6.1).
 static HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
@@ -34,7 +38,8 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// What a `Connection` header may not take away: the message itself and what the edge vouches for.
-static NOT_NOMINABLE: [HeaderName; 8] = [
+static NOT_NOMINABLE: [HeaderName; 9] = [
+    CDN_LOOP,
     header::HOST,
     header::CONTENT_LENGTH,
     header::AUTHORIZATION,
@@ -110,6 +115,14 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name| !NOT_NOMINABLE.contains(name) && !HOP_BY_HOP.contains(name))
         .collect()
+}
+
+/// How often an edge has passed this request on (RFC 8586).
+pub fn passes(headers: &HeaderMap) -> usize {
+    let lines = headers.get_all(CDN_LOOP).iter();
+    let edges = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = edges.filter_map(|edge| edge.split(|byte| *byte == b';').next());
+    names.filter(|name| name.trim_ascii() == b"vestibule").count()
 }
 
 /// Removes what `Connection` names, and the names with it: what the edge writes later in the place
@@ -209,10 +222,9 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: &str) {
 }
 
 /// Makes the request for a tunnel that HTTP/2 has (RFC 8441 §5) the one that HTTP/1.1 has, which
-/// handlers and the application know. Its key opens nothing, as the stream is one's own already.
-pub fn become_upgrade(headers: &mut HeaderMap, protocol: &str) {
+/// handlers and the application know, with a key of the edge's own: there is none over HTTP/2.
+pub fn become_upgrade(headers: &mut HeaderMap, protocol: &str, key: HeaderValue) {
     set_upgrade(headers, protocol);
-    let key = HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA==");
     headers.insert(header::SEC_WEBSOCKET_KEY, key);
 }
 
@@ -337,6 +349,18 @@ mod tests {
         assert!(takes_trailers(&map(&[("te", "gzip, Trailers")])));
         assert!(!takes_trailers(&map(&[("te", "trailers;q=0")])));
         assert!(!takes_trailers(&map(&[("trailer", "trailers")])));
+    }
+
+    #[test]
+    fn edges_on_the_way_are_counted() {
+        assert_eq!(passes(&map(&[("accept", "*/*"), ("via", "1.1 vestibule")])), 0);
+        let lines = [
+            ("cdn-loop", "cloudflare; loops=1; subreqs=1"),
+            ("cdn-loop", "vestibule, other;a=\"b\" , vestibule;v=2"),
+            ("cdn-loop", "vestibule"),
+            ("cdn-loop", ",, vestibule2"),
+        ];
+        assert_eq!(passes(&map(&lines)), 3);
     }
 
     #[test]

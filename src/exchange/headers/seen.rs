@@ -103,7 +103,8 @@ mod tests {
         let seen = Seen::of(&headers);
         let barred = "te transfer-encoding upgrade keep-alive proxy-connection proxy-authenticate \
             proxy-authorization http2-settings location content-security-policy \
-            content-security-policy-report-only x-vestibule-user x-vestibule-provider rsc";
+            content-security-policy-report-only x-vestibule-user x-vestibule-provider rsc \
+            cdn-loop";
         for name in barred.split_whitespace() {
             assert!(!seen.may_have(name), "{name}");
         }

@@ -263,7 +263,14 @@ pub fn reach(
     let words = config::Upstream {
         targets: vec![target],
         balance: config::Balance::Least,
-        health: config::Health { path: None, every: ASK_EVERY, timeout: CONNECT, rise: 1, fall: 1 },
+        health: config::Health {
+            path: None,
+            statuses: Vec::new(),
+            every: ASK_EVERY,
+            timeout: CONNECT,
+            rise: 1,
+            fall: 1,
+        },
         // A session has one home: there is nothing else to try, and nothing to wait for.
         hold: None,
         eject: None,

@@ -1,7 +1,5 @@
 //! Responses of long polling and to WebSocket handshakes, and what CORS adds to them.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -79,15 +77,12 @@ pub fn is_websocket(headers: &HeaderMap) -> bool {
 
 /// The 101 to a WebSocket handshake (RFC 6455 §4.2).
 pub fn switch(headers: &HeaderMap) -> Result<Response, Refusal> {
-    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let version = headers.get(header::SEC_WEBSOCKET_VERSION);
     let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or(Refusal::BadRequest)?;
     if version.is_none_or(|version| version.as_bytes() != b"13") || key.len() != 24 {
         return Err(Refusal::BadRequest);
     }
-    let accept = super::sid::sha1(&[key.as_bytes(), GUID]);
-    let accept =
-        HeaderValue::try_from(STANDARD.encode(accept)).map_err(|_error| Refusal::BadRequest)?;
+    let accept = exchange::websocket::accept(key);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     exchange::headers::set_upgrade(response.headers_mut(), "websocket");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::{constant_time, digest, rand};
+use aws_lc_rs::{constant_time, rand};
 
 use super::request::Query;
 
@@ -111,15 +111,6 @@ impl fmt::Display for Id {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.as_str())
     }
-}
-
-/// SHA-1 of the parts, for the WebSocket handshake only.
-pub fn sha1(parts: &[&[u8]]) -> [u8; 20] {
-    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    for part in parts {
-        context.update(part);
-    }
-    context.finish().as_ref().try_into().unwrap_or_default()
 }
 
 /// Random bytes.

@@ -5,6 +5,10 @@ use http::{HeaderMap, Method};
 
 use super::Framing;
 
+/// What each edge that a request passes adds to it (RFC 8586), and the end of the head: an upstream
+/// that leads back here must not be asked for ever.
+const PASSED: &[u8] = b"cdn-loop: vestibule\r\n\r\n";
+
 /// Writes the request line, `lines` as they are, the headers and the blank line to `out`.
 ///
 /// The framing is written from `framing` alone: what the headers say of it is left out.
@@ -33,7 +37,7 @@ pub fn encode_head(
         }
         Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(PASSED);
 }
 
 /// Writes a chunked body's end: the last chunk, the trailers and the blank line.
@@ -67,7 +71,7 @@ mod tests {
         let mut out = Vec::new();
         encode_head((&Method::POST, "/p?q"), b"x: y\r\n", &headers, framing, &mut out);
         let expected = format!(
-            "POST /p?q HTTP/1.1\r\nx: y\r\nhost: a.example\r\nx-a: 1\r\nx-a: 2\r\n{expected}\r\n"
+            "POST /p?q HTTP/1.1\r\nx: y\r\nhost: a.example\r\nx-a: 1\r\nx-a: 2\r\n{expected}cdn-loop: vestibule\r\n\r\n"
         );
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
