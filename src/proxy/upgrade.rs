@@ -3,12 +3,11 @@
 use std::rc::Rc;
 
 use http::HeaderMap;
-use hyper::upgrade::{OnUpgrade, on};
 use tracing::debug;
 
 use crate::config::Rewrite;
 use crate::drain::Drain;
-use crate::exchange::{Client, Request, Response, headers, take_back};
+use crate::exchange::{Client, Request, Response, Taking, headers, take_back, taking};
 use crate::observe::access::Sent;
 use crate::upstream::{Pools, Tunnel, Upgrade, Upstream};
 
@@ -25,7 +24,7 @@ pub async fn answer(
     (pools, drain): (&Rc<Pools>, &Drain),
     sent: &mut Sent,
 ) -> Result<Response, ForwardError> {
-    let upgrade = on(&mut request);
+    let upgrade = taking(&mut request);
     headers::set_upgrade(request.headers_mut(), protocol);
     match upstream.upgrade(request, client.address, pools, sent).await? {
         Upgrade::Accepted(accepted, _) if !agrees(accepted.headers(), protocol) => {
@@ -50,7 +49,7 @@ fn agrees(fields: &HeaderMap, protocol: &str) -> bool {
     headers::upgrade(fields).is_some_and(|agreed| agreed == protocol)
 }
 
-async fn carry(upgrade: OnUpgrade, tunnel: Tunnel, drain: Drain) {
+async fn carry(upgrade: Taking, tunnel: Tunnel, drain: Drain) {
     let (client, early) = match take_back(upgrade).await {
         Ok(taken) => taken,
         Err(error) => return debug!(%error, "no tunnel"),
