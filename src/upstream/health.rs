@@ -15,7 +15,7 @@ use crate::exchange::Body;
 use super::attempt::{Outgoing, exchange};
 use super::connection::Connection;
 use super::streak::{Finding, Streak};
-use super::target::{Registry, Target};
+use super::target::{Begins, Registry, Target};
 use super::upload::Upload;
 use super::{Deadlines, connect, tls};
 
@@ -43,7 +43,8 @@ pub async fn watch(registry: Arc<Registry>) {
 }
 
 async fn follow(target: Weak<Target>) {
-    let mut streak = Streak::default();
+    let known = target.upgrade().is_some_and(|target| target.begins == Begins::Known);
+    let mut streak = if known { Streak::known() } else { Streak::default() };
     loop {
         let Some(used) = target.upgrade() else { return };
         let (finding, why) = find(&used).await;
