@@ -5,8 +5,14 @@ use std::future::Future;
 use std::rc::Rc;
 
 use tokio::sync::Notify;
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tracing::trace;
+
+/// Runs what waits in the kernel, and cannot be told to stop, on a thread of its own. The caller sees
+/// to it that there are few.
+pub fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    spawn_blocking(work)
+}
 
 /// The tasks of one thread. Clones are one and the same.
 #[derive(Clone, Default)]

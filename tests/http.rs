@@ -64,6 +64,46 @@ fn requests_without_one_clear_host_are_refused() {
 }
 
 #[test]
+fn a_dot_at_the_end_of_a_host_changes_nothing() {
+    let origin = Origin::echo();
+    let edge = with_origin(&origin, "  '*':\n    next: http://127.0.0.1:1\n");
+    let answer = edge.connect().ask("GET", "/", &[("Host", "localhost.")], b"");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(origin.seen()[0].header("x-forwarded-host"), Some("localhost"));
+}
+
+#[test]
+fn refusals_say_what_would_be_taken() {
+    let origin = Origin::text("ok");
+    let edge = with_origin(&origin, "");
+    let upgrade = [("Connection", "upgrade"), ("Upgrade", "websocket")];
+    let answer = edge.connect().ask("GET", "/ws", &upgrade, b"");
+    assert_eq!((answer.status, answer.header("upgrade")), (426, Some("websocket")), "{answer:?}");
+    assert!(answer.header("connection").is_some_and(|words| words.contains("upgrade")));
+}
+
+#[test]
+fn what_nobody_can_read_has_a_line_too() {
+    let origin = Origin::text("ok");
+    let edge = with_origin(&origin, "");
+    for (request, status, reason) in [
+        ("GE T / HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), 400, "malformed"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nA B: c\r\n\r\n".to_owned(), 400, "malformed"),
+        (format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(70_000)), 431, "head_too_large"),
+    ] {
+        let mut client = edge.connect();
+        let _cut = client.try_send(request.as_bytes());
+        let answer = client.answer();
+        assert_eq!(answer.status, status, "{reason}");
+        let line = edge.access_line(|line| line["reason"] == reason && line["status"] == status);
+        assert_eq!(line["client"], "127.0.0.1", "{line}");
+    }
+    let page = edge.admin("GET", "/metrics").text();
+    assert!(page.contains("vestibule_faults_total{reason=\"malformed\"} 2"), "{page}");
+    assert_eq!(edge.access().len(), 3);
+}
+
+#[test]
 fn aliases_are_redirected_to_the_sites_name() {
     let origin = Origin::text("ok");
     let edge = with_origin(&origin, "    aliases: [www.localhost]\n");

@@ -65,6 +65,8 @@ mod drain;
 mod files;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
 mod http;
+/// What only HTTP/2 has: ends in frames of their own, windows that stay shut.
+mod http2;
 /// The page of Socket.IO's Admin UI: who gets in, what it sees and does.
 mod hub_admin_ui;
 /// What the operator's side tells, moves, sends away and lists.

@@ -136,6 +136,34 @@ fn a_hundred_reloads_under_load_fail_no_request() {
     assert!(!origin.seen().is_empty() && !other.seen().is_empty());
 }
 
+/// The same target by other words is not asked for proof that it is there.
+#[test]
+fn a_target_whose_checks_change_goes_on_being_asked() {
+    let origin = Origin::start(|seen, stream| {
+        // Too busy to answer checks in time.
+        if seen.path() == "/check" {
+            std::thread::sleep(std::time::Duration::from_secs(2));
+        }
+        crate::harness::origin::reply(stream, "200 OK", "", b"ok")
+    });
+    let next = |health: &str| {
+        let next = format!("{{ targets: '{}', hold: 1s, health: {health} }}", origin.url());
+        format!("{PLAIN}sites:\n  localhost:\n    next: {next}\n")
+    };
+    let mut edge = Edge::start(&next("{ every: 1h }"));
+    assert_eq!(edge.get("/").status, 200);
+    edge.reload_with(&next("{ path: /check, every: 1s, timeout: 300ms, fall: 50 }"));
+    assert_eq!(edge.get("/").status, 200);
+    eventually("a check", || {
+        origin.seen().iter().any(|seen| seen.path() == "/check").then_some(())
+    });
+    // The first check that fails decides nothing by itself.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_secs(2) {
+        assert_eq!(edge.get("/").status, 200, "{}", edge.log());
+    }
+}
+
 #[test]
 fn what_takes_a_restart_is_said() {
     let origin = Origin::text("ok");

@@ -54,6 +54,18 @@ fn a_target_that_fails_is_passed_over_and_nobody_notices() {
     eventually("the other one", || (edge.get("/").text() == "bad").then_some(()));
 }
 
+#[test]
+fn turns_are_kept_however_seldom_somebody_asks() {
+    let (one, two) = (Origin::text("one"), Origin::text("two"));
+    let edge = edge(&next(&[&one.url(), &two.url()], "balance: round"), "");
+    for _ in 0..4 {
+        assert_eq!(edge.get("/").status, 200);
+        // By now a worker has looked through what it keeps.
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+    }
+    assert_eq!((one.seen().len(), two.seen().len()), (2, 2));
+}
+
 /// Answers with a status of its own for as long as it is told to.
 fn failing(status: &'static str) -> (Origin, Arc<AtomicBool>) {
     let broken = Arc::new(AtomicBool::new(true));

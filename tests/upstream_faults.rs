@@ -547,6 +547,38 @@ fn an_edge_without_descriptors_recovers_by_itself() {
     load.end();
 }
 
+/// Files need descriptors as sockets do.
+#[test]
+fn a_file_that_cannot_be_opened_just_now_is_no_broken_one() {
+    let folder = Folder::new();
+    folder.write("site/a.txt", "a file");
+    folder.write(
+        "proxy.yaml",
+        &format!(
+            "{PLAIN}sites:\n  localhost:\n    routes: [{{ path: /*, files: {{ root: site }} }}]\n"
+        )
+        .replace("workers: 2", "workers: 1"),
+    );
+    let run = Edge::command(&folder);
+    let mut limited = std::process::Command::new("sh");
+    limited.current_dir(folder.path("")).args(["-c", "ulimit -n 80; exec \"$0\" \"$@\""]);
+    limited.arg(run.get_program()).args(run.get_args());
+    let edge = Edge::spawn(folder, limited);
+    let mut client = edge.connect();
+    assert_eq!(client.get("/a.txt").text(), "a file");
+    let crowd: Vec<_> =
+        (0..120).map(|_| TcpStream::connect(edge.http()).expect("a place in the queue")).collect();
+    eventually("the end of descriptors", || edge.log().contains("cannot accept").then_some(()));
+    let answer = eventually("an answer without a descriptor", || {
+        let answer = client.get("/a.txt");
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
+    assert!(answer.text().contains("out_of_files"), "{answer:?}");
+    drop(crowd);
+    eventually("the file", || (client.get("/a.txt").text() == "a file").then_some(()));
+}
+
 #[test]
 fn a_unix_socket_that_is_busy_is_not_one_that_is_gone() {
     let folder = Folder::new();

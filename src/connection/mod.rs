@@ -1,8 +1,9 @@
 //! HTTP/1.1 and HTTP/2 on one socket: deadlines, and one Access line per exchange.
 
+mod activity;
 mod turns;
+mod unread;
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -12,7 +13,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode, Version};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -26,14 +28,15 @@ use tracing::debug;
 use crate::config::Timeouts;
 use crate::drain::Drain;
 use crate::exchange::{
-    Body, BodyError, Fault, Gathered, Guard, Interims, Peer, Response, Signs, Stream, Watched,
-    headers, websocket,
+    Body, BodyError, Fault, Gathered, Guard, Interims, Left, Peer, Response, Signs, Stream,
+    Watched, headers, websocket,
 };
 use crate::observe::Access;
 use crate::observe::metrics::{self, Series};
 use crate::router::Local;
 use crate::snapshot::Current;
 
+use activity::{Activity, Exchange, Untaken};
 use turns::{Turn, Turns};
 
 /// Exchanges at once on one HTTP/2 connection, as nginx has it.
@@ -71,6 +74,7 @@ pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local
         stream.http1(Arc::clone(&signs), interims.clone(), patience)
     };
     let conversation = Rc::new(Conversation { peer, current, local, activity, interims });
+    let told = Rc::clone(&conversation);
     let ended = if http2 {
         Box::pin(serve_http2(stream, conversation, &watch, headers_max)).await
     } else {
@@ -83,6 +87,7 @@ pub async fn serve(stream: Stream, peer: Peer, current: Current, local: Rc<Local
         metrics::count(&metrics::CONNECTIONS_CUT, "crowded");
     }
     if let Err(error) = ended {
+        unread::note(&told.current, &told.peer, &error, signs.cut());
         debug!(%error, "connection ended");
     }
 }
@@ -200,76 +205,6 @@ fn tuned(
     builder
 }
 
-/// What a connection is doing, for its deadlines.
-struct Activity {
-    exchanges: Cell<usize>,
-    /// Since when it does what it does: accepted, last exchange ended, or head begun.
-    since: Cell<Instant>,
-    /// A head is awaited (new connection) or has begun.
-    head: Cell<bool>,
-    /// No request has come yet.
-    fresh: Cell<bool>,
-    /// Told by the socket.
-    signs: Arc<Signs>,
-    http2: bool,
-}
-
-impl Activity {
-    fn new(signs: Arc<Signs>, http2: bool) -> Self {
-        let (exchanges, since) = (Cell::new(0), Cell::new(Instant::now()));
-        let (head, fresh) = (Cell::new(true), Cell::new(true));
-        Self { exchanges, since, head, fresh, signs, http2 }
-    }
-
-    fn begin(self: &Rc<Self>) -> Exchange {
-        self.exchanges.set(self.exchanges.get() + 1);
-        self.head.set(false);
-        self.fresh.set(false);
-        Exchange(Rc::clone(self))
-    }
-
-    /// When the connection is to be parked if nothing changes; `None` while it is at work.
-    fn parks(&self) -> Option<Instant> {
-        let idle = self.exchanges.get() == 0 && !self.head.get() && self.signs.is_flushed();
-        let idle = idle && !self.signs.lingers();
-        idle.then(|| self.since.get() + PARK_AFTER)
-    }
-
-    /// True while a request may be on its way: none has come yet, or one has begun to come.
-    fn awaits_head(&self) -> bool {
-        self.exchanges.get() == 0 && self.head.get()
-    }
-
-    /// When the connection is to be closed if nothing changes; `None` while it is at work.
-    fn due(&self, timeouts: &Timeouts) -> Option<Instant> {
-        let came = self.signs.take_bytes();
-        if self.exchanges.get() > 0 {
-            return None;
-        }
-        // On HTTP/2 other frames come between requests; on HTTP/1.1 whatever comes is a head.
-        let head = match self.http2 {
-            true => self.fresh.get() || self.signs.in_head(),
-            false => self.head.get() || came,
-        };
-        if self.head.replace(head) != head {
-            self.since.set(Instant::now());
-        }
-        let limit = if self.head.get() { timeouts.head } else { timeouts.idle };
-        Some(self.since.get() + limit)
-    }
-}
-
-/// One exchange at work; ends with its response's last byte.
-struct Exchange(Rc<Activity>);
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        let left = self.0.exchanges.get() - 1;
-        self.0.exchanges.set(left);
-        self.0.since.set(Instant::now());
-    }
-}
-
 /// Keeps a connection to its deadlines and lets it leave when the process does.
 struct Watch {
     drain: Drain,
@@ -312,10 +247,14 @@ impl Watch {
         let _parked = Parked::begin();
         let limit = if activity.fresh.get() { self.timeouts.head } else { self.timeouts.idle };
         tokio::select! {
+            // Who has asked already is answered, also while the process leaves.
+            biased;
             // Nothing is lost when an arm is dropped: bytes stay in the socket.
             _readable = poll_fn(|cx| stream.poll_readable(cx)) => true,
             () = sleep_until(activity.since.get() + limit) => false,
-            () = self.drain.leaving() => activity.fresh.get() && self.comes(stream).await,
+            () = self.drain.leaving() => {
+                stream.has_bytes() || (activity.fresh.get() && self.comes(stream).await)
+            }
         }
     }
 
@@ -355,9 +294,21 @@ impl Watch {
                 if left && closing.is_none() {
                     closing = Some(Instant::now() + FIRST_REQUEST.min(self.timeouts.head));
                 }
+                let untaken = match self.activity.untaken(self.timeouts.body_idle) {
+                    Ok(untaken) => untaken,
+                    // Whatever else is under way on it may end.
+                    Err(Untaken) if !told => {
+                        told = true;
+                        closing = Some(Instant::now());
+                        metrics::count(&metrics::CONNECTIONS_CUT, "stream_stuck");
+                        graceful(connection.as_mut());
+                        continue;
+                    }
+                    Err(Untaken) => None,
+                };
                 let due = if closing.is_some() { due.and(closing) } else { due };
                 let parks = self.activity.parks().filter(|_| parks && closing.is_none());
-                let next = [due, parks].into_iter().flatten().min();
+                let next = [due, parks, untaken].into_iter().flatten().min();
                 // The alarm is only ever set earlier; one that rings too early is set anew.
                 if let Some(next) = next.filter(|next| *next < alarm.deadline()) {
                     alarm.as_mut().reset(next);
@@ -384,7 +335,7 @@ impl Watch {
                         closing = Some(now + self.timeouts.head);
                         graceful(connection.as_mut());
                     }
-                    None => alarm.as_mut().reset(now + self.timeouts.idle),
+                    None => alarm.as_mut().reset(untaken.unwrap_or(now + self.timeouts.idle)),
                 }
             }
         });
@@ -412,6 +363,10 @@ impl Conversation {
     ) -> Result<http::Response<Served>, Infallible> {
         let exchange = self.activity.begin();
         let tunnel = become_upgrade(&mut request);
+        let left = tunnel.then(Left::default);
+        if let Some(left) = &left {
+            request.extensions_mut().insert(left.clone());
+        }
         let named = turn.is_none() && headers::names_protocol(request.headers());
         let snapshot = self.current.load();
         let method = request.method().clone();
@@ -441,6 +396,13 @@ impl Conversation {
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS if tunnel => {
                 *response.status_mut() = StatusCode::OK;
+                headers::forget_upgrade(response.headers_mut());
+                if let (Some(turn), Some(left)) = (&turn, left) {
+                    turn.opens(left);
+                }
+            }
+            // Here no answer may name another protocol (RFC 9113 §8.2.2).
+            StatusCode::UPGRADE_REQUIRED if turn.is_some() => {
                 headers::forget_upgrade(response.headers_mut());
             }
             // An answer is not a socket, and here a client takes every one that is good for that.
@@ -473,6 +435,8 @@ fn become_upgrade(request: &mut http::Request<Incoming>) -> bool {
 struct Served {
     body: Body,
     access: Access,
+    /// Of the piece that was given last, on HTTP/2.
+    rest: Option<Bytes>,
     /// Bytes still promised by the length, when there is one.
     left: Option<u64>,
     turn: Option<Rc<Turn>>,
@@ -481,15 +445,18 @@ struct Served {
 
 impl Served {
     fn wrap(
-        response: Response,
+        mut response: Response,
         access: Access,
         exchange: Exchange,
         turn: Option<Rc<Turn>>,
     ) -> http::Response<Self> {
+        if access.method == Method::HEAD && turn.is_some() {
+            headers_alone(&mut response);
+        }
         response.map(|body| {
             let left = body.size_hint().exact();
-            let mut served = Self { body, access, left, turn, exchange };
-            // hyper does not read the body of an answer to HEAD.
+            let mut served = Self { body, access, rest: None, left, turn, exchange };
+            // hyper does not read the body of an answer to HEAD, where that is HTTP/1.1.
             served.access.complete =
                 served.body.is_end_stream() || served.access.method == Method::HEAD;
             if served.access.version < Version::HTTP_11 && left.is_none() {
@@ -497,6 +464,17 @@ impl Served {
             }
             served
         })
+    }
+}
+
+/// An answer to HEAD says what length the body would have; on HTTP/2 hyper would send that too.
+fn headers_alone(response: &mut Response) {
+    let body = std::mem::replace(response.body_mut(), Body::empty());
+    if !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+    {
+        let length = || HeaderValue::from(length);
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(length);
     }
 }
 
@@ -511,16 +489,21 @@ impl http_body::Body for Served {
         if let Some(turn) = &self.turn {
             turn.ours();
         }
-        let next = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let mut next = match self.rest.take() {
+            Some(rest) => Some(Ok(Frame::data(rest))),
+            None => ready!(Pin::new(&mut self.body).poll_frame(cx)),
+        };
         if let Some(turn) = &self.turn {
             turn.theirs();
+            let (given, rest) = turn.divide(next);
+            (next, self.rest) = (given, rest);
         }
         match &next {
             Some(Ok(frame)) => {
                 let came = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.access.bytes += came;
                 self.left = self.left.map(|left| left.saturating_sub(came));
-                self.access.complete = self.left == Some(0) || self.body.is_end_stream();
+                self.access.complete = self.left == Some(0) || self.is_end_stream();
             }
             Some(Err(error)) => self.access.reason = Some(error.reason()),
             None => self.access.complete = true,
@@ -532,7 +515,7 @@ impl http_body::Body for Served {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -544,6 +527,40 @@ impl Drop for Served {
     fn drop(&mut self) {
         if self.turn.as_ref().is_some_and(|turn| turn.is_cut()) {
             self.access.reason = Some("client_stuck");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_asked_already_is_answered_also_while_the_process_leaves() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let mut client = TcpStream::connect(address).await.expect("a connection");
+        let (stream, _) = listener.accept().await.expect("a client");
+        let stream = Watched::new(Stream::Plain(stream), None);
+        let activity = Rc::new(Activity::new(Arc::default(), false));
+        activity.fresh.set(false);
+        let long = Duration::from_secs(60);
+        let timeouts = Timeouts {
+            handshake: long,
+            head: long,
+            body_idle: long,
+            idle: long,
+            connect: long,
+            first_byte: long,
+        };
+        let watch = Watch { drain: Drain::default(), activity, timeouts };
+        watch.drain.begin();
+        client.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
+        poll_fn(|cx| stream.poll_readable(cx)).await.expect("bytes");
+        for _ in 0..64 {
+            assert!(watch.parked(&stream).await);
         }
     }
 }

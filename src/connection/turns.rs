@@ -6,15 +6,80 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::drain::Drain;
+use crate::exchange::{BodyError, Left};
 use crate::observe::metrics;
 
 use super::Activity;
+
+/// What hyper may let go of at once: it forgets a stream whose last piece it has given to h2, which
+/// keeps that for as long as the client does not take it. One frame has as much.
+const PIECE: usize = 16 * 1024;
+
+/// Pieces of answers that were let go of and that the client has not taken, of one connection.
+///
+/// They are counted in two eras, which change places once in a client's patience: a piece that is
+/// still there when its era comes again is older than that.
+#[derive(Debug, Default)]
+pub struct Unsent {
+    eras: [AtomicUsize; 2],
+    era: AtomicUsize,
+}
+
+impl Unsent {
+    fn count(&self, era: usize) -> Option<&AtomicUsize> {
+        self.eras.get(era % 2)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.eras.iter().all(|count| count.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Begins the next era; true if something of it is still there from its last time.
+    pub fn turn(&self) -> bool {
+        let next = self.era.load(Ordering::Relaxed).wrapping_add(1);
+        self.era.store(next, Ordering::Relaxed);
+        self.count(next).is_some_and(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    fn hold(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        let era = self.era.load(Ordering::Relaxed);
+        if let Some(count) = self.count(era) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        Bytes::from_owner(Piece { bytes, unsent: Arc::clone(self), era })
+    }
+}
+
+/// Bytes that are counted until they have gone out.
+struct Piece {
+    bytes: Bytes,
+    unsent: Arc<Unsent>,
+    era: usize,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(count) = self.unsent.count(self.era) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
 
 /// Whose turn it is on one exchange: ours while a piece of the answer is asked for, else the client's.
 #[derive(Debug, Default)]
@@ -22,6 +87,9 @@ pub struct Turn {
     /// Since when the client has what was given, and has not asked for more.
     given: Cell<Option<Instant>>,
     cut: Cell<bool>,
+    unsent: Arc<Unsent>,
+    /// Where the way out of a tunnel finds its near end.
+    opening: Rc<RefCell<Option<Left>>>,
 }
 
 impl Turn {
@@ -33,6 +101,34 @@ impl Turn {
     /// It was given.
     pub fn theirs(&self) {
         self.given.set(Some(Instant::now()));
+    }
+
+    /// Divides what is given next into what may be given at once and the rest: hyper waits for the
+    /// client before it lets go of that, and so is watched.
+    pub fn divide(
+        &self,
+        next: Option<Result<Frame<Bytes>, BodyError>>,
+    ) -> (Option<Result<Frame<Bytes>, BodyError>>, Option<Bytes>) {
+        let frame = match next {
+            Some(Ok(frame)) => frame,
+            other => return (other, None),
+        };
+        let mut data = match frame.into_data() {
+            Ok(data) if !data.is_empty() => data,
+            Ok(empty) => return (Some(Ok(Frame::data(empty))), None),
+            Err(trailers) => return (Some(Ok(trailers)), None),
+        };
+        if data.len() <= PIECE {
+            return (Some(Ok(Frame::data(self.unsent.hold(data)))), None);
+        }
+        // In whole frames, so that there are no more of them.
+        let rest = data.split_off((data.len() - 1) / PIECE * PIECE);
+        (Some(Ok(Frame::data(data))), Some(rest))
+    }
+
+    /// What comes next is a tunnel's way out.
+    pub fn opens(&self, left: Left) {
+        self.opening.replace(Some(left));
     }
 
     /// True if the client was too slow.
@@ -49,17 +145,22 @@ pub struct Turns {
     patience: Duration,
     /// Of the request that hyper has just handed out; its stream comes next.
     latest: Rc<RefCell<Option<Rc<Turn>>>>,
+    opening: Rc<RefCell<Option<Left>>>,
 }
 
 impl Turns {
     /// A client may leave an answer alone for so long as `patience`.
     pub fn new(drain: Drain, activity: Rc<Activity>, patience: Duration) -> Self {
-        Self { drain, activity, patience, latest: Rc::default() }
+        Self { drain, activity, patience, latest: Rc::default(), opening: Rc::default() }
     }
 
     /// The turn of a new request; the next stream that is run is its own.
     pub fn next(&self) -> Rc<Turn> {
-        let turn = Rc::<Turn>::default();
+        let turn = Rc::new(Turn {
+            unsent: Arc::clone(&self.activity.unsent),
+            opening: Rc::clone(&self.opening),
+            ..Turn::default()
+        });
         self.latest.replace(Some(Rc::clone(&turn)));
         turn
     }
@@ -73,11 +174,23 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Turns {
                 let stream = Box::pin(stream);
                 drop(self.drain.spawn("stream", Patient { stream, turn, patience, alarm: None }));
             }
-            // The way out of a tunnel: the connection is at work for as long as it is open.
+            // The way out of a tunnel: the connection is at work for as long as it is open. What was
+            // said last may wait for the client, but only as any other stream does.
             None => {
                 let exchange = self.activity.begin();
+                let (left, patience) = (self.opening.take(), self.patience);
                 drop(self.drain.spawn("stream", async move {
-                    stream.await;
+                    let given_up = async {
+                        match left {
+                            Some(left) => left.wait().await,
+                            None => std::future::pending().await,
+                        }
+                        sleep(patience).await;
+                    };
+                    tokio::select! {
+                        () = stream => (),
+                        () = given_up => metrics::count(&metrics::CONNECTIONS_CUT, "stream_stuck"),
+                    }
                     drop(exchange);
                 }));
             }

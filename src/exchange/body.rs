@@ -72,7 +72,7 @@ impl Body {
             return Self::empty();
         }
         let (left, pace, waited) = (max, 0, Duration::ZERO);
-        let limited = Limited { body, max, left, idle, pace, waited, wait: None };
+        let limited = Limited { body, ahead: None, max, left, idle, pace, waited, wait: None };
         Kind::Incoming(Box::new(limited)).into()
     }
 
@@ -118,6 +118,18 @@ impl Body {
     pub fn pace(&mut self, bytes: u64) {
         if let Kind::Incoming(limited) = &mut self.kind {
             limited.pace = bytes;
+        }
+    }
+
+    /// Waits until a client's body has begun, or has ended without a byte: then there is none.
+    ///
+    /// HTTP/2 says so in a frame of its own where the head has not said it.
+    pub async fn settle(&mut self) {
+        let Kind::Incoming(limited) = &mut self.kind else { return };
+        let idle = limited.idle;
+        let settled = tokio::time::timeout(idle, std::future::poll_fn(|cx| limited.settle(cx)));
+        if settled.await == Ok(false) {
+            self.kind = Kind::Empty;
         }
     }
 
@@ -187,7 +199,7 @@ impl HttpBody for Body {
         match &self.kind {
             Kind::Empty => true,
             Kind::Full(_) => false,
-            Kind::Incoming(limited) => limited.body.is_end_stream(),
+            Kind::Incoming(limited) => limited.ahead.is_none() && limited.body.is_end_stream(),
             Kind::Stream(body) => body.is_end_stream(),
         }
     }
@@ -204,6 +216,8 @@ impl HttpBody for Body {
 
 struct Limited {
     body: Incoming,
+    /// What was read to see whether there is a body.
+    ahead: Option<hyper::Result<Frame<Bytes>>>,
     max: u64,
     left: u64,
     idle: Duration,
@@ -223,7 +237,11 @@ struct Pause {
 
 impl Limited {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let next = match self.ahead.take() {
+            Some(ahead) => Poll::Ready(Some(ahead)),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        match next {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(pause) = self.wait.take() {
                     self.waited += pause.began.elapsed();
@@ -247,6 +265,20 @@ impl Limited {
                 Poll::Ready(Some(Err(error)))
             }
         }
+    }
+
+    /// False if the body ends without a byte.
+    fn settle(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        while self.ahead.is_none() {
+            let Some(next) = ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                return Poll::Ready(false);
+            };
+            let data = next.as_ref().ok().and_then(Frame::data_ref);
+            if !data.is_some_and(Bytes::is_empty) {
+                self.ahead = Some(next);
+            }
+        }
+        Poll::Ready(true)
     }
 
     /// How long this pause may last: what has come buys time for what has not.

@@ -16,10 +16,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep_until};
 
+use super::Near;
+
 /// Read at once.
 const READ: usize = 16 * 1024;
 /// After one side has ended, how long the other may take.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// How long the client may take nothing. Whoever drives the socket has given it up by then.
+const STUCK: Duration = Duration::from_secs(60);
 
 thread_local! {
     /// Read into by all bridges of the worker, so that an idle one holds nothing.
@@ -27,27 +31,37 @@ thread_local! {
 }
 
 /// The near end, and what carries bytes between it and the stream until both have ended.
-pub fn bridge(stream: Upgraded) -> io::Result<(UnixStream, impl Future<Output = ()>)> {
+pub fn bridge(
+    stream: TokioIo<Upgraded>,
+    told: Near,
+) -> io::Result<(UnixStream, impl Future<Output = ()>)> {
     let (near, far) = UnixStream::pair()?;
-    Ok((near, carry(TokioIo::new(stream), far)))
+    Ok((near, carry((stream, told), far)))
 }
 
-async fn carry(mut stream: TokioIo<Upgraded>, mut far: UnixStream) {
+async fn carry((mut stream, _told): (TokioIo<Upgraded>, Near), mut far: UnixStream) {
     let (mut up, mut down) = (Way::default(), Way::default());
     let mut alarm = pin!(sleep_until(Instant::now()));
-    let mut ending = false;
+    // What is waited for with a deadline.
+    let mut awaited = None;
     poll_fn(|cx| {
-        let up = up.poll(&mut stream, &mut far, cx);
-        let down = down.poll(&mut far, &mut stream, cx);
-        match (up, down) {
+        let upward = up.poll(&mut stream, &mut far, cx);
+        let downward = down.poll(&mut far, &mut stream, cx);
+        let wait = match (upward, downward) {
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(()),
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => return Poll::Ready(()),
-            (Poll::Pending, Poll::Pending) => return Poll::Pending,
-            _ => (),
-        }
-        if !ending {
-            ending = true;
-            alarm.as_mut().reset(Instant::now() + FAREWELL);
+            (Poll::Pending, Poll::Pending) if matches!(down.state, State::Open) => {
+                if down.held.is_empty() {
+                    awaited = None;
+                    return Poll::Pending;
+                }
+                STUCK
+            }
+            _ => FAREWELL,
+        };
+        if awaited != Some((wait, down.moved)) {
+            awaited = Some((wait, down.moved));
+            alarm.as_mut().reset(Instant::now() + wait);
         }
         alarm.as_mut().poll(cx)
     })
@@ -59,6 +73,8 @@ async fn carry(mut stream: TokioIo<Upgraded>, mut far: UnixStream) {
 struct Way {
     /// Read and not written.
     held: Vec<u8>,
+    /// Goes up with each byte that was written of it.
+    moved: u64,
     state: State,
 }
 
@@ -81,6 +97,7 @@ impl Way {
             while !self.held.is_empty() {
                 let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.held))?;
                 self.held.drain(..written);
+                self.moved += written as u64;
                 if written == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
                 }

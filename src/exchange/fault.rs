@@ -54,6 +54,15 @@ impl Fault {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        match self.status {
+            // RFC 9110 §15.5.22: what it would have to be.
+            426 => super::headers::set_upgrade(headers, "websocket"),
+            // RFC 9110 §15.5.2: what would let it in, where nobody says better. Browsers ask nothing.
+            401 => {
+                drop(headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
+            }
+            _ => (),
+        }
         if self.wait > 0 || self.status == 503 {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(self.wait.max(1)));
         }

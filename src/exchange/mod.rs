@@ -28,9 +28,9 @@ pub use gathered::Gathered;
 pub use interim::Interims;
 pub use peer::{Client, Peer, Scheme, TlsFacts};
 pub use rules::HeaderRules;
-pub use signs::Signs;
+pub use signs::{Cut, Signs};
 pub use socket::{Asks, Detached, Guard, Socket};
-pub use stream::{Stream, Taken, Watched, take_back};
+pub use stream::{Left, Near, Stream, Taken, Taking, Watched, take_back, taking};
 
 pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;

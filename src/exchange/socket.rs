@@ -71,6 +71,12 @@ pub fn set_resets(stream: &TcpStream, resets: bool) {
     let _set = SockRef::from(stream).set_linger(resets.then_some(Duration::ZERO));
 }
 
+/// Asks the kernel whether there is something to read; an end is nothing.
+pub fn has_bytes(stream: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    SockRef::from(stream).peek(&mut byte).is_ok_and(|count| count > 0)
+}
+
 impl Socket {
     pub fn plain(stream: TcpStream, guard: Guard) -> Self {
         Self { kind: Kind::Plain(stream), guard }
@@ -84,8 +90,8 @@ impl Socket {
     pub fn of(taken: Taken) -> io::Result<(Self, Option<Bridge>)> {
         let watched = match taken {
             Taken::Connection(watched) => watched,
-            Taken::Stream(stream) => {
-                let (near, carried) = bridge(stream.into_inner())?;
+            Taken::Stream(stream, told) => {
+                let (near, carried) = bridge(stream, told)?;
                 let socket = Self { kind: Kind::Bridged(near), guard: None };
                 return Ok((socket, Some(Box::pin(carried))));
             }

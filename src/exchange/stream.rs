@@ -12,6 +12,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_rustls::server::TlsStream;
 
@@ -20,7 +21,7 @@ use super::interim::Interims;
 use super::lingering::{Lingering, Over};
 use super::requests::{Ambiguous, Requests};
 use super::signs::{Cut, Signs};
-use super::socket::{Guard, set_resets};
+use super::socket::{Guard, has_bytes, set_resets};
 
 /// What the listener accepted, the connection serves, and an upgrade takes back whole.
 pub enum Stream {
@@ -210,6 +211,12 @@ impl Watched {
         self.stream.socket().poll_read_ready(cx)
     }
 
+    /// Asks the kernel whether the client has sent something that was not read; the runtime may not
+    /// have looked yet.
+    pub fn has_bytes(&self) -> bool {
+        has_bytes(self.stream.socket())
+    }
+
     /// Looks at what was read after `before`.
     fn look(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let new = buffer.filled().get(before..).unwrap_or_default();
@@ -392,16 +399,53 @@ impl AsyncWrite for Watched {
 /// What a client speaks another protocol on: its connection, or one stream of it (RFC 8441).
 pub enum Taken {
     Connection(Box<Watched>),
-    Stream(TokioIo<Upgraded>),
+    Stream(TokioIo<Upgraded>, Near),
+}
+
+/// Tells who carries a tunnel's bytes to its client that nobody writes any more.
+#[derive(Debug, Clone, Default)]
+pub struct Left(Arc<Notify>);
+
+impl Left {
+    /// Resolves once the near end is gone.
+    pub async fn wait(&self) {
+        self.0.notified().await;
+    }
+}
+
+/// The near end of a tunnel through one stream; its end is told.
+#[derive(Debug)]
+pub struct Near(Option<Left>);
+
+impl Drop for Near {
+    fn drop(&mut self) {
+        if let Some(left) = &self.0 {
+            left.0.notify_one();
+        }
+    }
+}
+
+/// What a request that asks for another protocol becomes, once that is granted.
+#[derive(Debug)]
+pub struct Taking {
+    upgrade: OnUpgrade,
+    near: Near,
+}
+
+/// What `request` may become.
+pub fn taking<B>(request: &mut http::Request<B>) -> Taking {
+    let near = Near(request.extensions_mut().remove());
+    Taking { upgrade: hyper::upgrade::on(request), near }
 }
 
 /// Takes back from hyper what was upgraded, with the bytes that came early.
-pub async fn take_back(upgrade: OnUpgrade) -> Result<(Taken, Bytes), hyper::Error> {
+pub async fn take_back(taking: Taking) -> Result<(Taken, Bytes), hyper::Error> {
+    let Taking { upgrade, near } = taking;
     Ok(match upgrade.await?.downcast::<TokioIo<Watched>>() {
         Ok(parts) => {
             (Taken::Connection(Box::new(parts.io.into_inner().unwatched())), parts.read_buf)
         }
-        Err(stream) => (Taken::Stream(TokioIo::new(stream)), Bytes::new()),
+        Err(stream) => (Taken::Stream(TokioIo::new(stream), near), Bytes::new()),
     })
 }
 
@@ -413,7 +457,7 @@ impl AsyncRead for Taken {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Connection(watched) => Pin::new(&mut **watched).poll_read(cx, buffer),
-            Self::Stream(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Stream(stream, _) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -426,21 +470,21 @@ impl AsyncWrite for Taken {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Connection(watched) => Pin::new(&mut **watched).poll_write(cx, bytes),
-            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Stream(stream, _) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Connection(watched) => Pin::new(&mut **watched).poll_flush(cx),
-            Self::Stream(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Stream(stream, _) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Connection(watched) => Pin::new(&mut **watched).poll_shutdown(cx),
-            Self::Stream(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Stream(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Wanted<'a> {
 }
 
 const NOT_FOUND: Fault = Fault::new(404, Side::Client, "no_file");
+/// The process has as many files and sockets open as it may.
+pub const OUT_OF_FILES: Fault = Fault::new(503, Side::Edge, "out_of_files").after(1);
 const UNREADABLE: Fault = Fault::new(500, Side::Edge, "unreadable_file");
 
 /// A file that is there, open.
@@ -89,8 +91,8 @@ impl Files {
         &self.root
     }
 
-    /// The file that is asked for, a 405, or why there is none: 404 `no_file`, or 500 if the disk
-    /// fails.
+    /// The file that is asked for, a 405, or why there is none: 404 `no_file`, 503 `out_of_files`, or
+    /// 500 if the disk fails.
     pub fn answer(&self, wanted: &Wanted<'_>) -> Result<Response, Fault> {
         if !self.takes(wanted.method) {
             let mut response = Fault::new(405, Side::Client, "no_method").response();
@@ -108,7 +110,8 @@ impl Files {
         if !self.takes(wanted.method) {
             return Ok(None);
         }
-        let failed = |_error: io::Error| UNREADABLE;
+        let failed =
+            |error: io::Error| if is_exhausted(&error) { OUT_OF_FILES } else { UNREADABLE };
         let Some(place) = Place::of(wanted.path) else { return Ok(None) };
         let folder = wanted.whole.ends_with('/');
         let found = match self.open(&place.path).map_err(failed)? {
@@ -303,6 +306,11 @@ fn is_absent(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound, PermissionDenied};
     let kinds = [NotFound, NotADirectory, PermissionDenied, InvalidInput, InvalidFilename];
     kinds.contains(&error.kind()) || error.raw_os_error() == Some(LOOP)
+}
+
+/// `EMFILE` of this process, `ENFILE` of the machine: no more can be opened just now.
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// `ELOOP`: links that lead to each other.

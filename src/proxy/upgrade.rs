@@ -3,13 +3,12 @@
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Version, header};
-use hyper::upgrade::{OnUpgrade, on};
 use tracing::debug;
 
 use crate::config::Rewrite;
 use crate::drain::Drain;
 use crate::exchange::headers::Lines;
-use crate::exchange::{Client, Request, Response, headers, take_back, websocket};
+use crate::exchange::{Client, Request, Response, Taking, headers, take_back, taking, websocket};
 use crate::observe::access::Sent;
 use crate::upstream::{Pools, Tunnel, Upgrade, Upstream};
 
@@ -26,7 +25,7 @@ pub async fn answer(
     (pools, drain): (&Rc<Pools>, &Drain),
     sent: &mut Sent,
 ) -> Result<Response, ForwardError> {
-    let upgrade = on(&mut request);
+    let upgrade = taking(&mut request);
     headers::set_upgrade(request.headers_mut(), protocol);
     // A client of HTTP/1.1 looks at the answer to its key itself; here it is the edge's own.
     let key = (request.version() == Version::HTTP_2)
@@ -66,7 +65,7 @@ fn is_answer(fields: &HeaderMap, key: Option<&HeaderValue>) -> bool {
     told.is_some_and(|told| key.is_some_and(|key| *told == websocket::accept(key)))
 }
 
-async fn carry(upgrade: OnUpgrade, tunnel: Tunnel, drain: Drain) {
+async fn carry(upgrade: Taking, tunnel: Tunnel, drain: Drain) {
     let (client, early) = match take_back(upgrade).await {
         Ok(taken) => taken,
         Err(error) => return debug!(%error, "no tunnel"),

@@ -3,13 +3,24 @@
 use http::Method;
 
 use crate::config::Captures;
-use crate::exchange::{Client, Fault, Request, Response};
+use crate::exchange::{Body, Client, Fault, Request, Response};
 use crate::files::Wanted;
 use crate::next;
 
 use super::Handler;
 use super::course::Course;
 use super::table::{Route, Site};
+
+/// A body whose length is not said.
+fn is_unmeasured(body: &Body) -> bool {
+    !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none()
+}
+
+/// True for a method that has no body as a rule, where only the next frame says that there is none.
+pub fn may_be_bodiless(request: &Request) -> bool {
+    let bodiless = [Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS];
+    bodiless.contains(request.method()) && is_unmeasured(request.body())
+}
 
 /// Why the application is not asked, as far as its build is known.
 pub fn guard(
@@ -22,8 +33,7 @@ pub fn guard(
     // Only actions are told by it, and those are posted.
     let is_post = request.method() == Method::POST;
     let authority = if is_post { client.authority() } else { String::new() };
-    let unmeasured =
-        !http_body::Body::is_end_stream(body) && http_body::Body::size_hint(body).exact().is_none();
+    let unmeasured = is_unmeasured(body);
     let asked = next::Asked {
         method: request.method(),
         path: changed.unwrap_or(uri.path()),
@@ -104,4 +114,25 @@ pub fn cut(site: &Site) -> Option<next::Cut> {
 pub fn sees_visitors(site: Option<&Site>) -> bool {
     let assets = site.and_then(|site| site.assets.as_ref());
     assets.is_some_and(|assets| assets.built.with(|build| build.middleware))
+}
+
+/// Refuses a body that says it is too large before a byte of it is read.
+pub fn limit(mut request: Request, route: &Route, site: Option<&Site>) -> Result<Request, Fault> {
+    if http_body::Body::is_end_stream(request.body()) {
+        return Ok(request);
+    }
+    let max = body_max(route, site);
+    let length = http_body::Body::size_hint(request.body()).exact();
+    if length.is_some_and(|length| length > max) {
+        return Err(Fault::BODY_TOO_LARGE);
+    }
+    let body = request.body_mut();
+    body.limit(max);
+    if let Some(idle) = route.body_idle {
+        body.patience(idle);
+    }
+    if let Some(rate) = route.body_rate {
+        body.pace(rate);
+    }
+    Ok(request)
 }

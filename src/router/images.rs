@@ -6,23 +6,22 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use crate::config;
 use crate::exchange::headers::Seen;
-use crate::exchange::{Body, BodyError, Client, Fault, Peer, Request, Response, Side};
+use crate::exchange::{Body, Client, Fault, Peer, Request, Response, Side};
 use crate::next;
 use crate::observe::access::Sent;
 use crate::observe::metrics::{self, Series};
@@ -55,14 +54,14 @@ struct Places {
 pub struct Flights {
     under_way: RefCell<HashMap<Key, Rc<Flight>>>,
     /// Bytes of pictures that went to several, and that some have not taken yet.
-    held: Cell<u64>,
+    held: Arc<AtomicU64>,
     waiting: Arc<Series>,
 }
 
 impl Default for Flights {
     fn default() -> Self {
         let waiting = metrics::series(&metrics::IMAGES_WAITING, &["same"]);
-        Self { under_way: RefCell::default(), held: Cell::new(0), waiting }
+        Self { under_way: RefCell::default(), held: Arc::default(), waiting }
     }
 }
 
@@ -100,14 +99,26 @@ enum Outcome {
 struct Picture {
     status: StatusCode,
     headers: HeaderMap,
+    /// Counted for as long as anybody has them, hyper for a slow client too.
     bytes: Bytes,
-    held: Rc<Held>,
 }
 
-/// Bytes that are counted for as long as somebody takes them.
+/// A place for so many bytes, until they are dropped.
 struct Held {
-    flights: Rc<Flights>,
+    all: Arc<AtomicU64>,
     bytes: u64,
+}
+
+/// Bytes with the place that they take.
+struct Counted {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// The pictures of a page are smaller; what is larger is passed on to one.
@@ -378,9 +389,9 @@ struct Leader {
 
 impl Leader {
     /// The bytes that the answer takes here, if others wait for it and may have it.
-    fn shares(&self, response: &Response) -> Option<Rc<Held>> {
+    fn shares(&self, response: &Response) -> Option<Held> {
         let length = HttpBody::size_hint(response.body()).exact()?;
-        let held = self.flights.held.get().saturating_add(length);
+        let held = self.flights.held.load(Ordering::Relaxed).saturating_add(length);
         // What fails for one may have to do with it alone.
         let may = [StatusCode::OK, StatusCode::NOT_MODIFIED].contains(&response.status())
             && !response.headers().contains_key(header::SET_COOKIE)
@@ -389,8 +400,8 @@ impl Leader {
         if self.flight.followers.get() == 0 || !may {
             return None;
         }
-        self.flights.held.set(held);
-        Some(Rc::new(Held { flights: Rc::clone(&self.flights), bytes: length }))
+        self.flights.held.fetch_add(length, Ordering::Relaxed);
+        Some(Held { all: Arc::clone(&self.flights.held), bytes: length })
     }
 
     fn settle(&self, outcome: Outcome) {
@@ -411,7 +422,7 @@ impl Drop for Leader {
 }
 
 impl Picture {
-    async fn collect(mut response: Response, held: Rc<Held>) -> Result<Rc<Self>, Fault> {
+    async fn collect(mut response: Response, held: Held) -> Result<Rc<Self>, Fault> {
         let body = std::mem::replace(response.body_mut(), Body::empty());
         let max = usize::try_from(held.bytes).unwrap_or(usize::MAX);
         let upstream = |status, reason| Fault::new(status, Side::Upstream, reason);
@@ -421,18 +432,12 @@ impl Picture {
             Err(_late) => return Err(upstream(504, "upstream_slow")),
         };
         let (parts, _) = response.into_parts();
-        Ok(Rc::new(Self { status: parts.status, headers: parts.headers, bytes, held }))
+        let bytes = Bytes::from_owner(Counted { bytes, _held: held });
+        Ok(Rc::new(Self { status: parts.status, headers: parts.headers, bytes }))
     }
 
     fn response(&self) -> Response {
-        let body = match self.bytes.is_empty() {
-            true => Body::empty(),
-            false => Body::stream(Shared {
-                bytes: Some(self.bytes.clone()),
-                _held: Rc::clone(&self.held),
-            }),
-        };
-        let mut response = Response::new(body);
+        let mut response = Response::new(Body::from(self.bytes.clone()));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
         response
@@ -441,32 +446,6 @@ impl Picture {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.flights.held.set(self.flights.held.get() - self.bytes);
-    }
-}
-
-/// A picture on its way to one of several.
-struct Shared {
-    bytes: Option<Bytes>,
-    _held: Rc<Held>,
-}
-
-impl HttpBody for Shared {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }

@@ -25,14 +25,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
 use crate::exchange::headers::Seen;
 use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
-use crate::files::Files;
+use crate::files::{Files, OUT_OF_FILES};
 use crate::hub;
 use crate::limits::Rate;
 use crate::next;
@@ -42,7 +42,7 @@ use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
-use application::{body_max, expects, from_disk, guard, sees_visitors};
+use application::{expects, from_disk, guard, limit, sees_visitors};
 use course::Course;
 use door::{Door, Shut};
 use handshakes::Handshakes;
@@ -183,6 +183,12 @@ impl Router {
         response
     }
 
+    /// Notes the fault of what could not be read as a request.
+    pub fn refused(&self, fault: Fault, access: &mut Access) {
+        access.route = Some(Arc::clone(&self.edge_count));
+        refused(access, Some(fault.reason));
+    }
+
     async fn choose<'a>(
         &'a self,
         mut request: Request,
@@ -192,6 +198,9 @@ impl Router {
         access: &mut Access,
     ) -> Result<Response, Fault> {
         let client = self.client(&request, peer)?;
+        if request.version() == Version::HTTP_2 && application::may_be_bodiless(&request) {
+            request.body_mut().settle().await;
+        }
         access.meet(&client.host, client.address);
         self.count(&request, &client)?;
         let (route, captures, changed) = match self.decide(&request, (&client, peer), course)? {
@@ -245,7 +254,16 @@ impl Router {
                 Err(Shut::Fault(fault)) => return Err(fault),
             }
         }
-        if let Some(answered) = from_disk(&request, changed.as_deref(), route, &captures, course) {
+        let disk = || from_disk(&request, changed.as_deref(), route, &captures, course);
+        let answered = match disk() {
+            // What is kept for later is less than what is wanted now.
+            Some(Err(OUT_OF_FILES)) if local.pools.spare() => disk(),
+            answered => answered,
+        };
+        // The application may have a descriptor for it.
+        let passes = matches!(&answered, Some(Err(OUT_OF_FILES)))
+            && matches!(&route.handler, Handler::Proxy(_));
+        if let Some(answered) = answered.filter(|_| !passes) {
             let choice = course.site.map(|site| site.compress.accepted(&request));
             return answered.map(|mut response| {
                 choice.inspect(|choice| choice.apply(&mut response));
@@ -560,25 +578,4 @@ fn set_path(request: &mut Request, path: &str) -> Result<(), Fault> {
     let target = format!("{path}{query}").parse::<PathAndQuery>();
     *request.uri_mut() = Uri::from(target.map_err(|_error| Fault::BAD_TARGET)?);
     Ok(())
-}
-
-/// Refuses a body that says it is too large before a byte of it is read.
-fn limit(mut request: Request, route: &Route, site: Option<&Site>) -> Result<Request, Fault> {
-    if http_body::Body::is_end_stream(request.body()) {
-        return Ok(request);
-    }
-    let max = body_max(route, site);
-    let length = http_body::Body::size_hint(request.body()).exact();
-    if length.is_some_and(|length| length > max) {
-        return Err(Fault::BODY_TOO_LARGE);
-    }
-    let body = request.body_mut();
-    body.limit(max);
-    if let Some(idle) = route.body_idle {
-        body.patience(idle);
-    }
-    if let Some(rate) = route.body_rate {
-        body.pace(rate);
-    }
-    Ok(request)
 }

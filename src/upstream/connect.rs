@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use super::error::SendError;
@@ -47,9 +47,9 @@ pub async fn open(target: &Target) -> io::Result<Socket> {
     let stream = match &target.address {
         Address::Unix(path) => return open_unix(path).await.map(Socket::Unix),
         Address::Socket(socket) => TcpStream::connect(socket).await?,
-        Address::Name(host, port) => {
-            let found = lookup_host((host.as_str(), *port)).await?;
-            first_of(found).await?
+        Address::Name(host, port, names) => {
+            let found = names.look_up(host, *port).await?;
+            first_of(found.into_iter()).await?
         }
     };
     stream.set_nodelay(true)?;

@@ -16,7 +16,7 @@ use crate::exchange::headers::Lines;
 use super::attempt::{Outgoing, exchange};
 use super::connection::Connection;
 use super::streak::{Finding, Streak};
-use super::target::{Registry, Target};
+use super::target::{Begins, Registry, Target};
 use super::upload::Upload;
 use super::{Deadlines, connect, tls};
 
@@ -44,7 +44,9 @@ pub async fn watch(registry: Arc<Registry>) {
 }
 
 async fn follow(target: Weak<Target>) {
-    let (mut streak, mut first) = (Streak::default(), true);
+    let known = target.upgrade().is_some_and(|target| target.begins == Begins::Known);
+    let mut streak = if known { Streak::known() } else { Streak::default() };
+    let mut first = true;
     loop {
         let Some(used) = target.upgrade() else { return };
         let (finding, why) = find(&used).await;

@@ -10,6 +10,7 @@ mod error;
 pub mod health;
 mod hold;
 mod http1;
+mod names;
 mod pool;
 pub mod probe;
 mod record;
@@ -40,7 +41,7 @@ use course::Course;
 use download::Keeping;
 use hold::Hold;
 use http1::Head;
-use target::{Load, Target};
+use target::{Begins, Load, Target};
 use upload::Upload;
 
 pub use error::SendError;
@@ -109,10 +110,18 @@ impl Upstream {
         registry: &Arc<Registry>,
     ) -> Result<Self, CompileError> {
         let tls = words.is_secure().then(|| registry.tls(&words.tls)).transpose()?;
-        // One that is added to others can wait until it was asked.
-        let up = !registry.has_up(&words.targets);
-        let target = |target| registry.target(target, &words.health, tls.as_ref(), up);
-        let targets: Result<Vec<_>, _> = words.targets.iter().map(target).collect();
+        // One that is added to others can wait until it was asked. One that was up by other words (of
+        // health checks, of TLS) is no other one.
+        let alone = !registry.has_up(&words.targets);
+        let begins = |target| match registry.has_up(std::slice::from_ref(target)) {
+            true => Begins::Known,
+            false if alone => Begins::Up,
+            false => Begins::Down,
+        };
+        let all: Vec<_> = words.targets.iter().map(|target| (target, begins(target))).collect();
+        let target =
+            |(target, begins)| registry.target(target, &words.health, tls.as_ref(), begins);
+        let targets: Result<Vec<_>, _> = all.into_iter().map(target).collect();
         let hold = words.hold.as_ref();
         Ok(Self {
             targets: targets?,
@@ -250,7 +259,7 @@ impl Upstream {
             };
         }
         let first = self.targets.first().ok_or(Lack::Up)?;
-        let (turn, now) = (way.pools.turn(first), target::now());
+        let (turn, now) = (first.turn(), target::now());
         for failing in [false, true] {
             // What another worker takes meanwhile is not free the next time.
             while let Some(place) = self.choose(way, turn, now, &|place, target| {
@@ -391,7 +400,7 @@ impl Upstream {
             return Err(SendError::Busy);
         }
         let first = self.targets.first().ok_or(SendError::NoTarget)?;
-        let (turn, now) = (way.pools.turn(first), target::now());
+        let (turn, now) = (first.turn(), target::now());
         let place = self.choose(way, turn, now, &|_, _| true).ok_or(SendError::NoTarget)?;
         let target = self.targets.get(place).ok_or(SendError::NoTarget)?;
         course.hopeless = true;

@@ -50,7 +50,6 @@ impl Targets {
 struct Idle {
     /// The youngest at the end; it is used first, so that the others grow old.
     connections: Vec<Kept>,
-    turn: usize,
 }
 
 struct Kept {
@@ -63,14 +62,6 @@ impl Pools {
         let pools = Rc::new(Self::default());
         drain.spawn_background(sweep(Rc::clone(&pools)));
         pools
-    }
-
-    /// Goes up by one with each call for this target.
-    pub fn turn(&self, target: &Target) -> usize {
-        let mut targets = self.targets.borrow_mut();
-        let idle = targets.entry(target);
-        idle.turn = idle.turn.wrapping_add(1);
-        idle.turn
     }
 
     /// A connection that was used before and is neither too old nor closed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config;
 
 use super::connect;
-use super::target::Registry;
+use super::target::{Begins, Registry};
 
 pub use super::connect::Socket;
 
@@ -25,7 +25,8 @@ pub async fn reach(words: &config::Target, tls: &config::UpstreamTls) -> io::Res
     let registry = Registry::new();
     let is_secure = matches!(words, config::Target::Tls(..));
     let settings = is_secure.then(|| registry.tls(tls)).transpose().map_err(io::Error::other)?;
-    let target =
-        registry.target(words, &UNCHECKED, settings.as_ref(), true).map_err(io::Error::other)?;
+    let target = registry
+        .target(words, &UNCHECKED, settings.as_ref(), Begins::Up)
+        .map_err(io::Error::other)?;
     connect::open(&target).await
 }

@@ -25,6 +25,11 @@ pub struct Streak {
 }
 
 impl Streak {
+    /// Of a target that was found up before: no single finding decides about it.
+    pub fn known() -> Self {
+        Self { begun: true, up: true, ..Self::default() }
+    }
+
     /// Whether the target is up now; `up` is whether it was until now, by whatever judge.
     pub fn judge(&mut self, finding: Finding, up: bool, health: &Health) -> bool {
         if self.up && !up {

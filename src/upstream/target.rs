@@ -15,6 +15,7 @@ use crate::observe::metrics::{self, Series};
 
 use super::balance;
 use super::hold::Waiting;
+use super::names::Names;
 use super::record::Record;
 use super::tls::{self, CompileError};
 
@@ -33,11 +34,14 @@ pub struct Target {
     pub health: config::Health,
     /// Requests in flight, of all workers.
     load: AtomicUsize,
+    /// How often a target was chosen for those that this one is the first of, by all workers.
+    turn: AtomicUsize,
     /// What requests tell of it.
     pub record: Record,
     words: config::Target,
     /// What is not known to be down is up, unless others can do without it until it was asked.
     up: AtomicBool,
+    pub begins: Begins,
     /// Made once it is used, or what only was looked at would be counted.
     figures: OnceLock<Figures>,
     /// Requests that wait for this target among others.
@@ -56,12 +60,23 @@ struct Figures {
     ejections: Arc<Series>,
 }
 
+/// How a new target begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begins {
+    /// It gets nothing before a check of it was good.
+    Down,
+    /// It gets requests, and the first check decides.
+    Up,
+    /// It was up by other words: only as many checks as take any other down do so.
+    Known,
+}
+
 /// Where a target listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Address {
     Socket(SocketAddr),
     /// Looked up at each connection.
-    Name(String, u16),
+    Name(String, u16, Names),
     Unix(PathBuf),
 }
 
@@ -71,14 +86,14 @@ impl Target {
         words: config::Target,
         health: config::Health,
         tls: Option<tls::Client>,
-        up: bool,
+        begins: Begins,
     ) -> Self {
         let address = match &words {
             config::Target::Unix(path) => Address::Unix(path.clone()),
             config::Target::Tcp(host, port) | config::Target::Tls(host, port) => {
                 match host.parse::<IpAddr>() {
                     Ok(ip) => Address::Socket(SocketAddr::new(ip, *port)),
-                    Err(_) => Address::Name(host.clone(), *port),
+                    Err(_) => Address::Name(host.clone(), *port, Names::default()),
                 }
             }
         };
@@ -91,9 +106,11 @@ impl Target {
             name: name.into(),
             health,
             load: AtomicUsize::new(0),
+            turn: AtomicUsize::new(0),
             record: Record::default(),
             words,
-            up: AtomicBool::new(up),
+            up: AtomicBool::new(begins != Begins::Down),
+            begins,
             figures: OnceLock::new(),
             wanted: AtomicUsize::new(0),
             freed: Notify::new(),
@@ -143,6 +160,11 @@ impl Target {
         self.hurry.notify_one();
     }
 
+    /// Goes up by one with each call.
+    pub fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
     pub fn load(&self) -> usize {
         self.load.load(Ordering::SeqCst)
     }
@@ -172,7 +194,7 @@ impl Target {
     pub fn port(&self) -> Option<u16> {
         match &self.address {
             Address::Socket(socket) => Some(socket.port()),
-            Address::Name(_, port) => Some(*port),
+            Address::Name(_, port, _) => Some(*port),
             Address::Unix(_) => None,
         }
     }
@@ -233,14 +255,13 @@ impl Registry {
         known.any(|target| target.is_up() && words.contains(&target.words))
     }
 
-    /// The one target for these words, new or known; a new one is `up` or gets nothing before a
-    /// check of it was good.
+    /// The one target for these words, old or new; a new one `begins` so.
     pub fn target(
         &self,
         words: &config::Target,
         health: &config::Health,
         tls: Option<&Arc<tls::Settings>>,
-        up: bool,
+        begins: Begins,
     ) -> Result<Arc<Target>, CompileError> {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|target| target.strong_count() > 0);
@@ -260,7 +281,7 @@ impl Registry {
             _ => None,
         };
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let target = Arc::new(Target::new(id, words.clone(), health.clone(), client, up));
+        let target = Arc::new(Target::new(id, words.clone(), health.clone(), client, begins));
         targets.push(Arc::downgrade(&target));
         self.added.notify_one();
         Ok(target)
@@ -363,7 +384,8 @@ mod tests {
         };
         let other = config::Health { path: Some("/".to_owned()), ..health.clone() };
         let words = config::Target::Tcp("::1".to_owned(), 3000);
-        let target = |words, health| registry.target(words, health, None, true).expect("plain");
+        let target =
+            |words, health| registry.target(words, health, None, Begins::Up).expect("plain");
         let one = target(&words, &health);
         assert_eq!(&*one.name, "http://[::1]:3000");
         assert_eq!(target(&words, &health).id, one.id);

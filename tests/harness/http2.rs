@@ -46,7 +46,17 @@ pub enum Outcome {
 impl Http2 {
     /// A connection whose SETTINGS are `settings`; the edge's own are acknowledged as they come.
     pub fn connect(edge: &Edge, authority: &Authority, settings: &[(u16, u32)]) -> Self {
-        let name = ServerName::try_from("localhost").expect("a name");
+        Self::connect_as(edge, authority, "localhost", settings)
+    }
+
+    /// The same for another site.
+    pub fn connect_as(
+        edge: &Edge,
+        authority: &Authority,
+        host: &str,
+        settings: &[(u16, u32)],
+    ) -> Self {
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
         let config = Arc::new(authority.client(&[b"h2"]));
         let session = ClientConnection::new(config, name).expect("a session");
         let socket = TcpStream::connect(edge.https()).expect("a connection");
@@ -228,7 +238,7 @@ fn integer(mut value: usize, out: &mut Vec<u8>) {
 }
 
 /// The status, which stands first.
-fn status_of(block: &[u8]) -> u16 {
+pub fn status_of(block: &[u8]) -> u16 {
     // Changes of the table's size come before it.
     let at = block.iter().position(|byte| byte & 0xe0 != 0x20).expect("a field");
     match block[at] {

@@ -55,7 +55,7 @@ pub fn client(
     let (host, port) = split_port(authority).ok_or(Fault::NO_HOST)?;
     let mut client = Client {
         address: peer.address.ip().to_canonical(),
-        host: host.to_ascii_lowercase(),
+        host: plain(host),
         port: port.unwrap_or(peer.local_port),
         scheme,
         chain: None,
@@ -65,9 +65,15 @@ pub fn client(
         client.port = scheme.default_port();
     }
     if trusts(client.address) {
-        believe(&mut client, headers, trusts);
+        believe(&mut client, port.is_some(), headers, trusts);
     }
     Ok(client)
+}
+
+/// A host as it is compared: in lower case, and without the dot that says that nothing comes after it.
+fn plain(host: &str) -> String {
+    let bare = host.strip_suffix('.').filter(|bare| !bare.is_empty());
+    bare.unwrap_or(host).to_ascii_lowercase()
 }
 
 /// The one host a request is for: `:authority` or the target's, else exactly one `Host`.
@@ -117,7 +123,13 @@ fn parse_port(text: &str) -> Option<u16> {
 ///
 /// Each server on the way has added whom it was asked by. So the chain is read from its end, past
 /// those that are trusted; what stands before the first that is not, that one may have made up.
-fn believe(client: &mut Client, headers: &HeaderMap, trusts: &dyn Fn(IpAddr) -> bool) {
+/// A port that `Host` names stays where only the scheme is told: it is the browser's.
+fn believe(
+    client: &mut Client,
+    names_port: bool,
+    headers: &HeaderMap,
+    trusts: &dyn Fn(IpAddr) -> bool,
+) {
     if let Some(chain) = joined(headers, &FORWARDED_FOR) {
         let mut found = None;
         for entry in chain.rsplit(',') {
@@ -136,17 +148,28 @@ fn believe(client: &mut Client, headers: &HeaderMap, trusts: &dyn Fn(IpAddr) -> 
         let value = headers.get(name)?.to_str().ok()?;
         Some(value.split(',').next().unwrap_or_default().trim())
     };
-    match first(&FORWARDED_PROTO) {
-        Some("https") => (client.scheme, client.port) = (Scheme::Https, 443),
-        Some("http") => (client.scheme, client.port) = (Scheme::Http, 80),
-        _ => (),
+    if let Some(scheme) = first(&FORWARDED_PROTO).and_then(scheme) {
+        client.scheme = scheme;
+        if !names_port {
+            client.port = scheme.default_port();
+        }
     }
     if let Some((host, port)) = first(&FORWARDED_HOST).and_then(split_port) {
-        client.host = host.to_ascii_lowercase();
+        client.host = plain(host);
         client.port = port.unwrap_or_else(|| client.scheme.default_port());
     }
     if let Some(port) = first(&FORWARDED_PORT).and_then(parse_port) {
         client.port = port;
+    }
+}
+
+/// A WebSocket's scheme is that of the request it began with; some proxies write it.
+fn scheme(word: &str) -> Option<Scheme> {
+    let is = |known: [&str; 2]| known.iter().any(|known| word.eq_ignore_ascii_case(known));
+    if is(["https", "wss"]) {
+        Some(Scheme::Https)
+    } else {
+        is(["http", "ws"]).then_some(Scheme::Http)
     }
 }
 
@@ -412,6 +435,30 @@ mod tests {
             lines.set(&mut headers);
             prop_assert_eq!(headers, told);
         }
+    }
+
+    #[test]
+    fn what_a_peer_says_of_scheme_and_port_is_taken_together() {
+        for (host, proto, port, expected) in [
+            ("a.example", "wss", "", "a.example 443 https"),
+            ("a.example", "ws", "", "a.example 80 http"),
+            ("a.example", "HTTPS", "", "a.example 443 https"),
+            ("a.example", "wss", "443", "a.example 443 https"),
+            ("a.example:8443", "https", "", "a.example:8443 8443 https"),
+            ("a.example:8443", "Wss", "", "a.example:8443 8443 https"),
+            ("a.example:8443", "https", "443", "a.example 443 https"),
+            ("a.example:8443", "gopher", "", "a.example:8443 8443 http"),
+            ("A.example.", "https", "", "a.example 443 https"),
+            ("a.example.:8443", "https", "", "a.example:8443 8443 https"),
+            (".", "https", "", ". 443 https"),
+        ] {
+            let lines = [("host", host), ("x-forwarded-proto", proto), ("x-forwarded-port", port)];
+            let told = told(&lines, true).expect("a host");
+            assert_eq!(told, format!("10.0.0.9 {expected}"), "{host} {proto} {port}");
+        }
+        let lines =
+            [("host", "b:1"), ("x-forwarded-host", "a.example."), ("x-forwarded-proto", "wss")];
+        assert_eq!(told(&lines, true).as_deref(), Ok("10.0.0.9 a.example 443 https"));
     }
 
     #[test]

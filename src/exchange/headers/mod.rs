@@ -236,7 +236,10 @@ pub fn forget_upgrade(headers: &mut HeaderMap) {
 
 /// Asks the far end to close the connection after this message.
 pub fn set_close(headers: &mut HeaderMap) {
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    // One that names a protocol goes on naming it (RFC 9110 §7.8).
+    let upgrades = headers.get(header::CONNECTION).is_some_and(|words| words == "upgrade");
+    let words = if upgrades { "upgrade, close" } else { "close" };
+    headers.insert(header::CONNECTION, HeaderValue::from_static(words));
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use http::{HeaderMap, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::{OnUpgrade, on};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot, watch};
@@ -22,7 +21,9 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::drain::Drain;
-use crate::exchange::{Body, Client, Peer, Request, Response, Stream, Watched, headers, take_back};
+use crate::exchange::{
+    Body, Client, Peer, Request, Response, Stream, Taking, Watched, headers, take_back, taking,
+};
 use crate::hub::engine::{Engine, Node, random};
 use crate::observe::access::Sent;
 use crate::observe::metrics;
@@ -196,7 +197,7 @@ impl Relay {
         neighbour: &Neighbour,
         client: &Client,
     ) -> Result<Response, crate::upstream::SendError> {
-        let upgrade = on(&mut request);
+        let upgrade = taking(&mut request);
         headers::set_upgrade(request.headers_mut(), protocol);
         Ok(
             match neighbour
@@ -225,7 +226,7 @@ impl Relay {
         )
     }
 
-    fn carry(self: &Rc<Self>, upgrade: OnUpgrade, tunnel: Tunnel) {
+    fn carry(self: &Rc<Self>, upgrade: Taking, tunnel: Tunnel) {
         let relay = Rc::clone(self);
         self.drain.spawn("relay", async move {
             let (client, early) = match take_back(upgrade).await {

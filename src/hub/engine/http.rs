@@ -201,7 +201,7 @@ impl Engine {
             return respond(answer, query.jsonp.as_deref());
         }
         let (response, deflate) = self.switch(request.headers())?;
-        let taken = hyper::upgrade::on(&mut request);
+        let taken = exchange::taking(&mut request);
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
         self.drain.spawn("upgrade", async move {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
@@ -344,7 +344,7 @@ impl Engine {
             Err(Refusal::Stranger) if self.renew(id, from).await => may().await?,
             verdict => verdict?,
         }
-        let taken = hyper::upgrade::on(&mut request);
+        let taken = exchange::taking(&mut request);
         let (engine, limit) = (Rc::clone(self), self.upgrade_timeout());
         self.drain.spawn("upgrade", async move {
             let taken = timeout(limit, Box::pin(exchange::take_back(taken))).await;
