@@ -16,7 +16,7 @@ use tungstenite::protocol::{Role, WebSocket};
 use crate::harness::origin::{Origin, reply};
 use crate::harness::socketio::{GENEROUS, Heard, Line, UPGRADE, Web, hub};
 use crate::harness::sqlite::Sqlite;
-use crate::harness::{Answer, Edge, Folder, PLAIN};
+use crate::harness::{Answer, Edge, Folder, PLAIN, eventually};
 use crate::hub_recovery::{come_back, enter};
 
 pub const ID: &str = "bmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
@@ -534,10 +534,8 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     stranger.enter("/");
     alice.enter("/");
     edge.reload_with(&users);
-    // What they showed was not kept: a refusal would be for good, so they are to show it again.
+    // Nobody is told to stay away: who comes back is judged by what holds now.
     for web in [&mut stranger, &mut alice] {
-        web.expect("41");
-        web.say("40");
         assert_eq!(web.hear(), Heard::Closed(None));
     }
     assert_eq!(answer_of(knock(&edge, &[], "").expect("a 101")), refused());
@@ -550,6 +548,65 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     alice.say("40");
     assert_eq!(alice.hear(), Heard::Closed(None));
     knock(&edge, &[("Cookie", &format!("other={ID}")), ORIGIN], "").expect("a 101").enter("/");
+}
+
+/// How a provider works is no part of whom it lets in: nobody is sent away, and what holds now holds
+/// for those who are here.
+#[test]
+fn a_reload_that_changes_how_users_are_looked_at_sends_nobody_away() {
+    let (mut edge, database) = lucia(", recheck: 1h", "");
+    let yaml = std::fs::read_to_string(edge.folder.path("proxy.yaml")).expect("a file");
+    let mut alice = with_cookie(&edge, &session(ID));
+    let mut bob = with_cookie(&edge, &session(OTHER));
+    alice.enter("/");
+    bob.enter("/");
+    let tuned = "recheck: 200ms, grace: 1h, max_age: 2h, lookups: 3, on_expiry: keep";
+    let tuned = yaml.replace("recheck: 1h", tuned).replace("cache: 0s", "cache: 1ms");
+    edge.reload_with(&tuned);
+    alice.say(r#"42["all",{}]"#);
+    for web in [&mut alice, &mut bob] {
+        web.expect(r#"42["all",{"from":"alice"}]"#);
+    }
+    database.run(&format!("DELETE FROM session WHERE id = '{ID}';"));
+    alice.expect("41");
+    // Another place of the same sessions is another door.
+    edge.reload_with(&tuned.replace("lucia: v3,", "lucia: v3, cookie: other,"));
+    assert_eq!(bob.hear(), Heard::Closed(None));
+}
+
+/// Rules, stamps and hooks go by what the application says of its user by now.
+#[test]
+fn what_changes_about_a_user_is_known_of_the_sockets_that_are_here() {
+    let (edge, database) = lucia_as(", user_table: user, claims: [name], recheck: 100ms", |auth| {
+        config(auth, "").replace("from: \"{user.id}\"", "from: \"{user.name}\"")
+    });
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    alice.say(r#"42["all",{}]"#);
+    alice.expect(r#"42["all",{"from":"Alice"}]"#);
+    database.run("UPDATE user SET name = 'Alicia' WHERE id = 'alice';");
+    eventually("the new name", || {
+        alice.say(r#"42["all",{}]"#);
+        (alice.text() == r#"42["all",{"from":"Alicia"}]"#).then_some(())
+    });
+}
+
+/// The rooms that the hub itself puts its sockets into are not counted: who may be in one may join
+/// one.
+#[test]
+fn rooms_of_the_hub_itself_are_not_counted() {
+    let (edge, _database) = lucia_as("", |auth| {
+        config(auth, "")
+            .replace("per_user: 3", "per_user: 3, rooms: 1")
+            .replace("join: [\"user:{user.id}\"]", "join: []")
+            .replace("events: { all:", "events: { join: { join: \"room:{0}\" }, all:")
+    });
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    alice.say(r#"421["join","a"]"#);
+    alice.expect(r#"431[{"ok":true}]"#);
+    alice.say(r#"421["join","b"]"#);
+    alice.expect(r#"431[{"error":{"code":"too_many_rooms"}}]"#);
 }
 
 #[test]
