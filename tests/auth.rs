@@ -217,7 +217,7 @@ fn while_the_database_is_away_those_who_are_here_stay() {
     alice.enter("/");
     database.run("ALTER TABLE session RENAME TO moved;");
     let lookups = "vestibule_auth_lookups_total{outcome=\"temporary\"}";
-    crate::harness::eventually("failed look-ups", || {
+    eventually("failed look-ups", || {
         let metrics = edge.admin("GET", "/metrics").text();
         metrics.lines().any(|line| line.starts_with(lookups)).then_some(())
     });
@@ -226,7 +226,7 @@ fn while_the_database_is_away_those_who_are_here_stay() {
     alice.say(r#"42["all",{}]"#);
     alice.expect(r#"42["all",{"from":"alice"}]"#);
     database.run("ALTER TABLE moved RENAME TO session;");
-    crate::harness::eventually("everybody again", || {
+    eventually("everybody again", || {
         let mut web = knock(&edge, &[("Cookie", &session(OTHER)), ORIGIN], "").ok()?;
         web.say("40");
         matches!(web.hear(), Heard::Text(text) if text.starts_with("40")).then_some(())
@@ -249,7 +249,7 @@ fn a_table_that_is_missing_is_said_at_the_start() {
     Sqlite(folder.path("app.db")).run("CREATE TABLE other (id TEXT);");
     let auth = "{ lucia: v3, database: \"sqlite:app.db\" }";
     let edge = Edge::start_in(folder, &config(auth, ""));
-    crate::harness::eventually("a word", || edge.log().contains("no such table").then_some(()));
+    eventually("a word", || edge.log().contains("no such table").then_some(()));
     assert_eq!(answer_of(with_cookie(&edge, &session(ID))), Heard::Closed(Some(1013)));
 }
 
@@ -263,7 +263,7 @@ fn one_user_has_so_many_connections() {
     assert_eq!(fourth, Heard::Text(full.to_owned()));
     with_cookie(&edge, &session(OTHER)).enter("/");
     drop(all.pop());
-    crate::harness::eventually("a free place", || {
+    eventually("a free place", || {
         matches!(answer_of(with_cookie(&edge, &session(ID))), Heard::Text(text) if text.starts_with("40"))
             .then_some(())
     });
@@ -295,7 +295,7 @@ fn who_comes_back_has_the_seat_of_the_old_connection() {
     // The seats are as many as before.
     drop(after.pop());
     let mut last = None;
-    crate::harness::eventually("a free seat", || {
+    eventually("a free seat", || {
         let mut web = with_cookie(&edge, &cookie);
         web.say("40");
         let is_in = matches!(web.hear(), Heard::Text(text) if text.starts_with("40"));
@@ -327,9 +327,9 @@ fn users_are_counted_once_wherever_they_are() {
     assert_eq!(edge.admin_with("POST", "/hub/leave", left.to_string().as_bytes()).status, 200);
     assert_eq!(counted("&room=all"), (2, 1));
     drop(all.swap_remove(0));
-    crate::harness::eventually("one of two", || (counted("&room=all") == (1, 1)).then_some(()));
+    eventually("one of two", || (counted("&room=all") == (1, 1)).then_some(()));
     drop(all);
-    crate::harness::eventually("nobody", || (counted("") == (0, 0)).then_some(()));
+    eventually("nobody", || (counted("") == (0, 0)).then_some(()));
     assert_eq!(counted("&room=all"), (0, 0));
 }
 

@@ -843,17 +843,3 @@ fn a_namespace_that_is_taken_away_is_entered_by_nobody() {
     go.send(()).expect("the application waits");
     web.expect("44/chat,{\"message\":\"denied\",\"data\":{\"code\":\"denied\"}}");
 }
-
-#[test]
-fn an_application_does_not_say_what_only_clients_say() {
-    let origin = application(|question| match question["type"].as_str() {
-        Some("event") => (200, json!({ "emit": [{ "event": "connect" }, { "event": "fine" }] })),
-        _ => (204, Value::Null),
-    });
-    let edge = edge(&origin, "");
-    let mut web = Web::open(&edge);
-    web.enter("/chat");
-    web.say("42/chat,1[\"message\"]");
-    web.expect("42/chat,[\"fine\"]");
-    web.expect("43/chat,1[]");
-}

@@ -30,7 +30,7 @@ fn narrow(address: SocketAddr) -> Client {
 #[test]
 fn who_does_not_read_is_closed_and_nobody_waits() {
     const SLOW: i64 = 20;
-    let edge = Edge::start(&hub_only("limits: { message: 32KiB, queue: 64KiB }"));
+    let edge = Edge::start(&hub_only("limits: { queue: 64KiB }"));
     let mut sender = Web::open(&edge);
     sender.enter("/");
     let mut reader = Web::open(&edge);
@@ -69,7 +69,7 @@ fn who_does_not_read_is_closed_and_nobody_waits() {
 
 #[test]
 fn who_does_not_poll_is_told_when_it_does() {
-    let edge = Edge::start(&hub_only("limits: { message: 32KiB, queue: 64KiB }"));
+    let edge = Edge::start(&hub_only("limits: { queue: 64KiB }"));
     let mut sender = Web::open(&edge);
     sender.enter("/");
     let mut poller = Poller::open(&edge);
@@ -97,7 +97,7 @@ fn burst(numbers: std::ops::Range<usize>) -> Vec<String> {
 fn who_reads_takes_more_in_one_turn_than_a_queue_holds() {
     let (authority, folder) = (Authority::new(), Folder::new());
     authority.issue(&folder, "localhost", &["localhost"]);
-    let yaml = hub_only("limits: { message: 32KiB, queue: 64KiB }").replace(PLAIN, SECURE);
+    let yaml = hub_only("limits: { queue: 64KiB }").replace(PLAIN, SECURE);
     let edge = Edge::start_in(folder, &yaml);
     let name = ServerName::try_from("localhost").expect("a name");
     let session = ClientConnection::new(Arc::new(authority.client(&[b"http/1.1"])), name);
@@ -130,7 +130,7 @@ fn who_reads_takes_more_in_one_turn_than_a_queue_holds() {
 
 #[test]
 fn who_waits_for_an_answer_is_given_what_there_is() {
-    let edge = Edge::start(&hub_only("limits: { message: 32KiB, queue: 64KiB }"));
+    let edge = Edge::start(&hub_only("limits: { queue: 64KiB }"));
     let on = || connection_on(&edge, '0');
     let mut sender = Poller::over(on(), on(), "EIO=4");
     let mut poller = Poller::over(on(), on(), "EIO=4");
@@ -171,7 +171,7 @@ fn choked(edge: &Edge, sender: &mut Poller) -> (Web, usize) {
 
 #[test]
 fn what_is_volatile_makes_room_for_what_is_not() {
-    let edge = Edge::start(&hub_only("limits: { message: 32KiB, queue: 64KiB }"));
+    let edge = Edge::start(&hub_only("limits: { queue: 64KiB }"));
     let mut sender = Poller::over(connection_on(&edge, '0'), edge.connect(), "EIO=4");
     sender.enter("/chat");
     sender.say("42/chat,[\"join\",\"a\"]");
@@ -217,7 +217,9 @@ fn what_is_volatile_makes_room_for_what_is_not() {
 /// Two of the largest messages at once are no reason to close who reads, between two polls either.
 #[test]
 fn two_messages_are_within_every_queue() {
-    for (limits, size) in [("", 999_900), ("limits: { message: 3MB }", 2_999_900)] {
+    let small = "limits: { queue: 4KiB }";
+    for (limits, size) in [("", 999_900), ("limits: { message: 3MB }", 2_999_900), (small, 500_000)]
+    {
         let edge = Edge::start(&hub_only(limits));
         let mut web = Web::open(&edge);
         web.enter("/");

@@ -4,7 +4,7 @@ use super::admin_ui;
 use super::field::{Field, Named};
 use super::redis;
 use super::section::Section;
-use super::units::{deadline, duration, rate, show_size, size};
+use super::units::{deadline, duration, rate, size};
 use super::upstream;
 use super::validate::{at_least_one, bytes};
 use super::{
@@ -130,22 +130,14 @@ fn limits(section: &Section<'_>) -> HubLimits {
     }
 }
 
-/// Two messages may come within one round trip, or between two polls: a client that reads is not to
-/// be closed for that.
+/// Left out, it has room for two of the largest messages, which may come within one round trip, or
+/// between two polls.
 fn queue(section: &Section<'_>, message: usize) -> usize {
     let queue = section.value("queue", |text| bytes(text, 4 << 10, MEMORY_MAX));
-    let least = message.saturating_mul(2);
-    let Some(field) = section.written("queue") else { return queue.max(least) };
-    if queue > 0 && queue < least {
-        let show = |bytes: usize| show_size(u64::try_from(bytes).unwrap_or(u64::MAX));
-        field.refuse(format!(
-            "is less than two messages (hub.limits.message is {}), so two at once would close who \
-             reads; write {}, or let messages be smaller",
-            show(message),
-            show(least),
-        ));
+    match section.written("queue") {
+        Some(_) => queue,
+        None => queue.max(message.saturating_mul(2)),
     }
-    queue
 }
 
 fn attachments(text: &str) -> Result<usize, String> {

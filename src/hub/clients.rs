@@ -45,7 +45,7 @@ use super::watched::Users;
 pub struct Clients {
     namespaces: RefCell<HashMap<String, Rc<Namespace>>>,
     /// By the session's place in the engine's table.
-    clients: RefCell<Vec<Option<Rc<Client>>>>,
+    pub(super) clients: RefCell<Vec<Option<Rc<Client>>>>,
     pub(super) outbox: Rc<Outbox>,
     pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
@@ -160,16 +160,6 @@ impl Clients {
         }
         others_come.iter().for_each(|namespace| self.cut_off(namespace));
         policy.iter().for_each(|policy| self.adopt_providers(policy));
-    }
-
-    /// Others are let in there now: who is in, or on the way, comes back and is judged anew.
-    fn cut_off(&self, namespace: &Namespace) {
-        for client in self.clients.borrow().iter().flatten() {
-            if client.connecting.borrow().contains(&namespace.name) {
-                client.outdated.set(true);
-            }
-        }
-        namespace.sockets().iter().for_each(|socket| socket.session.close(Close::Forced));
     }
 
     /// The server's own disconnect of one socket; its client does not come back by itself.

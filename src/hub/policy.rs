@@ -109,9 +109,6 @@ pub fn sent_away(before: Option<&Arc<Policy>>, after: Option<&Arc<Policy>>) -> V
     lines
 }
 
-/// What is written around two messages on their way to others: offsets, namespaces, stamps.
-const SPARE: usize = 4 << 10;
-
 /// A probed WebSocket takes over within this time, as with Node.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -136,7 +133,7 @@ impl Policy {
             upgrade_timeout: UPGRADE_TIMEOUT,
             settle: hub.connect_timeout,
             message_max: hub.limits.message,
-            queue_max: hub.limits.queue + SPARE,
+            queue_max: hub.limits.queue,
             chatter: allowance.chatter(),
             remember: hooks.as_ref().map(|_| names.collect()),
             credentials: identifies.then(|| auth.wanted().clone()),

@@ -227,6 +227,16 @@ impl Clients {
         }
     }
 
+    /// Others are let in there now: who is in, or on the way, comes back and is judged anew.
+    pub(super) fn cut_off(&self, namespace: &Namespace) {
+        for client in self.clients.borrow().iter().flatten() {
+            if client.connecting.borrow().contains(&namespace.name) {
+                client.outdated.set(true);
+            }
+        }
+        namespace.sockets().iter().for_each(|socket| socket.session.close(Close::Forced));
+    }
+
     /// Goes on by these providers, by which those who are here would have been let in as well.
     pub(super) fn adopt_providers(&self, policy: &Policy) {
         let namespaces = policy.namespaces.values();

@@ -73,8 +73,8 @@ impl RecoveryPolicy {
             bytes: recovery.bytes,
             sessions: recovery.sessions,
             patience: hub.ping_interval + hub.ping_timeout * 2,
-            // At least two of the largest messages: see the limit.
-            replay_max: hub.limits.queue,
+            // What a queue always has room for.
+            replay_max: hub.limits.queue.max(hub.limits.message.saturating_mul(2)),
         })
     }
 
