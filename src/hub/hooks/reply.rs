@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_no_reply() {
-        let many = vec![r#"{"$binary":""}"#; 11].join(",");
+        let many = [r#"{"$binary":""}"#; 11].join(",");
         let deep = format!("{}{}", "[".repeat(129), "]".repeat(129));
         for (body, place) in [
             (
