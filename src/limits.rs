@@ -1,11 +1,13 @@
-//! How much in how long: token buckets, and counters on tables of fixed size; pure.
+//! How much in how long: token buckets on tables of fixed size, and exact counters; pure.
 //!
-//! Nothing here grows by what a peer does, and nothing waits: the tables are shared by all workers
-//! without a lock.
+//! Rates may be a little strict with who shares a cell, and their tables never grow. What somebody
+//! holds is counted to the one, in a table that is as large as what is held.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// So many in a time, and so many at once (the generic cell rate algorithm).
@@ -72,6 +74,11 @@ impl Bucket {
         self.due = after.unwrap_or(self.due);
         after.is_some()
     }
+
+    /// How long until there is one.
+    pub fn wait(self, rate: Rate, now: Duration) -> Duration {
+        rate.wait(self.due, nanos(now))
+    }
 }
 
 /// Under which number an address is counted: IPv6 by the /64 that one customer gets at least.
@@ -117,23 +124,28 @@ impl Table {
     }
 }
 
-/// How many of something each key has.
-pub struct Counters(Table);
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self(Table::new(CELLS))
-    }
+/// How many of something each key has: nobody is taken for another, however many there are.
+///
+/// A key is held for as long as it has any, so what it takes grows with what there is alone.
+#[derive(Default)]
+pub struct Counters {
+    hash: RandomState,
+    /// By the key's hash, so that workers seldom wait for each other.
+    parts: [Mutex<Counts>; PARTS],
 }
+
+type Counts = HashMap<u64, i64>;
+
+const PARTS: usize = 32;
 
 impl Counters {
     /// Counts one more, unless that would be more than `max`.
     pub fn take(&self, key: u64, max: u64) -> bool {
-        let cells = self.0.cells(key);
-        let before = cells.map(|cell| cell.fetch_add(1, Ordering::Relaxed));
-        let free = before.into_iter().min().is_some_and(|count| count < max);
-        if !free {
-            self.give(key);
+        let mut part = self.part(key);
+        let has = part.get(&key).copied().unwrap_or_default();
+        let free = u64::try_from(has).unwrap_or_default() < max;
+        if free {
+            part.insert(key, has.saturating_add(1));
         }
         free
     }
@@ -145,13 +157,24 @@ impl Counters {
 
     /// Counts so many more, however many there are, or fewer, which were counted before.
     pub fn adjust(&self, key: u64, by: i64) {
-        for cell in self.0.cells(key) {
-            if by < 0 {
-                cell.fetch_sub(by.unsigned_abs(), Ordering::Relaxed);
-            } else {
-                cell.fetch_add(by.unsigned_abs(), Ordering::Relaxed);
+        let mut part = self.part(key);
+        let has = part.entry(key).or_default();
+        *has = has.saturating_add(by);
+        if *has == 0 {
+            part.remove(&key);
+            let left = part.len();
+            if left == 0 || left.is_power_of_two() {
+                // What a crowd needed goes when it has left.
+                part.shrink_to(left * 2);
             }
         }
+    }
+
+    fn part(&self, key: u64) -> MutexGuard<'_, Counts> {
+        let [first, ..] = self.hash.hash_one(key).to_ne_bytes();
+        let [zeroth, ..] = &self.parts;
+        let part = self.parts.get(usize::from(first) % PARTS).unwrap_or(zeroth);
+        part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -197,8 +220,6 @@ impl Buckets {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -276,17 +297,23 @@ mod tests {
     }
 
     #[test]
-    fn a_full_key_leaves_the_others_alone() {
+    fn nobody_is_refused_for_another() {
+        // Many more than any table of fixed size tells apart.
+        const USERS: u64 = 100_000;
         let counters = Counters::default();
-        assert!((0..100).all(|_| counters.take(7, 100)));
-        assert!(!counters.take(7, 100));
-        // Of many others hardly one shares both cells with it.
-        let others: Vec<u64> = (1000..2000).filter(|key| counters.take(*key, 100)).collect();
-        assert!(others.len() > 990, "{}", others.len());
-        // Two of them may stand in its two cells.
-        others.into_iter().for_each(|key| counters.give(key));
-        counters.give(7);
-        assert!(counters.take(7, 100) && !counters.take(7, 100));
+        for user in 0..USERS {
+            assert!(counters.take(user, 1), "{user}");
+        }
+        for user in 0..USERS {
+            assert!(!counters.take(user, 1), "{user}");
+        }
+        (0..USERS).for_each(|user| counters.give(user));
+        let held = counters.parts.iter().map(|part| part.lock().unwrap().capacity());
+        assert_eq!(held.sum::<usize>(), 0);
+        counters.adjust(7, 2);
+        assert!(!counters.take(7, 2) && counters.take(7, 3));
+        counters.adjust(7, -3);
+        assert!(counters.take(7, 1) && !counters.take(7, 1));
     }
 
     proptest! {
@@ -305,6 +332,8 @@ mod tests {
                 tokens = filled.min(f64::from(burst));
                 let passes = bucket.take(rate, ms(now));
                 let asked = shared.ask(7, rate, ms(now));
+                let wait = if passes { None } else { Some(bucket.wait(rate, ms(now))) };
+                prop_assert_eq!(asked.err(), wait);
                 prop_assert_eq!(passes, asked.is_ok());
                 if let Err(wait) = asked {
                     // The next moment is the first one that passes.
@@ -323,17 +352,15 @@ mod tests {
         }
 
         #[test]
-        fn counters_never_count_too_few(steps in proptest::collection::vec((0u64..40, any::<bool>()), 0..400)) {
+        fn counters_count_as_a_map_does(steps in proptest::collection::vec((0u64..40, any::<bool>()), 0..400)) {
             const MAX: u64 = 3;
             let counters = Counters::default();
             let mut model: HashMap<u64, u64> = HashMap::new();
             for (key, more) in steps {
                 let has = model.entry(key).or_default();
                 if more {
-                    if counters.take(key, MAX) {
-                        *has += 1;
-                        prop_assert!(*has <= MAX);
-                    }
+                    prop_assert_eq!(counters.take(key, MAX), *has < MAX);
+                    *has = (*has + 1).min(MAX);
                 } else if *has > 0 {
                     counters.give(key);
                     *has -= 1;
@@ -342,8 +369,7 @@ mod tests {
             for (key, has) in model {
                 (0..has).for_each(|_| counters.give(key));
             }
-            let zero = |row: &[AtomicU64]| row.iter().all(|cell| cell.load(Ordering::Relaxed) == 0);
-            prop_assert!(counters.0.rows.iter().all(|row| zero(row)));
+            prop_assert!(counters.parts.iter().all(|part| part.lock().unwrap().is_empty()));
         }
     }
 }

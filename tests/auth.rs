@@ -16,7 +16,7 @@ use tungstenite::protocol::{Role, WebSocket};
 use crate::harness::origin::{Origin, reply};
 use crate::harness::socketio::{GENEROUS, Heard, Line, UPGRADE, Web, hub};
 use crate::harness::sqlite::Sqlite;
-use crate::harness::{Answer, Edge, Folder, PLAIN};
+use crate::harness::{Answer, Edge, Folder, PLAIN, eventually};
 use crate::hub_recovery::{come_back, enter};
 
 pub const ID: &str = "bmyfk6u7ytuq4m2ypwrmp3argznybjok54kdsxud";
@@ -217,7 +217,7 @@ fn while_the_database_is_away_those_who_are_here_stay() {
     alice.enter("/");
     database.run("ALTER TABLE session RENAME TO moved;");
     let lookups = "vestibule_auth_lookups_total{outcome=\"temporary\"}";
-    crate::harness::eventually("failed look-ups", || {
+    eventually("failed look-ups", || {
         let metrics = edge.admin("GET", "/metrics").text();
         metrics.lines().any(|line| line.starts_with(lookups)).then_some(())
     });
@@ -226,7 +226,7 @@ fn while_the_database_is_away_those_who_are_here_stay() {
     alice.say(r#"42["all",{}]"#);
     alice.expect(r#"42["all",{"from":"alice"}]"#);
     database.run("ALTER TABLE moved RENAME TO session;");
-    crate::harness::eventually("everybody again", || {
+    eventually("everybody again", || {
         let mut web = knock(&edge, &[("Cookie", &session(OTHER)), ORIGIN], "").ok()?;
         web.say("40");
         matches!(web.hear(), Heard::Text(text) if text.starts_with("40")).then_some(())
@@ -249,7 +249,7 @@ fn a_table_that_is_missing_is_said_at_the_start() {
     Sqlite(folder.path("app.db")).run("CREATE TABLE other (id TEXT);");
     let auth = "{ lucia: v3, database: \"sqlite:app.db\" }";
     let edge = Edge::start_in(folder, &config(auth, ""));
-    crate::harness::eventually("a word", || edge.log().contains("no such table").then_some(()));
+    eventually("a word", || edge.log().contains("no such table").then_some(()));
     assert_eq!(answer_of(with_cookie(&edge, &session(ID))), Heard::Closed(Some(1013)));
 }
 
@@ -263,7 +263,7 @@ fn one_user_has_so_many_connections() {
     assert_eq!(fourth, Heard::Text(full.to_owned()));
     with_cookie(&edge, &session(OTHER)).enter("/");
     drop(all.pop());
-    crate::harness::eventually("a free place", || {
+    eventually("a free place", || {
         matches!(answer_of(with_cookie(&edge, &session(ID))), Heard::Text(text) if text.starts_with("40"))
             .then_some(())
     });
@@ -295,7 +295,7 @@ fn who_comes_back_has_the_seat_of_the_old_connection() {
     // The seats are as many as before.
     drop(after.pop());
     let mut last = None;
-    crate::harness::eventually("a free seat", || {
+    eventually("a free seat", || {
         let mut web = with_cookie(&edge, &cookie);
         web.say("40");
         let is_in = matches!(web.hear(), Heard::Text(text) if text.starts_with("40"));
@@ -327,9 +327,9 @@ fn users_are_counted_once_wherever_they_are() {
     assert_eq!(edge.admin_with("POST", "/hub/leave", left.to_string().as_bytes()).status, 200);
     assert_eq!(counted("&room=all"), (2, 1));
     drop(all.swap_remove(0));
-    crate::harness::eventually("one of two", || (counted("&room=all") == (1, 1)).then_some(()));
+    eventually("one of two", || (counted("&room=all") == (1, 1)).then_some(()));
     drop(all);
-    crate::harness::eventually("nobody", || (counted("") == (0, 0)).then_some(()));
+    eventually("nobody", || (counted("") == (0, 0)).then_some(()));
     assert_eq!(counted("&room=all"), (0, 0));
 }
 
@@ -534,10 +534,8 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     stranger.enter("/");
     alice.enter("/");
     edge.reload_with(&users);
-    // What they showed was not kept: a refusal would be for good, so they are to show it again.
+    // Nobody is told to stay away: who comes back is judged by what holds now.
     for web in [&mut stranger, &mut alice] {
-        web.expect("41");
-        web.say("40");
         assert_eq!(web.hear(), Heard::Closed(None));
     }
     assert_eq!(answer_of(knock(&edge, &[], "").expect("a 101")), refused());
@@ -550,6 +548,65 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     alice.say("40");
     assert_eq!(alice.hear(), Heard::Closed(None));
     knock(&edge, &[("Cookie", &format!("other={ID}")), ORIGIN], "").expect("a 101").enter("/");
+}
+
+/// How a provider works is no part of whom it lets in: nobody is sent away, and what holds now holds
+/// for those who are here.
+#[test]
+fn a_reload_that_changes_how_users_are_looked_at_sends_nobody_away() {
+    let (mut edge, database) = lucia(", recheck: 1h", "");
+    let yaml = std::fs::read_to_string(edge.folder.path("proxy.yaml")).expect("a file");
+    let mut alice = with_cookie(&edge, &session(ID));
+    let mut bob = with_cookie(&edge, &session(OTHER));
+    alice.enter("/");
+    bob.enter("/");
+    let tuned = "recheck: 200ms, grace: 1h, max_age: 2h, lookups: 3, on_expiry: keep";
+    let tuned = yaml.replace("recheck: 1h", tuned).replace("cache: 0s", "cache: 1ms");
+    edge.reload_with(&tuned);
+    alice.say(r#"42["all",{}]"#);
+    for web in [&mut alice, &mut bob] {
+        web.expect(r#"42["all",{"from":"alice"}]"#);
+    }
+    database.run(&format!("DELETE FROM session WHERE id = '{ID}';"));
+    alice.expect("41");
+    // Another place of the same sessions is another door.
+    edge.reload_with(&tuned.replace("lucia: v3,", "lucia: v3, cookie: other,"));
+    assert_eq!(bob.hear(), Heard::Closed(None));
+}
+
+/// Rules, stamps and hooks go by what the application says of its user by now.
+#[test]
+fn what_changes_about_a_user_is_known_of_the_sockets_that_are_here() {
+    let (edge, database) = lucia_as(", user_table: user, claims: [name], recheck: 100ms", |auth| {
+        config(auth, "").replace("from: \"{user.id}\"", "from: \"{user.name}\"")
+    });
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    alice.say(r#"42["all",{}]"#);
+    alice.expect(r#"42["all",{"from":"Alice"}]"#);
+    database.run("UPDATE user SET name = 'Alicia' WHERE id = 'alice';");
+    eventually("the new name", || {
+        alice.say(r#"42["all",{}]"#);
+        (alice.text() == r#"42["all",{"from":"Alicia"}]"#).then_some(())
+    });
+}
+
+/// The rooms that the hub itself puts its sockets into are not counted: who may be in one may join
+/// one.
+#[test]
+fn rooms_of_the_hub_itself_are_not_counted() {
+    let (edge, _database) = lucia_as("", |auth| {
+        config(auth, "")
+            .replace("per_user: 3", "per_user: 3, rooms: 1")
+            .replace("join: [\"user:{user.id}\"]", "join: []")
+            .replace("events: { all:", "events: { join: { join: \"room:{0}\" }, all:")
+    });
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    alice.say(r#"421["join","a"]"#);
+    alice.expect(r#"431[{"ok":true}]"#);
+    alice.say(r#"421["join","b"]"#);
+    alice.expect(r#"431[{"error":{"code":"too_many_rooms"}}]"#);
 }
 
 #[test]

@@ -106,6 +106,70 @@ fn clients_of_all_nodes_hear_each_other() {
     });
 }
 
+/// Clients hang up at more parts than they were told of, and at very deep data: what other servers say
+/// so is not told, while the rest is.
+#[test]
+fn what_clients_would_hang_up_at_is_not_told() {
+    const UNFIT: &str = "vestibule_hub_redis_heard_total{fate=\"unfit\"}";
+    let redis = Redis::start();
+    let settings = |limits: &str| {
+        hub_only(&format!("{limits}\nredis: {{ url: '{}', adapter: classic }}", redis.url()))
+    };
+    let one = Edge::start(&settings("limits: { attachments: 256 }"));
+    let two = Edge::start(&settings(""));
+    [&one, &two].iter().for_each(|edge| wait_for_metric(edge, UP, 1));
+    let (mut alice, mut bob) = (Web::open(&one), Web::open(&two));
+    alice.enter("/");
+    bob.enter("/");
+    let parts: Vec<_> =
+        (0..11).map(|number| format!("{{\"_placeholder\":true,\"num\":{number}}}")).collect();
+    alice.say(&format!("4511-1[\"tell\",{}]", parts.join(",")));
+    (0..11u8).for_each(|number| alice.say_bytes(&[number]));
+    alice.expect("431[{\"ok\":true}]");
+    wait_for_metric(&two, UNFIT, 1);
+    alice.say("42[\"tell\",1]");
+    bob.expect("42[\"tell\",1]");
+    assert!(two.log().contains("another server's event is not told"), "{}", two.log());
+}
+
+/// An empty list of rooms is nobody, on every node.
+#[test]
+fn what_is_for_nobody_is_heard_by_nobody() {
+    let origin = application(|question| match question["args"][0].as_str() {
+        Some("nobody") => {
+            let to = |to: Value, event: &str| json!({ "to": to, "event": event });
+            (
+                200,
+                json!({ "ack": [1], "emit": [to(json!([]), "private"), to(json!(["room:a"]), "told")] }),
+            )
+        }
+        _ => nothing(question),
+    });
+    for adapter in ADAPTERS {
+        let redis = Redis::start();
+        let yaml = format!(
+            "{PLAIN}sites: {{ localhost: {{ next: \"{}\" }} }}\nhub:\n  redis: {{ url: '{}', adapter: {adapter} }}\n  \
+             namespaces:\n    /chat:\n      auth: none\n      events: {{ ask: {{ forward: /api/ask }}, join: {{ join: \"room:{{0}}\" }} }}\n",
+            origin.url(),
+            redis.url()
+        );
+        let (one, two) = (Edge::start(&yaml), Edge::start(&yaml));
+        [&one, &two].iter().for_each(|edge| wait_for_metric(edge, UP, 1));
+        let (mut alice, mut bob) = (Web::open(&one), Web::open(&two));
+        for line in [&mut alice, &mut bob] {
+            line.enter("/chat");
+            line.say("42/chat,1[\"join\",\"a\"]");
+            line.expect("43/chat,1[{\"ok\":true}]");
+        }
+        settle(&one, &mut [&mut alice, &mut bob]);
+        alice.say("42/chat,2[\"ask\",\"nobody\"]");
+        bob.expect("42/chat,[\"told\"]");
+        let mut heard = [alice.text(), alice.text()];
+        heard.sort_unstable();
+        assert_eq!(heard, ["42/chat,[\"told\"]", "43/chat,2[1]"], "{adapter}");
+    }
+}
+
 #[test]
 fn rooms_are_of_all_nodes() {
     on_each(|one, two| {

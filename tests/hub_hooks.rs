@@ -433,6 +433,60 @@ fn an_event_is_answered_by_the_application_and_order_is_kept() {
     assert_eq!(told["reason"], "server namespace disconnect");
 }
 
+/// What cannot be done is told before anything of it is done, and is an answer: nobody asks again, and
+/// others are asked as before.
+#[test]
+fn a_reply_that_cannot_be_done_is_done_in_no_part() {
+    let origin = application(|question| {
+        let many: Vec<_> = (0..11).map(|_| json!({ "$binary": "" })).collect();
+        let mut deep = json!(1);
+        (0..128).for_each(|_| deep = json!([deep]));
+        let emit = |emit: Value| json!({ "ack": ["done"], "join": ["vip"], "data": 7, "emit": [{ "event": "told" }, emit] });
+        match question["args"][0].as_str() {
+            Some("many") => (200, emit(json!({ "event": "file", "args": many }))),
+            Some("reserved") => (200, emit(json!({ "event": "disconnect" }))),
+            Some("base64") => (200, emit(json!({ "event": "x", "args": [{ "$binary": "!" }] }))),
+            Some("null") => (200, emit(json!({ "event": "x", "to": null }))),
+            Some("deep") => (200, emit(json!({ "event": "x", "args": [deep] }))),
+            Some("large") => (200, json!({ "ack": ["x".repeat(1 << 20)] })),
+            Some("nobody") => {
+                (200, json!({ "ack": ["done"], "emit": [{ "event": "x", "to": [] }] }))
+            }
+            Some("rooms") => (200, json!({ "ack": [question["rooms"], question["data"]] })),
+            _ => (204, Value::Null),
+        }
+    });
+    let edge = edge(&origin, "");
+    let mut web = Web::open(&edge);
+    let sid = web.enter("/chat");
+    for (what, place) in [
+        ("many", "emit[1].args: more than 10 binary parts"),
+        ("reserved", "emit[1].event: "),
+        ("base64", "emit[1].args: "),
+        ("null", "to is null"),
+        ("deep", "emit[1].args: more than 128 levels"),
+        ("large", "the reply is larger than 1048576 bytes"),
+    ] {
+        web.say(&format!("42/chat,1[\"message\",\"{what}\"]"));
+        let answer = web.text();
+        let error: Value =
+            serde_json::from_str(answer.strip_prefix("43/chat,1").expect("an answer"))
+                .expect("JSON");
+        assert_eq!(error[0]["error"]["code"], "bad_reply", "{what}: {answer}");
+        assert!(
+            error[0]["error"]["message"].as_str().expect("a text").starts_with(place),
+            "{answer}"
+        );
+        let times = asked(&origin, "event").iter().filter(|one| one["args"][0] == what).count();
+        assert_eq!(times, 1, "{what}");
+    }
+    web.say("42/chat,2[\"message\",\"nobody\"]");
+    web.expect("43/chat,2[\"done\"]");
+    web.say("42/chat,3[\"message\",\"rooms\"]");
+    web.expect(&format!("43/chat,3[[\"own:{sid}\"],null]"));
+    assert!(edge.log().contains("a hook's reply cannot be done"), "{}", edge.log());
+}
+
 #[test]
 fn an_application_that_restarts_is_a_slow_answer() {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
@@ -883,18 +937,4 @@ fn a_namespace_that_is_taken_away_is_entered_by_nobody() {
     edge.reload_with(&without_hooks(&origin));
     go.send(()).expect("the application waits");
     web.expect("44/chat,{\"message\":\"denied\",\"data\":{\"code\":\"denied\"}}");
-}
-
-#[test]
-fn an_application_does_not_say_what_only_clients_say() {
-    let origin = application(|question| match question["type"].as_str() {
-        Some("event") => (200, json!({ "emit": [{ "event": "connect" }, { "event": "fine" }] })),
-        _ => (204, Value::Null),
-    });
-    let edge = edge(&origin, "");
-    let mut web = Web::open(&edge);
-    web.enter("/chat");
-    web.say("42/chat,1[\"message\"]");
-    web.expect("42/chat,[\"fine\"]");
-    web.expect("43/chat,1[]");
 }

@@ -168,15 +168,32 @@ fn a_client_sends_so_many_events() {
     for number in 1..=2 {
         others.expect(&format!("42[\"tell\",{number}]"));
     }
-    web.say("40/chat,");
-    web.expect("44/chat,{\"message\":\"rate_limited\"}");
-    assert_eq!(denied(&edge, "rate_limited"), 3);
+    assert_eq!(denied(&edge, "rate_limited"), 2);
     // Without an acknowledgement nothing is said; the session goes on.
     web.say("42[\"tell\",5]");
     // The neighbour has its own.
     others.say("421[\"tell\",6]");
     web.expect("42[\"tell\",6]");
     others.expect(&format!("431{OK}"));
+}
+
+/// Clients stay away after a refusal, so there is none: it waits.
+#[test]
+fn a_connect_after_many_events_waits_its_turn() {
+    let edge = Edge::start(&limited("events: 2/s, burst: 10"));
+    let mut web = Web::open(&edge);
+    web.enter("/");
+    for number in 0..20 {
+        web.say(&format!("42{number}[\"undeclared\"]"));
+    }
+    // Said twice it is one.
+    web.say("40/chat,");
+    web.say("40/chat,");
+    web.say("40/nowhere,");
+    let mut heard: Vec<String> = (0..22).map(|_| web.text()).collect();
+    assert!(heard.pop().is_some_and(|last| last.starts_with("40/chat,{\"sid\"")));
+    assert_eq!(heard.pop().as_deref(), Some("44/nowhere,{\"message\":\"Invalid namespace\"}"));
+    assert_eq!(heard.iter().filter(|text| text.contains("rate_limited")).count(), 11);
 }
 
 #[test]

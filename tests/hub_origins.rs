@@ -90,6 +90,19 @@ fn those_of_others_need_it() {
     edge.access_line(|line| line["reason"] == "foreign_origin" && line["status"] == 403);
 }
 
+/// Apps and extensions have origins of their own, which are let in by name, cookies and all.
+#[test]
+fn those_of_apps_may_be_allowed() {
+    let own = "capacitor://localhost";
+    let edge = Edge::start(&hub_only(&format!("origins: [\"{own}\"]")));
+    let cookie = ("Cookie", "session=of-the-visitor");
+    for (origin, status) in [(own, 101), ("capacitor://other", 403), ("tauri://localhost", 403)] {
+        let headers = [&UPGRADE[..], &[("Origin", origin), cookie]].concat();
+        let answer = edge.connect().ask("GET", &hub("EIO=4&transport=websocket"), &headers, b"");
+        assert_eq!(answer.status, status, "{origin}");
+    }
+}
+
 #[test]
 fn those_that_are_allowed_are_told() {
     let app = Origin::text("the app");

@@ -460,6 +460,18 @@ fn who_was_sent_away_or_broke_the_rules_begins_anew() {
     assert_ne!(new.sid, me.sid);
 }
 
+/// As with Node, for whose clients it is a transport that failed.
+#[test]
+fn who_said_too_much_at_once_goes_on() {
+    let edge = edge("2m");
+    let mut web = web_on(&edge, '0');
+    let me = enter(&mut web, "/");
+    web.say(&format!("42[\"tell\",\"{}\"]", "x".repeat(1_200_000)));
+    wait_until_gone(&edge, 0);
+    let (_, same) = come_back(&mut web_on(&edge, '1'), &me.pid, None);
+    assert_eq!(same, me);
+}
+
 #[test]
 fn too_late_is_too_late() {
     let edge = edge("300ms");
@@ -562,7 +574,7 @@ fn the_log_is_bounded_in_bytes_too() {
 
 #[test]
 fn more_than_its_queue_takes_is_not_sent() {
-    let edge = Edge::start(&hub_only("recovery: 2m\nlimits: { queue: 16KiB }"));
+    let edge = Edge::start(&hub_only("recovery: 2m\nlimits: { message: 8KiB, queue: 16KiB }"));
     let mut sender = web_on(&edge, '0');
     enter(&mut sender, "/");
     let mut web = web_on(&edge, '1');

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::harness::socketio::{Line as _, Web, hub_only};
+use crate::harness::socketio::{Heard, Line as _, Web, hub_only};
 use crate::harness::{Client, Edge, Origin, PLAIN, eventually, vestibule};
 
 fn site(origin: &Origin, more: &str) -> String {
@@ -220,7 +220,7 @@ fn sockets_that_a_reload_sends_away_are_told_before_and_after() {
     let file = format!("{jwt}{}", file.replacen("auth: none", "auth: token", 1));
     edge.folder.write("proxy.yaml", &file);
     assert!(vestibule(&["reload"], &edge.folder).status.success(), "{}", edge.log());
-    let line = "! 1 socket is sent away from /: others are let in there";
+    let line = "! 1 socket is cut off from /, and may come back: others are let in there";
     assert!(edge.log().contains(line), "{}", edge.log());
-    webs[0].expect("41");
+    assert_eq!(webs[0].hear(), Heard::Closed(None));
 }

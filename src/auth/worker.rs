@@ -136,6 +136,13 @@ impl Known {
         Self { identity, provider, digest, shown, client }
     }
 
+    /// The same by another provider of the name, which opens what this one does.
+    pub fn under(&self, provider: &Arc<Provider>) -> Self {
+        let mut known = self.renewed(self.identity.clone());
+        known.provider = Arc::clone(provider);
+        known
+    }
+
     /// Until its end; `None` if it has none of its own.
     pub fn left(&self) -> Option<Duration> {
         let left = self.identity.expires_at?.saturating_sub(clock::now());

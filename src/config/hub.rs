@@ -52,6 +52,9 @@ pub fn origin(text: &str) -> Result<String, String> {
         return Ok(origin);
     }
     let letter = |byte: u8| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte);
+    if let Some(own) = app_origin(&origin) {
+        return own;
+    }
     for (scheme, port) in [("https://", ":443"), ("http://", ":80")] {
         let Some(host) = origin.strip_prefix(scheme) else { continue };
         let host = host.strip_suffix(port).unwrap_or(host);
@@ -62,6 +65,25 @@ pub fn origin(text: &str) -> Result<String, String> {
         }
     }
     Err(format!("{text:?} is no origin; write https://app.example.com, or \"*\" for any"))
+}
+
+/// What pages of apps and of browser extensions have as their origin: `capacitor://localhost`.
+fn app_origin(origin: &str) -> Option<Result<String, String>> {
+    let (scheme, host) = origin.split_once("://")?;
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    if !scheme.bytes().all(letter) || !scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+    {
+        return None;
+    }
+    // Pages come by these, and files have no origin; what is nearly one of them is a slip.
+    if ["http", "https", "ws", "wss", "file"].contains(&scheme) {
+        return None;
+    }
+    if let Some(near) = super::problem::nearest(scheme, ["http", "https"]) {
+        return Some(Err(format!("{origin:?} is no origin; did you mean {near}://{host}?")));
+    }
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte);
+    (!host.is_empty() && host.bytes().all(letter)).then(|| Ok(origin.to_owned()))
 }
 
 fn hooks(section: &Section<'_>) -> Hooks {
@@ -92,10 +114,11 @@ fn hook(text: &str) -> Result<String, String> {
 }
 
 fn limits(section: &Section<'_>) -> HubLimits {
+    let message = section.value("message", |text| bytes(text, 1 << 10, MEMORY_MAX));
     HubLimits {
-        message: section.value("message", |text| bytes(text, 1 << 10, MEMORY_MAX)),
+        message,
         rooms: section.value("rooms", at_least_one),
-        queue: section.value("queue", |text| bytes(text, 4 << 10, MEMORY_MAX)),
+        queue: queue(section, message),
         events: section.value("events", rate),
         burst: section.value("burst", at_least_one),
         per_ip: section.value("per_ip", at_least_one),
@@ -104,6 +127,16 @@ fn limits(section: &Section<'_>) -> HubLimits {
         per_user: section.value("per_user", at_least_one),
         attachments: section.value("attachments", attachments),
         memory: section.value("memory", memory),
+    }
+}
+
+/// Left out, it has room for two of the largest messages, which may come within one round trip, or
+/// between two polls.
+fn queue(section: &Section<'_>, message: usize) -> usize {
+    let queue = section.value("queue", |text| bytes(text, 4 << 10, MEMORY_MAX));
+    match section.written("queue") {
+        Some(_) => queue,
+        None => queue.max(message.saturating_mul(2)),
     }
 }
 
@@ -354,6 +387,9 @@ fn rooms(
     joined: Option<&[Template]>,
     users: bool,
 ) -> Vec<Template> {
+    if let Some(field) = section.written(verb).filter(|field| field.is_empty_list()) {
+        field.refuse("is no room, so nothing would come of it; name one: room:{0}");
+    }
     section.list(verb, |text| {
         if text == "*" {
             return Err("\"*\" stands alone, and only with relay".to_owned());

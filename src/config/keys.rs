@@ -373,8 +373,8 @@ static HUB_LIMITS: &[Key] = &[
     key(
         "queue",
         Kind::Size,
-        Some("1MiB"),
-        "Bytes that wait for one client before it is closed as too slow.",
+        Some("2MB"),
+        "Bytes that wait for one client before it is closed as too slow; two messages at least.",
     ),
     key("events", Kind::Rate, Some("50/s"), "Events of one client; more are refused."),
     key("burst", Kind::Count, Some("100"), "Events that may come at once."),

@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use super::packet::Event;
+use super::json::{self, expect, is_called, past_string};
+use super::packet::{self, DEPTH_MAX, Event};
 use super::placeholders;
 
 /// Why values cannot be sent to clients.
@@ -19,6 +20,8 @@ pub enum Unfit {
     TooMany(usize),
     #[error("\"_placeholder\" beside binary parts; clients would take it for one")]
     Placeholder,
+    #[error("more than {DEPTH_MAX} levels of arrays and objects; clients hang up at many more")]
+    Deep,
 }
 
 /// An event's arguments as the application reads them: the client's own words, with its attachments
@@ -36,7 +39,10 @@ pub fn inline<'a>(data: &'a str, parts: &[Bytes]) -> Cow<'a, str> {
     }
     let written = |number: Option<u8>| {
         let part = number.and_then(|number| parts.get(usize::from(number)));
-        format!("{{{KEY}:\"{}\"}}", STANDARD.encode(part.map(Bytes::as_ref).unwrap_or_default()))
+        format!(
+            "{{\"{KEY}\":\"{}\"}}",
+            STANDARD.encode(part.map(Bytes::as_ref).unwrap_or_default())
+        )
     };
     Cow::Owned(placeholders::replace(data, written))
 }
@@ -50,16 +56,19 @@ pub fn extract(values: &str, most: usize) -> Result<(String, Vec<Bytes>), Unfit>
     Ok((text, parts))
 }
 
-/// Refuses data whose placeholders name attachments that are not there, or one of them twice; who
-/// receives it would hang up. One that is named by none is no fault.
+/// Refuses data whose placeholders name attachments that are not there, or one of them twice, and
+/// what is too deep; who receives it would hang up. One that is named by none is no fault.
 pub fn check_parts(data: &str, parts: &[Bytes]) -> Result<(), Unfit> {
+    if !json::is_within(data, DEPTH_MAX) {
+        return Err(Unfit::Deep);
+    }
     if parts.is_empty() {
         return Ok(());
     }
     placeholders::check(data, parts.len()).map_err(|_error| Unfit::Placeholder)
 }
 
-const KEY: &str = "\"$binary\"";
+const KEY: &str = "$binary";
 
 /// Appends `json`, which must be JSON, to `out`, with a placeholder for every attachment; `most` are
 /// taken. What is around them stays as it was written: the order of keys, the digits of numbers.
@@ -72,17 +81,19 @@ pub fn detach(
     while let Some(at) = rest.find(['"', '{']) {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
-        if let Some((base64, after)) = attachment(from) {
+        if let Some((written, after)) = attachment(from) {
             if parts.len() >= most {
                 return Err(Unfit::TooMany(most));
             }
-            let part = STANDARD.decode(base64);
+            // Many languages escape the slash, and some the plus.
+            let base64 = packet::text(written).ok_or(Unfit::Base64)?;
+            let part = STANDARD.decode(&*base64);
             out.push_str(&format!("{{\"_placeholder\":true,\"num\":{}}}", parts.len()));
             parts.push(part.map_err(|_error| Unfit::Base64)?.into());
             rest = after;
         } else {
-            let (token, after) =
-                from.split_at(if from.starts_with('"') { string(from) } else { 1 });
+            let end = if from.starts_with('"') { past_string(from.as_bytes(), 0) } else { 1 };
+            let (token, after) = from.split_at_checked(end).unwrap_or((from, ""));
             out.push_str(token);
             rest = after;
         }
@@ -91,30 +102,19 @@ pub fn detach(
     Ok(())
 }
 
-/// The text of an object that holds `$binary` and nothing else, and what follows the object.
+/// The string, as it is written, of an object that holds `$binary` and nothing else, and what follows
+/// the object.
 fn attachment(json: &str) -> Option<(&str, &str)> {
-    let inside = json.strip_prefix('{')?.trim_start().strip_prefix(KEY)?;
-    let value = inside.trim_start().strip_prefix(':')?.trim_start();
-    if !value.starts_with('"') {
+    let bytes = json.as_bytes();
+    let start = expect(bytes, 0, b'{').filter(|at| bytes.get(*at) == Some(&b'"'))?;
+    let end = past_string(bytes, start);
+    if !is_called(json.get(start..end)?, KEY) {
         return None;
     }
-    let (value, after) = value.split_at(string(value));
-    let after = after.trim_start().strip_prefix('}')?;
-    Some((value.trim_matches('"'), after))
-}
-
-/// How long the JSON string is that `json` begins with, its quotes included.
-fn string(json: &str) -> usize {
-    let mut escaped = false;
-    for (at, byte) in json.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return at + 1,
-            _ => (),
-        }
-    }
-    json.len()
+    let start = expect(bytes, end, b':').filter(|at| bytes.get(*at) == Some(&b'"'))?;
+    let end = past_string(bytes, start);
+    let rest = json.get(end..)?.trim_start().strip_prefix('}')?;
+    Some((json.get(start..end)?, rest))
 }
 
 #[cfg(test)]
@@ -146,6 +146,9 @@ mod tests {
         assert_eq!(extract(&many), Err(Unfit::TooMany(10)));
         let plain = extract(&[json!({ "$binary": 1 }), json!({ "$binary": "AQ==", "x": 1 })]);
         assert_eq!(plain.expect("fit").1.len(), 0);
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(super::extract(&nested(DEPTH_MAX + 1), 10), Err(Unfit::Deep));
+        assert!(super::extract(&nested(DEPTH_MAX), 10).is_ok());
     }
 
     #[test]
@@ -158,7 +161,7 @@ mod tests {
 
     #[test]
     fn arguments_stay_as_they_were_written() {
-        let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+        let deep = format!("{}{}", "[".repeat(127), "]".repeat(127));
         for args in [r#""\ud83d""#, "1e999", &deep, "31.245270191439438"] {
             let data = format!(r#"["x",{args}, 1.0]"#);
             let event = Event::parse(&data).expect("an event");
@@ -189,11 +192,19 @@ mod tests {
             (r#"{"$binary":1}"#, r#"{"$binary":1}"#, vec![]),
             (r#"{"$binary":"AQ==","x":1}"#, r#"{"$binary":"AQ==","x":1}"#, vec![]),
             (r#""{\"$binary\":\"AQ==\"}""#, r#""{\"$binary\":\"AQ==\"}""#, vec![]),
+            // As PHP and .NET write it.
+            (r#"{"$binary":"+\/8="}"#, r#"{"_placeholder":true,"num":0}"#, vec![&[251, 255]]),
+            (
+                r#"{"\u0024binary":"\u002B/8="}"#,
+                r#"{"_placeholder":true,"num":0}"#,
+                vec![&[251, 255]],
+            ),
+            (r#"{"$binary\u0000":""}"#, r#"{"$binary\u0000":""}"#, vec![]),
         ] {
             let (out, found) = detached(json).expect(json);
             assert_eq!((out.as_str(), found.iter().map(|part| &part[..]).collect()), (text, parts));
         }
-        for json in [r#"{"$binary":"A"}"#, r#"{"$binary":"\u0041Q=="}"#] {
+        for json in [r#"{"$binary":"A"}"#, r#"{"$binary":"\ud83d"}"#, r#"{"$binary":"\\AQ=="}"#] {
             assert!(detached(json).is_err(), "{json}");
         }
         let many = |count| format!("[{}]", vec![r#"{"$binary":""}"#; count].join(","));

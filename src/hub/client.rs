@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::auth::{Digest, Known};
+
 use super::arrivals::Arrivals;
 use super::clients::Clients;
 use super::engine::{Session, Version};
@@ -33,6 +35,8 @@ pub struct Client {
     /// Has said something, which showed how it writes.
     pub(super) spoke: Cell<bool>,
     pub(super) meter: Meter,
+    /// Was on its way into a namespace when others began to be let in there.
+    pub(super) outdated: Cell<bool>,
 }
 
 impl Client {
@@ -54,6 +58,25 @@ impl Client {
         let mut shown = self.shown.borrow_mut();
         let index = shown.iter().position(|(name, _)| **name == *namespace)?;
         Some(shown.swap_remove(index).1)
+    }
+
+    /// What is known of its user in this namespace, from now on; what was known before. It is the same
+    /// user: rooms and counts stay.
+    pub(super) fn is_now(&self, namespace: &str, known: &Rc<Known>) -> Option<Rc<Known>> {
+        let mut here = self.here.borrow_mut();
+        let one = here.iter_mut().find(|one| *one.namespace == *namespace)?;
+        let before = std::mem::replace(&mut one.known, Rc::clone(known));
+        if let Some(socket) = self.find(namespace) {
+            socket.user.replace(Some(Rc::clone(known)));
+        }
+        Some(before)
+    }
+
+    /// The namespaces that this credential has opened.
+    pub(super) fn places_of(&self, digest: &Digest) -> Vec<Arc<str>> {
+        let here = self.here.borrow();
+        let those = here.iter().filter(|one| one.known.digest == *digest);
+        those.map(|one| Arc::clone(&one.namespace)).collect()
     }
 
     pub(super) fn remove(&self, socket: &Socket) {

@@ -19,17 +19,17 @@ use super::asked::Asked;
 use super::attendance::Attendances;
 use super::auth_data::AuthData;
 use super::client::Client;
-use super::connecting::refuse;
 use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, Version};
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
+use super::json;
 use super::meter::{Allowance, Verdict};
 use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
-use super::packet::{self, Event, Head, Kind, Malformed};
+use super::packet::{self, DEPTH_MAX, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::placeholders;
 use super::policy::Policy;
@@ -45,7 +45,7 @@ use super::watched::Users;
 pub struct Clients {
     namespaces: RefCell<HashMap<String, Rc<Namespace>>>,
     /// By the session's place in the engine's table.
-    clients: RefCell<Vec<Option<Rc<Client>>>>,
+    pub(super) clients: RefCell<Vec<Option<Rc<Client>>>>,
     pub(super) outbox: Rc<Outbox>,
     pub(super) presence: Rc<Presence>,
     pub(super) hooks: Rc<Hooks>,
@@ -131,16 +131,16 @@ impl Clients {
         self.recovery.change(policy.and_then(|policy| policy.recovery));
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
+        let mut others_come = Vec::new();
         for (name, rules) in policy.into_iter().flat_map(|policy| &policy.namespaces) {
-            // Whoever was let in with another password is expelled.
-            let is_same = |known: &mut Rc<Namespace>| known.policy().has_same_door(rules);
-            let namespace = match before
-                .get_mut(name)
-                .is_some_and(is_same)
-                .then(|| before.remove(name))
-                .flatten()
-            {
+            // Pages that were let in with another password are expelled.
+            let is_same = |known: &Rc<Namespace>| known.policy().has_same_pages(rules);
+            let kept = before.get(name).is_some_and(is_same).then(|| before.remove(name));
+            let namespace = match kept.flatten() {
                 Some(kept) => {
+                    if !kept.policy().has_same_door(rules) {
+                        others_come.push(Rc::clone(&kept));
+                    }
                     kept.change(Arc::clone(rules));
                     kept
                 }
@@ -158,6 +158,8 @@ impl Clients {
                 self.expel(&socket);
             }
         }
+        others_come.iter().for_each(|namespace| self.cut_off(namespace));
+        policy.iter().for_each(|policy| self.adopt_providers(policy));
     }
 
     /// The server's own disconnect of one socket; its client does not come back by itself.
@@ -311,6 +313,12 @@ impl Clients {
         self.started.elapsed()
     }
 
+    /// Has the client say one thing more, when it may: at once, or after so long.
+    pub(super) fn take_turn(&self, client: &Client) -> Result<(), Duration> {
+        let Some(Limits { allowance, .. }) = self.limits.get() else { return Ok(()) };
+        client.meter.take_turn(&allowance, self.now())
+    }
+
     fn count(&self, client: &Client, kind: Kind) -> Verdict {
         let works = matches!(kind, Kind::Event | Kind::Connect);
         let Some(Limits { allowance, .. }) = self.limits.get() else { return Verdict::Within };
@@ -340,15 +348,14 @@ impl Clients {
         }
         if head.kind == Kind::Connect {
             packet::check_data(head)?;
-            if verdict == Verdict::Over {
-                refuse(session, name, Denial::RateLimited.code());
-                return Ok(());
-            }
             let auth = match query {
                 Some(query) => AuthData::of_query(query),
                 None => AuthData::new(head.data),
             };
-            return self.connect(session, client, name, auth);
+            return match verdict {
+                Verdict::Over => self.connect_later(session, client, name, auth),
+                _ => self.connect(session, client, name, auth),
+            };
         }
         let Some(socket) = client.find(name) else {
             if head.kind == Kind::Disconnect {
@@ -392,6 +399,11 @@ impl Clients {
         parts: Vec<Bytes>,
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
+        if !json::is_within(event.data, DEPTH_MAX) {
+            // It could not be said to everybody, and would take some of them down.
+            socket.deny(Some(&event.name), head.ack, Denial::BadArguments);
+            return Ok(());
+        }
         let policy = socket.namespace.policy();
         if let Some(words) = &policy.admin_ui {
             self.obey(socket, words, &event, head.ack, parts);
@@ -409,10 +421,9 @@ impl Clients {
             }
             return Ok(());
         }
-        match (
-            policy.rules.decide(&event, socket.id.as_str(), socket.identity()),
-            self.me.upgrade(),
-        ) {
+        let known = socket.user();
+        let user = known.as_deref().map(|known| &known.identity);
+        match (policy.rules.decide(&event, socket.id.as_str(), user), self.me.upgrade()) {
             (Ok(Action::Forward(path)), Some(me)) => {
                 let waiting = Waiting::new(head.data, head.ack, parts);
                 me.forward(socket, path, &waiting);

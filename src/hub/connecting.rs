@@ -2,8 +2,11 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
+
+use tokio::time::sleep;
 
 use crate::auth::Identity;
 
@@ -17,7 +20,7 @@ use super::packet::{self, Malformed};
 use super::recovery::Returned;
 use super::returning::id_of;
 use super::rules::{self, Denial};
-use super::socket::{Socket, say};
+use super::socket::{SESSION_ROOM, Socket, USER_ROOM, say};
 
 impl Clients {
     pub(super) fn connect(
@@ -55,6 +58,40 @@ impl Clients {
         } else {
             me.welcome(session, client, &namespace, auth);
         }
+        Ok(())
+    }
+
+    /// The same for one who has said much already: its CONNECT waits for its turn, since clients do
+    /// not come again after a refusal.
+    pub(super) fn connect_later(
+        &self,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        name: &str,
+        auth: AuthData,
+    ) -> Result<(), Malformed> {
+        let waits = client.arrivals.is_waiting(name);
+        let namespace = self.namespace(name).filter(|_| !waits && client.find(name).is_none());
+        let (Some(me), Some(namespace)) = (self.me.upgrade(), namespace) else {
+            // What is no work.
+            return self.connect(session, client, name, auth);
+        };
+        client.arrivals.begin(&namespace.name);
+        let (session, client) = (Rc::clone(session), Rc::clone(client));
+        self.drain.spawn_background(async move {
+            while let Err(wait) = me.take_turn(&client) {
+                sleep(wait.min(TURN_LOOK)).await;
+                if !session.is_open() {
+                    return;
+                }
+            }
+            client.arrivals.end(&namespace.name);
+            if session.is_open() && me.connect(&session, &client, &namespace.name, auth).is_err() {
+                session.close(Close::ParseError);
+            }
+            // It may have left meanwhile.
+            me.decided(&session, &client, &namespace.name);
+        });
         Ok(())
     }
 
@@ -164,6 +201,11 @@ impl Clients {
         more: &[String],
         returned: Option<&Returned>,
     ) -> Result<Rc<Socket>, Denial> {
+        if client.outdated.get() {
+            // It comes back, and is judged by what holds now.
+            session.close(Close::Forced);
+            return Err(Denial::Denied);
+        }
         // A reload may have taken it away while somebody else decided.
         if !self.namespace(&namespace.name).is_some_and(|now| Rc::ptr_eq(&now, namespace)) {
             return Err(Denial::Denied);
@@ -178,7 +220,7 @@ impl Clients {
         let own = identity.map(user_room).filter(|own| !rooms.contains(own));
         rooms.extend(own);
         let kept = back.iter().flat_map(|(back, _)| back.rooms.iter());
-        rooms.extend(kept.filter(|room| !room.starts_with(SESSION)).cloned());
+        rooms.extend(kept.filter(|room| !room.starts_with(SESSION_ROOM)).cloned());
         let socket = namespace.enter(session, id, user);
         // Who comes back had its rooms by rights.
         let rooms_max = if back.is_some() { rooms.len() } else { policy.rooms_max };
@@ -198,18 +240,18 @@ impl Clients {
     }
 }
 
-/// What the room of one of the application's sessions begins with.
-const SESSION: &str = "session:";
+/// Who waits for a turn to connect may have gone: looked at as often.
+const TURN_LOOK: Duration = Duration::from_secs(1);
 
 /// Where the sockets of one session are, so that they can be sent away on all nodes.
 fn session_room(identity: &Identity) -> Option<String> {
     let session = identity.session.as_str();
-    (!session.is_empty()).then(|| format!("{SESSION}{session}"))
+    (!session.is_empty()).then(|| format!("{SESSION_ROOM}{session}"))
 }
 
 /// Where the sockets of one user are, for whoever speaks to the user by name.
 fn user_room(identity: &Identity) -> String {
-    format!("user:{}", identity.user)
+    format!("{USER_ROOM}{}", identity.user)
 }
 
 /// Answers a CONNECT that comes to nothing.

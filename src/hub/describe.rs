@@ -56,7 +56,7 @@ fn handshake(socket: &Socket) -> Value {
         "auth": {},
     });
     // Nodes of this program count users by it.
-    if let (Some(user), Some(words)) = (&socket.user, words.as_object_mut()) {
+    if let (Some(user), Some(words)) = (socket.user(), words.as_object_mut()) {
         let user = json!({ "provider": *user.provider.name, "id": user.identity.user });
         words.insert("user".to_owned(), user);
     }

@@ -41,6 +41,10 @@ impl Clients {
         parts: Vec<Bytes>,
         delivery: Delivery,
     ) {
+        if target.rooms.as_ref().is_some_and(Vec::is_empty) {
+            // Nobody. In the wire's words an empty list is everybody.
+            return;
+        }
         if let Some(uplink) = &self.outbox.uplink {
             let packet = Payload { data: data.into(), parts: parts.clone() };
             let is_volatile = delivery == Delivery::Volatile;

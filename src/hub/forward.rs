@@ -11,9 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tracing::debug;
 
-use crate::auth::{Identity, Known};
+use crate::auth::Known;
 use crate::exchange::query;
 use crate::observe::metrics;
 
@@ -23,10 +22,10 @@ use super::client::Client;
 use super::clients::Clients;
 use super::connecting::say_refused;
 use super::engine::{Delivery, Handshake, Id, Session};
-use super::hooks::{Emit, Loss, Outcome, Question, Reply, Seat, uuid};
+use super::hooks::{Emit, Loss, Outcome, Question, Reply, Said, Seat, uuid};
 use super::journal;
 use super::namespace::{Namespace, Target};
-use super::packet::{self, Event};
+use super::packet::Event;
 use super::recovery::Returned;
 use super::returning::id_of;
 use super::rules::{Action, Denial};
@@ -233,15 +232,11 @@ impl Clients {
         for emit in reply.emit {
             self.emit_for(namespace, emit);
         }
-        match (joined, binary::extract(reply.ack.as_str(), self.attachments_max())) {
+        let Said { data, parts } = reply.ack;
+        match joined {
             // The rest is done: the application counts on it.
-            (Err(denial), _) => socket.deny(None, ack, denial),
-            (Ok(()), Ok((data, parts))) => self.answer_when_said(before, socket, ack, &data, parts),
-            (Ok(()), Err(unfit)) => {
-                let error =
-                    json!([{ "error": { "code": "bad_reply", "message": unfit.to_string() } }]);
-                socket.acknowledge(ack, &error.to_string());
-            }
+            Err(denial) => socket.deny(None, ack, denial),
+            Ok(()) => self.answer_when_said(before, socket, ack, &data, parts),
         }
         if reply.disconnect {
             self.expel(socket);
@@ -249,14 +244,7 @@ impl Clients {
     }
 
     fn emit_for(&self, namespace: &Namespace, emit: Emit) {
-        let Emit { to, except, event, args, volatile } = emit;
-        if packet::is_reserved(&event) {
-            return debug!(event, "a hook's reply names an event that clients keep to themselves");
-        }
-        let (data, parts) = match binary::extract(&args.after(&event), self.attachments_max()) {
-            Ok(fit) => fit,
-            Err(unfit) => return debug!(%unfit, "a hook's reply could not be emitted"),
-        };
+        let Emit { to, except, said: Said { data, parts }, volatile } = emit;
         let delivery = if volatile { Delivery::Volatile } else { Delivery::Kept };
         let target = Target { rooms: to, except, but: None };
         self.emit(namespace, target, &data, parts, delivery);
@@ -274,7 +262,9 @@ impl Clients {
             // It was read when it came.
             let Ok(event) = Event::parse(&waiting.data) else { continue };
             let policy = socket.namespace.policy();
-            match policy.rules.decide(&event, socket.id.as_str(), socket.identity()) {
+            let known = socket.user();
+            let user = known.as_deref().map(|known| &known.identity);
+            match policy.rules.decide(&event, socket.id.as_str(), user) {
                 Ok(Action::Forward(path)) => return Some(forward_of(socket, path, &waiting)),
                 // Rooms are not asked about or joined in the place of somebody who has left.
                 Ok(Action::Relay { rooms: Some(_), member: true, .. }) if !socket.is_here() => {}
@@ -332,7 +322,7 @@ impl Clients {
         let Some(handshake) = &socket.session.handshake else { return };
         let body = json!({
             "type": "disconnect", "reason": reason, "rooms": socket.rooms(),
-            "user": socket.identity().map(Identity::to_json),
+            "user": socket.user_as_json(),
         });
         self.part_with(&socket.namespace, socket.id, handshake, body, &socket.data());
     }
@@ -404,7 +394,7 @@ fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {
     let rooms = if socket.is_here() { socket.rooms() } else { Vec::new() };
     let body = json!({
         "type": "event", "event": name, "ack": waiting.ack.is_some(),
-        "rooms": rooms, "user": socket.identity().map(Identity::to_json),
+        "rooms": rooms, "user": socket.user_as_json(),
     });
     let question = match &socket.session.handshake {
         Some(handshake) => {

@@ -198,16 +198,15 @@ pub fn reply(data: &[u8]) {
     let Some((digits, body)) = data.split_first_chunk::<3>() else { return };
     let status = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
     let Some(status) = status else { return };
-    match (reply::read(status, body), status) {
+    match (reply::read(status, body, ATTACHMENTS_MAX), status) {
         (Ok(Outcome::Answered(reply)), 200..=299) => {
             let texts = reply.join.len() + reply.leave.len() + reply.emit.len();
             assert!(texts <= body.len());
-            let _text = binary::extract(reply.ack.as_str(), ATTACHMENTS_MAX);
-            for emit in &reply.emit {
-                let data = emit.args.after(&emit.event);
-                let event = Event::parse(&data).map(|event| event.name.into_owned());
-                assert!(packet::is_reserved(&emit.event) || event.as_ref() == Ok(&emit.event));
+            let said = reply.emit.iter().map(|emit| &emit.said);
+            for said in said.clone().chain([&reply.ack]) {
+                assert!(binary::check_parts(&said.data, &said.parts).is_ok());
             }
+            assert!(said.clone().all(|said| Event::parse(&said.data).is_ok()));
         }
         (Ok(Outcome::Denied(_)), 401 | 403) | (Ok(Outcome::Failed(_)), 200..=499) => {}
         (Err(error), 0..=199 | 500..) => assert_eq!(error.0, status),

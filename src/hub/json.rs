@@ -55,6 +55,31 @@ pub fn is_called(key: &str, name: &str) -> bool {
         || key.contains('\\') && packet::text(key).is_some_and(|text| text == name)
 }
 
+/// True if there are `max` levels of arrays and objects in each other at the most.
+///
+/// `json` is right JSON. Nothing is looked at in what is too short to have so many.
+pub fn is_within(json: &str, max: usize) -> bool {
+    let bytes = json.as_bytes();
+    let (mut at, mut depth) = (0, 0_usize);
+    while bytes.len() > max * 2 {
+        match bytes.get(at) {
+            Some(b'"') => {
+                at = past_string(bytes, at);
+                continue;
+            }
+            Some(b'[' | b'{') => depth += 1,
+            Some(b']' | b'}') => depth = depth.saturating_sub(1),
+            Some(_) => (),
+            None => return true,
+        }
+        if depth > max {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
 /// Behind `wanted` and the space around it, if it comes next.
 pub fn expect(bytes: &[u8], at: usize, wanted: u8) -> Option<usize> {
     let at = past_space(bytes, at);
@@ -136,6 +161,23 @@ mod tests {
         assert_eq!(field(r#"{"":1}"#, ""), Some("1"));
     }
 
+    #[test]
+    fn levels_are_counted() {
+        for (json, depth) in [
+            ("7", 0),
+            ("[]", 1),
+            (r#"{"a":[]}"#, 2),
+            (r#"[[],{"a":1},[[[]]],"[[[[[[\"[[[["]"#, 4),
+            (r#"["]]]]",{"{":{"\\":{}}}]"#, 4),
+        ] {
+            assert!(is_within(json, depth), "{json}");
+            assert!(depth == 0 || !is_within(json, depth - 1), "{json}");
+        }
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(is_within(&nested(128), 128) && !is_within(&nested(129), 128));
+        assert!(is_within(&format!("[{}]", "[],".repeat(1000)), 2));
+    }
+
     proptest! {
         #[test]
         fn what_a_library_finds_is_found(value in json(Value::Null, &["a", "ab"]), pretty: bool) {
@@ -157,8 +199,21 @@ mod tests {
         }
 
         #[test]
+        fn levels_are_those_that_a_library_finds(value in json(Value::Null, &["a", "ab"]), max in 0usize..6) {
+            fn depth(value: &Value) -> usize {
+                match value {
+                    Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+                    Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+                    _ => 0,
+                }
+            }
+            prop_assert_eq!(is_within(&value.to_string(), max), depth(&value) <= max);
+        }
+
+        #[test]
         fn nothing_panics(text in "[{}\\[\\]:,\"\\\\a 1é]{0,30}") {
             let _found = field(&text, "a");
+            let _within = is_within(&text, 3);
         }
     }
 }

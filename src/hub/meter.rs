@@ -60,6 +60,14 @@ impl Meter {
         }
         Verdict::Within
     }
+
+    /// Takes one event that was counted as a packet already, or says how long to wait for it.
+    pub fn take_turn(&self, allowance: &Allowance, now: Duration) -> Result<(), Duration> {
+        if take(&self.events, allowance.events, now) {
+            return Ok(());
+        }
+        Err(self.events.get().wait(allowance.events, now))
+    }
 }
 
 fn take(cell: &Cell<Bucket>, rate: Rate, now: Duration) -> bool {
@@ -112,7 +120,9 @@ mod tests {
         // Twenty packets at once are no flood yet.
         assert!((3..20).all(|_| count(false) == Verdict::Within));
         assert_eq!(count(false), Verdict::Flood);
-        assert_eq!(meter.count(&allowance, Duration::from_millis(1200), true), Verdict::Within);
+        assert_eq!(meter.take_turn(&allowance, now), Err(Duration::from_millis(200)));
+        assert_eq!(meter.take_turn(&allowance, Duration::from_millis(1200)), Ok(()));
+        assert_eq!(meter.count(&allowance, Duration::from_millis(1400), true), Verdict::Within);
     }
 
     #[test]

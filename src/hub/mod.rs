@@ -166,9 +166,9 @@ impl Hub {
     pub async fn tell_cluster(&self, policy: Option<&Policy>) {
         let Some(cluster) = &self.cluster else { return };
         let names = policy.into_iter().flat_map(Policy::names).map(str::to_owned).collect();
-        cluster
-            .change(names, policy.and_then(|policy| policy.recovery).map(|policy| policy.keeps()))
-            .await;
+        let keeps = policy.and_then(|policy| policy.recovery).map(|policy| policy.keeps());
+        let attachments = policy.map_or(0, |policy| policy.attachments);
+        cluster.change(names, keeps, attachments).await;
     }
 
     /// What does not work as it should, though clients are served.

@@ -20,7 +20,7 @@ use super::presence::Presence;
 use super::recovery::{Log, Stamp};
 use super::rooms::Rooms;
 use super::rules::Denial;
-use super::socket::Socket;
+use super::socket::{Socket, is_room_of};
 
 /// Whom a message is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl Namespace {
             backlog: RefCell::default(),
             gone: Cell::new(false),
             meters: Meters::default(),
-            user,
+            user: RefCell::new(user),
             ticket: OnceCell::new(),
         });
         entry.insert(Rc::clone(&socket));
@@ -167,12 +167,19 @@ impl Namespace {
         self.sockets.borrow().get(key as usize).cloned()
     }
 
-    /// Joins all or none.
+    /// Joins all or none. The rooms that the hub itself puts the socket into are not among the `max`.
     pub fn join(&self, socket: &Socket, names: &[String], max: usize) -> Result<(), Denial> {
         let mut rooms = self.rooms.borrow_mut();
-        let new = names.iter().filter(|name| !rooms.is_member(socket.key, name)).count();
-        if rooms.count_of(socket.key) + new > max {
-            return Err(Denial::TooManyRooms);
+        let is_new = |name: &&String| !rooms.is_member(socket.key, name);
+        if rooms.count_of(socket.key) + names.iter().filter(is_new).count() > max {
+            let known = socket.user();
+            let is_counted =
+                |name: &str| known.as_ref().is_none_or(|known| !is_room_of(&known.identity, name));
+            let new = names.iter().filter(is_new).filter(|name| is_counted(name)).count();
+            let there = rooms.of(socket.key).filter(|name| is_counted(name)).count();
+            if there + new > max {
+                return Err(Denial::TooManyRooms);
+            }
         }
         for name in names {
             let joined = rooms.join(socket.key, name);
@@ -295,7 +302,7 @@ impl Namespace {
 
     /// Counts users, where it is known whose the socket is.
     fn attend(&self, socket: &Socket, room: Option<&str>, is_here: bool) {
-        if let Some(user) = &socket.user {
+        if let Some(user) = &*socket.user.borrow() {
             self.attendance.note(room, user.user_number(), is_here);
         }
     }
@@ -307,7 +314,7 @@ impl Namespace {
             let own = room.and_then(|room| self.own(room));
             let sockets = self.sockets.borrow();
             let socket = own.and_then(|key| sockets.get(key as usize));
-            usize::from(socket.is_some_and(|socket| socket.user.is_some()))
+            usize::from(socket.is_some_and(|socket| socket.user.borrow().is_some()))
         });
         Heads { sockets: self.count(room), users, ..Heads::default() }
     }

@@ -481,7 +481,7 @@ fn list(namespace: &Namespace, target: &Target, page: &Page) -> Listed<Seen> {
     for socket in namespace.those(target) {
         page.add(&mut listed, socket.id.as_str(), || Seen {
             rooms: socket.rooms(),
-            user: socket.identity().map(|identity| identity.user.clone()),
+            user: socket.user().map(|known| known.identity.user.clone()),
             address: Some(socket.session.address),
             transport: Some(socket.session.transport()),
         });

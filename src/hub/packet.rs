@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::json;
+
 /// The peer does not speak Socket.IO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
@@ -38,6 +40,11 @@ pub struct Head<'a> {
 /// Attachments of a packet that can be read at all; how many clients may send and are sent is
 /// configured (CVE-2026-33151).
 pub const ATTACHMENTS_MAX: usize = 256;
+
+/// Levels of arrays and objects in one packet's data, its own array among them. The stock clients'
+/// parsers look for attachments by calling themselves, and what deeper data do to them they do to
+/// everybody in a room; nor can msgpack's say more.
+pub const DEPTH_MAX: usize = 128;
 
 /// Names that only the library itself may emit.
 const RESERVED: [&str; 6] =
@@ -160,12 +167,16 @@ fn unit(json: &str) -> Option<u16> {
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// CONNECT's and CONNECT_ERROR's data must be objects, DISCONNECT has none, an ACK's is an array.
+/// CONNECT's and CONNECT_ERROR's data must be objects, DISCONNECT has none, an ACK's is an array; and
+/// none is too deep.
 pub fn check_data(head: &Head<'_>) -> Result<(), Malformed> {
     if head.data.is_empty() {
         return Ok(());
     }
     let json: &RawValue = serde_json::from_str(head.data).map_err(|_error| Malformed)?;
+    if !json::is_within(json.get(), DEPTH_MAX) {
+        return Err(Malformed);
+    }
     let right = match head.kind {
         Kind::Connect => json.get().starts_with('{'),
         Kind::Disconnect => false,
@@ -294,7 +305,8 @@ mod tests {
         ] {
             assert!(Event::parse(data).is_err(), "{data}");
         }
-        for text in ["0\"a\"", "0[]", "1{}", "3{}", "4[]", "2{"] {
+        let deep = format!("3{}{}", "[".repeat(DEPTH_MAX + 1), "]".repeat(DEPTH_MAX + 1));
+        for text in ["0\"a\"", "0[]", "1{}", "3{}", "4[]", "2{", &deep] {
             let head = Head::parse(text).expect(text);
             assert_eq!(check_data(&head), Err(Malformed), "{text}");
         }

@@ -47,6 +47,8 @@ pub struct HookPolicy {
     pub secret: Option<Secret>,
     /// How many questions are spans of traces.
     pub traced: Option<Share>,
+    /// Attachments of one packet that a reply wants sent.
+    pub attachments: usize,
     /// By the host that a client came for.
     upstreams: Vec<Asked>,
     /// Asked by the hub alone.
@@ -82,20 +84,25 @@ pub struct NamespacePolicy {
     pub admin_ui: Option<AdminDoor>,
 }
 
-/// What another policy does to the sockets that are here: a line for each namespace that they are sent
-/// away from.
+/// What another policy does to the sockets that are here: a line for each namespace that they do not
+/// stay in.
 pub fn sent_away(before: Option<&Arc<Policy>>, after: Option<&Arc<Policy>>) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, rules) in before.into_iter().flat_map(|policy| &policy.namespaces) {
         let why = match after.and_then(|policy| policy.namespaces.get(name)) {
-            None => "there is no such namespace any more",
-            Some(next) if !rules.has_same_door(next) => "others are let in there",
+            None => "sent away from {}: there is no such namespace any more",
+            Some(next) if !rules.has_same_pages(next) => {
+                "sent away from {}: others are let in there"
+            }
+            Some(next) if !rules.has_same_door(next) => {
+                "cut off from {}, and may come back: others are let in there"
+            }
             Some(_) => continue,
         };
         let count = metrics::series(&metrics::HUB_SOCKETS, &[name]).value();
         if count > 0 {
             let sockets = if count == 1 { "socket is" } else { "sockets are" };
-            lines.push(format!("! {count} {sockets} sent away from {name}: {why}"));
+            lines.push(format!("! {count} {sockets} {}", why.replacen("{}", name, 1)));
         }
     }
     lines.sort_unstable();
@@ -199,15 +206,25 @@ impl NamespacePolicy {
         }
     }
 
-    /// Whether who was let in by the other would be let in here. If not, all who are in are sent away.
+    /// Whether who was let in by the other would be let in here. If not, all who are in are cut off:
+    /// they come back, and are judged anew.
     pub fn has_same_door(&self, other: &Self) -> bool {
-        let words = |users: &Option<Vec<Arc<Provider>>>| {
-            let users = users.as_ref()?.iter();
-            Some(users.map(|provider| provider.words.clone()).collect::<Vec<_>>())
+        let are_same = match (self.users.as_deref(), other.users.as_deref()) {
+            (None, None) => true,
+            (Some(one), Some(other)) => {
+                let same = |(one, other): (&Arc<Provider>, &Arc<Provider>)| {
+                    one.words.has_same_door(&other.words)
+                };
+                one.len() == other.len() && one.iter().zip(other).all(same)
+            }
+            _ => false,
         };
-        if words(&self.users) != words(&other.users) {
-            return false;
-        }
+        are_same && self.has_same_pages(other)
+    }
+
+    /// Whether pages of the Admin UI that the other let in would be let in here, or neither lets any
+    /// in. If not, it is another namespace.
+    pub fn has_same_pages(&self, other: &Self) -> bool {
         match (&self.admin_ui, &other.admin_ui) {
             (None, None) => true,
             (Some(one), Some(other)) => one.opens_like(other),
@@ -275,6 +292,7 @@ impl HookPolicy {
             retry: hooks.retry,
             secret: hooks.secret.clone(),
             traced: config.traces.as_ref().map(|traces| Share(traces.share)),
+            attachments: hub.limits.attachments,
             upstreams: upstreams?,
             paths,
         })))

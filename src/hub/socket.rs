@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::auth::{Identity, Known};
 
@@ -35,25 +36,31 @@ pub struct Socket {
     /// Set when it has left the namespace.
     pub gone: Cell<bool>,
     pub meters: Meters,
-    /// Who it is, where the namespace wants to know.
-    pub user: Option<Rc<Known>>,
+    /// Who it is, where the namespace wants to know, as was found when it was last looked at.
+    pub user: RefCell<Option<Rc<Known>>>,
     /// With which it can come back.
     pub ticket: OnceCell<Rc<Ticket>>,
 }
 
 impl Socket {
-    pub fn identity(&self) -> Option<&Identity> {
-        self.user.as_ref().map(|user| &user.identity)
+    pub fn user(&self) -> Option<Rc<Known>> {
+        self.user.borrow().clone()
+    }
+
+    /// As the application is told; `null` of nobody in particular.
+    pub fn user_as_json(&self) -> Option<Value> {
+        self.user.borrow().as_ref().map(|user| user.identity.to_json())
     }
 
     /// Whose it is, among the users of all providers.
     pub fn user_key(&self) -> Option<Arc<str>> {
-        self.user.as_ref().map(|user| user.user_key().into())
+        self.user.borrow().as_ref().map(|user| user.user_key().into())
     }
 
     /// The same as others are told.
     pub fn whose(&self) -> Option<User> {
-        let user = self.user.as_ref()?;
+        let user = self.user.borrow();
+        let user = user.as_ref()?;
         Some(User { number: user.user_number(), id: user.identity.user.as_str().into() })
     }
 
@@ -92,6 +99,16 @@ impl Socket {
 
 /// What is attached to a socket of which the application has said nothing.
 pub const NO_DATA: &str = "null";
+
+/// What the room of one of the application's sessions begins with, and that of one of its users.
+pub const SESSION_ROOM: &str = "session:";
+pub const USER_ROOM: &str = "user:";
+
+/// Whether the hub itself puts this one's sockets into the room.
+pub fn is_room_of(identity: &Identity, room: &str) -> bool {
+    room.strip_prefix(USER_ROOM) == Some(identity.user.as_str())
+        || room.strip_prefix(SESSION_ROOM) == Some(identity.session.as_str())
+}
 
 /// Sends one session one packet.
 pub fn say(session: &Rc<Session>, text: String) {

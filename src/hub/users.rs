@@ -1,5 +1,6 @@
 //! Who the clients are: identified when they connect, and looked at again while they stay.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use crate::auth::{self, Credentials, Denial, Known, Suspicion};
+use crate::auth::{self, Credentials, Denial, Digest, Known, Suspicion};
 use crate::exchange;
 
 use super::auth_data::AuthData;
@@ -18,6 +19,7 @@ use super::connecting::{refuse, say_refused};
 use super::engine::{Close, Owner, Session, Version};
 use super::journal;
 use super::namespace::Namespace;
+use super::policy::Policy;
 use super::watched::{Fate, Here};
 
 impl Clients {
@@ -205,11 +207,45 @@ impl Clients {
             fate => fate,
         };
         self.end(known, &fate);
+        self.tell_known(&known.digest);
         for session in self.users.sessions_of(&known.digest) {
             let since = self.client(&session).and_then(|client| client.since.get());
             if since.is_some_and(|since| since.elapsed() >= known.provider.words.max_age) {
                 session.close(Close::Expired);
             }
+        }
+    }
+
+    /// What a look has found holds for all that the session has opened: rules, stamps and hooks go by
+    /// it.
+    fn tell_known(&self, digest: &Digest) {
+        let Some(known) = self.users.known(digest) else { return };
+        for session in self.users.sessions_of(digest) {
+            let Some(client) = self.client(&session) else { continue };
+            for namespace in client.places_of(digest) {
+                client.is_now(&namespace, &known);
+            }
+        }
+    }
+
+    /// Others are let in there now: who is in, or on the way, comes back and is judged anew.
+    pub(super) fn cut_off(&self, namespace: &Namespace) {
+        for client in self.clients.borrow().iter().flatten() {
+            if client.arrivals.is_waiting(&namespace.name) {
+                client.outdated.set(true);
+            }
+        }
+        namespace.sockets().iter().for_each(|socket| socket.session.close(Close::Forced));
+    }
+
+    /// Goes on by these providers, by which those who are here would have been let in as well.
+    pub(super) fn adopt_providers(&self, policy: &Policy) {
+        let namespaces = policy.namespaces.values();
+        let providers = namespaces.filter_map(|one| one.users.as_ref()).flatten();
+        let by_name: HashMap<&str, &Arc<auth::Provider>> =
+            providers.map(|provider| (&*provider.name, provider)).collect();
+        for digest in self.users.adopt(&by_name) {
+            self.tell_known(&digest);
         }
     }
 

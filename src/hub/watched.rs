@@ -238,13 +238,8 @@ impl Users {
         namespace: &str,
         known: &Rc<Known>,
     ) {
-        let before = {
-            let mut here = client.here.borrow_mut();
-            let Some(one) = here.iter_mut().find(|one| *one.namespace == *namespace) else {
-                return;
-            };
-            std::mem::replace(&mut one.known, Rc::clone(known)).digest
-        };
+        let Some(before) = client.is_now(namespace, known) else { return };
+        let before = before.digest;
         // Before the other is left, whose places these are.
         self.watch(session, known);
         self.forsake(session, client, &before);
@@ -291,6 +286,27 @@ impl Users {
         let next = self.watched.borrow().values().map(|one| one.next).min();
         self.planned.set(next);
         next
+    }
+
+    /// By other words of the same providers: when each is looked at next, and cut, is said anew. Who is
+    /// watched by one of them.
+    pub fn adopt(&self, providers: &HashMap<&str, &Arc<auth::Provider>>) -> Vec<Digest> {
+        let now = Instant::now();
+        let mut watched = self.watched.borrow_mut();
+        let mut adopted = Vec::new();
+        for (digest, one) in watched.iter_mut() {
+            let Some(provider) = providers.get(&*one.known.provider.name) else { continue };
+            if provider.words != one.known.provider.words {
+                one.known = Rc::new(one.known.under(provider));
+                one.ends = ends(&one.known, now);
+                one.next = one.next.min(next(&one.known, one.ends, now));
+                self.plan(one.next);
+            } else {
+                one.known = Rc::new(one.known.under(provider));
+            }
+            adopted.push(*digest);
+        }
+        adopted
     }
 
     pub fn sessions_of(&self, digest: &Digest) -> Vec<Rc<Session>> {

@@ -334,7 +334,7 @@ metrics! {
     REDIS_GAPS: Counter "vestibule_hub_redis_gaps_total" [] "Times without a link to Redis that have ended; with pub/sub, messages of other nodes were missed.";
     REDIS_SAID: Counter "vestibule_hub_redis_said_total" [] "Commands that Redis has done.";
     REDIS_DROPPED: Counter "vestibule_hub_redis_dropped_total" ["reason"] "Messages that other nodes do not hear: overflow of what waits, unsure when a link broke, volatile without a link, refused.";
-    REDIS_HEARD: Counter "vestibule_hub_redis_heard_total" ["fate"] "Messages that came over Redis: taken, own, repeated after a break, for_nobody here, malformed.";
+    REDIS_HEARD: Counter "vestibule_hub_redis_heard_total" ["fate"] "Messages that came over Redis: taken, own, repeated after a break, for_nobody here, unfit for clients, malformed.";
     HUB_NODES: Gauge "vestibule_hub_nodes" [] "Nodes that hold a lease in Redis, this one among them; 0 before it has one.";
     HUB_RELAYED: Counter "vestibule_hub_relayed_total" ["outcome"] "Requests brought to the node that their session lives on: begun, answered, or lost with it.";
     REDIS_WAITING: Gauge "vestibule_hub_redis_waiting_bytes" [] "Bytes that wait for Redis.";

@@ -35,6 +35,34 @@ pub struct Provider {
     pub failures: Rate,
 }
 
+impl Provider {
+    /// Whether both let in the same people, by the same credentials: how often and how long they are
+    /// looked at, how many at once, and with which password a store is opened are no part of that.
+    pub fn has_same_door(&self, other: &Self) -> bool {
+        self.door() == other.door()
+    }
+
+    /// Without all that is no part of it.
+    fn door(&self) -> (&str, ProviderKind, Option<&str>, &[Source]) {
+        let Self { name, kind, cookie, from, .. } = self;
+        let mut kind = kind.clone();
+        match &mut kind {
+            ProviderKind::Lucia { rows, .. }
+            | ProviderKind::AuthJs { rows: Some(rows), .. }
+            | ProviderKind::BetterAuth { store: BetterAuthStore::Rows(rows), .. } => {
+                rows.database = rows.database.without_password();
+            }
+            ProviderKind::BetterAuth { store: BetterAuthStore::Redis { place, .. }, .. }
+            | ProviderKind::Redis(KeyValue { place, .. }) => *place = place.without_password(),
+            ProviderKind::Http(callback) => callback.timeout = Duration::ZERO,
+            ProviderKind::AuthJs { rows: None, .. }
+            | ProviderKind::Jwt(_)
+            | ProviderKind::Iron { .. } => {}
+        }
+        (name, kind, cookie.as_deref(), from)
+    }
+}
+
 /// What becomes of a connection whose token has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExpiry {

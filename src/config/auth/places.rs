@@ -50,6 +50,16 @@ impl Database {
         Ok(Self { kind, url: Secret::new(format!("{scheme}://{rest}"), None), shown })
     }
 
+    /// The same for somebody who has no password.
+    pub fn without_password(&self) -> Self {
+        let url = self.url.expose();
+        let url = match url.split_once("://") {
+            Some((scheme, rest)) => format!("{scheme}://{}", masked(rest)),
+            None => url.to_owned(),
+        };
+        Self { kind: self.kind, url: Secret::new(url, None), shown: String::new() }
+    }
+
     /// Without its password; as it was written if that is no secret.
     pub fn shown(&self) -> &str {
         &self.shown
@@ -118,6 +128,11 @@ impl RedisPlace {
     pub fn shown(&self) -> &str {
         &self.shown
     }
+
+    /// The same for somebody who has no password.
+    pub fn without_password(&self) -> Self {
+        Self { password: None, shown: String::new(), ..self.clone() }
+    }
 }
 
 /// What stands before the last `@`, after the first `:`, is a password.
@@ -152,6 +167,9 @@ mod tests {
             Database::parse(&secret(text), folder).map(|database| database.shown().to_owned())
         };
         assert_eq!(database("postgresql://a:b@h/d").as_deref(), Ok("postgres://a:***@h/d"));
+        let bare = |text: &str| Database::parse(&secret(text), folder).unwrap().without_password();
+        assert!(bare("postgres://a:b@h/d") == bare("postgresql://a:c@h/d"));
+        assert!(bare("postgres://a:b@h/d") != bare("postgres://a:b@h/e"));
         assert_eq!(database("mysql://a@h/d").as_deref(), Ok("mysql://a@h/d"));
         assert_eq!(database("sqlite:app.db").as_deref(), Ok("sqlite:/srv/app.db"));
         for wrong in ["app.db", "mongodb://h/d", "postgres:///d", ""] {
@@ -161,6 +179,8 @@ mod tests {
         let place = redis("redis://u:p@h:7000/3").expect("a place");
         assert_eq!(place.address, RedisAddress::Tcp("h".to_owned(), 7000));
         assert_eq!((place.database, place.shown()), (3, "redis://u:***@h:7000/3"));
+        let other = redis("redis://u:q@h:7000/3").expect("a place");
+        assert!(place != other && place.without_password() == other.without_password());
         assert!(redis("redis://h").is_ok() && redis("unix:r.sock").is_ok());
         for wrong in ["h:6379", "rediss://h", "redis://", "redis://h:x", "redis://h/x"] {
             assert!(redis(wrong).is_err(), "{wrong}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::drain::Drain;
 use crate::hub::Hub;
@@ -36,6 +37,8 @@ pub struct Central {
     pub(super) numbers: Cell<u64>,
     /// The last acknowledgement that clients were asked for.
     pub(super) acks: Cell<u64>,
+    /// When it was last said that something is not told.
+    pub(super) complained: Cell<Option<Instant>>,
     pub(super) order: Order,
     pub(super) gossip: Gossip,
     /// What comes of the streams, and what is done in the same order.
@@ -75,6 +78,7 @@ impl Central {
             answer_within: words.answer,
             numbers: Cell::new(0),
             acks: Cell::new(0),
+            complained: Cell::default(),
             order: Order::default(),
             gossip: Gossip::default(),
             items,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::hub::engine::{Delivery, Id, Message};
+use crate::hub::json;
 use crate::hub::namespace::Target;
 use crate::hub::operation::{Deed, Operation, Outcome, Task};
 use crate::hub::outbox::Notice;
-use crate::hub::packet::{self, ATTACHMENTS_MAX};
+use crate::hub::packet::{self, DEPTH_MAX};
 use crate::hub::recovery::{Stamp, stamped};
 use crate::observe::metrics;
 
@@ -25,7 +26,7 @@ use super::origin;
 use super::questions::Asked;
 use super::reading::Entry;
 use super::wire::{
-    Answer, Audience, Broadcast, Dialect, Matter, Place, Remote, Sealed, Telegram, Whisper,
+    Answer, Audience, Broadcast, Dialect, Matter, Payload, Place, Remote, Sealed, Telegram, Whisper,
 };
 
 /// What becomes of a message; the word is the metric's label.
@@ -39,6 +40,8 @@ enum Fate {
     /// Nobody here is meant.
     ForNobody,
     Malformed,
+    /// Clients would hang up at it.
+    Unfit,
 }
 
 impl Fate {
@@ -49,10 +52,13 @@ impl Fate {
             Self::Repeated => "repeated",
             Self::ForNobody => "for_nobody",
             Self::Malformed => "malformed",
+            Self::Unfit => "unfit",
         }
     }
 }
 
+/// Between two words about what is not told.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 /// A worker that takes longer is stuck; whoever asked gets what the others said.
 const WORKERS_ANSWER: Duration = Duration::from_secs(2);
 
@@ -170,12 +176,7 @@ impl Central {
     }
 
     fn open(&self, namespace: &str, broadcast: Broadcast<Sealed>) -> Result<Opened, Fate> {
-        let packet = broadcast.packet.open(namespace).map_err(|_malformed| Fate::Malformed)?;
-        let packet = packet.ok_or(Fate::ForNobody)?;
-        if packet.parts.len() > ATTACHMENTS_MAX {
-            // Clients would hang up.
-            return Err(Fate::Malformed);
-        }
+        let packet = self.unseal(namespace, &broadcast.packet)?;
         let target = Arc::new(target(broadcast.audience));
         Ok(Opened {
             namespace: namespace.into(),
@@ -183,6 +184,31 @@ impl Central {
             data: packet.data.into(),
             parts: packet.parts,
         })
+    }
+
+    /// The packet, if the clients here take it.
+    fn unseal(&self, namespace: &str, packet: &Sealed) -> Result<Payload, Fate> {
+        let packet = packet.open(namespace).map_err(|_malformed| Fate::Malformed)?;
+        let packet = packet.ok_or(Fate::ForNobody)?;
+        let most = self.cluster.attachments.load(std::sync::atomic::Ordering::Relaxed);
+        let too_many = packet.parts.len() > most;
+        if !too_many && json::is_within(&packet.data, DEPTH_MAX) {
+            return Ok(packet);
+        }
+        let now = Instant::now();
+        if self.complained.get().is_none_or(|before| now >= before + COMPLAINT_PAUSE) {
+            self.complained.set(Some(now));
+            let name = packet.data.chars().take(64).collect::<String>();
+            let parts = packet.parts.len();
+            tracing::warn!(
+                namespace,
+                event = name,
+                parts,
+                "another server's event is not told: clients hang up at more than \
+                 hub.limits.attachments ({most}) binary parts, and at data that are too deep"
+            );
+        }
+        Err(Fate::Unfit)
     }
 
     /// False if certainly none of the rooms has a member, or, without rooms, the namespace.
@@ -270,12 +296,16 @@ impl Central {
             }
             return Fate::ForNobody;
         }
-        let Ok(packet) = packet.open(namespace) else { return Fate::Malformed };
-        let Some(packet) = packet else { return Fate::ForNobody };
-        if packet.parts.len() > ATTACHMENTS_MAX {
-            // Clients would hang up.
-            return Fate::Malformed;
-        }
+        let packet = match self.unseal(namespace, &packet) {
+            Ok(packet) => packet,
+            Err(fate) => {
+                // Whoever asked waits for all nodes.
+                if let (Some(request), Fate::Unfit) = (request, fate) {
+                    self.answer(namespace, to, request, Answer::Clients(0));
+                }
+                return fate;
+            }
+        };
         if let Some(request) = request {
             let asked = Asked { namespace, to, request, audience, within: flags.timeout };
             notices.push(self.question(asked, &packet));

@@ -78,6 +78,8 @@ pub struct Cluster {
     listed: AtomicBool,
     /// Messages get a place in the order of what clients were sent.
     recovers: AtomicBool,
+    /// Of one packet that clients are sent.
+    attachments: AtomicUsize,
     /// Where the reading of each stream began.
     begins: Mutex<HashMap<Arc<str>, u64>>,
     /// Over the servers of a Redis Cluster.
@@ -169,6 +171,7 @@ impl Cluster {
             up: Arc::default(),
             listed: AtomicBool::new(false),
             recovers: AtomicBool::new(false),
+            attachments: AtomicUsize::new(0),
             begins: Mutex::default(),
             is_spread: words.servers == config::RedisServers::Cluster,
             reports: to_reports,
@@ -272,8 +275,10 @@ impl Cluster {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// New rules hold: which namespaces there are, and whether clients may come back.
-    pub async fn change(&self, names: Vec<String>, keeps: Option<Keeps>) {
+    /// New rules hold: which namespaces there are, whether clients may come back, and how many
+    /// attachments they take.
+    pub async fn change(&self, names: Vec<String>, keeps: Option<Keeps>, attachments: usize) {
+        self.attachments.store(attachments, Ordering::Relaxed);
         self.recovers.store(keeps.is_some(), Ordering::Relaxed);
         // The main thread ends last.
         let _told = self.asks.send(Ask::Serve(names, keeps.unwrap_or_default())).await;

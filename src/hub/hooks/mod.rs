@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::drain::Drain;
-use crate::exchange::{self, Body, Peer, Request};
+use crate::exchange::{self, Body, BodyError, Peer, Request};
 use crate::observe::metrics::{self, Series};
 use crate::observe::trace::{Context, Kind, Span, Value};
 use crate::upstream::Pools;
@@ -34,10 +34,11 @@ use losses::Losses;
 pub use application::Seat;
 pub use lines::{Line, Lines, Place};
 pub use losses::Loss;
-pub use reply::{Emit, Outcome, Reply};
+pub use reply::{Emit, Outcome, Reply, Said};
 pub use sign::uuid;
 
-/// Bytes of an answer.
+/// Bytes of an answer. More is an answer that means nothing, not none: asking again would have it
+/// done again.
 const ANSWER_MAX: usize = 1 << 20;
 /// Before the first repetition; doubled for each that follows.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -223,9 +224,11 @@ impl Hooks {
             let response =
                 upstream.send(request, &self.pools).await.map_err(|error| error.to_string())?;
             let status = response.status().as_u16();
-            let body = response.into_body().read_all(ANSWER_MAX).await;
-            let body = body.map_err(|error| error.to_string())?;
-            Ok(reply::read(status, &body))
+            match response.into_body().read_all(ANSWER_MAX).await {
+                Ok(body) => Ok(reply::read(status, &body, policy.attachments)),
+                Err(BodyError::TooLarge { .. }) => Ok(reply::read_oversized(status, ANSWER_MAX)),
+                Err(error) => Err(error.to_string()),
+            }
         };
         let answer = timeout(policy.timeout, Box::pin(exchange)).await;
         let answer =
@@ -250,6 +253,9 @@ impl Hooks {
         };
         match answer {
             Ok(outcome) => {
+                if let Some(mistake) = outcome.mistake() {
+                    warn!(path = %question.path, reason = mistake, "a hook's reply cannot be done");
+                }
                 self.asked.increment();
                 application.breaker.borrow_mut().succeeded();
                 Some(outcome)

@@ -18,8 +18,7 @@ use super::{packet, placeholders};
 
 pub use decode::Reader;
 
-/// Levels of arrays and maps in one packet.
-pub const DEPTH_MAX: usize = 128;
+pub use super::packet::DEPTH_MAX;
 
 /// Whether a client's first message is this parser's: a map, where JSON's is a text.
 pub fn is_packet(data: &[u8]) -> bool {

@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use crate::config;
 
 use super::cluster::Keeps;
-use super::engine::{Close, Delivery, Id, Node, Outgoing, Version, random};
+use super::engine::{Close, Delivery, FrameError, Id, Node, Outgoing, Version, random};
 use super::handover::{FAR, Origins, Role, Way};
 use super::hooks::Lines;
 use super::namespace::{Namespace, Target};
@@ -73,7 +73,8 @@ impl RecoveryPolicy {
             bytes: recovery.bytes,
             sessions: recovery.sessions,
             patience: hub.ping_interval + hub.ping_timeout * 2,
-            replay_max: hub.limits.queue,
+            // What a queue always has room for.
+            replay_max: hub.limits.queue.max(hub.limits.message.saturating_mul(2)),
         })
     }
 
@@ -540,5 +541,7 @@ fn may_return(why: Close) -> bool {
             // Who it is, is asked anew when it comes back.
             | Close::Expired
             | Close::Unavailable
+            // Cut off at a size, which Node's clients take for a transport that failed.
+            | Close::BadFrame(FrameError::TooLarge)
     )
 }
