@@ -38,7 +38,7 @@ use super::presence::Presence;
 use super::recovery::Recovery;
 use super::returning::Entering;
 use super::rules::{Action, Denial};
-use super::socket::{Socket, say};
+use super::socket::Socket;
 use super::watched::Users;
 
 /// What the engine tells, and what the rules make of it.
@@ -160,34 +160,6 @@ impl Clients {
         }
         others_come.iter().for_each(|namespace| self.cut_off(namespace));
         policy.iter().for_each(|policy| self.adopt_providers(policy));
-    }
-
-    /// The server's own disconnect of one socket; its client does not come back by itself.
-    pub(super) fn expel(&self, socket: &Rc<Socket>) {
-        // What it has sent and nobody has looked at yet comes to nothing.
-        socket.backlog.take();
-        say(&socket.session, packet::disconnect(&socket.namespace.name));
-        if let Some(client) = self.client(&socket.session) {
-            client.left.borrow_mut().push(Arc::clone(&socket.namespace.name));
-            client.remove(socket);
-        }
-        journal::disconnected(socket, "server_namespace_disconnect");
-        self.part(socket, "server namespace disconnect");
-    }
-
-    /// The client's own disconnect of one socket.
-    pub(super) fn leave(&self, client: &Client, socket: &Rc<Socket>) {
-        client.remove(socket);
-        journal::disconnected(socket, "client_namespace_disconnect");
-        self.part(socket, "client namespace disconnect");
-    }
-
-    /// The socket has left its namespace.
-    fn part(&self, socket: &Socket, reason: &str) {
-        self.recovery.forget(socket);
-        self.keep_backlog(socket);
-        self.farewell(socket, reason);
-        socket.namespace.remove(socket);
     }
 
     /// Does what another worker has told.

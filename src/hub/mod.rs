@@ -24,6 +24,7 @@ mod handover;
 mod hooks;
 mod journal;
 mod json;
+mod leaving;
 mod meter;
 mod msgpack;
 mod namespace;
