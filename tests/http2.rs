@@ -10,6 +10,7 @@ use crate::harness::http2::{
 use crate::harness::origin::reply;
 use crate::harness::socketio::wait_for_metric;
 use crate::harness::{Authority, Edge, Folder, Origin, SECURE};
+use crate::upgrade::accept;
 
 const STUCK: &str = "vestibule_connections_cut_total{reason=\"stream_stuck\"}";
 /// `SETTINGS_INITIAL_WINDOW_SIZE`
@@ -187,9 +188,9 @@ fn a_connection_whose_client_never_takes_what_has_ended_ends() {
 #[test]
 fn a_tunnel_whose_window_stays_shut_ends() {
     let origin = Origin::start(|seen, stream| {
-        let key = seen.header("upgrade").unwrap_or("none");
+        let accept = accept(seen.header("sec-websocket-key").unwrap_or_default());
         let head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {key}\r\n\r\n"
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n{accept}\r\n"
         );
         stream.write_all(head.as_bytes()).expect("sent");
         for _ in 0..3 {

@@ -38,7 +38,7 @@ fn shouting() -> Origin {
 }
 
 /// The header by which a server that speaks WebSocket answers a key (RFC 6455 §4.2.2).
-fn accept(key: &str) -> String {
+pub fn accept(key: &str) -> String {
     let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
     format!("sec-websocket-accept: {}\r\n", STANDARD.encode(hash))
