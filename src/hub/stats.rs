@@ -102,7 +102,8 @@ pub async fn tell(clients: Rc<Clients>) {
         let stats = serde_json::to_string(&stats).unwrap_or_default();
         let data = format!(r#"["server_stats",{stats}]"#);
         if let Some(namespace) = clients.namespace(&name) {
-            clients.emit(&namespace, Target::default(), &data, Vec::new(), Delivery::Volatile);
+            // Not dropped for a page that polls: what two nodes tell in one moment is two polls.
+            clients.emit(&namespace, Target::default(), &data, Vec::new(), Delivery::Kept);
         }
     }
 }
