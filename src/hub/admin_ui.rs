@@ -125,7 +125,7 @@ fn tell(session: &Rc<Session>, namespace: &str, event: &Value) {
 
 /// The operation that an event of the page asks for.
 pub(super) fn operation(event: &Event<'_>, parts: Vec<Bytes>) -> Option<Operation> {
-    let text = |index: usize| event.args.get(index).and_then(|json| packet::text(json.get()));
+    let text = |index: usize| event.args().nth(index).and_then(packet::text);
     let namespace = text(0)?;
     // A room or a socket; without one everybody is meant.
     let target = |index: usize| {
@@ -137,9 +137,9 @@ pub(super) fn operation(event: &Event<'_>, parts: Vec<Bytes>) -> Option<Operatio
         "emit" => {
             let name = text(2).filter(|name| !packet::is_reserved(name))?;
             let mut data = format!("[{}", Value::from(name.as_ref()));
-            for argument in event.args.get(3..).unwrap_or_default() {
+            for argument in event.args().skip(3) {
                 data.push(',');
-                data.push_str(argument.get());
+                data.push_str(argument);
             }
             data.push(']');
             return Some(Operation::emit(&namespace, target(1), &data, parts, false));
@@ -147,7 +147,7 @@ pub(super) fn operation(event: &Event<'_>, parts: Vec<Bytes>) -> Option<Operatio
         "join" => Deed::Join { target: target(2), rooms: rooms()? },
         "leave" => Deed::Leave { target: target(2), rooms: rooms()? },
         "_disconnect" => {
-            let close = event.args.get(1).is_some_and(|close| close.get() == "true");
+            let close = event.args().nth(1) == Some("true");
             Deed::Disconnect { target: target(2), close }
         }
         _ => return None,

@@ -27,7 +27,7 @@ pub enum Unfit {
 /// An event's arguments as the application reads them: the client's own words, with its attachments
 /// written into them.
 pub fn arguments(event: &Event<'_>, parts: &[Bytes]) -> String {
-    let arguments: Vec<_> = event.args.iter().map(|json| inline(json.get(), parts)).collect();
+    let arguments: Vec<_> = event.args().map(|json| inline(json, parts)).collect();
     format!("[{}]", arguments.join(","))
 }
 

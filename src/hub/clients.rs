@@ -23,13 +23,12 @@ use super::engine::{Above, Close, Delivery, FrameError, Owner, Owners, Session, 
 use super::forward::Waiting;
 use super::hooks::Hooks;
 use super::journal;
-use super::json;
 use super::meter::{Allowance, Verdict};
 use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
-use super::packet::{self, DEPTH_MAX, Event, Head, Kind, Malformed};
+use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::placeholders;
 use super::policy::Policy;
@@ -371,7 +370,7 @@ impl Clients {
         parts: Vec<Bytes>,
     ) -> Result<(), Malformed> {
         let event = Event::parse(head.data)?;
-        if !json::is_within(event.data, DEPTH_MAX) {
+        if event.is_deep {
             // It could not be said to everybody, and would take some of them down.
             socket.deny(Some(&event.name), head.ack, Denial::BadArguments);
             return Ok(());

@@ -16,8 +16,8 @@ use super::auth_data::AuthData;
 use super::binary;
 use super::hooks::Outcome;
 use super::hooks::reply;
-use super::json;
-use super::packet::{self, ATTACHMENTS_MAX, Event, Head, Kind};
+use super::json::{self, Verdict};
+use super::packet::{self, ATTACHMENTS_MAX, DEPTH_MAX, Event, Head, Kind};
 use super::partial::{Filled, Partial};
 use super::paths;
 use super::placeholders;
@@ -74,17 +74,25 @@ fn auth_data(mut auth: AuthData) {
 
 /// An event's array.
 fn event(data: &str) {
+    let read: Result<&RawValue, _> = serde_json::from_str(data);
+    match json::check(data, DEPTH_MAX) {
+        Verdict::Json => assert!(read.is_ok() && json::is_within(data, DEPTH_MAX), "{data}"),
+        Verdict::TooDeep => assert!(read.is_err() || !json::is_within(data, DEPTH_MAX), "{data}"),
+        Verdict::Wrong => assert!(read.is_err(), "{data}"),
+    }
     let Ok(event) = Event::parse(data) else { return };
+    let all: Vec<&RawValue> = serde_json::from_str(data).expect("an array");
+    assert!(all.iter().skip(1).map(|arg| arg.get()).eq(event.args()));
     let name = serde_json::to_string(&event.name).expect("a text is JSON");
-    let args: Vec<_> = event.args.iter().map(|arg| arg.get()).collect();
+    let args: Vec<_> = event.args().collect();
     let again = format!("[{}]", [&[name.as_str()], args.as_slice()].concat().join(","));
     let read = Event::parse(&again).expect("what was an event is one");
     if let Some(operation) = admin_ui::operation(&event, Vec::new()) {
-        let asked = event.args.first().and_then(|first| packet::text(first.get()));
+        let asked = event.args().next().and_then(packet::text);
         assert_eq!(asked.as_deref(), Some(&*operation.namespace));
     }
     assert_eq!(read.name, event.name);
-    assert!(read.args.iter().map(|arg| arg.get()).eq(args.iter().copied()));
+    assert!(read.args().eq(args.iter().copied()));
     for arg in &args {
         let fields: Option<Map<String, Value>> = serde_json::from_str(arg).ok();
         for (name, value) in fields.iter().flatten() {
@@ -150,13 +158,10 @@ fn decide<'a>(event: &Event<'a>, rule: Rule) -> Option<Action<'a>> {
 fn check_stamped(event: &Event<'_>, data: &str) {
     let stamped = Event::parse(data).expect("a stamped event is one");
     assert_eq!(stamped.name, event.name);
-    let rest = |event: &Event<'_>| {
-        event.args.iter().skip(1).map(|arg| arg.get()).collect::<Vec<_>>().concat()
-    };
+    let rest = |event: &Event<'_>| event.args().skip(1).collect::<Vec<_>>().concat();
     assert_eq!(rest(&stamped), rest(event));
-    let first = |event: &Event<'_>| {
-        serde_json::from_str::<Map<String, Value>>(event.args.first()?.get()).ok()
-    };
+    let first =
+        |event: &Event<'_>| serde_json::from_str::<Map<String, Value>>(event.args().next()?).ok();
     // What JavaScript can read and we cannot is passed on all the same.
     let (Some(mut now), Some(mut before)) = (first(&stamped), first(event)) else { return };
     assert_eq!(now.remove("from"), Some(Value::from(SID)));

@@ -4,11 +4,12 @@
 //! Arguments stay the JSON that the client wrote: what is passed on is not built again.
 
 use std::borrow::Cow;
+use std::iter::Skip;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::json;
+use super::json::{self, Elements, Verdict};
 
 /// The peer does not speak Socket.IO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,25 +101,29 @@ fn take<'a>(rest: &mut &'a str, count: usize) -> Result<&'a str, Malformed> {
     Ok(taken)
 }
 
-/// An event: its name, its arguments as JSON, and all of it as the client wrote it.
+/// An event: its name, and all of it as the client wrote it.
 #[derive(Debug)]
 pub struct Event<'a> {
     /// Half of a surrogate pair, which JavaScript has in its texts and we have not, is U+FFFD in it.
     pub name: Cow<'a, str>,
     /// The name as the client wrote it, which is how others are told.
     pub written: &'a str,
-    pub args: Vec<&'a RawValue>,
+    /// An array that begins with the name.
     pub data: &'a str,
+    /// It has more levels than `DEPTH_MAX`.
+    pub is_deep: bool,
 }
 
 impl<'a> Event<'a> {
     /// From an array whose first element is the name.
     pub fn parse(data: &'a str) -> Result<Self, Malformed> {
-        let mut args: Vec<&RawValue> = serde_json::from_str(data).map_err(|_error| Malformed)?;
-        if args.is_empty() {
-            return Err(Malformed);
-        }
-        let first = args.remove(0).get();
+        let is_deep = match json::check(data, DEPTH_MAX) {
+            Verdict::Json => false,
+            // Whatever is right is at least answered.
+            Verdict::TooDeep if serde_json::from_str::<&RawValue>(data).is_ok() => true,
+            Verdict::TooDeep | Verdict::Wrong => return Err(Malformed),
+        };
+        let first = json::elements(data).next().ok_or(Malformed)?;
         let name = if first.starts_with('"') {
             text(first).or_else(|| well_formed(first).map(Cow::Owned)).ok_or(Malformed)?
         } else {
@@ -128,7 +133,12 @@ impl<'a> Event<'a> {
         if is_reserved(&name) {
             return Err(Malformed);
         }
-        Ok(Self { name, written: first, args, data: data.trim() })
+        Ok(Self { name, written: first, data: data.trim(), is_deep })
+    }
+
+    /// Its arguments, as they are written.
+    pub fn args(&self) -> Skip<Elements<'a>> {
+        json::elements(self.data).skip(1)
     }
 }
 
@@ -173,15 +183,15 @@ pub fn check_data(head: &Head<'_>) -> Result<(), Malformed> {
     if head.data.is_empty() {
         return Ok(());
     }
-    let json: &RawValue = serde_json::from_str(head.data).map_err(|_error| Malformed)?;
-    if !json::is_within(json.get(), DEPTH_MAX) {
+    if json::check(head.data, DEPTH_MAX) != Verdict::Json {
         return Err(Malformed);
     }
+    let json = head.data.trim_start();
     let right = match head.kind {
-        Kind::Connect => json.get().starts_with('{'),
+        Kind::Connect => json.starts_with('{'),
         Kind::Disconnect => false,
-        Kind::Event | Kind::Ack => json.get().starts_with('['),
-        Kind::ConnectError => json.get().starts_with(['{', '"']),
+        Kind::Event | Kind::Ack => json.starts_with('['),
+        Kind::ConnectError => json.starts_with(['{', '"']),
     };
     if right { Ok(()) } else { Err(Malformed) }
 }
@@ -316,8 +326,7 @@ mod tests {
     fn events_keep_what_was_written() {
         let event = Event::parse("[\"a\\u00e9\", {\"b\": 1} ,2.50]").expect("an event");
         assert_eq!(event.name, "a\u{e9}");
-        let args: Vec<_> = event.args.iter().map(|arg| arg.get()).collect();
-        assert_eq!(args, ["{\"b\": 1}", "2.50"]);
+        assert_eq!(event.args().collect::<Vec<_>>(), ["{\"b\": 1}", "2.50"]);
         assert_eq!(Event::parse("[7,\"x\"]").expect("a number is a name").name, "7");
     }
 

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use crate::auth::Identity;
 use crate::config::{Audience, EventRule, Relay, Rule, Template, TemplatePart};
 use crate::limits::Rate;
@@ -210,7 +208,7 @@ impl<'a> Words<'_, 'a> {
                 TemplatePart::Sid => filled.push_str(self.sid),
                 TemplatePart::Event => filled.push_str(&self.event?.name),
                 TemplatePart::Argument { index, path } => {
-                    filled.push_str(&scalar(descend(self.event?.args.get(*index)?.get(), path)?)?);
+                    filled.push_str(&scalar(descend(self.event?.args().nth(*index)?, path)?)?);
                 }
                 TemplatePart::User(field) => filled.push_str(&self.user?.field(field)?),
             }
@@ -220,23 +218,23 @@ impl<'a> Words<'_, 'a> {
 
     /// The event with fields of its first argument overwritten.
     fn stamped(&self, stamp: &[(String, Template)], event: &Event<'a>) -> Option<String> {
-        let (first, rest) = event.args.split_first()?;
-        let mut fields = fields(first)?;
+        let mut args = event.args();
+        let mut fields = fields(args.next()?)?;
         fields.retain(|(name, _)| !stamp.iter().any(|(stamped, _)| stamped == name));
         let mut data = String::with_capacity(event.data.len() + 32);
         data.push('[');
         data.push_str(event.written);
         data.push_str(",{");
         for (name, value) in fields {
-            push_field(&mut data, &name, value.get())?;
+            push_field(&mut data, &name, value)?;
         }
         for (name, template) in stamp {
             push_field(&mut data, name, &serde_json::to_string(&self.fill(template)?).ok()?)?;
         }
         data.push('}');
-        for argument in rest {
+        for argument in args {
             data.push(',');
-            data.push_str(argument.get());
+            data.push_str(argument);
         }
         data.push(']');
         Some(data)
@@ -254,47 +252,16 @@ fn push_field(data: &mut String, name: &str, value: &str) -> Option<()> {
 }
 
 /// The fields of an object in their order, also those whose name stands twice.
-fn fields(json: &RawValue) -> Option<Vec<(Cow<'_, str>, &RawValue)>> {
-    struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-    impl<'de: 'a, 'a> serde::Deserialize<'de> for Fields<'a> {
-        fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            from.deserialize_map(FieldsVisitor(std::marker::PhantomData))
-        }
-    }
-
-    struct FieldsVisitor<'a>(std::marker::PhantomData<&'a ()>);
-
-    impl<'de: 'a, 'a> serde::de::Visitor<'de> for FieldsVisitor<'a> {
-        type Value = Fields<'a>;
-
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: serde::de::MapAccess<'de>>(
-            self,
-            mut map: A,
-        ) -> Result<Fields<'a>, A::Error> {
-            let mut fields: Vec<(Cow<'a, str>, &'a RawValue)> = Vec::new();
-            while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                let name =
-                    packet::text(name.get()).ok_or_else(|| serde::de::Error::custom("a name"))?;
-                fields.push((name, value));
-            }
-            Ok(Fields(fields))
-        }
-    }
-
-    serde_json::from_str::<Fields<'_>>(json.get()).ok().map(|fields| fields.0)
+fn fields(json: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
+    let fields = json.starts_with('{').then(|| json::fields(json))?;
+    fields.map(|field| Some((packet::text(field.key)?, field.value))).collect()
 }
 
 /// The value at `path` inside `json`; array elements are named by their index.
 fn descend<'a>(json: &'a str, path: &[String]) -> Option<&'a str> {
     path.iter().try_fold(json, |json, step| {
         if json.starts_with('[') {
-            let values: Vec<&RawValue> = serde_json::from_str(json).ok()?;
-            values.get(step.parse::<usize>().ok()?).map(|value| value.get())
+            json::elements(json).nth(step.parse().ok()?)
         } else {
             json::field(json, step)
         }

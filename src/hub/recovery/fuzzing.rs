@@ -35,9 +35,10 @@ pub fn offset(data: &[u8]) {
     let longer = offset.append(event.data);
     let appended = Event::parse(&longer).expect("an event stays one");
     assert_eq!(appended.name, event.name);
-    let (last, before) = appended.args.split_last().expect("the offset");
-    assert!(before.iter().map(|arg| arg.get()).eq(event.args.iter().map(|arg| arg.get())));
-    assert_eq!(Offset::parse(last.get().trim_matches('"')), Some(offset));
+    let args: Vec<&str> = appended.args().collect();
+    let (last, before) = args.split_last().expect("the offset");
+    assert!(before.iter().copied().eq(event.args()));
+    assert_eq!(Offset::parse(last.trim_matches('"')), Some(offset));
 }
 
 /// What a client says that it has heard of other nodes, by itself and beside a secret.

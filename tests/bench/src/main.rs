@@ -27,12 +27,14 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const CORE: &str = "0";
 
 const USAGE: &str = "\
-usage: bench-hub [--quick] [--only CASE[,CASE]] [--servers NAME[,NAME]]
+usage: bench-hub [--quick] [--rounds N] [--only CASE[,CASE]] [--servers NAME[,NAME]]
+  rounds   counted turns of the short cases, 3 by default; 10 or more for a figure near its limit
   cases    connect upgrade echo delivery crowd crowd-tls
   servers  node socketioxide vestibule";
 
 struct Options {
     quick: bool,
+    rounds: Option<usize>,
     cases: Vec<Case>,
     kinds: Vec<Kind>,
 }
@@ -55,17 +57,23 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options =
-        Options { quick: false, cases: Case::ALL.to_vec(), kinds: Kind::ALL.to_vec() };
+    let (cases, kinds) = (Case::ALL.to_vec(), Kind::ALL.to_vec());
+    let mut options = Options { quick: false, rounds: None, cases, kinds };
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => options.quick = true,
+            "--rounds" => options.rounds = Some(rounds(arguments.next())?),
             "--only" => options.cases = chosen(&Case::ALL, Case::name, arguments.next())?,
             "--servers" => options.kinds = chosen(&Kind::ALL, Kind::name, arguments.next())?,
             other => return Err(format!("unknown argument {other}")),
         }
     }
     Ok(options)
+}
+
+fn rounds(count: Option<String>) -> Result<usize, String> {
+    let count = count.and_then(|count| count.parse().ok());
+    count.filter(|count| *count > 0).ok_or_else(|| "--rounds needs a number above 0".to_owned())
 }
 
 fn chosen<T: Copy>(
@@ -96,7 +104,8 @@ fn run(options: &Options) -> Outcome<()> {
         folder: folder.clone(),
         cores: CORE,
     };
-    let plan = if options.quick { Plan::QUICK } else { Plan::WHOLE };
+    let mut plan = if options.quick { Plan::QUICK } else { Plan::WHOLE };
+    plan.rounds = options.rounds.unwrap_or(plan.rounds);
 
     let mut report = Report::default();
     let mut failed = Vec::new();

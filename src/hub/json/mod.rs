@@ -1,11 +1,14 @@
-//! Finds fields in JSON that has been read before; pure.
+//! JSON as clients write it: `check` says whether it is any, the rest finds values in what was
+//! checked before; pure.
 //!
 //! A packet is checked as a whole when it is taken apart. Rooms are named by one field of it, and
 //! what is skipped on the way there need not be read a second time.
 
-use memchr::memchr2;
+mod check;
 
 use super::packet;
+
+pub use check::{Verdict, check};
 
 /// The field of an object that is called `name`; of a name that stands twice JavaScript takes the
 /// last. `None` also for what is no object.
@@ -45,6 +48,29 @@ impl<'a> Iterator for Fields<'a> {
         let end = past_value(bytes, start);
         self.at = expect(bytes, end, b',');
         Some(Field { key, value: self.json.get(start..end)? })
+    }
+}
+
+/// An array's elements, as they are written; none of what is no array.
+pub fn elements(json: &str) -> Elements<'_> {
+    Elements { json, at: expect(json.as_bytes(), 0, b'[') }
+}
+
+pub struct Elements<'a> {
+    json: &'a str,
+    /// Where the next one is, if there may be one.
+    at: Option<usize>,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let bytes = self.json.as_bytes();
+        let start = self.at.take().filter(|at| bytes.get(*at) != Some(&b']'))?;
+        let end = past_value(bytes, start);
+        self.at = expect(bytes, end, b',');
+        self.json.get(start..end).filter(|value| !value.is_empty())
     }
 }
 
@@ -96,15 +122,40 @@ fn past_space(bytes: &[u8], mut at: usize) -> usize {
 /// Behind the string that begins at `at`.
 pub fn past_string(bytes: &[u8], at: usize) -> usize {
     let mut at = at + 1;
-    while let Some(found) = bytes.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
-        at += found;
-        if bytes.get(at) == Some(&b'"') {
-            return at + 1;
-        }
-        // And what is escaped.
-        at += 2;
+    loop {
+        at = special(bytes, at);
+        at += match bytes.get(at) {
+            Some(b'"') => return at + 1,
+            // And what is escaped.
+            Some(b'\\') => 2,
+            Some(_) => 1,
+            None => return bytes.len(),
+        };
     }
-    bytes.len()
+}
+
+/// Where the next quote, backslash or control character stands, at `at` or behind it; eight bytes
+/// are looked at at once.
+fn special(bytes: &[u8], mut at: usize) -> usize {
+    const EACH: u64 = u64::MAX / 0xff;
+    // The highest bit of a byte says that it is one, in the first of them for certain.
+    let has_zero = |word: u64| word.wrapping_sub(EACH) & !word;
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*eight);
+        let control = word.wrapping_sub(EACH * 0x20) & !word;
+        let quote = has_zero(word ^ (EACH * u64::from(b'"')));
+        let backslash = has_zero(word ^ (EACH * u64::from(b'\\')));
+        let found = (control | quote | backslash) & (EACH << 7);
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let is_plain = |byte: &u8| !matches!(byte, b'"' | b'\\' | 0..0x20);
+    while bytes.get(at).is_some_and(is_plain) {
+        at += 1;
+    }
+    at
 }
 
 /// Behind the value that begins at `at`.
@@ -211,9 +262,33 @@ mod tests {
         }
 
         #[test]
+        fn elements_are_those_that_a_library_finds(value in json(Value::Null, &["a", "ab"]), pretty: bool) {
+            let text = if pretty {
+                serde_json::to_string_pretty(&value)
+            } else {
+                serde_json::to_string(&value)
+            };
+            let text = text.expect("a value is JSON");
+            let value: Value = serde_json::from_str(&text).expect("its own words");
+            let found: Vec<Value> = elements(&text)
+                .map(|element| serde_json::from_str(element).expect("a value"))
+                .collect();
+            prop_assert_eq!(found, value.as_array().cloned().unwrap_or_default());
+        }
+
+        #[test]
+        fn special_bytes_are_found(bytes: Vec<u8>, at in 0usize..40) {
+            let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+            let rest = bytes.get(at..).unwrap_or_default();
+            let wanted = rest.iter().position(is_special).map_or(bytes.len().max(at), |found| at + found);
+            prop_assert_eq!(special(&bytes, at), wanted);
+        }
+
+        #[test]
         fn nothing_panics(text in "[{}\\[\\]:,\"\\\\a 1é]{0,30}") {
             let _found = field(&text, "a");
             let _within = is_within(&text, 3);
+            let _elements = elements(&text).count();
         }
     }
 }
