@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_lc_rs::digest;
 use serde_json::Value;
 
-use crate::harness::node::{Next, Script};
+use crate::harness::node::{Next, Script, free_address};
 use crate::harness::{
     Answer, Authority, Client, Edge, Folder, PLAIN, SECURE, eventually, project, vestibule,
 };
@@ -537,8 +537,7 @@ fn a_broken_file_under_load_changes_nothing() {
 fn a_stop_closes_transports_and_clients_come_back_to_the_next_process() {
     const GRACE: Duration = Duration::from_secs(6);
     // The next process must be found where the first one was.
-    let free =
-        TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
+    let free = free_address();
     let next = Next::shared();
     let listen = format!(
         "{}shutdown: {{ grace: {}s }}\n",

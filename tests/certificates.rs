@@ -278,8 +278,7 @@ fn a_certificate_is_renewed_whatever_else_is_wrong() {
 #[test]
 fn a_port_goes_from_http_to_https_and_back() {
     let (origin, authority) = (Origin::text("ok"), Authority::new());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    let port = free.expect("a port").port();
+    let port = crate::harness::node::free_port();
     let yaml = |http: &str, https: &str| {
         format!(
             "listen: {{ http: [{http}], https: [{https}], admin: 'unix:admin.sock' }}\ntls: {{ certs: certs }}\nworkers: 2\nstate: kept\nsites:\n  a.example:\n    next: {}\n",

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
+use crate::harness::node::free_address;
 use crate::harness::origin::reply;
 use crate::harness::{Edge, Folder, Origin, PLAIN, eventually};
 
@@ -314,7 +315,7 @@ fn a_stale_connection_is_no_error() {
 #[test]
 fn each_failure_of_the_application_has_its_answer() {
     // Nobody listens.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let port = free_address();
     let edge = site(&format!("{{ targets: ['http://{port}'], hold: none }}"), "");
     let answer = edge.get("/");
     assert!(answer.status == 502 || answer.status == 503, "{answer:?}");
@@ -390,7 +391,7 @@ fn a_client_that_leaves_takes_its_request_with_it() {
 #[test]
 fn several_targets_share_and_one_that_is_gone_is_passed_over() {
     let (one, two) = (Origin::text("one"), Origin::text("two"));
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let nobody = free_address();
     let targets =
         format!("{{ targets: [{}, {}, 'http://{nobody}'], balance: round }}", one.url(), two.url());
     let edge = site(&targets, "");

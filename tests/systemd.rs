@@ -1,10 +1,10 @@
 //! The units, socket activation, the notify protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::harness::node::free_port;
 use crate::harness::socketio::{Line as _, Web};
 use crate::harness::{Authority, Client, Edge, Folder, Origin, PLAIN, SECURE, eventually, project};
 
@@ -47,8 +47,7 @@ fn the_service_is_exposed_to_little() {
 #[test]
 fn sockets_are_taken_from_systemd() {
     let origin = Origin::text("activated");
-    let port =
-        TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+    let port = free_port();
     let folder = Folder::new();
     let listen = PLAIN.replace("127.0.0.1:0", &format!("127.0.0.1:{port}"));
     folder.write(

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use super::node::free_port;
-use super::{Authority, Edge, Folder, eventually};
+use super::{Authority, Edge, Folder, eventually, show_end};
 
 /// Pebble and the name server that it asks. Both end when dropped.
 pub struct Pebble {
@@ -113,8 +113,7 @@ impl Drop for Pebble {
         end(&mut self.names);
         end(&mut self.server);
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path("pebble.log")).unwrap_or_default();
-            eprintln!("--- log of Pebble\n{log}---");
+            show_end(&self.folder.path("pebble.log"), 20);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use super::node::free_port;
-use super::{Folder, PATIENCE, eventually};
+use super::{Folder, PATIENCE, eventually, show_end};
 
 /// The running server. Killed when dropped; its log is shown when the test fails.
 pub struct Redis {
@@ -54,7 +54,24 @@ impl Redis {
             .spawn()
             .expect("redis-server starts; tests/tools.sh installs it");
         self.child = Some(child);
-        eventually("a Redis", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+        eventually("a Redis", || {
+            let ended = self.child.as_mut()?.try_wait().expect("a child");
+            assert_eq!(ended, None, "the Redis at port {} ended", self.port);
+            self.answers().then_some(())
+        });
+    }
+
+    /// Whether it does, and has read what it kept.
+    fn answers(&self) -> bool {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"PING\r\n")?;
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line)?;
+            Ok::<_, std::io::Error>(line)
+        };
+        ask().is_ok_and(|line| line.ends_with('\n') && !line.starts_with("-LOADING"))
     }
 
     /// SIGKILL: nobody is told.
@@ -162,8 +179,7 @@ impl Drop for Redis {
             let _ended = child.wait();
         }
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path("redis.log")).unwrap_or_default();
-            eprintln!("--- log of the Redis\n{log}---");
+            show_end(&self.folder.path("redis.log"), 8);
         }
     }
 }
