@@ -281,14 +281,17 @@ fn who_is_refused_may_have_come_again() {
     for word in ["40/chat,", "41/chat,", "40/chat,{\"n\":1}"] {
         web.say(word);
     }
+    // They are read before the first is answered.
+    web.enter("/bell");
     go.send(()).expect("the application waits");
     web.expect("44/chat,{\"message\":\"denied\",\"data\":{\"code\":\"denied\"}}");
     go.send(()).expect("the application waits");
     assert!(web.text().starts_with("40/chat,{\"sid\""));
     for words in [&["41/chat,", "41/chat,"][..], &["42/chat,[\"join\",\"a\"]"], &["41/chat,7"]] {
         let mut web = Web::open(&edge);
-        web.say("40/chat,");
-        words.iter().for_each(|word| web.say(word));
+        // In one piece, and so before there is an answer.
+        let frames = ["40/chat,"].iter().chain(words).map(|word| masked(0x81, word.as_bytes()));
+        web.raw(&frames.collect::<Vec<_>>().concat());
         assert!(matches!(web.hear(), Heard::Closed(_)), "{words:?}");
         go.send(()).expect("the application waits");
     }

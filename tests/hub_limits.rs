@@ -489,7 +489,7 @@ fn open_websockets_count_as_connections() {
     // Much later they still have their places.
     web.say("421[\"echo\"]");
     web.expect("42[\"echo\"]");
-    assert_eq!(metric(&edge, OPEN), 2);
+    wait_for_metric(&edge, OPEN, 2);
     drop(tunnel);
     wait_for_metric(&edge, OPEN, 1);
     drop(web);

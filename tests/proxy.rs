@@ -214,7 +214,7 @@ fn an_upload_streams_in_flat_memory() {
     }
     let answer = client.answer();
     assert_eq!(answer.text(), length.to_string());
-    let grown = edge.resident_peak_kb() - before;
+    let grown = edge.resident_peak_kb().saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB more for {MEGABYTES} MiB");
 }
 
@@ -326,11 +326,11 @@ fn each_failure_of_the_application_has_its_answer() {
         "/close" => false,
         "/nonsense" => stream.write_all(b"hello?\r\n\r\n").is_ok(),
         _ => {
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(Duration::from_secs(5));
             false
         }
     });
-    let edge = site(&origin.url(), "timeouts: { first_byte: 400ms }\n");
+    let edge = site(&origin.url(), "timeouts: { first_byte: 1500ms }\n");
     for (path, status, reason) in [
         ("/close", 502, "upstream_closed"),
         ("/nonsense", 502, "upstream_bad_response"),
@@ -385,7 +385,7 @@ fn a_client_that_leaves_takes_its_request_with_it() {
     client.head();
     client.chunk();
     drop(client);
-    gone.recv_timeout(Duration::from_secs(5)).expect("the application's connection was closed");
+    gone.recv_timeout(Duration::from_secs(30)).expect("the application's connection was closed");
 }
 
 #[test]
@@ -457,7 +457,7 @@ fn an_early_answer_ends_the_upload() {
     }
     let answer = client.answer();
     assert_eq!((answer.status, answer.text().as_str()), (413, "no"));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
 #[test]

@@ -45,8 +45,12 @@ impl Pebble {
         pebble
     }
 
+    /// The name server is asked over UDP, but listens to both.
     fn wait(&self) {
-        eventually("Pebble", || std::net::TcpStream::connect(("127.0.0.1", self.port)).ok());
+        let (_, dns) = self.words.rsplit_once('\n').expect("two parts");
+        for port in [self.port, self.management, dns.parse().expect("a port")] {
+            eventually("Pebble", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        }
     }
 
     /// Begins anew: accounts and orders are forgotten, and certificates come from another root.
