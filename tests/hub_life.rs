@@ -184,7 +184,9 @@ fn nobody_new_comes_in_while_it_ends() {
 /// still has its part in what the others hear.
 #[test]
 fn who_is_closed_last_hears_until_then() {
-    let mut edge = Edge::start(&hub_only("drain: { over: 60s }"));
+    // No more than a part of the grace is used for it.
+    let yaml = format!("{}\nshutdown: {{ grace: 100s }}\n", hub_only("drain: { over: 60s }"));
+    let mut edge = Edge::start(&yaml);
     let [mut alone, mut first, mut last] = ['0', '1', '1'].map(|worker| web_on(&edge, worker));
     for web in [&mut alone, &mut first, &mut last] {
         web.enter("/");

@@ -240,7 +240,7 @@ fn clients_of_the_hub_are_sent_to_the_next_process_one_after_the_other() {
 #[test]
 fn over_redis_both_processes_are_one_audience() {
     let redis = Redis::start();
-    let settings = format!("redis: '{}'\ndrain: {{ over: 60s }}", redis.url());
+    let settings = format!("redis: '{}'\ndrain: {{ over: 20s }}", redis.url());
     let mut edge = Edge::start(&hub_only(&settings));
     wait_for_metric(&edge, UP, 1);
     // The first on each worker is closed at once, the rest over the time.

@@ -296,7 +296,7 @@ impl Drop for Edge {
         }
         if std::thread::panicking() {
             show_end(&self.folder.path("access"), 8);
-            show_end(&self.folder.path("log"), 30);
+            show_end(&self.folder.path("log"), 20);
         }
     }
 }
@@ -329,16 +329,13 @@ fn keep_reasons() {
     });
 }
 
-/// The begin and the end of a text that is long.
+/// The begin and the end of a text that is long, in one line.
 fn shortened(text: &str) -> String {
-    const HALF: usize = 1000;
-    let (begin, end) =
-        (text.floor_char_boundary(HALF), text.ceil_char_boundary(text.len().saturating_sub(HALF)));
-    if begin >= end {
-        text.to_owned()
-    } else {
-        format!("{} […] {}", &text[..begin], &text[end..])
-    }
+    const HALF: usize = 600;
+    let text = text.replace('\n', " | ");
+    let begin = text.floor_char_boundary(HALF);
+    let end = text.ceil_char_boundary(text.len().saturating_sub(HALF));
+    if begin >= end { text } else { format!("{} […] {}", &text[..begin], &text[end..]) }
 }
 
 /// Where a test fails: the last lines of a server's log, and below it why the test failed, once more.
@@ -349,9 +346,12 @@ pub fn show_end(file: &Path, lines: usize) {
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     let end = &all[all.len().saturating_sub(lines)..];
+    if end.is_empty() {
+        return;
+    }
     eprintln!("--- the last {} of {} lines of {}", end.len(), all.len(), file.display());
     end.iter().for_each(|line| eprintln!("{}", &line[..line.floor_char_boundary(LINE)]));
-    REASON.with_borrow(|reason| eprintln!("--- because of which it was looked at: {reason}"));
+    REASON.with_borrow(|reason| eprintln!("--- why it is shown: {reason}"));
 }
 
 /// Tells threads to stop when it is dropped: a scope waits for its threads, also if an assertion in
