@@ -40,7 +40,9 @@ impl Redis {
         let log = File::options().append(true).create(true).open(self.folder.path("redis.log"));
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--daemonize", "no", "--save", ""])
-            .args(["--appendonly", "yes", "--appendfsync", "always"])
+            // It is written before it is answered, so that SIGKILL loses nothing; no disk is waited for,
+            // which could take longer than nodes of a cluster wait for each other.
+            .args(["--appendonly", "yes", "--appendfsync", "no"])
             // A replica is not kept waiting for others that could be served at once.
             .args(["--repl-diskless-sync-delay", "0"])
             .args(["--port", &self.port.to_string()])
@@ -186,7 +188,7 @@ impl Drop for Redis {
 
 /// Three servers of one Redis Cluster, without replicas.
 pub fn redis_cluster() -> Vec<Redis> {
-    let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+    let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "3000"];
     let servers: Vec<Redis> = (0..3).map(|_| Redis::with(&arguments)).collect();
     let addresses = servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
     let created = Command::new("redis-cli")
