@@ -66,8 +66,7 @@ fn a_reload_is_asked_for_and_judged() {
 #[test]
 fn over_tcp_a_reload_takes_the_token() {
     let origin = Origin::text("ok");
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let port = crate::harness::node::free_address();
     let listen = format!(
         "listen: {{ http: ['127.0.0.1:0'], https: [], admin: {{ address: '{port}', token: s3cret }} }}\n"
     );

@@ -177,7 +177,7 @@ fn who_has_logged_out_elsewhere_is_told_so() {
 #[test]
 fn a_session_that_ends_ends_its_sockets_unless_it_was_extended() {
     let (edge, database) = lucia("", "");
-    let soon = seconds() + 2;
+    let soon = seconds() + 4;
     let id = "e".repeat(40);
     database.run(&format!("INSERT INTO session VALUES ('{id}', 'alice', {soon}, 1);"));
     database.run(&format!("UPDATE session SET expires_at = {soon} WHERE id = '{OTHER}';"));
@@ -370,12 +370,12 @@ fn the_application_is_asked() {
         404 => reply(stream, "404 Not Found", "", b""),
         500 => reply(stream, "500 Oh", "", b""),
         _ => {
-            std::thread::sleep(Duration::from_secs(3));
+            std::thread::sleep(Duration::from_secs(6));
             false
         }
     });
     let site = format!("sites: {{ localhost: {{ next: \"{}\" }} }}\n", origin.url());
-    let auth = "{ http: { path: /api/who, timeout: 500ms, secret: 0123456789abcdef-edge }, cookie: session, cache: 0s }";
+    let auth = "{ http: { path: /api/who, timeout: 2s, secret: 0123456789abcdef-edge }, cookie: session, cache: 0s }";
     let edge = Edge::start(&config(auth, &site));
     let mut web = with_cookie(&edge, "session=anna; other=1");
     web.enter("/");

@@ -374,9 +374,9 @@ fn an_application_that_knows_nobody_is_believed_the_second_time() {
         stays(&mut anna, "anna");
         (origin.seen().len() == 2).then_some(())
     });
-    clock.pass(8);
+    clock.pass(5);
     stays(&mut anna, "anna");
-    clock.pass(3);
+    clock.pass(6);
     assert_eq!(ends(&mut anna), Heard::Text("41".to_owned()));
     assert_eq!(origin.seen().len(), 3);
 }

@@ -48,7 +48,7 @@ fn changed_files_are_taken_without_a_reload_and_bad_ones_are_not() {
     std::fs::copy(other.path("certs/x.key"), edge.folder.path("certs/a.key")).expect("copied");
     metric(&edge, "vestibule_certificates_stale 1");
     assert_eq!(current(), second);
-    assert!(edge.log().contains("the last good ones stay"), "{}", edge.log());
+    eventually("a word", || edge.log().contains("the last good ones stay").then_some(()));
     let ready = edge.admin("GET", "/health/ready");
     assert!(ready.status == 200 && ready.text().contains("do not fit"), "{}", ready.text());
     std::fs::copy(other.path("certs/x.pem"), edge.folder.path("certs/a.pem")).expect("copied");
@@ -59,9 +59,11 @@ fn changed_files_are_taken_without_a_reload_and_bad_ones_are_not() {
     eventually("a certificate for a new name", || {
         connect(&edge, authority.client(&[]), "new.example").ok()
     });
-    let page = edge.admin("GET", "/metrics").text();
     let ends = |line: &&str| line.starts_with("vestibule_certificate_expiry_timestamp_seconds{");
-    assert_eq!(page.lines().filter(ends).count(), 3, "{page}");
+    eventually("three ends", || {
+        let page = edge.admin("GET", "/metrics").text();
+        (page.lines().filter(ends).count() == 3).then_some(())
+    });
     std::fs::remove_file(edge.folder.path("certs/new.pem")).expect("removed");
     std::fs::remove_file(edge.folder.path("certs/new.key")).expect("removed");
     eventually("the certificate to be gone", || {
@@ -278,8 +280,7 @@ fn a_certificate_is_renewed_whatever_else_is_wrong() {
 #[test]
 fn a_port_goes_from_http_to_https_and_back() {
     let (origin, authority) = (Origin::text("ok"), Authority::new());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    let port = free.expect("a port").port();
+    let port = crate::harness::node::free_port();
     let yaml = |http: &str, https: &str| {
         format!(
             "listen: {{ http: [{http}], https: [{https}], admin: 'unix:admin.sock' }}\ntls: {{ certs: certs }}\nworkers: 2\nstate: kept\nsites:\n  a.example:\n    next: {}\n",

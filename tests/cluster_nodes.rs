@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::UP;
 use crate::harness::balancer::Balancer;
-use crate::harness::node::Script;
+use crate::harness::node::{Script, free_port};
 use crate::harness::redis::Redis;
 use crate::harness::socketio::{
     Heard, Line as _, Poller, UPGRADE, Web, hub, hub_only, metric, wait_for_metric,
@@ -152,7 +152,7 @@ fn sessions_of_a_node_that_has_died_are_unknown_at_once() {
         unknown(&two.connect().get(alice.path()));
         unknown(&alice.send("42[\"echo\"]"));
     }
-    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
     // Nobody is looked for who was never there.
     let stranger = hub("EIO=4&transport=polling&sid=zzz0aaaaaaaaaaaaaaaa");
     unknown(&two.get(&stranger));
@@ -279,11 +279,10 @@ fn echoes(poller: &mut Poller, number: usize) -> bool {
 /// come to either, over connections that were there before and over new ones.
 #[test]
 fn while_a_node_is_upgraded_the_others_reach_both_of_its_processes() {
-    let any = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
-    let port = any.expect("a port").port();
+    let port = free_port();
     for adapter in ["classic", "streams"] {
         let redis = Redis::start();
-        let mut one = node_at(&redis, port, adapter, "drain: { over: 60s }");
+        let mut one = node_at(&redis, port, adapter, "drain: { over: 10m }");
         let two = node(&redis, adapter, "");
         let open = |one: &Edge| {
             let mut poller = across(one, &two, "EIO=4");
@@ -306,7 +305,7 @@ fn while_a_node_is_upgraded_the_others_reach_both_of_its_processes() {
             old.retain_mut(|alice| echoes(alice, number));
             assert!(new.iter_mut().all(|bob| echoes(bob, number)));
         }
-        // The first of each worker ends at once, the next only after some ten seconds.
+        // The first of each worker ends at once, the next only after more than a minute.
         assert!(old.len() >= 8, "{} of 12 are left", old.len());
         let mut socket = new[0].dial(two.connect()).expect("a 101");
         socket.send(tungstenite::Message::text("2probe")).expect("sent");

@@ -185,7 +185,8 @@ fn users_are_counted_on_all_nodes() {
     hear_until(&mut anna, 4);
     for edge in [&one, &two] {
         eventually("both users", || {
-            let mut web = knock(edge, "carl").expect("let in");
+            // Until the last try is seen to have gone, there may be too many.
+            let mut web = knock(edge, "carl").ok()?;
             web.say("421[\"join\",\"a\"]");
             let list = who(&mut web);
             (list["count"] == 5 && list["users"] == 3).then_some(())
@@ -193,7 +194,10 @@ fn users_are_counted_on_all_nodes() {
         let here = || asked(edge, "count?namespace=/&room=room:a");
         eventually("who only looked has gone", || (here()["sockets"] == 4).then_some(()));
         assert_eq!(here()["users"], 2);
-        assert_eq!(asked(edge, "count?namespace=/"), json!({ "sockets": 4, "users": 2 }));
+        eventually("the same of the namespace", || {
+            let all = asked(edge, "count?namespace=/");
+            (all == json!({ "sockets": 4, "users": 2 })).then_some(())
+        });
         // Behind it are those of their sessions.
         let rooms = asked(edge, "rooms?namespace=/&limit=1");
         let wanted = json!([{ "room": "room:a", "sockets": 4, "users": 2 }]);

@@ -1,5 +1,7 @@
 //! Clients that are cut from one node and go on at another, with what they missed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::cluster::{UP, post};
@@ -30,6 +32,16 @@ fn who(answer: &str) -> Who {
 fn enter(line: &mut impl Line) -> Who {
     line.say("40/chat,");
     who(&line.text())
+}
+
+/// Until what it would leave is in Redis: whoever is cut before that begins anew elsewhere.
+fn wait_until_kept(redis: &Redis, who: &Who, words: &str) {
+    let key = format!("sio:session:{}", who.pid);
+    eventually("the session", || {
+        let kept = STANDARD.decode(redis.ask(&["get", &key])).expect("base64");
+        let kept = String::from_utf8_lossy(&kept).into_owned();
+        (kept.contains(&who.sid) && kept.contains(words)).then_some(())
+    });
 }
 
 fn join(line: &mut impl Line, room: &str) {
@@ -100,6 +112,7 @@ fn who_is_cut_from_one_node_goes_on_at_another() {
     let (_, before) = (enter(&mut alice), enter(&mut bob));
     join(&mut alice, "r");
     join(&mut bob, "r");
+    wait_until_kept(&redis, &before, "room:r");
     say(&mut alice, "r", 0..3);
     let mut last = String::new();
     for number in 0..3 {
@@ -117,6 +130,7 @@ fn who_is_cut_from_one_node_goes_on_at_another() {
     say(&mut alice, "r", 6..8);
     assert_eq!((hear(&mut bob).0, hear(&mut bob).0), (6, 7));
     // And back again, over polling, having heard nothing of it.
+    wait_until_kept(&redis, &before, "room:r");
     drop(bob);
     wait_for_metric(&one, "vestibule_hub_sockets{namespace=\"/chat\"}", 1);
     say(&mut alice, "r", 8..9);
@@ -152,6 +166,7 @@ fn a_crash_loses_nothing() {
             *offset = Some(at);
         }
     }
+    crowd.iter().for_each(|(_, who, _)| wait_until_kept(&redis, who, "room:r"));
     two.signal("KILL");
     say(&mut alice, "r", 5..8);
     // One that was there all the time, and one that has just come.
@@ -168,6 +183,7 @@ fn a_crash_loses_nothing() {
         say(&mut alice, "r", told..told + 1);
         let (heard, offset) = hear(&mut web);
         assert_eq!(heard, told);
+        wait_until_kept(&redis, &again, "room:r");
         drop(web);
         let mut web = Web::open(edge);
         assert_eq!(come_back(&mut web, &again.pid, Some(&offset)).0, Vec::<i64>::new());
@@ -196,6 +212,7 @@ fn what_was_said_again_comes_once() {
     // Nor does who missed it, neither from one that has read all of it, nor from one that is new.
     let (mut whose, new) = (before, start(&redis));
     for edge in [&one, &new] {
+        wait_until_kept(&redis, &whose, "");
         drop(bob);
         bob = Web::open(edge);
         let (missed, again) = come_back(&mut bob, &whose.pid, Some(&offset));
@@ -326,6 +343,7 @@ fn who_has_an_entry_is_not_sent_it_again_by_a_new_node() {
         tell(&one, 0..2);
         assert_eq!(hear(&mut bob).0, 0);
         let (_, offset) = hear(&mut bob);
+        wait_until_kept(&redis, &before, "");
         drop(bob);
         let words = newest(&redis, 2);
         fill(&redis, between);
@@ -362,6 +380,7 @@ fn who_has_an_entry_that_is_lost_begins_anew() {
     tell(&one, 1..2);
     let (heard, offset) = hear(&mut bob);
     assert_eq!(heard, 1);
+    wait_until_kept(&redis, &before, "");
     drop(bob);
     let words = newest(&redis, 1).remove(0);
     redis.ask(&["xdel", "socket.io", &offset]);
@@ -416,6 +435,7 @@ fn who_cannot_go_on_begins_anew() {
         tell(&one, number..number + 1);
         let (heard, offset) = hear(&mut web);
         assert_eq!(heard, number);
+        wait_until_kept(&redis, &who, "");
         (web, who, offset)
     };
     // Nobody's, and places that are none.
@@ -456,12 +476,12 @@ fn who_comes_elsewhere_is_not_here_any_more() {
     let mut left = Web::open(&two);
     let bob = enter(&mut left);
     join(&mut left, "r");
-    let key = format!("sio:session:{}", bob.pid);
-    eventually("the session", || (redis.ask(&["exists", &key]) == "1").then_some(()));
+    wait_until_kept(&redis, &bob, "room:r");
     // Its old connection is not seen to be gone.
     let mut web = Web::open(&one);
     assert_eq!(come_back(&mut web, &bob.pid, None), (Vec::new(), bob.clone()));
     assert!(matches!(left.hear(), Heard::Closed(_)));
+    wait_until_kept(&redis, &bob, "room:r");
     // And on the same node.
     let mut again = Web::open(&one);
     assert_eq!(come_back(&mut again, &bob.pid, None), (Vec::new(), bob));
@@ -519,9 +539,13 @@ fn clients_of_node_go_on_here() {
     drop(web);
     let key = format!("sio:session:{}", bob.pid);
     eventually("the session", || (redis.ask(&["exists", &key]) == "1").then_some(()));
+    let entries = || redis.ask(&["xlen", "socket.io"]);
+    let before = entries();
     peer.told(
         &json!({"do": "emit", "namespace": "/chat", "to": ["room:r"], "name": "n", "args": [1]}),
     );
+    // It says that it is done when it has begun.
+    eventually("its entry", || (entries() != before).then_some(()));
     tell(&edge, 2..3);
     let mut web = Web::open(&edge);
     let (missed, again) = come_back(&mut web, &bob.pid, Some(&offset));

@@ -63,7 +63,7 @@ fn a_redis_that_dies_is_joined_again() {
     meet(&one, &two);
     for round in 1..=2 {
         redis.kill();
-        wait_for_metric(&one, UP, 0);
+        [&one, &two].iter().for_each(|edge| wait_for_metric(edge, UP, 0));
         serves_alone(&one);
         redis.begin();
         wait_for_metric(&one, UP, 1);

@@ -153,7 +153,7 @@ fn decider(mode: &Arc<AtomicU16>) -> Origin {
             500 => reply(stream, "500 Oh", &named, b""),
             1 => false,
             _ => {
-                std::thread::sleep(Duration::from_secs(3));
+                std::thread::sleep(Duration::from_secs(6));
                 false
             }
         }
@@ -165,7 +165,7 @@ fn another_server_decides() {
     let (mode, origin) = (Arc::new(AtomicU16::new(200)), Origin::echo());
     let other = decider(&mode);
     let routes = format!(
-        "      - {{ path: /internal/*, auth: {{ forward: {{ url: \"{}/verify?a=1\", headers: [Remote-User], timeout: 500ms }} }} }}\n",
+        "      - {{ path: /internal/*, auth: {{ forward: {{ url: \"{}/verify?a=1\", headers: [Remote-User], timeout: 2s }} }} }}\n",
         other.url()
     );
     let edge = Edge::start(&site(&routes, &origin));

@@ -59,7 +59,7 @@ fn what_never_ends_is_cut_after_the_grace() {
     edge.signal("TERM");
     assert_eq!(edge.ended().code(), Some(0));
     let took = begun.elapsed();
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(10), "{took:?}");
 }
 
 #[test]
@@ -81,5 +81,5 @@ fn a_second_signal_hurries() {
     edge.wait_for_notify("STOPPING=1");
     edge.signal("TERM");
     assert_eq!(edge.ended().code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }

@@ -98,9 +98,8 @@ fn what_nobody_can_read_has_a_line_too() {
         let line = edge.access_line(|line| line["reason"] == reason && line["status"] == status);
         assert_eq!(line["client"], "127.0.0.1", "{line}");
     }
-    let page = edge.admin("GET", "/metrics").text();
-    assert!(page.contains("vestibule_faults_total{reason=\"malformed\"} 2"), "{page}");
-    assert_eq!(edge.access().len(), 3);
+    wait_for_metric(&edge, "vestibule_faults_total{reason=\"malformed\"}", 2);
+    crate::harness::eventually("a line of each", || (edge.access().len() == 3).then_some(()));
 }
 
 #[test]
@@ -176,27 +175,27 @@ fn a_client_that_leaves_has_a_line_too() {
 #[test]
 fn late_heads_and_idle_connections_are_closed() {
     let origin = Origin::text("ok");
-    let edge = with_origin(&origin, "timeouts: { head: 300ms, idle: 1500ms }\n");
+    let edge = with_origin(&origin, "timeouts: { head: 300ms, idle: 4s }\n");
     // Nothing sent at all, and half a head.
     let begun = Instant::now();
     assert!(edge.connect().is_closed());
     let mut half = edge.connect();
     half.send("GET / HTTP/1.1\r\nHost: loc");
     assert!(half.is_closed());
-    assert!(begun.elapsed() < Duration::from_millis(1400), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(3700), "{:?}", begun.elapsed());
     // A kept connection may be idle longer than a head may take.
     let mut kept = edge.connect();
     kept.get("/");
     let begun = Instant::now();
     assert!(kept.is_closed());
-    assert!(begun.elapsed() > Duration::from_millis(1200), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(3700), "{:?}", begun.elapsed());
     // The next head on a kept connection has the head's deadline, not the idle one.
     let mut kept = edge.connect();
     kept.get("/");
     let begun = Instant::now();
     kept.send("GET / HT");
     assert!(kept.is_closed());
-    assert!(begun.elapsed() < Duration::from_millis(1200), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(3700), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -219,7 +218,7 @@ fn connections_over_the_limit_are_refused_and_the_place_is_given_back() {
 #[test]
 fn a_parked_connection_goes_on_where_it_was() {
     let origin = Origin::echo();
-    let edge = with_origin(&origin, "timeouts: { idle: 3s, head: 900ms }\n");
+    let edge = with_origin(&origin, "timeouts: { idle: 5s, head: 4s }\n");
     // Long enough for it to be parked, before the first request too, and half a head at a time.
     let pause = || std::thread::sleep(Duration::from_millis(700));
     let mut client = edge.connect();
@@ -246,5 +245,5 @@ fn a_parked_connection_goes_on_where_it_was() {
     client.get("/");
     let begun = Instant::now();
     assert!(client.is_closed());
-    assert!(begun.elapsed() > Duration::from_millis(2500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(4500), "{:?}", begun.elapsed());
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::harness::node::Script;
 use crate::harness::redis::Redis;
-use crate::harness::socketio::{GENEROUS, Heard, Line, Web, wait_for_metric, web_on};
+use crate::harness::socketio::{GENEROUS, Heard, Line, Web, masked, wait_for_metric, web_on};
 use crate::harness::{Edge, PLAIN};
 
 /// bcrypt of "s3cret" and of "changed", made by libxcrypt.
@@ -112,17 +112,19 @@ fn nobody_waits_for_a_password() {
     let mut twice = web_on(&edge, '0');
     let mut early = web_on(&edge, '1');
     web.enter("/");
-    web.say(CONNECT);
-    web.say("427[\"hello\"]");
+    // Each in one piece: what comes behind the password is there while that is looked at.
+    let at_once = |web: &mut Web, packets: &[&str]| {
+        let frames: Vec<_> = packets.iter().map(|text| masked(0x81, text.as_bytes())).collect();
+        web.raw(&frames.concat());
+    };
+    at_once(&mut web, &[CONNECT, "427[\"hello\"]"]);
     web.expect("437[{\"ok\":true}]");
     assert!(web.text().starts_with("42/admin,[\"session\","));
     // Not again while one is looked at, and nothing before it is in.
-    twice.say(CONNECT);
-    twice.say(CONNECT);
+    at_once(&mut twice, &[CONNECT, CONNECT]);
     assert!(twice.text().starts_with("42/admin,[\"session\","));
     assert!(twice.text().starts_with("40/admin,"));
-    early.say(CONNECT);
-    early.say("42/admin,[\"emit\",\"/\",null,\"x\"]");
+    at_once(&mut early, &[CONNECT, "42/admin,[\"emit\",\"/\",null,\"x\"]"]);
     assert_eq!(early.hear(), Heard::Closed(None));
     // Who has gone by then is not let in.
     wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/admin\"}", 2);
@@ -133,12 +135,21 @@ fn guessing_takes_long() {
     let edge = Edge::start(&yaml(HASH, ""));
     let mut web = web_on(&edge, '0');
     let wrong = r#"40/admin,{"username":"admin","password":"guess"}"#;
-    for _ in 0..10 {
+    let later = r#"44/admin,{"message":"too many attempts; try again in a minute"}"#;
+    // One more is looked at for every six seconds that this takes.
+    let mut looked_at = 0;
+    loop {
         web.say(wrong);
-        web.expect(r#"44/admin,{"message":"invalid credentials"}"#);
+        let answer = web.text();
+        if answer == later {
+            break;
+        }
+        assert_eq!(answer, r#"44/admin,{"message":"invalid credentials"}"#);
+        looked_at += 1;
     }
+    assert!((10..20).contains(&looked_at), "{looked_at}");
     web.say(CONNECT);
-    web.expect(r#"44/admin,{"message":"too many attempts; try again in a minute"}"#);
+    web.expect(later);
 }
 
 #[test]

@@ -288,8 +288,7 @@ fn what_is_wrong_is_said() {
 
 #[test]
 fn over_tcp_it_takes_the_token() {
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let port = crate::harness::node::free_address();
     let admin = format!("admin: {{ address: '{port}', token: s3cret }}");
     let edge = Edge::start(&hub_only("").replace("admin: 'unix:admin.sock'", &admin));
     let ask = |method: &str, path: &str, token: &str| {

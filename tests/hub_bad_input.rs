@@ -119,7 +119,7 @@ fn payloads() {
         let answer = poller.post.answer();
         assert!([200, 400].contains(&answer.status), "{what}: {answer:?}");
         assert_eq!(poller.status(), 400, "{what}");
-        assert_eq!(metric(&edge, &line), before + 1, "{what}");
+        wait_for_metric(&edge, &line, before + 1);
     }
     // What stands before the bad packet is done.
     let mut web = Web::open(&edge);

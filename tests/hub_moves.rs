@@ -11,11 +11,11 @@ use crate::cluster::UP;
 use crate::harness::node::Script;
 use crate::harness::redis::Redis;
 use crate::harness::socketio::{Heard, Line as _, Web, hub_only, wait_for_metric};
-use crate::harness::{Edge, Origin, PLAIN, eventually};
+use crate::harness::{Edge, Origin, PLAIN, eventually, is_gone};
 use crate::hub_recovery::{
     WORKERS, Who, come_back, enter, events, numbers, offset_of, other, outcomes, tell, web_on,
 };
-use crate::takeover::{is_gone, load};
+use crate::takeover::load;
 
 /// The first session of each worker is closed at once, the second in the middle of the time.
 fn edge(over: &str) -> Edge {
@@ -105,7 +105,7 @@ fn while_clients_move_both_processes_are_one_audience() {
 
 #[test]
 fn who_comes_before_its_old_connection_is_closed_is_let_in() {
-    let mut edge = edge("20s");
+    let mut edge = edge("60s");
     let _firsts = WORKERS.map(|worker| web_on(&edge, worker));
     let mut talker = Member::on(&edge, '0');
     let mut member = Member::on(&edge, '1');
@@ -132,7 +132,7 @@ fn old_offset(member: &Member, number: usize) -> String {
 
 #[test]
 fn if_the_old_process_dies_its_clients_begin_anew_and_nobody_else_notices() {
-    let mut edge = edge("20s");
+    let mut edge = edge("60s");
     let mut first = Member::on(&edge, '0');
     let mut last = Member::on(&edge, '0');
     let old = edge.pid();
@@ -183,7 +183,7 @@ const PUBSUB: [&str; 2] = ["classic", "sharded"];
 fn over_redis_clients_move_with_what_other_nodes_say() {
     for adapter in PUBSUB {
         let redis = Redis::start();
-        let yaml = shared(&redis, adapter, "10s");
+        let yaml = shared(&redis, adapter, "16s");
         let (mut edge, far) = (Edge::start(&yaml), Edge::start(&yaml));
         wait_for_metric(&edge, UP, 1);
         wait_for_metric(&far, UP, 1);

@@ -181,7 +181,7 @@ fn what_was_missed_comes_before_the_answer_on_either_worker() {
             numbers(0..3).iter().map(|event| offset_of(&mut web, event)).collect();
         drop(web);
         wait_until_gone(&edge, 1);
-        assert_eq!(metric(&edge, "vestibule_hub_away"), 1);
+        wait_for_metric(&edge, "vestibule_hub_away", 1);
         tell(&mut sender, 3..5);
         let binary = "51-[\"tell\",{\"_placeholder\":true,\"num\":0}]";
         sender.say(&format!("4{}", binary.replace("51-", "51-9")));
@@ -319,7 +319,7 @@ fn a_connection_that_is_only_half_gone_is_replaced() {
         drop(web);
         wait_until_gone(&edge, 1);
     }
-    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"replaced\"}"), 4);
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"replaced\"}", 4);
     assert_eq!(outcomes(&edge, "recovered"), 8);
 }
 

@@ -55,7 +55,7 @@ fn who_does_not_read_is_closed_and_nobody_waits() {
         batch.into_iter().for_each(|event| assert!(reader.hear() == Heard::Text(event)));
         worst = worst.max(begun.elapsed());
     }
-    assert!(worst < Duration::from_secs(2), "the reader waited for {worst:?}");
+    assert!(worst < Duration::from_secs(5), "the reader waited for {worst:?}");
     assert_eq!(metric(&edge, TOO_SLOW), SLOW);
     wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 2);
     wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 2);

@@ -39,7 +39,7 @@ fn a_session_moves() {
     say(&mut socket, "42[\"echo\",1]");
     hear(&mut socket, "42[\"echo\",1]");
     assert_eq!(metric(&edge, "vestibule_hub_sessions{transport=\"polling\"}"), 0);
-    assert_eq!(metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}"), 1);
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 1);
     let refused = r#"{"code":3,"message":"Bad request"}"#;
     let answer = poller.poll();
     assert_eq!((answer.status, answer.text().as_str()), (400, refused));
@@ -195,7 +195,7 @@ fn probe_again(edge: &Edge, poller: &Poller) -> WebSocket<Upgraded> {
 
 #[test]
 fn heartbeats_go_on_over_the_new_transport() {
-    let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 300ms }"));
+    let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 2s }"));
     let mut poller = Poller::open(&edge);
     poller.enter("/");
     // A ping that went over polling is not waited for.
@@ -208,7 +208,7 @@ fn heartbeats_go_on_over_the_new_transport() {
     }
     hear(&mut socket, "2");
     assert_eq!(listen(&mut socket), Heard::Closed(None));
-    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"ping_timeout\"}"), 1);
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"ping_timeout\"}", 1);
 }
 
 #[test]

@@ -25,10 +25,10 @@ fn a_session_begins_with_the_open_packet() {
     assert_eq!(keys, ["maxPayload", "pingInterval", "pingTimeout", "sid", "upgrades"]);
     assert_eq!(web.open["upgrades"], serde_json::json!([]));
     assert_eq!(web.sid().len(), 20);
-    assert_eq!(metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}"), 1);
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 1);
     drop(web);
     wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 0);
-    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"transport_close\"}"), 1);
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"transport_close\"}", 1);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn texts_and_binary_parts_of_every_length() {
 
 #[test]
 fn the_server_pings_and_wants_an_answer() {
-    let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 200ms }"));
+    let edge = Edge::start(&hub_only("ping: { interval: 300ms, timeout: 2s }"));
     let begun = Instant::now();
     let mut web = Web::open(&edge);
     for count in 1..=3 {
@@ -78,8 +78,8 @@ fn the_server_pings_and_wants_an_answer() {
     assert_eq!(web.hear_all(), Heard::Text("2".to_owned()));
     let pinged = Instant::now();
     assert_eq!(web.hear_all(), Heard::Closed(None));
-    assert!(pinged.elapsed() >= Duration::from_millis(150), "{:?}", pinged.elapsed());
-    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"ping_timeout\"}"), 1);
+    assert!(pinged.elapsed() >= Duration::from_millis(1900), "{:?}", pinged.elapsed());
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"ping_timeout\"}", 1);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn any_packet_gives_a_late_pong_more_time_once() {
 
 #[test]
 fn who_joins_nothing_is_closed() {
-    let edge = Edge::start(&hub_only("connect_timeout: 300ms"));
+    let edge = Edge::start(&hub_only("connect_timeout: 2s"));
     let mut inside = Web::open(&edge);
     inside.enter("/chat");
     let mut outside = Web::open(&edge);
@@ -116,7 +116,7 @@ fn who_joins_nothing_is_closed() {
 
 #[test]
 fn who_joined_once_may_have_left_again() {
-    let edge = Edge::start(&hub_only("connect_timeout: 300ms"));
+    let edge = Edge::start(&hub_only("connect_timeout: 2s"));
     let (mut web, mut poller) = (Web::open(&edge), Poller::open(&edge));
     web.enter("/chat");
     poller.enter("/chat");
@@ -127,13 +127,13 @@ fn who_joined_once_may_have_left_again() {
     assert_eq!(last.hear(), Heard::Closed(None));
     web.enter("/");
     poller.enter("/");
-    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"connect_timeout\"}"), 1);
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"connect_timeout\"}", 1);
 }
 
 /// As often as they come: only time brings the ping, and only its own answer counts.
 #[test]
 fn pongs_that_nobody_asked_for_neither_bring_the_ping_nor_answer_it() {
-    let edge = Edge::start(&hub_only("ping: { interval: 600ms, timeout: 300ms }"));
+    let edge = Edge::start(&hub_only("ping: { interval: 600ms, timeout: 2s }"));
     let begun = Instant::now();
     let mut poller = Poller::open(&edge);
     let path = poller.path().to_owned();
@@ -159,7 +159,7 @@ fn pongs_that_nobody_asked_for_neither_bring_the_ping_nor_answer_it() {
     assert_eq!(web.hear_all(), Heard::Text("2".to_owned()));
     let pinged = Instant::now();
     assert_eq!(web.hear_all(), Heard::Closed(None));
-    assert!(pinged.elapsed() >= Duration::from_millis(250), "{:?}", pinged.elapsed());
+    assert!(pinged.elapsed() >= Duration::from_millis(1900), "{:?}", pinged.elapsed());
     let timeouts = "vestibule_hub_closes_total{reason=\"ping_timeout\"}";
     assert!(metric(&edge, timeouts) >= 1);
     // Many of them bring no more pings than time does.
@@ -180,7 +180,7 @@ fn a_client_may_say_goodbye_in_three_ways() {
     let sockets = "vestibule_hub_sockets{namespace=\"/\"}";
     let mut packet = Web::open(&edge);
     packet.enter("/");
-    assert_eq!(metric(&edge, sockets), 1);
+    wait_for_metric(&edge, sockets, 1);
     packet.say("1");
     assert_eq!(packet.hear(), Heard::Closed(None));
     wait_for_metric(&edge, sockets, 0);
@@ -194,7 +194,7 @@ fn a_client_may_say_goodbye_in_three_ways() {
     none.enter("/");
     drop(none);
     wait_for_metric(&edge, sockets, 0);
-    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"transport_close\"}"), 3);
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"transport_close\"}", 3);
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn rules_hold_across_workers() {
         assert_eq!(poller.status(), 400);
     }
     let closes = "vestibule_hub_closes_total{reason=\"transport_error\"}";
-    assert_eq!(metric(&edge, closes), 2);
+    wait_for_metric(&edge, closes, 2);
     // One whose client goes away; its request may have come to nothing together with its end.
     let mut kept = None;
     eventually("the end of a session with its GET", || {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::harness::origin::reply;
 use crate::harness::socketio::{metric, wait_for_metric};
-use crate::harness::{Answer, Client, Edge, Folder, Origin, PLAIN, vestibule};
+use crate::harness::{Answer, Client, Edge, Folder, Origin, PLAIN, eventually, vestibule};
 
 /// Makes pictures when it is let; pages at once.
 struct Optimizer {
@@ -114,8 +114,8 @@ fn the_same_picture_is_made_once_for_all_who_ask_for_it() {
         assert_eq!(asked.join().expect("an answer").status, 200);
     }
     assert_eq!(app.pictures(), 4);
-    assert_eq!(metric(&edge, &outcome("shared")), 12);
-    assert_eq!(metric(&edge, SAME), 0);
+    wait_for_metric(&edge, &outcome("shared"), 12);
+    wait_for_metric(&edge, SAME, 0);
     let seen = app.origin.seen();
     assert!(seen.iter().all(|seen| seen.all("cookie").is_empty()));
     assert_eq!(seen[0].header("accept"), Some("image/avif,image/webp"));
@@ -139,7 +139,7 @@ fn who_asks_may_leave_and_the_others_have_their_picture() {
     for asked in others {
         assert_eq!(asked.join().expect("an answer").status, 200);
     }
-    assert_eq!(metric(&edge, &outcome("shared")), 2);
+    wait_for_metric(&edge, &outcome("shared"), 2);
 }
 
 #[test]
@@ -202,13 +202,14 @@ fn an_application_makes_so_many_pictures_at_once() {
     assert_eq!((answer.status, answer.text().contains("image_busy")), (503, true), "{answer:?}");
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
     assert_eq!(edge.get("/page").text(), "page");
-    assert_eq!(app.at_once.load(Ordering::SeqCst), 2);
+    eventually("two at once", || (app.at_once.load(Ordering::SeqCst) == 2).then_some(()));
     app.open();
     for asked in asked {
         assert_eq!(asked.join().expect("an answer").status, 200);
     }
     assert_eq!(app.most.load(Ordering::SeqCst), 2);
-    assert_eq!((metric(&edge, TURN), metric(&edge, &outcome("busy"))), (0, 1));
+    wait_for_metric(&edge, TURN, 0);
+    wait_for_metric(&edge, &outcome("busy"), 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::harness::http2::{
     SETTINGS, WINDOW_UPDATE, block, frame,
 };
 use crate::harness::origin::reply;
-use crate::harness::{Authority, Edge, Folder, Origin, PLAIN, SECURE, eventually};
+use crate::harness::{Authority, Edge, Folder, Origin, PATIENCE, PLAIN, SECURE, eventually};
 
 fn plain(origin: &Origin, more: &str) -> Edge {
     Edge::start(&format!("{PLAIN}sites:\n  localhost:\n    next: {}\n{more}", origin.url()))
@@ -37,7 +37,8 @@ fn one_address_has_so_many_connections() {
         assert_eq!(client.get("/").status, 200);
     }
     assert!(edge.connect().is_closed());
-    assert!(metric(&edge, "vestibule_connections_refused_total{reason=\"per_ip\"}") >= 1.0);
+    let refused = "vestibule_connections_refused_total{reason=\"per_ip\"}";
+    eventually("the count", || (metric(&edge, refused) >= 1.0).then_some(()));
     held.pop();
     eventually("a free place", || {
         let mut next = edge.connect();
@@ -124,11 +125,11 @@ fn deaf(edge: &Edge, path: &str) -> TcpStream {
 #[test]
 fn a_client_that_does_not_read_is_cut() {
     let origin = Origin::start(|_, stream| reply(stream, "200 OK", "", &vec![b'x'; 32 << 20]));
-    let edge = plain(&origin, "timeouts: { body_idle: 500ms }\n");
+    let edge = plain(&origin, "timeouts: { body_idle: 2s }\n");
     let begun = Instant::now();
     let _held = deaf(&edge, "/stuck");
     edge.access_line(|line| line["path"] == "/stuck");
-    assert!(begun.elapsed() >= Duration::from_millis(450), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= Duration::from_millis(1950), "{:?}", begun.elapsed());
     eventually("the cut", || {
         (metric(&edge, "vestibule_connections_cut_total{reason=\"stuck\"}") >= 1.0).then_some(())
     });
@@ -169,7 +170,7 @@ fn floods(name: &str, flood: impl Fn(u32) -> Vec<u8>) {
         if attacker.write(&bytes).is_err() {
             break;
         }
-        assert!(number < 500_000 && begun.elapsed() < Duration::from_secs(20), "{name} goes on");
+        assert!(number < 500_000 && begun.elapsed() < PATIENCE, "{name} goes on");
     }
     assert!(attacker.is_closed());
     assert_eq!(healthy.get(3, "/"), Outcome::Status(200, b"ok".to_vec()), "{name}");
@@ -269,7 +270,7 @@ fn a_block_of_headers_that_unpacks_to_much_is_refused() {
         "{outcome:?}"
     );
     assert!(origin.seen().is_empty());
-    assert!(edge.resident_peak_kb() - before < 16 * 1024);
+    assert!(edge.resident_peak_kb().saturating_sub(before) < 16 * 1024);
     let mut healthy = Http2::connect(&edge, &authority, &[]);
     assert_eq!(healthy.get(1, "/"), Outcome::Status(200, b"ok".to_vec()));
 }
@@ -298,7 +299,7 @@ fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
         if edge.access().iter().any(|line| line["path"] == "/large") {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(15), "the stream is still open");
+        assert!(begun.elapsed() < PATIENCE, "the stream is still open");
     }
     let line = edge.access_line(|line| line["path"] == "/large");
     assert_eq!(line["reason"], "client_stuck", "{line}");
@@ -308,20 +309,20 @@ fn a_stream_whose_window_stays_shut_is_reset_and_the_others_go_on() {
 #[test]
 fn a_connection_that_only_pings_is_idle() {
     let (origin, authority) = (Origin::text("ok"), Authority::new());
-    let edge = secure(&origin, &authority, "timeouts: { head: 300ms, idle: 1500ms }\n");
+    let edge = secure(&origin, &authority, "timeouts: { head: 300ms, idle: 4s }\n");
     let mut client = Http2::connect(&edge, &authority, &[]);
     assert_eq!(client.get(1, "/"), Outcome::Status(200, b"ok".to_vec()));
     let begun = Instant::now();
     client.send(PING, 0, 0, &[0; 8]);
     assert!(client.is_closed());
-    assert!(begun.elapsed() > Duration::from_millis(1200), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() > Duration::from_millis(3700), "{:?}", begun.elapsed());
     // A head that has begun must end in its own time.
     let mut client = Http2::connect(&edge, &authority, &[]);
     assert_eq!(client.get(1, "/"), Outcome::Status(200, b"ok".to_vec()));
     let begun = Instant::now();
     client.send(HEADERS, 1, 3, &block(&[(":method", "GET")]));
     assert!(client.is_closed());
-    assert!(begun.elapsed() < Duration::from_millis(1300), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(3500), "{:?}", begun.elapsed());
 }
 
 /// Sends a byte now and then, until an answer comes; how many were sent, and the answer's status.

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
+use crate::harness::node::free_address;
 use crate::harness::origin::reply;
 use crate::harness::{Edge, Folder, Origin, PLAIN, eventually};
 
@@ -213,7 +214,7 @@ fn an_upload_streams_in_flat_memory() {
     }
     let answer = client.answer();
     assert_eq!(answer.text(), length.to_string());
-    let grown = edge.resident_peak_kb() - before;
+    let grown = edge.resident_peak_kb().saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB more for {MEGABYTES} MiB");
 }
 
@@ -314,7 +315,7 @@ fn a_stale_connection_is_no_error() {
 #[test]
 fn each_failure_of_the_application_has_its_answer() {
     // Nobody listens.
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let port = free_address();
     let edge = site(&format!("{{ targets: ['http://{port}'], hold: none }}"), "");
     let answer = edge.get("/");
     assert!(answer.status == 502 || answer.status == 503, "{answer:?}");
@@ -325,11 +326,11 @@ fn each_failure_of_the_application_has_its_answer() {
         "/close" => false,
         "/nonsense" => stream.write_all(b"hello?\r\n\r\n").is_ok(),
         _ => {
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(Duration::from_secs(5));
             false
         }
     });
-    let edge = site(&origin.url(), "timeouts: { first_byte: 400ms }\n");
+    let edge = site(&origin.url(), "timeouts: { first_byte: 1500ms }\n");
     for (path, status, reason) in [
         ("/close", 502, "upstream_closed"),
         ("/nonsense", 502, "upstream_bad_response"),
@@ -384,13 +385,13 @@ fn a_client_that_leaves_takes_its_request_with_it() {
     client.head();
     client.chunk();
     drop(client);
-    gone.recv_timeout(Duration::from_secs(5)).expect("the application's connection was closed");
+    gone.recv_timeout(Duration::from_secs(30)).expect("the application's connection was closed");
 }
 
 #[test]
 fn several_targets_share_and_one_that_is_gone_is_passed_over() {
     let (one, two) = (Origin::text("one"), Origin::text("two"));
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let nobody = free_address();
     let targets =
         format!("{{ targets: [{}, {}, 'http://{nobody}'], balance: round }}", one.url(), two.url());
     let edge = site(&targets, "");
@@ -456,7 +457,7 @@ fn an_early_answer_ends_the_upload() {
     }
     let answer = client.answer();
     assert_eq!((answer.status, answer.text().as_str()), (413, "no"));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(15));
 }
 
 #[test]

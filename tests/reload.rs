@@ -60,8 +60,7 @@ fn the_service_manager_hears_of_a_reload() {
 fn listeners_come_and_go_by_address() {
     let origin = Origin::text("ok");
     let mut edge = Edge::start(&site(&origin, ""));
-    let free =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    let free = crate::harness::node::free_address();
     let both = format!("['127.0.0.1:0', '{free}']");
     edge.reload_with(&site(&origin, "").replace("['127.0.0.1:0']", &both));
     let mut kept = Client::connect(free);

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use crate::cluster::UP;
 use crate::harness::redis::Redis;
 use crate::harness::socketio::{Heard, Line as _, Web, connection_on, hub_only, wait_for_metric};
-use crate::harness::{Edge, Folder, Origin, PATIENCE, PLAIN, eventually, vestibule};
+use crate::harness::{Edge, Folder, Origin, PATIENCE, PLAIN, eventually, is_gone, vestibule};
 
 fn site(origin: &Origin) -> String {
     format!("{PLAIN}sites:\n  localhost:\n    next: {}\n", origin.url())
@@ -95,12 +94,6 @@ fn twenty_upgrades_under_load_fail_no_request() {
         thread.join().expect("no request failed");
     }
     eprintln!("{} requests over 20 upgrades", count.load(Ordering::Relaxed));
-}
-
-/// True for one that has ended, also if nobody has asked how.
-pub fn is_gone(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
 }
 
 #[test]
@@ -186,12 +179,16 @@ fn a_binary_that_does_not_work_upgrades_nothing() {
     folder.write("proxy.yaml", &site(&origin));
     let binary = folder.write("bin/vestibule", "");
     let install = |contents: Option<&str>| {
-        let fresh = binary.with_extension("new");
+        let (mut written, fresh) = (binary.with_extension("text"), binary.with_extension("new"));
         match contents {
-            Some(text) => fs::write(&fresh, text).expect("written"),
-            None => drop(fs::copy(env!("CARGO_BIN_EXE_vestibule"), &fresh).expect("copied")),
+            Some(text) => fs::write(&written, text).expect("written"),
+            None => written = env!("CARGO_BIN_EXE_vestibule").into(),
         }
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).expect("set");
+        // By another process: what this one writes to may stay open for a moment in a child of another
+        // test, and no such file can be run.
+        let words = [written.as_os_str(), fresh.as_os_str()];
+        let copied = Command::new("install").args(["-m", "755"]).args(words).status();
+        assert!(copied.expect("install").success());
         fs::rename(&fresh, &binary).expect("renamed");
     };
     install(None);
@@ -243,7 +240,7 @@ fn clients_of_the_hub_are_sent_to_the_next_process_one_after_the_other() {
 #[test]
 fn over_redis_both_processes_are_one_audience() {
     let redis = Redis::start();
-    let settings = format!("redis: '{}'\ndrain: {{ over: 10s }}", redis.url());
+    let settings = format!("redis: '{}'\ndrain: {{ over: 20s }}", redis.url());
     let mut edge = Edge::start(&hub_only(&settings));
     wait_for_metric(&edge, UP, 1);
     // The first on each worker is closed at once, the rest over the time.

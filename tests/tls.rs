@@ -159,5 +159,5 @@ fn a_handshake_has_a_deadline() {
     silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let mut buffer = [0; 16];
     assert!(silent.read(&mut buffer).is_ok_and(|read| read == 0) || begun.elapsed() < PATIENCE);
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

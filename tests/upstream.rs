@@ -3,10 +3,13 @@
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::harness::node::free_address;
 use crate::harness::origin::reply;
-use crate::harness::{Edge, Origin, PLAIN, eventually};
+use crate::harness::{Edge, Origin, PATIENCE, PLAIN, eventually};
 
 fn site(next: &str, more: &str) -> Edge {
     let plain = PLAIN.replace("workers: 2", "workers: 1");
@@ -17,11 +20,11 @@ fn site(next: &str, more: &str) -> Edge {
 fn raw(script: impl Fn(&mut TcpStream, usize) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
-    let script = std::sync::Arc::new(script);
+    let script = Arc::new(script);
     std::thread::spawn(move || {
         for (number, stream) in listener.incoming().enumerate() {
             let mut stream = stream.expect("a connection");
-            let script = std::sync::Arc::clone(&script);
+            let script = Arc::clone(&script);
             std::thread::spawn(move || script(&mut stream, number));
         }
     });
@@ -189,14 +192,14 @@ fn request_and_response_may_flow_at_the_same_time() {
 #[test]
 fn what_cannot_be_done_twice_is_sent_once() {
     // Answers the first request of a connection, then reads one more and closes without a word.
-    let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let posts = std::sync::Arc::clone(&count);
+    let count = Arc::new(AtomicUsize::new(0));
+    let posts = Arc::clone(&count);
     let origin = raw(move |stream, _| {
         read_until(stream, b"\r\n\r\n");
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").expect("sent");
         let head = String::from_utf8(read_until(stream, b"\r\n\r\n")).expect("text");
         if head.starts_with("POST") {
-            posts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            posts.fetch_add(1, Ordering::Relaxed);
         }
     });
     let edge = site(&origin, "");
@@ -204,7 +207,7 @@ fn what_cannot_be_done_twice_is_sent_once() {
     assert_eq!(edge.get("/").status, 200, "a GET on a connection that closes is sent again");
     let answer = edge.connect().ask("POST", "/", &[], b"x");
     assert_eq!((answer.status, answer.text().contains("upstream_closed")), (502, true));
-    assert_eq!(count.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -242,13 +245,18 @@ fn a_body_of_several_pieces_is_sent_again_if_it_is_not_large() {
 
 #[test]
 fn a_post_meets_no_connection_that_was_closed() {
-    let origin = raw(|stream, _| {
-        read_until(stream, b"\r\n\r\n");
+    let closed = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&closed);
+    let origin = raw(move |stream, _| {
+        let asked = !read_until(stream, b"\r\n\r\n").is_empty();
         let _sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        let _closed = stream.shutdown(std::net::Shutdown::Both);
+        count.fetch_add(usize::from(asked), Ordering::SeqCst);
     });
     let edge = site(&origin, "");
     for number in 0..20 {
         assert_eq!(edge.connect().ask("POST", "/", &[], b"").status, 200, "{number}");
+        eventually("its end", || (closed.load(Ordering::SeqCst) > number).then_some(()));
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -270,17 +278,15 @@ fn a_slow_client_holds_the_application_back() {
     let mut client = edge.connect();
     client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.head();
-    let pieces = sent.recv_timeout(Duration::from_secs(20)).expect("the application was held back");
+    let pieces = sent.recv_timeout(PATIENCE).expect("the application was held back");
     assert!(pieces < 50, "{pieces} MiB went nowhere");
-    let grown = edge.resident_peak_kb() - before;
+    let grown = edge.resident_peak_kb().saturating_sub(before);
     assert!(grown < 4 * 1024, "{grown} KiB more");
 }
 
 #[test]
 fn an_application_that_comes_back_is_used_at_once() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    let address = free_address();
     let next =
         format!("{{ targets: ['http://{address}'], health: {{ every: 60s }}, hold: 100ms }}");
     let edge = site(&next, "");

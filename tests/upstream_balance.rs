@@ -38,7 +38,7 @@ fn a_target_that_fails_is_passed_over_and_nobody_notices() {
     let edge = edge(
         &next(
             &[&bad.url(), &good.url()],
-            "balance: round, eject: { after: 3, for: 1s }, slow_start: 0s",
+            "balance: round, eject: { after: 3, for: 4s }, slow_start: 0s",
         ),
         "",
     );
@@ -83,7 +83,7 @@ fn answers_are_failures_where_the_operator_says_so() {
     let good = Origin::text("good");
     let rule = |statuses: &str| {
         format!(
-            "balance: round, eject: {{ after: 3, for: 1s, statuses: {statuses} }}, slow_start: 0s"
+            "balance: round, eject: {{ after: 3, for: 4s, statuses: {statuses} }}, slow_start: 0s"
         )
     };
     let targets = [bad.url(), good.url()];

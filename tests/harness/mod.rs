@@ -13,12 +13,14 @@ pub mod socketio;
 pub mod sqlite;
 pub mod stores;
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -26,13 +28,14 @@ pub use client::{Answer, Client, End};
 pub use origin::Origin;
 
 /// Longer than anything here takes, shorter than a runner's patience.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A folder of one test's own, removed when it passed.
 pub struct Folder(PathBuf);
 
 impl Folder {
     pub fn new() -> Self {
+        keep_reasons();
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("vestibule-{}-{number}", std::process::id()));
@@ -281,17 +284,74 @@ fn status_kb(pid: u32, field: &str) -> u64 {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        if let Some(successor) = self.successor {
-            let _killed = Command::new("kill").arg("-KILL").arg(successor.to_string()).output();
-        }
         let _killed = self.child.kill();
         let _ended = self.child.wait();
+        if let Some(successor) = self.successor {
+            let _killed = Command::new("kill").arg("-KILL").arg(successor.to_string()).output();
+            // Whoever comes next may want its port.
+            let begun = Instant::now();
+            while !is_gone(successor) && begun.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
         if std::thread::panicking() {
-            eprintln!("--- log of the edge\n{}", self.log());
-            let access = fs::read_to_string(self.folder.path("access")).unwrap_or_default();
-            eprintln!("--- its access lines\n{access}---");
+            show_end(&self.folder.path("access"), 8);
+            show_end(&self.folder.path("log"), 20);
         }
     }
+}
+
+/// True for a process that has ended, also if nobody has asked how.
+pub fn is_gone(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.trim_start().starts_with('Z'))
+}
+
+thread_local! {
+    /// Why the test on this thread fails.
+    static REASON: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Has each thread remember why it panicked first.
+fn keep_reasons() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let _none = REASON.try_with(|reason| {
+                let mut reason = reason.borrow_mut();
+                if reason.is_empty() {
+                    *reason = shortened(&info.to_string());
+                }
+            });
+            usual(info);
+        }));
+    });
+}
+
+/// The begin and the end of a text that is long, in one line.
+fn shortened(text: &str) -> String {
+    const HALF: usize = 600;
+    let text = text.replace('\n', " | ");
+    let begin = text.floor_char_boundary(HALF);
+    let end = text.ceil_char_boundary(text.len().saturating_sub(HALF));
+    if begin >= end { text } else { format!("{} […] {}", &text[..begin], &text[end..]) }
+}
+
+/// Where a test fails: the last lines of a server's log, and below it why the test failed, once more.
+/// Who reads no more than the end of a long output sees that.
+pub fn show_end(file: &Path, lines: usize) {
+    const LINE: usize = 500;
+    let text = fs::read(file).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let all: Vec<&str> = text.lines().collect();
+    let end = &all[all.len().saturating_sub(lines)..];
+    if end.is_empty() {
+        return;
+    }
+    eprintln!("--- the last {} of {} lines of {}", end.len(), all.len(), file.display());
+    end.iter().for_each(|line| eprintln!("{}", &line[..line.floor_char_boundary(LINE)]));
+    REASON.with_borrow(|reason| eprintln!("--- why it is shown: {reason}"));
 }
 
 /// Tells threads to stop when it is dropped: a scope waits for its threads, also if an assertion in

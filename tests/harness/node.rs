@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{Folder, eventually, project};
@@ -75,9 +76,30 @@ impl Drop for Next {
     }
 }
 
+/// A port that nobody has, given once.
+///
+/// It is below those that the kernel gives out: neither a listener nor the near end of a connection of
+/// another test takes it before it is bound, or while its server is started anew. A server of a Redis
+/// Cluster takes the port ten thousand above it as well.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    const FIRST: u32 = 10_100;
+    const COUNT: u32 = 9_000;
+    const BUS: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Tests of another process begin elsewhere.
+    let begin = std::process::id().wrapping_mul(97);
+    eventually("a free port", || {
+        let number = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + number % COUNT;
+        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let [port, bus] = [port, port + BUS].map(|port| u16::try_from(port).expect("a port"));
+        (is_free(port) && is_free(bus)).then_some(port)
+    })
+}
+
+/// The same, of this machine.
+pub fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 /// A script of tests/node at work.

@@ -3,7 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use super::node::free_port;
-use super::{Authority, Edge, Folder, eventually};
+use super::{Authority, Edge, Folder, eventually, show_end};
 
 /// Pebble and the name server that it asks. Both end when dropped.
 pub struct Pebble {
@@ -45,8 +45,12 @@ impl Pebble {
         pebble
     }
 
+    /// The name server is asked over UDP, but listens to both.
     fn wait(&self) {
-        eventually("Pebble", || std::net::TcpStream::connect(("127.0.0.1", self.port)).ok());
+        let (_, dns) = self.words.rsplit_once('\n').expect("two parts");
+        for port in [self.port, self.management, dns.parse().expect("a port")] {
+            eventually("Pebble", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        }
     }
 
     /// Begins anew: accounts and orders are forgotten, and certificates come from another root.
@@ -113,8 +117,7 @@ impl Drop for Pebble {
         end(&mut self.names);
         end(&mut self.server);
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path("pebble.log")).unwrap_or_default();
-            eprintln!("--- log of Pebble\n{log}---");
+            show_end(&self.folder.path("pebble.log"), 20);
         }
     }
 }

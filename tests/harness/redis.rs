@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
 use super::node::free_port;
-use super::{Folder, PATIENCE, eventually};
+use super::{Folder, PATIENCE, eventually, show_end};
 
 /// The running server. Killed when dropped; its log is shown when the test fails.
 pub struct Redis {
@@ -40,7 +40,9 @@ impl Redis {
         let log = File::options().append(true).create(true).open(self.folder.path("redis.log"));
         let child = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--daemonize", "no", "--save", ""])
-            .args(["--appendonly", "yes", "--appendfsync", "always"])
+            // It is written before it is answered, so that SIGKILL loses nothing; no disk is waited for,
+            // which could take longer than nodes of a cluster wait for each other.
+            .args(["--appendonly", "yes", "--appendfsync", "no"])
             // A replica is not kept waiting for others that could be served at once.
             .args(["--repl-diskless-sync-delay", "0"])
             .args(["--port", &self.port.to_string()])
@@ -54,7 +56,24 @@ impl Redis {
             .spawn()
             .expect("redis-server starts; tests/tools.sh installs it");
         self.child = Some(child);
-        eventually("a Redis", || TcpStream::connect(("127.0.0.1", self.port)).ok());
+        eventually("a Redis", || {
+            let ended = self.child.as_mut()?.try_wait().expect("a child");
+            assert_eq!(ended, None, "the Redis at port {} ended", self.port);
+            self.answers().then_some(())
+        });
+    }
+
+    /// Whether it does, and has read what it kept.
+    fn answers(&self) -> bool {
+        let ask = || {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"PING\r\n")?;
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line)?;
+            Ok::<_, std::io::Error>(line)
+        };
+        ask().is_ok_and(|line| line.ends_with('\n') && !line.starts_with("-LOADING"))
     }
 
     /// SIGKILL: nobody is told.
@@ -162,15 +181,14 @@ impl Drop for Redis {
             let _ended = child.wait();
         }
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.folder.path("redis.log")).unwrap_or_default();
-            eprintln!("--- log of the Redis\n{log}---");
+            show_end(&self.folder.path("redis.log"), 8);
         }
     }
 }
 
 /// Three servers of one Redis Cluster, without replicas.
 pub fn redis_cluster() -> Vec<Redis> {
-    let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+    let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "3000"];
     let servers: Vec<Redis> = (0..3).map(|_| Redis::with(&arguments)).collect();
     let addresses = servers.iter().map(|server| format!("127.0.0.1:{}", server.port));
     let created = Command::new("redis-cli")

@@ -1,11 +1,11 @@
 //! Real databases and a real Redis, each in a folder of its own, ended by their process id.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use super::node::free_port;
 use super::{Folder, eventually};
 
 /// A server and where it keeps its files.
@@ -14,11 +14,6 @@ pub struct Server {
     pub port: u16,
     folder: Folder,
     client: Vec<String>,
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// Neither database runs as root.

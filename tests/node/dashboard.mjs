@@ -81,8 +81,11 @@ program(async () => {
     await page.getByLabel("Rooms and sockets of").selectOption("/chat");
     await row(page, "rooms", "room:kitchen", ([, sockets]) => sockets === "2");
     await row(page, "rooms", "room:lobby", ([, sockets]) => sockets === "3");
-    const inside = await rows(page, "sockets");
-    assert.equal(inside.length, 3);
+    let inside = [];
+    while (inside.length !== 3) {
+      await page.waitForTimeout(100);
+      inside = await rows(page, "sockets");
+    }
     assert.ok(inside.every(([, transport]) => transport === "websocket"), JSON.stringify(inside));
     const history = (await rows(page, "history")).map(([, what, generation, told]) => [what, generation, told]);
     assert.deepEqual(history.map(([what, generation]) => [what, generation]), [["reload", "2"], ["reload", "2"], ["start", "1"]]);
