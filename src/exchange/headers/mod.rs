@@ -2,8 +2,11 @@
 //!
 //! Only this folder writes hop-by-hop and forwarding headers (RFC 9110 §7.6, RFC 7239).
 
+mod elements;
 mod forwarded;
 mod seen;
+mod told;
+mod witness;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
