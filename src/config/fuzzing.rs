@@ -116,7 +116,14 @@ fn read(text: &str) -> (Option<Config>, Vec<Problem>) {
         None => Err(io::Error::other("no file")),
     };
     let folder = Path::new("/etc/vestibule");
-    let around = Surroundings { folder, contents: &contents, cores: 2, state: None };
+    let has_folder = |path: &Path| !path.ends_with("gone");
+    let around = Surroundings {
+        folder,
+        contents: &contents,
+        has_folder: &has_folder,
+        cores: 2,
+        state: None,
+    };
     let (config, wrong) = validate(&root, &around);
     problems.extend(wrong);
     (Some(config), problems)
