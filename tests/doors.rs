@@ -349,9 +349,13 @@ auth:
         let said = explain(path, &forged);
         assert_eq!(said["door"].as_str().unwrap_or_default(), door, "{path}");
         let added = said["request"]["added"].as_array().expect("headers");
-        let is_told = told.is_none_or(|told| added.contains(&serde_json::json!(told)));
+        let is_told = told.is_none_or(|[name, value]| {
+            added.iter().any(|one| one["name"] == name && one["value"] == value)
+        });
         assert!(is_told, "{path}: {added:?}");
-        assert_eq!(said["request"]["removed"], serde_json::json!(removed), "{path}");
+        let gone = said["request"]["removed"].as_array().expect("headers");
+        let gone: Vec<_> = gone.iter().filter_map(|one| one["name"].as_str()).collect();
+        assert_eq!(gone, removed, "{path}");
     }
     let output = crate::harness::vestibule(&["explain", "GET", "https://a.test/me/a"], &folder);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -61,6 +61,8 @@ mod dashboard;
 mod doors;
 /// SIGTERM: requests finish, transports close, nothing hangs.
 mod drain;
+/// What is said of a request, beside what an application sees of it.
+mod explain;
 /// Folders that are served: types, conditions, ranges, and what is not there.
 mod files;
 /// HTTP/1.1 and HTTP/2 on the way in: limits, deadlines, hosts, access lines.
@@ -153,5 +155,7 @@ mod upstream_balance;
 mod upstream_faults;
 /// Requests that wait until a target can take them.
 mod upstream_hold;
+/// Targets that are written by a name, while nobody can say where it is.
+mod upstream_names;
 /// Targets that are spoken to over TLS.
 mod upstream_tls;

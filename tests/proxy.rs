@@ -49,6 +49,100 @@ fn a_trusted_peer_speaks_for_others() {
     edge.access_line(|line| line["client"] == "1.2.3.4");
 }
 
+#[test]
+fn a_trusted_peer_may_say_it_with_forwarded() {
+    let origin = Origin::text("ok");
+    let edge = site(&origin.url(), "trust: [127.0.0.0/8]\n");
+    let element = "for=6.6.6.6, for=\"[2001:db8::7]:4711\";host=\"localhost:8443\";proto=https";
+    let ask = |more: &[(&str, &str)]| {
+        let told = [&[("Forwarded", element)], more].concat();
+        edge.connect().ask("GET", "/", &told, b"")
+    };
+    assert_eq!(ask(&[]).status, 200);
+    let seen = origin.seen().remove(0);
+    assert_eq!(seen.all("x-forwarded-for"), ["2001:db8::7, 127.0.0.1"]);
+    assert_eq!(seen.all("x-forwarded-host"), ["localhost:8443"]);
+    assert_eq!(seen.all("host"), ["localhost:8443"]);
+    assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
+    assert_eq!(seen.all("x-forwarded-port"), ["8443"]);
+    assert!(seen.all("forwarded").is_empty(), "{seen:?}");
+    edge.access_line(|line| line["client"] == "2001:db8::7");
+    assert_eq!(ask(&[("X-Forwarded-For", "2001:db8::7")]).status, 200);
+    let other = ask(&[("X-Forwarded-For", "203.0.113.9")]);
+    assert_eq!((other.status, other.text().contains("bad_forwarded")), (400, true));
+    assert_eq!(origin.seen().len(), 2);
+    edge.access_line(|line| line["reason"] == "bad_forwarded" && line["client"] == "127.0.0.1");
+}
+
+#[test]
+fn options_go_as_far_as_they_are_meant_to() {
+    let origin = Origin::text("ok");
+    let routes = "    routes:\n      - { path: /a, method: [GET, OPTIONS] }\n";
+    let edge = site(&origin.url(), routes);
+    let ask = |method: &str, path: &str, left: &str| {
+        edge.connect().ask(method, path, &[("Max-Forwards", left)], b"")
+    };
+    let answer = ask("OPTIONS", "/a", "0");
+    assert_eq!((answer.status, answer.header("allow")), (204, Some("GET, OPTIONS")));
+    let answer = ask("OPTIONS", "/b", "0");
+    assert_eq!((answer.status, answer.header("allow")), (204, None));
+    assert!(origin.seen().is_empty());
+    for (method, left, sent) in
+        [("OPTIONS", "1", "0"), ("OPTIONS", "70", "69"), ("OPTIONS", "x", "x"), ("GET", "0", "0")]
+    {
+        assert_eq!(ask(method, "/a", left).status, 200, "{method} {left}");
+        let seen = origin.seen().pop().expect("a request");
+        assert_eq!(seen.all("max-forwards"), [sent], "{method} {left}");
+    }
+    // Nobody is shown what others on the way have added.
+    assert_eq!(ask("TRACE", "/a", "0").status, 501);
+    assert_eq!(ask("TRACE", "/a", "5").status, 501);
+}
+
+#[test]
+fn a_trusted_peer_may_call_it_wss() {
+    let origin = Origin::text("ok");
+    let hub = "trust: [127.0.0.0/8]\nhub: { namespaces: { /: { auth: none } } }\n";
+    let edge = Edge::start(&format!(
+        "{PLAIN}{hub}sites:\n  app.example:\n    next: {}\n    routes:\n      - {{ path: /ws, upgrade: true }}\n",
+        origin.url()
+    ));
+    let socket = |path: &str, more: &[(&str, &str)]| {
+        let said = [
+            ("Host", "app.example"),
+            ("Origin", "https://app.example"),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let mut client = edge.connect();
+        client.send(
+            [&said, more]
+                .concat()
+                .iter()
+                .fold(format!("GET {path} HTTP/1.1\r\n"), |head, (name, value)| {
+                    head + &format!("{name}: {value}\r\n")
+                })
+                + "\r\n",
+        );
+        client.head().status
+    };
+    let hub = "/socket.io/?EIO=4&transport=websocket";
+    for more in [
+        &[("X-Forwarded-Proto", "wss"), ("X-Forwarded-Port", "443")][..],
+        &[("X-Forwarded-Proto", "WSS")],
+        &[("Forwarded", "for=192.0.2.7;proto=wss;host=app.example")],
+    ] {
+        assert_eq!(socket(hub, more), 101, "{more:?}");
+        // The application is told by the word that it knows.
+        let _refused = socket("/ws", more);
+        let seen = origin.seen().pop().expect("a request");
+        assert_eq!(seen.all("x-forwarded-proto"), ["https"]);
+        assert_eq!(seen.all("x-forwarded-host"), ["app.example"]);
+    }
+}
+
 /// What others write in a request that passes them, applications believe.
 #[test]
 fn claims_about_a_client_come_from_trusted_peers_alone() {

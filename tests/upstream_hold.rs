@@ -119,6 +119,37 @@ fn who_leaves_gives_its_place_back() {
 }
 
 #[test]
+fn who_leaves_with_something_unread_gives_its_place_back_too() {
+    let port = free_port();
+    let edge = edge(&format!("http://127.0.0.1:{port}"), "");
+    let get = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nHost: localhost\r\n";
+    // More than is read at once, and less than the kernel takes without anybody reading.
+    let body = "x".repeat(40_000);
+    for (number, sent) in (1..).zip([
+        format!("{get}G"),
+        format!("{get}{get}"),
+        format!("{get}GET / HTTP/1.1\nHost"),
+        format!("{post}Content-Length: 3\r\nExpect: 100-continue\r\n\r\n"),
+        format!("{post}Content-Length: 2000000\r\n\r\n{body}"),
+        format!("{post}Transfer-Encoding: chunked\r\n\r\n9c40\r\n{body}\r\n"),
+    ]) {
+        let mut client = edge.connect();
+        client.send(&sent);
+        wait_for_metric(&edge, &held(port), 1);
+        drop(client);
+        wait_for_metric(&edge, &outcome(port, "left"), number);
+        wait_for_metric(&edge, &held(port), 0);
+    }
+    // Whoever stays is answered, whatever it has said beside.
+    let mut client = edge.connect();
+    client.send(format!("{get}{get}"));
+    wait_for_metric(&edge, &held(port), 1);
+    let _running = application(port);
+    assert_eq!((client.answer().status, client.answer().status), (200, 200));
+}
+
+#[test]
 fn a_reload_that_removes_the_target_ends_no_request() {
     let origin = Origin::start(|seen, stream| {
         if seen.path() == "/slow" {

@@ -75,6 +75,16 @@ impl Compress {
 }
 
 impl Choice {
+    /// What bodies that are worth it are compressed with.
+    pub fn coding(self) -> Option<Coding> {
+        self.coding
+    }
+
+    /// True if what the client takes decides.
+    pub fn varies(self) -> bool {
+        self.varies
+    }
+
     /// Compresses the response if it may be, and says that it depends on `Accept-Encoding`.
     pub fn apply(self, response: &mut Response) {
         let status = response.status();

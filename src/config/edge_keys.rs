@@ -9,7 +9,7 @@ pub static ROUTE: &[Key] = &[
         "path",
         Kind::PathPattern,
         None,
-        "/exact, /prefix/* or /old/:slug. May be left out beside host, method, when or share.",
+        "/exact, /prefix/*, /old/:slug, or ~ and a regular expression. May be left out beside host, method, when or share.",
     ),
     key(
         "host",

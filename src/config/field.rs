@@ -17,6 +17,8 @@ pub struct Surroundings<'a> {
     pub folder: &'a Path,
     /// The text of a secret's file.
     pub contents: &'a dyn Fn(&Path) -> io::Result<String>,
+    /// True if the folder is there.
+    pub has_folder: &'a dyn Fn(&Path) -> bool,
     /// What `workers: auto` means.
     pub cores: usize,
     /// The service manager's place for `state`.

@@ -68,6 +68,12 @@ pub fn paths(data: &[u8]) {
 /// A pattern with its captures put back is the path.
 fn check_path(pattern: &PathPattern, path: &str) {
     let Some(captures) = pattern.matches(path) else { return };
+    if pattern.to_string().starts_with('~') {
+        let known: Vec<_> = pattern.names().collect();
+        return assert!(
+            captures.iter().all(|(name, part)| known.contains(&name) && path.contains(part))
+        );
+    }
     let segment = |segment: &str| match segment.strip_prefix(':') {
         Some(name) => captures.get(name).expect("a name is captured").to_owned(),
         None if segment == "*" => captures.get("*").expect("a rest is captured").to_owned(),
@@ -110,7 +116,14 @@ fn read(text: &str) -> (Option<Config>, Vec<Problem>) {
         None => Err(io::Error::other("no file")),
     };
     let folder = Path::new("/etc/vestibule");
-    let around = Surroundings { folder, contents: &contents, cores: 2, state: None };
+    let has_folder = |path: &Path| !path.ends_with("gone");
+    let around = Surroundings {
+        folder,
+        contents: &contents,
+        has_folder: &has_folder,
+        cores: 2,
+        state: None,
+    };
     let (config, wrong) = validate(&root, &around);
     problems.extend(wrong);
     (Some(config), problems)

@@ -1,31 +1,38 @@
 //! What a header, a cookie or a parameter must be for a route to be meant; pure.
 
+mod expression;
+
 use std::fmt;
 
-/// A text with `*` for anything, or `!` before it for anything else.
+pub use expression::Expression;
+
+/// A text with `*` for anything, or `~` and a regular expression; or `!` before it for anything else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     negated: bool,
-    /// Invariant: at least one; between two of them stood a `*`.
+    /// Between two of them stood a `*`; none where it is an expression.
     pieces: Vec<String>,
+    expression: Option<Expression>,
 }
 
 impl Glob {
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with('~') {
-            return Err("regular expressions are not read; write a text with * in it".to_owned());
-        }
         let (negated, pattern) = match text.strip_prefix('!') {
             Some(pattern) => (true, pattern),
             None => (false, text),
         };
+        if let Some(expression) = pattern.strip_prefix('~') {
+            let expression = Some(Expression::parse(expression)?);
+            return Ok(Self { negated, pieces: Vec::new(), expression });
+        }
         if pattern.is_empty() {
             return Err(format!("{text:?} is nothing; write \"*\" for any value, \"!*\" for none"));
         }
         if pattern.chars().any(char::is_control) {
             return Err(format!("{text:?} has control characters in it"));
         }
-        Ok(Self { negated, pieces: pattern.split('*').map(str::to_owned).collect() })
+        let pieces = pattern.split('*').map(str::to_owned).collect();
+        Ok(Self { negated, pieces, expression: None })
     }
 
     /// Whether one of the values is meant; with `!`, whether none is.
@@ -34,6 +41,9 @@ impl Glob {
     }
 
     fn fits(&self, value: &[u8]) -> bool {
+        if let Some(expression) = &self.expression {
+            return expression.matches(value);
+        }
         let Some((first, rest)) = self.pieces.split_first() else { return false };
         let Some((last, middle)) = rest.split_last() else { return value == first.as_bytes() };
         let Some(mut value) = value.strip_prefix(first.as_bytes()) else { return false };
@@ -47,7 +57,11 @@ impl Glob {
 
 impl fmt::Display for Glob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", if self.negated { "!" } else { "" }, self.pieces.join("*"))
+        f.write_str(if self.negated { "!" } else { "" })?;
+        match &self.expression {
+            Some(expression) => write!(f, "{expression}"),
+            None => f.write_str(&self.pieces.join("*")),
+        }
     }
 }
 
@@ -69,6 +83,9 @@ mod tests {
             ("ab*ba", "aba", false),
             ("*bot*", "Googlebot/2.1", true),
             ("**", "x", true),
+            ("~^[0-9]+$", "12", true),
+            ("~^[0-9]+$", "12a", false),
+            ("~b.t", "Googlebot/2.1", true),
         ] {
             let glob = Glob::parse(glob).expect("a glob");
             assert_eq!(glob.matches([value.as_bytes()]), expected, "{glob} on {value}");
@@ -85,8 +102,9 @@ mod tests {
         };
         assert!(of("b", &["a", "b"]) && !of("!b", &["a", "b"]));
         assert!(!of("*", &[]) && of("!*", &[]) && of("!a", &[]));
-        assert!(
-            Glob::parse("").is_err() && Glob::parse("!").is_err() && Glob::parse("~a").is_err()
-        );
+        assert!(of("~^b$", &["a", "b"]) && !of("!~^b$", &["a", "b"]) && of("!~.", &[]));
+        for text in ["", "!", "~", "!~", "~("] {
+            assert!(Glob::parse(text).is_err(), "{text}");
+        }
     }
 }

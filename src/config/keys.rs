@@ -90,7 +90,7 @@ pub static FILE: &[Key] = &[
         "trust",
         Kind::List(&Kind::Cidr),
         Some("[]"),
-        "Peers whose X-Forwarded-* headers are believed.",
+        "Peers whose X-Forwarded-* or Forwarded headers are believed.",
     ),
     key("tls", Kind::Object(TLS), None, "How HTTPS is served."),
     key("limits", Kind::Object(LIMITS), None, "What is refused for being too much."),

@@ -64,9 +64,15 @@ fn around(path: &Path) -> Surroundings<'_> {
     Surroundings {
         folder: path.parent().unwrap_or(Path::new("")),
         contents: &contents,
+        has_folder: &has_folder,
         cores: std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         state: None,
     }
+}
+
+fn has_folder(path: &Path) -> bool {
+    // What begins nowhere begins here.
+    path.as_os_str().is_empty() || path.is_dir()
 }
 
 /// A text file that is not larger than a configuration may be.

@@ -36,8 +36,13 @@ fn problems(root: &Node) -> Vec<Problem> {
             _ => "secret".to_owned(),
         })
     };
-    let around =
-        Surroundings { folder: Path::new("."), contents: &contents, cores: 2, state: None };
+    let around = Surroundings {
+        folder: Path::new("."),
+        contents: &contents,
+        has_folder: &|_| true,
+        cores: 2,
+        state: None,
+    };
     validate(root, &around).1
 }
 

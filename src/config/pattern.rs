@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::glob::Expression;
 use super::path::canonical;
 
 /// A host without port: a name, `*` for any, `*.example.com` for one label more.
@@ -97,12 +98,15 @@ fn wrong_host(text: &str) -> String {
     format!("{text:?} is no host; write app.example.com, *.example.com or \"*\"")
 }
 
-/// A path: `/exact`, `/prefix/*` with all below it, `/old/:slug` with one segment of any name.
+/// A path: `/exact`, `/prefix/*` with all below it, `/old/:slug` with one segment of any name; or
+/// `~` and a regular expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
+    /// None where it is an expression.
     segments: Vec<Segment>,
     /// Ends in `/*`: whatever follows, nothing too.
     rest: bool,
+    expression: Option<Expression>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +120,11 @@ enum Segment {
 pub struct Captures(Vec<(String, String)>);
 
 impl Captures {
+    /// What the named parts are called, and stood for.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The segment of `:slug` by `slug`, the rest of the path by `*`.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -124,10 +133,8 @@ impl Captures {
 
 impl PathPattern {
     pub fn parse(text: &str) -> Result<Self, String> {
-        if text.starts_with('~') {
-            return Err(
-                "regular expressions are not read; write /prefix/* or /old/:slug".to_owned()
-            );
+        if let Some(expression) = text.strip_prefix('~') {
+            return Self::expression(expression);
         }
         let Some(inside) = text.strip_prefix('/') else {
             return Err(format!("{text:?} is no path; write /{text}"));
@@ -147,14 +154,22 @@ impl PathPattern {
         };
         let segments: Result<Vec<_>, String> =
             inside.into_iter().flat_map(|inside| inside.split('/')).map(Segment::parse).collect();
-        let pattern = Self { segments: segments?, rest };
+        let pattern = Self { segments: segments?, rest, expression: None };
         pattern.check(text)?;
         Ok(pattern)
     }
 
+    fn expression(text: &str) -> Result<Self, String> {
+        if !text.is_ascii() {
+            return Err(format!("~{text} can mean no path: write letters beyond ASCII as %C3%A4"));
+        }
+        let expression = Some(Expression::parse(text)?);
+        Ok(Self { segments: Vec::new(), rest: false, expression })
+    }
+
     /// Every path.
     pub fn any() -> Self {
-        Self { segments: Vec::new(), rest: true }
+        Self { segments: Vec::new(), rest: true, expression: None }
     }
 
     fn check(&self, text: &str) -> Result<(), String> {
@@ -190,11 +205,15 @@ impl PathPattern {
             Segment::Named(name) => Some(name.as_str()),
             Segment::Literal(_) => None,
         });
-        named.chain(self.rest.then_some("*"))
+        let groups = self.expression.iter().flat_map(Expression::names);
+        named.chain(groups).chain(self.rest.then_some("*"))
     }
 
     /// The captures if `path` is meant: a request's canonical path, without query.
     pub fn matches(&self, path: &str) -> Option<Captures> {
+        if let Some(expression) = &self.expression {
+            return expression.captures(path).map(Captures);
+        }
         let mut rest = Some(path.strip_prefix('/')?);
         let mut captures = Captures::default();
         for segment in &self.segments {
@@ -219,8 +238,12 @@ impl PathPattern {
         Some(captures)
     }
 
-    /// True if every path that `other` means is meant here too.
+    /// True if every path that `other` means is meant here too, as far as that can be told of regular
+    /// expressions.
     pub fn covers(&self, other: &Self) -> bool {
+        if self.expression.is_some() || other.expression.is_some() {
+            return *self == Self::any() || self.expression == other.expression;
+        }
         let long_enough = if self.rest {
             other.segments.len() >= self.segments.len()
         } else {
@@ -270,7 +293,10 @@ impl fmt::Display for PathPattern {
                 Segment::Named(name) => write!(f, "/:{name}")?,
             }
         }
-        f.write_str(if self.rest { "/*" } else { "" })
+        match &self.expression {
+            Some(expression) => write!(f, "{expression}"),
+            None => f.write_str(if self.rest { "/*" } else { "" }),
+        }
     }
 }
 
@@ -330,6 +356,18 @@ mod tests {
     }
 
     #[test]
+    fn regular_expressions_are_not_anchored_and_cover_themselves() {
+        check("~^/old/(?<slug>[a-z]+)$", "/old/a", Some(&[("slug", "a")]));
+        check("~^/old/(?<slug>[a-z]+)$", "/old/1", None);
+        check("~a", "/b/a/c", Some(&[]));
+        let parse = |text: &str| PathPattern::parse(text).expect("a pattern");
+        assert!(parse("/*").covers(&parse("~^/a")) && parse("~^/a").covers(&parse("~^/a")));
+        assert!(!parse("~^/a").covers(&parse("/a")) && !parse("/a").covers(&parse("~^/a$")));
+        assert_eq!(parse("~^/a").literal(), "");
+        assert!(PathPattern::parse("~ä").is_err());
+    }
+
+    #[test]
     fn hosts_are_exact_or_one_label_more() {
         for (pattern, host, expected) in [
             ("App.Example.com.", "app.example.com", true),
@@ -351,8 +389,9 @@ mod tests {
     fn pattern() -> impl Strategy<Value = String> {
         let segment = prop_oneof!["[ab]", ":[xyz]", Just("b.c".to_owned())];
         let rest = prop_oneof![Just(""), Just("/"), Just("/*")];
-        (prop::collection::vec(segment, 1..4), rest)
-            .prop_map(|(all, rest)| format!("/{}{rest}", all.join("/")))
+        let segments = (prop::collection::vec(segment, 1..4), rest)
+            .prop_map(|(all, rest)| format!("/{}{rest}", all.join("/")));
+        prop_oneof![8 => segments, 1 => "~[/ab.]{1,3}", 1 => Just("/*".to_owned())]
     }
 
     proptest! {

@@ -43,7 +43,9 @@ fn kind(kind: &'static Kind) -> Value {
         Kind::Rate => pattern(r"^[0-9]+/(s|m|h)$", &["50/s", "600/m"]),
         Kind::Address => pattern(r"^(\S+)?:[0-9]+$", &[":80", "127.0.0.1:8080"]),
         Kind::Target => pattern(r"^(http://|unix:)\S+$", &["http://127.0.0.1:3000"]),
-        Kind::PathPattern => pattern(r"^/\S*$", &["/prefix/*", "/old/:slug"]),
+        Kind::PathPattern => {
+            pattern(r"^(/\S*|~.+)$", &["/prefix/*", "/old/:slug", "~^/old/[0-9]+$"])
+        }
         Kind::Cidr => json!({ "type": "string", "examples": ["10.0.0.0/8"] }),
         Kind::Template => json!({ "type": "string", "examples": ["room:{0}"] }),
         Kind::Text | Kind::Path | Kind::Secret | Kind::Host => {

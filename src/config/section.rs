@@ -51,6 +51,11 @@ impl<'a> Section<'a> {
         self.reader.around.folder
     }
 
+    /// True if the folder is there.
+    pub fn has_folder(&self, path: &Path) -> bool {
+        (self.reader.around.has_folder)(path)
+    }
+
     pub fn written(&self, name: &str) -> Option<&Field<'a>> {
         debug_assert!(self.keys.iter().any(|key| key.name == name), "{name} is in no catalogue");
         self.entries.iter().find(|named| named.name == name).map(|named| &named.field)

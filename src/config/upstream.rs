@@ -143,9 +143,21 @@ pub fn read(section: &Section<'_>) -> Upstream {
     read_next(section)
 }
 
+/// The socket itself comes and goes with who listens on it; its folder stays.
+fn target(text: &str, section: &Section<'_>) -> Result<Target, String> {
+    let target = Target::parse(text, section.folder())?;
+    if let Target::Unix(path) = &target
+        && let Some(folder) = path.parent()
+        && !section.has_folder(folder)
+    {
+        return Err(format!("{target} cannot be reached: there is no folder {}", folder.display()));
+    }
+    Ok(target)
+}
+
 /// A site's own application; what it was built to is the site's.
 pub fn read_next(section: &Section<'_>) -> Upstream {
-    let targets = section.list("targets", |text| Target::parse(text, section.folder()));
+    let targets = section.list("targets", |text| target(text, section));
     if section.written("targets").is_none_or(Field::is_empty_list) {
         section.refuse_lack("has no targets; write http://127.0.0.1:3000");
     }

@@ -42,6 +42,7 @@ impl Activity {
         self.exchanges.set(self.exchanges.get() + 1);
         self.head.set(false);
         self.fresh.set(false);
+        self.signs.set_at_work(true);
         Exchange(Rc::clone(self))
     }
 
@@ -103,6 +104,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let left = self.0.exchanges.get() - 1;
         self.0.exchanges.set(left);
+        self.0.signs.set_at_work(left > 0);
         self.0.since.set(Instant::now());
     }
 }

@@ -30,6 +30,8 @@ impl Fault {
     pub const NO_ROUTE: Self = Self::new(404, Side::Client, "no_route");
     pub const PRIVATE: Self = Self::new(404, Side::Client, "private");
     pub const NO_HOST: Self = Self::new(400, Side::Client, "bad_host");
+    /// What a trusted peer passes on can be read in two ways.
+    pub const BAD_FORWARDED: Self = Self::new(400, Side::Client, "bad_forwarded");
     pub const BAD_TARGET: Self = Self::new(400, Side::Client, "bad_target");
     pub const BAD_PATH: Self = Self::new(400, Side::Client, "bad_path");
     pub const UPGRADE_REFUSED: Self = Self::new(426, Side::Client, "upgrade_refused");

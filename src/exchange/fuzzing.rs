@@ -28,7 +28,30 @@ pub fn forwarded(data: &[u8]) {
     if !trusted {
         assert!(client.address == PEER && client.chain.is_none(), "a stranger was believed");
     }
+    let text = |byte: u8| byte == b'\t' || byte == b' ' || byte.is_ascii_graphic();
+    assert!(client.chain.iter().all(|chain| chain.bytes().all(text)));
+    check_two_tongues(&headers, &client, &|headers| {
+        super::headers::client(&peer, &uri, Version::HTTP_11, headers, &trusts).ok()
+    });
     check_rewritten(headers, &client, &peer);
+}
+
+/// `Forwarded` beside `X-Forwarded-*` has a request refused or changes nothing.
+fn check_two_tongues(
+    headers: &HeaderMap,
+    client: &Client,
+    read: &dyn Fn(&HeaderMap) -> Option<Client>,
+) {
+    let named = ["for", "host", "port", "proto"].map(|end| format!("x-forwarded-{end}"));
+    if !named.iter().any(|name| headers.contains_key(name)) {
+        return;
+    }
+    let mut alone = headers.clone();
+    alone.remove("forwarded");
+    let alone = read(&alone).expect("it was read beside the other");
+    assert_eq!((alone.address, alone.host), (client.address, client.host.clone()));
+    assert_eq!((alone.port, alone.scheme), (client.port, client.scheme));
+    assert_eq!(alone.chain, client.chain);
 }
 
 fn headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {

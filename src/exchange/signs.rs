@@ -10,6 +10,7 @@ pub struct Signs {
     head: AtomicBool,
     unflushed: AtomicBool,
     unended: AtomicBool,
+    at_work: AtomicBool,
     lingers: AtomicBool,
     crowded: AtomicBool,
     cut: AtomicU8,
@@ -65,6 +66,15 @@ impl Signs {
 
     pub(super) fn is_unended(&self) -> bool {
         self.unended.load(Ordering::Relaxed)
+    }
+
+    /// Says whether a request is being answered.
+    pub fn set_at_work(&self, at_work: bool) {
+        self.at_work.store(at_work, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_at_work(&self) -> bool {
+        self.at_work.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_lingers(&self) {

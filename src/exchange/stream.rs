@@ -2,15 +2,15 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -148,6 +148,10 @@ pub struct Watched {
     resets: bool,
     /// Nothing more is said.
     lingering: Option<Box<Lingering>>,
+    /// hyper waits for the next bytes, and so for an end, since it flushed last.
+    waits: bool,
+    /// When to look again whether the client has gone, where bytes that nobody reads hide it.
+    again: Option<Pin<Box<Sleep>>>,
 }
 
 /// What is made of the client's bytes on their way to hyper.
@@ -161,6 +165,10 @@ enum Watch {
 
 /// Makes a parser of HTTP/1.1 refuse, wherever it stands but in a body's data.
 const POISON: u8 = 0;
+
+/// How often a client that has sent more than is read is looked at. An end behind more than the kernel
+/// takes is seen by nobody before that is read.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Watched {
     pub fn new(stream: Stream, guard: Guard) -> Self {
@@ -176,6 +184,8 @@ impl Watched {
             stuck: None,
             resets: false,
             lingering: None,
+            waits: false,
+            again: None,
         }
     }
 
@@ -215,6 +225,32 @@ impl Watched {
     /// have looked yet.
     pub fn has_bytes(&self) -> bool {
         has_bytes(self.stream.socket())
+    }
+
+    /// Fails once a client of HTTP/1.1 has gone that is being answered. hyper finds that out only where
+    /// it reads, and it does not while there are bytes that it has no use for yet: those of the next
+    /// request, or a body that nobody has asked for. Half a close is one, as it is everywhere else.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let waits = std::mem::take(&mut self.waits);
+        let requests = matches!(self.watch, Watch::Http1(_) | Watch::Refused);
+        if waits || !requests || !self.signs.is_at_work() {
+            return Ok(());
+        }
+        loop {
+            if is_read_closed(self.stream.socket()) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            // What comes next, if only an end, wakes this task; but not behind what waits already.
+            if self.poll_readable(cx).is_pending() {
+                return Ok(());
+            }
+            let at = Instant::now() + LOOK_AGAIN;
+            let again = self.again.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if again.as_mut().poll(cx).is_pending() {
+                return Ok(());
+            }
+            self.again = None;
+        }
     }
 
     /// Looks at what was read after `before`.
@@ -313,12 +349,21 @@ impl Watched {
     }
 }
 
+/// True once the other side has said that it sends no more, whether or not all that it has sent was
+/// read. Urgent data is not waited for, so that the interest in it is one in the end alone.
+fn is_read_closed(stream: &TcpStream) -> bool {
+    let end = pin!(stream.ready(Interest::PRIORITY));
+    let end = end.poll(&mut Context::from_waker(Waker::noop()));
+    matches!(end, Poll::Ready(Ok(end)) if end.is_read_closed())
+}
+
 impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.waits = false;
         if matches!(self.watch, Watch::Refused) {
             return Poll::Ready(Ok(()));
         }
@@ -329,7 +374,9 @@ impl AsyncRead for Watched {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.waits = read.is_pending();
+        ready!(read)?;
         Poll::Ready(self.look(buffer, before))
     }
 }
@@ -370,7 +417,8 @@ impl AsyncWrite for Watched {
         ready!(self.poll_interim(cx))?;
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.signs.set_unflushed(flushed.is_pending());
-        self.patiently(flushed, cx)
+        ready!(self.patiently(flushed, cx))?;
+        Poll::Ready(self.poll_gone(cx))
     }
 
     /// What the client has not sent to its end is taken and thrown away, for a time: a socket that is

@@ -125,7 +125,12 @@ pub fn is_listed(origin: &HeaderValue, origins: &[String]) -> bool {
 
 fn host_of(origin: &HeaderValue) -> Option<String> {
     let origin = origin.to_str().ok()?;
-    Some(origin.split_once("://").map_or(origin, |(_, host)| host).to_ascii_lowercase())
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host).to_ascii_lowercase();
+    // The dot that says that nothing comes after it is no part of a name.
+    Some(match host.split_once(".:") {
+        Some((host, port)) => format!("{host}:{port}"),
+        None => host.strip_suffix('.').map(str::to_owned).unwrap_or(host),
+    })
 }
 
 fn fits(host: &str, pattern: &str) -> bool {

@@ -84,9 +84,33 @@ pub enum Mode {
     Development,
 }
 
-/// True for the data of a Pages Router's page.
+/// True if this can be the data of a Pages Router's page: `BASE/_next/data/BUILD/PAGE.json`.
 pub fn is_data(path: &str) -> bool {
-    path.contains("/_next/data/")
+    path.split_once(DATA).is_some_and(|(_base, rest)| is_page(rest))
+}
+
+/// True if it is, in an application whose paths all begin with `base`. Below another one it may be
+/// what a page that catches all is asked for.
+pub fn is_data_below(path: &str, base: &str) -> bool {
+    let rest = path.strip_prefix(base).and_then(|rest| rest.strip_prefix(DATA));
+    rest.is_some_and(is_page)
+}
+
+const DATA: &str = "/_next/data/";
+
+fn is_page(rest: &str) -> bool {
+    let page = rest.split_once('/').filter(|(build, _)| !build.is_empty());
+    page.and_then(|(_, page)| page.strip_suffix(".json")).is_some_and(|page| !page.is_empty())
+}
+
+/// False if nothing is said that only a request for a page's data may say.
+pub fn may_be_for_data(seen: &Seen) -> bool {
+    DATA_REQUEST_HEADERS.iter().any(|name| seen.may_have(name))
+}
+
+/// Removes what only a request for a page's data may say.
+pub fn strip_data(headers: &mut HeaderMap) {
+    DATA_REQUEST_HEADERS.iter().for_each(|name| drop(headers.remove(*name)));
 }
 
 /// False if none of the headers is one that Next.js says to itself: nothing of either kind is to be
@@ -227,7 +251,22 @@ mod tests {
 
     #[test]
     fn paths_that_are_something_else() {
-        assert!(is_data("/base/_next/data/b/page.json") && !is_data("/_next/static/data/x"));
+        for (path, base, can_be, is) in [
+            ("/_next/data/b/page.json", "", true, true),
+            ("/_next/data/b/en/a/b.json", "", true, true),
+            ("/shop/_next/data/b/index.json", "/shop", true, true),
+            ("/shop/_next/data/b/index.json", "", true, false),
+            ("/blog/a/_next/data/b/c.json", "/blog", true, false),
+            ("/_next/data/b/page.json", "/shop", true, false),
+            ("/shopper/_next/data/b/page.json", "/shop", true, false),
+            ("/_next/data/b/page", "", false, false),
+            ("/_next/data/page.json", "", false, false),
+            ("/_next/data//page.json", "", false, false),
+            ("/_next/data/b/.json", "", false, false),
+            ("/_next/static/data/x", "", false, false),
+        ] {
+            assert_eq!((is_data(path), is_data_below(path, base)), (can_be, is), "{path} {base}");
+        }
         assert!(is_dev_socket("/base/_next/hmr") && !is_dev_socket("/_next/hmr/x"));
     }
 

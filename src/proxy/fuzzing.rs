@@ -38,7 +38,7 @@ pub fn proxied(data: &[u8]) {
     let paths = Rewrite { strip, prefix: None };
     let length = request.uri().to_string().len();
     let seen = headers::Seen::of(request.headers());
-    if rewrite(&mut request, &seen, &paths, mode).is_err() {
+    if rewrite(&mut request, &seen, &paths, mode, &mut ()).is_err() {
         return;
     }
     headers::set_forwarded(request.headers_mut(), &client, &peer);

@@ -13,7 +13,7 @@ use http::Method;
 
 use crate::config;
 use crate::drain::Drain;
-use crate::exchange::headers::{Lines, Seen};
+use crate::exchange::headers::{Lines, Seen, Witness};
 use crate::exchange::{
     BodyError, Client, Fault, HeaderRules, Peer, Request, Response, Side, headers,
 };
@@ -39,6 +39,9 @@ pub struct Proxy {
     /// Hot reload sockets are tunnelled.
     mode: next::Mode,
 }
+
+/// Why forwarding headers are as they are.
+pub const FORWARDED: &str = "says who asks, and for what";
 
 /// Why there is no answer of the application's.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,11 @@ impl Proxy {
             upgrade: route.is_some_and(|route| route.upgrade),
             mode,
             head_max: words.head,
-            response_max: route.and_then(|route| route.response_body).or(response_max),
+            // Whoever develops limits nobody.
+            response_max: route
+                .and_then(|route| route.response_body)
+                .or(response_max)
+                .filter(|_| !dev),
             targets: targets.join(", "),
         }
     }
@@ -119,7 +126,7 @@ impl Proxy {
         (pools, drain): (&Rc<Pools>, &Drain),
         sent: &mut Sent,
     ) -> Result<Response, ForwardError> {
-        let (websocket, lines) = self.prepare(&mut request, (client, peer), seen)?;
+        let (websocket, lines) = self.prepare(&mut request, (client, peer), seen, &mut ())?;
         if let Some(protocol) = websocket {
             let to = (&self.upstream, &self.rewrite);
             let asked = (request, lines);
@@ -136,12 +143,13 @@ impl Proxy {
     }
 
     /// Makes a client's request the one that is sent, with lines beside its headers; returns the
-    /// protocol that it asks for, too.
+    /// protocol that it asks for, too. The witness hears of all but the lines.
     pub fn prepare(
         &self,
         request: &mut Request,
         (client, peer): (&Client, &Peer),
         seen: &Seen,
+        witness: &mut impl Witness,
     ) -> Result<(Option<String>, Lines), ForwardError> {
         // Other protocols are not spoken: their requests are ordinary ones.
         let asked = seen.may_have("upgrade").then(|| headers::upgrade(request.headers()));
@@ -149,15 +157,25 @@ impl Proxy {
         if websocket.is_some() {
             self.admit_upgrade(request)?;
         }
-        request::rewrite(request, seen, &self.rewrite, self.mode)?;
+        request::rewrite(request, seen, &self.rewrite, self.mode, witness)?;
         let fields = request.headers_mut();
+        if seen.may_have("origin") {
+            headers::settle_origin(fields, client);
+            witness.see("is the site's own, as host has it", fields);
+        }
         let lines = if self.rules.is_empty() {
             Lines::forwarded(fields, client, peer, seen)
         } else {
             headers::set_forwarded(fields, client, peer);
+            witness.see(FORWARDED, fields);
             self.rules.apply(fields);
+            witness.see("request_headers", fields);
             Lines::default()
         };
+        if let Some(protocol) = &websocket {
+            headers::set_upgrade(fields, protocol);
+            witness.see("asks for the tunnel", fields);
+        }
         if request::head_size(request) + lines.as_bytes().len() >= self.head_max {
             return Err(ForwardError::HeadTooLarge);
         }

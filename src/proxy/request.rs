@@ -6,7 +6,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Rewrite;
-use crate::exchange::headers::Seen;
+use crate::exchange::headers::{Seen, Witness};
 use crate::exchange::{Request, cookies, headers};
 use crate::next;
 
@@ -14,12 +14,13 @@ use super::ForwardError;
 
 /// Makes a client's request one to the application: an origin-form target without Next.js'
 /// internal keys, the path as `paths` has it, headers of this hop removed. What of its headers was
-/// not `seen` is not looked for.
+/// not `seen` is not looked for; the witness hears why each is changed.
 pub fn rewrite(
     request: &mut Request,
     seen: &Seen,
     paths: &Rewrite,
     mode: next::Mode,
+    witness: &mut impl Witness,
 ) -> Result<(), ForwardError> {
     let taken =
         paths.strip.as_deref().filter(|strip| stripped(request.uri().path(), strip).is_some());
@@ -28,21 +29,34 @@ pub fn rewrite(
             target.parse::<PathAndQuery>().map_err(|_error| ForwardError::Target)?.into();
     }
     let data = next::is_data(request.uri().path());
+    let forwards = seen.may_have("max-forwards");
+    let forwards =
+        forwards.then(|| headers::forwards_left(request.method(), request.headers())).flatten();
     let fields = request.headers_mut();
     let trailers = seen.may_have("te") && headers::takes_trailers(fields);
     headers::strip_hop_by_hop_seen(fields, seen);
+    witness.see("is of one hop, or named by connection", fields);
     if seen.is_odd() {
         headers::strip_look_alikes(fields);
+        witness.see("looks like a header that is believed", fields);
     }
     if next::may_be_internal(seen) {
         next::strip_request(fields, data, mode);
+        witness.see("is what Next.js says to itself", fields);
     }
     cookies::join(fields);
+    witness.see("cookies are one line", fields);
     if trailers {
         headers::set_takes_trailers(fields);
+        witness.see("the client takes trailers", fields);
+    }
+    if let Some(left) = forwards {
+        headers::count_forward(fields, left);
+        witness.see("this is one more that it passes", fields);
     }
     if let Some(taken) = taken {
         set_forwarded_prefix(fields, taken);
+        witness.see("strip has taken it", fields);
     }
     Ok(())
 }

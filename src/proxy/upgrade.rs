@@ -26,7 +26,6 @@ pub async fn answer(
     sent: &mut Sent,
 ) -> Result<Response, ForwardError> {
     let upgrade = taking(&mut request);
-    headers::set_upgrade(request.headers_mut(), protocol);
     // A client of HTTP/1.1 looks at the answer to its key itself; here it is the edge's own.
     let key = (request.version() == Version::HTTP_2)
         .then(|| request.headers().get(header::SEC_WEBSOCKET_KEY).cloned());

@@ -1,6 +1,7 @@
 //! What the site's application is asked, and what is known without asking it.
 
 use http::Method;
+use http::uri::{PathAndQuery, Uri};
 
 use crate::config::Captures;
 use crate::exchange::{Body, Client, Fault, Request, Response};
@@ -86,13 +87,19 @@ pub fn expects(
     request: &mut Request,
     changed: Option<&str>,
     route: &Route,
-    site: Option<&Site>,
+    course: &Course<'_>,
 ) -> Option<next::Expects> {
-    let site = site.filter(|site| route.to_next && !site.dev)?;
+    let site = course.site.filter(|site| route.to_next && !site.dev)?;
     let path = changed.unwrap_or(request.uri().path());
     let expects = next::Expects::of(request.method(), path, request.headers());
+    let assets = site.assets.as_ref().filter(|_| next::may_be_for_data(&course.seen));
+    let elsewhere = assets
+        .is_some_and(|assets| assets.built.with(|build| !next::is_data_below(path, &build.base)));
     if !sees_visitors(Some(site)) {
         expects.strip(request.headers_mut());
+    }
+    if elsewhere {
+        next::strip_data(request.headers_mut());
     }
     Some(expects)
 }
@@ -135,4 +142,12 @@ pub fn limit(mut request: Request, route: &Route, site: Option<&Site>) -> Result
         body.pace(rate);
     }
     Ok(request)
+}
+
+/// Asks for the path in the form that was compared.
+pub fn set_path(request: &mut Request, path: &str) -> Result<(), Fault> {
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = format!("{path}{query}").parse::<PathAndQuery>();
+    *request.uri_mut() = Uri::from(target.map_err(|_error| Fault::BAD_TARGET)?);
+    Ok(())
 }

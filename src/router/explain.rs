@@ -1,23 +1,31 @@
 //! What a request would meet, and why; nothing is sent.
 
-use http::{HeaderMap, Version};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Version};
 
-use crate::exchange::headers::{self, Seen};
+use crate::compress::Choice;
+use crate::exchange::headers::{self, Seen, Witness as _};
 use crate::exchange::{Fault, Peer, Request};
 use crate::next;
+use crate::observe::access::TRACEPARENT;
+use crate::proxy;
+use crate::upstream::says_length;
 
-use super::application::{body_max, expects, from_disk};
+use super::application::{body_max, expects, from_disk, sees_visitors, set_path};
+use super::changes::{Added, Changes, Removed};
 use super::course::Course;
 use super::door::Door;
 use super::share::Lots;
 use super::table::{Ask, Route, Site, Unmet};
-use super::{Handler, Router, Way, set_path};
+use super::{Handler, Router, Way};
 
 /// The way of one request, in words.
 #[derive(Debug, Default)]
 pub struct Explanation {
     pub site: Option<String>,
     pub route: Option<String>,
+    /// What its pattern's parts have found in the path.
+    pub captured: Vec<(String, String)>,
     /// Routes before it, and what of the request they do not mean.
     pub passed: Vec<(String, &'static str)>,
     /// Who answers, with what.
@@ -34,9 +42,9 @@ pub struct Explanation {
     /// What the upstream is asked for.
     pub target: Option<String>,
     /// Headers that it gets and the client has not sent, or not so.
-    pub added: Vec<(String, String)>,
+    pub added: Vec<Added>,
     /// Headers of the client's that it does not get.
-    pub removed: Vec<String>,
+    pub removed: Vec<Removed>,
     /// What is done to the response.
     pub response: Vec<String>,
     /// What must not be exceeded.
@@ -62,6 +70,8 @@ impl Router {
         let mut course = Course::begin(&request);
         let decided = self.decide(&request, (&client, peer), &mut course);
         told.place(&request, &client.host, &course);
+        let all = self.per_ip(&request, &client).map(|(_, words)| words.clone());
+        told.limits.extend(all.map(|words| ("per_ip.requests", words)));
         let (route, captures, changed) = match decided {
             Err(fault) => return told.refused(fault),
             Ok(Way::Health) => return told.answered("the edge, for its own health", 200),
@@ -76,9 +86,12 @@ impl Router {
             }
             Ok(Way::Route(route, captures, changed)) => (route, captures, changed),
         };
-        told.limits.push(("body", format!("{} bytes", body_max(route, course.site))));
-        told.limits
-            .extend(route.body_rate.map(|rate| ("body_rate", format!("{rate} bytes a second"))));
+        told.captured = captures.iter().map(|(name, part)| (name.into(), part.into())).collect();
+        let most = Some(body_max(route, course.site)).filter(|max| *max < u64::MAX);
+        told.limits.extend(most.map(|max| ("body", format!("{max} bytes"))));
+        let slowest = route.body_rate.filter(|rate| *rate > 0);
+        told.limits.extend(slowest.map(|rate| ("body_rate", format!("{rate} bytes a second"))));
+        told.limits.extend(route.quota.as_ref().map(|quota| ("rate", quota.words.clone())));
         told.door = route.door.as_ref().map(Door::words);
         if let Handler::Redirect(redirect) = &route.handler {
             let capture = |name: &str| captures.get(name).map(str::to_owned);
@@ -93,24 +106,38 @@ impl Router {
                     _ => "a file of the application's build".to_owned(),
                 };
                 told.location = text(response.headers(), "location");
+                let choice = course.site.map(|site| site.compress.accepted(&request));
+                told.response.extend(choice.and_then(compressed));
                 return told.answered(&from, response.status().as_u16());
             }
             Some(Err(fault)) => return told.refused(fault),
             None => (),
         }
         let Handler::Proxy(proxy) = &route.handler else { return told.refused(Fault::NO_ROUTE) };
-        let before = request.headers().clone();
-        self.unvouch(request.headers_mut(), course.seen, peer);
-        let kept = route.door.as_ref().and_then(Door::keeps);
-        kept.inspect(|name| drop(request.headers_mut().remove(name)));
+        let mut changes = Changes::of(request.headers());
+        self.unvouch(request.headers_mut(), course.seen, peer, &mut changes);
+        if let Some(door) = &route.door {
+            headers::strip_nominated(request.headers_mut());
+            changes.see("is named by connection", request.headers());
+            door.keeps().inspect(|name| drop(request.headers_mut().remove(name)));
+            changes.see("is for the door alone", request.headers());
+        }
         let expected: Option<next::Expects> =
-            expects(&mut request, changed.as_deref(), route, course.site);
+            expects(&mut request, changed.as_deref(), route, &course);
+        changes.see("nothing that is there depends on it", request.headers());
+        let choice = course.site.map(|site| site.compress.choose(&mut request));
+        changes.see("bodies are compressed here, and once", request.headers());
+        told.response.extend(choice.and_then(compressed));
         told.upstream = Some(proxy.targets().to_owned());
         let most = proxy.response_max().map(|max| ("response_body", format!("{max} bytes")));
         told.limits.extend(most);
         if expected.is_some_and(next::Expects::is_image) {
             let images = course.site.and_then(|site| site.images.as_ref());
             told.limits.extend(images.map(|images| ("images", images.words())));
+            if images.is_some() && route.door.is_none() && !sees_visitors(course.site) {
+                next::normalize(request.headers_mut());
+                changes.see("pictures are the same for all", request.headers());
+            }
         }
         if let Some(path) = changed.filter(|_| proxy.rewrites())
             && let Err(fault) = set_path(&mut request, &path)
@@ -118,10 +145,11 @@ impl Router {
             return told.refused(fault);
         }
         let seen = Seen::of(request.headers());
-        match proxy.prepare(&mut request, (&client, peer), &seen) {
+        match proxy.prepare(&mut request, (&client, peer), &seen, &mut changes) {
             Err(error) => return told.refused(error.into()),
             Ok((websocket, lines)) => {
                 lines.set(request.headers_mut());
+                changes.see(proxy::FORWARDED, request.headers());
                 let answer = match websocket {
                     Some(_) => "a tunnel to the upstream",
                     None if expected.is_some() => "the application",
@@ -131,15 +159,29 @@ impl Router {
             }
         }
         told.target = request.uri().path_and_query().map(ToString::to_string);
-        told.added.push((headers::LOOP.to_owned(), "vestibule".to_owned()));
-        told.compare(&before, request.headers());
+        frame(&mut request, &mut changes);
+        (told.added, told.removed) = changes.told();
         let vouched = route.door.iter().flat_map(Door::vouches);
-        told.added.extend(vouched.map(|(name, value)| (name, value.to_owned())));
+        told.added.extend(vouched.map(|(name, value)| Added {
+            name,
+            value: value.to_owned(),
+            why: "the door says who asks",
+        }));
         told
     }
 }
 
 impl Explanation {
+    /// The application is told of its trace.
+    pub fn traced(&mut self) {
+        self.added.retain(|one| one.name != TRACEPARENT.as_str());
+        self.added.push(Added {
+            name: TRACEPARENT.to_string(),
+            value: "(the edge's span, where its trace is kept)".to_owned(),
+            why: "traces",
+        });
+    }
+
     fn refused(mut self, fault: Fault) -> Self {
         self.reason = Some(fault.reason);
         self.answered("the edge", fault.status)
@@ -187,23 +229,35 @@ impl Explanation {
         self.response.extend(site.treatment.headers.words());
         self.response.extend(route.map(|route| route.headers.words()).unwrap_or_default());
     }
+}
 
-    fn compare(&mut self, before: &HeaderMap, after: &HeaderMap) {
-        let values = |headers: &HeaderMap, name: &str| {
-            let all = headers.get_all(name).iter().map(|value| value.as_bytes().to_vec());
-            all.collect::<Vec<_>>()
-        };
-        for name in after.keys().map(http::HeaderName::as_str) {
-            let now = values(after, name);
-            if values(before, name) != now {
-                let now = now.iter().map(|value| String::from_utf8_lossy(value).into_owned());
-                self.added.extend(now.map(|value| (name.to_owned(), value)));
+/// What the codec does to a head: the body's frame is its own, and each edge says that it was here.
+fn frame(request: &mut Request, changes: &mut Changes) {
+    let method = request.method().clone();
+    let fields = request.headers_mut();
+    let framed = changes.first(&TRANSFER_ENCODING).cloned();
+    let length = fields.get(CONTENT_LENGTH).cloned();
+    fields.remove(CONTENT_LENGTH);
+    match (framed, length) {
+        (Some(coding), _) => drop(fields.insert(TRANSFER_ENCODING, coding)),
+        (None, Some(length)) if length != "0" => drop(fields.insert(CONTENT_LENGTH, length)),
+        (None, _) => {
+            if says_length(&method) {
+                fields.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
+            fields.remove(EXPECT);
         }
-        let gone = before.keys().filter(|name| !after.contains_key(*name));
-        self.removed.extend(gone.map(|name| name.as_str().to_owned()));
-        self.added.sort();
-        self.removed.sort();
+    }
+    changes.see("frames the body", fields);
+    fields.append(headers::LOOP, HeaderValue::from_static("vestibule"));
+    changes.see("counts how often a request passes here", fields);
+}
+
+/// How bodies come to the client.
+fn compressed(choice: Choice) -> Option<String> {
+    match choice.coding() {
+        Some(coding) => Some(format!("compress with {}, where that is worth it", coding.name())),
+        None => choice.varies().then(|| "compress nothing: the client takes none of it".to_owned()),
     }
 }
 

@@ -28,6 +28,8 @@ type Counted = OnceLock<Buckets>;
 /// What a route allows.
 pub struct Quota {
     rate: Rate,
+    /// For `explain`.
+    pub words: String,
     by: By,
     counted: Arc<Counted>,
 }
@@ -108,8 +110,19 @@ impl Quota {
             RateBy::Cookie(name) => By::Cookie(name.clone()),
         };
         let counted = meter.counted(format!("{route} {words:?}"));
-        Self { rate: rate(&words.quota), by, counted }
+        let named = match &words.by {
+            RateBy::Address => "ip".to_owned(),
+            RateBy::Header(name) => format!("header:{name}"),
+            RateBy::Cookie(name) => format!("cookie:{name}"),
+        };
+        let words = &words.quota;
+        Self { rate: rate(words), words: format!("{}, by {named}", said(words)), by, counted }
     }
+}
+
+/// In words.
+pub fn said(words: &config::Quota) -> String {
+    format!("{}, {} at once", words.rate, words.burst)
 }
 
 pub fn rate(words: &config::Quota) -> Rate {

@@ -2,6 +2,7 @@
 
 mod application;
 mod build;
+mod changes;
 mod compile;
 mod cors;
 mod course;
@@ -10,6 +11,7 @@ mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handshakes;
+mod health;
 mod images;
 mod keeper;
 mod maintenance;
@@ -24,13 +26,12 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use crate::auth::{self, Auth};
 use crate::config::{self, Captures, Cidr, Config};
 use crate::drain::Drain;
-use crate::exchange::headers::Seen;
+use crate::exchange::headers::{Seen, Witness};
 use crate::exchange::{self, Body, Challenges, Client, Fault, Peer, Request, Response, Scheme};
 use crate::files::{Files, OUT_OF_FILES};
 use crate::hub;
@@ -42,14 +43,16 @@ use crate::proxy::Proxy;
 use crate::redirect::Redirect;
 use crate::upstream::{CompileError, Pools, Registry, Upstream};
 
-use application::{expects, from_disk, guard, limit, sees_visitors};
+use application::{expects, from_disk, guard, limit, sees_visitors, set_path};
 use course::Course;
 use door::{Door, Shut};
 use handshakes::Handshakes;
+use health::{HEALTH, health};
 use page::Page;
 use table::{Ask, Route, Site, Table};
 
 pub use build::Builds;
+pub use changes::{Added, Removed};
 pub use explain::Explanation;
 pub use handshakes::Handshake;
 pub use images::{Flights, Optimizers};
@@ -91,8 +94,8 @@ pub struct Router {
     vouched: Vec<HeaderName>,
     challenges: Challenges,
     meter: Arc<Meter>,
-    /// What one address may ask for.
-    per_ip: Option<Rate>,
+    /// What one address may ask for, and that in words.
+    per_ip: Option<(Rate, String)>,
     hub_count: Arc<RouteCount>,
     edge_count: Arc<RouteCount>,
     /// Where plain HTTP is sent when the site has a certificate.
@@ -125,7 +128,7 @@ impl Router {
         let told = table.routes().filter_map(|route| route.door.as_ref()).flat_map(Door::told);
         let vouched =
             [door::USER, door::PROVIDER].into_iter().chain(auth.vouched()).chain(told.cloned());
-        let vouched = vouched.collect();
+        let (vouched, per_ip) = (vouched.collect(), config.limits.per_ip.requests.as_ref());
         Ok(Self {
             table: Arc::new(table),
             handshakes: Handshakes::of(config, handshake),
@@ -135,7 +138,7 @@ impl Router {
             auth,
             challenges,
             meter: Arc::clone(meter),
-            per_ip: config.limits.per_ip.requests.as_ref().map(meter::rate),
+            per_ip: per_ip.map(|words| (meter::rate(words), meter::said(words))),
             hub_count: RouteCount::new("hub"),
             edge_count: RouteCount::new("edge"),
             https_port: config.listen.https.first().map(std::net::SocketAddr::port),
@@ -211,7 +214,7 @@ impl Router {
             Way::Hub => {
                 access.route = Some(Arc::clone(&self.hub_count));
                 // Hooks may be told of any header: here, too, a client cannot say who it is.
-                self.unvouch(request.headers_mut(), course.seen, peer);
+                self.unvouch(request.headers_mut(), course.seen, peer, &mut ());
                 let (response, reason) = local.hub.answer(request, &client).await;
                 refused(access, reason);
                 return Ok(response);
@@ -225,9 +228,7 @@ impl Router {
             Way::Route(route, captures, changed) => (route, captures, changed),
         };
         access.route = Some(Arc::clone(&route.count));
-        if let Some(quota) =
-            route.quota.as_ref().filter(|_| course.site.is_none_or(|site| !site.dev))
-        {
+        if let Some(quota) = &route.quota {
             self.meter.route(quota, &client, request.headers())?;
         }
         if let Handler::Redirect(redirect) = &route.handler {
@@ -236,7 +237,7 @@ impl Router {
         }
         let mut request = limit(request, route, course.site)?;
         // A client cannot say who it is.
-        self.unvouch(request.headers_mut(), course.seen, peer);
+        self.unvouch(request.headers_mut(), course.seen, peer, &mut ());
         if let Some(door) = &route.door {
             // Nor take away what is said of it.
             exchange::headers::strip_nominated(request.headers_mut());
@@ -273,7 +274,7 @@ impl Router {
         let Handler::Proxy(proxy) = &route.handler else { return Err(Fault::NO_ROUTE) };
         let shown = self.auth.shown(request.headers());
         let shown = shown.map(|shown| (shown, request.uri().path().to_owned()));
-        let expects = expects(&mut request, changed.as_deref(), route, course.site);
+        let expects = expects(&mut request, changed.as_deref(), route, course);
         if let Some(path) = changed.filter(|_| proxy.rewrites()) {
             set_path(&mut request, &path)?;
         }
@@ -306,13 +307,21 @@ impl Router {
 
     /// Removes what only this edge may say of who somebody is, and what applications that make
     /// variables of headers would take for it; and what only a peer that is trusted may say.
-    fn unvouch(&self, headers: &mut HeaderMap, seen: Seen, peer: &Peer) {
+    fn unvouch(
+        &self,
+        headers: &mut HeaderMap,
+        seen: Seen,
+        peer: &Peer,
+        witness: &mut impl Witness,
+    ) {
         if seen.may_begin("x") && !self.is_trusted(peer) {
             exchange::headers::strip_claims(headers);
+            witness.see("may be said by peers in trust alone", headers);
         }
         for name in self.vouched.iter().filter(|name| seen.may_have(name.as_str())) {
             headers.remove(name);
         }
+        witness.see(VOUCHED, headers);
         if !seen.is_odd() {
             return;
         }
@@ -321,15 +330,22 @@ impl Router {
         let odd = headers.keys().filter(|name| name.as_str().contains('_') && is_like(name));
         let odd: Vec<_> = odd.cloned().collect();
         odd.iter().for_each(|name| drop(headers.remove(name)));
+        witness.see(VOUCHED, headers);
     }
 
     /// Counts a request of its address's; the edge's own health is nobody's.
     fn count(&self, request: &Request, client: &Client) -> Result<(), Fault> {
-        let Some(rate) = self.per_ip else { return Ok(()) };
+        let Some((rate, _)) = self.per_ip(request, client) else { return Ok(()) };
+        self.meter.address(client.address, *rate)
+    }
+
+    /// How often who asks may do so on the whole.
+    fn per_ip(&self, request: &Request, client: &Client) -> Option<&(Rate, String)> {
+        let all = self.per_ip.as_ref()?;
         let free = request.uri().path() == HEALTH
             || self.trusts(client.address)
             || self.table.site(&client.host).is_some_and(|site| site.dev);
-        if free { Ok(()) } else { self.meter.address(client.address, rate) }
+        (!free).then_some(all)
     }
 
     /// Where a request goes. Nothing is done on the way that cannot be done again.
@@ -409,6 +425,13 @@ impl Router {
         }
         if let Some(response) = course.preflight(request) {
             return Ok(Way::Answered(response, None));
+        }
+        // Asked of whoever is so far on the way, which is here (RFC 9110 §7.6.2).
+        if matches!(&route.handler, Handler::Proxy(_))
+            && course.seen.may_have("max-forwards")
+            && exchange::headers::forwards_left(request.method(), request.headers()) == Some(0)
+        {
+            return Ok(Way::Answered(route.options(), None));
         }
         if route.to_next
             && !site.dev
@@ -503,6 +526,9 @@ impl Router {
     }
 }
 
+/// Why a client's word of who it is does not stay.
+const VOUCHED: &str = "says who asks, which the edge alone may";
+
 /// An address that a site, or a route, is not for.
 const DENIED: Fault = Fault::new(403, exchange::Side::Client, "denied");
 
@@ -522,20 +548,6 @@ fn refused(access: &mut Access, reason: Option<&'static str>) {
     if let Some(reason) = reason {
         metrics::count(&metrics::FAULTS, reason);
     }
-}
-
-/// Answered by the edge itself on every public listener.
-const HEALTH: &str = "/health";
-
-fn health(local: &Local) -> Result<Response, Fault> {
-    if local.drain.is_leaving() {
-        return Err(Fault::new(503, exchange::Side::Edge, "draining"));
-    }
-    let mut response = Response::new(Body::from("ok\n"));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(response)
 }
 
 fn is_below(path: &str, prefix: &str) -> bool {
@@ -570,12 +582,4 @@ fn find<'a>(
         }
     }
     Ok(found)
-}
-
-/// Asks for the path in the form that was compared.
-fn set_path(request: &mut Request, path: &str) -> Result<(), Fault> {
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-    let target = format!("{path}{query}").parse::<PathAndQuery>();
-    *request.uri_mut() = Uri::from(target.map_err(|_error| Fault::BAD_TARGET)?);
-    Ok(())
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::COOKIE;
-use http::{HeaderMap, Method};
+use http::header::{ALLOW, COOKIE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::compress::Compress;
 use crate::config::{Addresses, Captures, HostPattern, PathPattern, When};
-use crate::exchange::HeaderRules;
 use crate::exchange::query::decode;
+use crate::exchange::{Body, HeaderRules, Response};
 use crate::observe::access::RouteCount;
 
 use super::Handler;
@@ -58,7 +58,7 @@ pub struct Site {
 #[derive(Default)]
 pub struct Treatment {
     /// Strict-Transport-Security, over HTTPS.
-    pub hsts: Option<http::HeaderValue>,
+    pub hsts: Option<HeaderValue>,
     pub headers: HeaderRules,
 }
 
@@ -167,6 +167,21 @@ impl Route {
     }
 }
 
+impl Route {
+    /// What may be asked of it, as far as that is known here.
+    pub fn options(&self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let methods = self.when.methods.join(", ");
+        if let Ok(methods) = HeaderValue::try_from(methods)
+            && !methods.is_empty()
+        {
+            response.headers_mut().insert(ALLOW, methods);
+        }
+        response
+    }
+}
+
 fn meets(when: &When, ask: &Ask<'_>) -> Result<(), Unmet> {
     if !when.hosts.is_empty() && !when.hosts.iter().any(|host| host.matches(ask.host)) {
         return Err(Unmet::Host);
@@ -212,7 +227,6 @@ pub fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &
 mod tests {
     use std::str::FromStr as _;
 
-    use http::HeaderValue;
     use http::header::HeaderName;
 
     use super::*;

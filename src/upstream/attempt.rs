@@ -60,7 +60,7 @@ impl Outgoing {
     }
 }
 
-fn says_length(method: &Method) -> bool {
+pub fn says_length(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 

@@ -44,6 +44,7 @@ use http1::Head;
 use target::{Begins, Load, Target};
 use upload::Upload;
 
+pub use attempt::says_length;
 pub use error::SendError;
 #[cfg(any(test, fuzzing))]
 pub use http1::fuzzing;

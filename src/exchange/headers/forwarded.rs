@@ -1,17 +1,18 @@
 //! Whom a request comes from, and how the next server is told.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use crate::exchange::{Client, Fault, Peer, Scheme};
 
-use super::Seen;
+use super::{Seen, told};
 
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(super) const FORWARDED: HeaderName = header::FORWARDED;
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 pub(super) const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -39,10 +40,11 @@ pub(super) const ORIGINAL: [&str; 9] = [
     "x-rewrite-url",
 ];
 
-/// Other words for what the edge writes as `X-Forwarded-*`; a client's are removed.
-static FORWARDING: [HeaderName; 2] = [header::FORWARDED, REAL_IP];
+/// Other words for what the edge writes as `X-Forwarded-*`; they are not passed on.
+static FORWARDING: [HeaderName; 2] = [FORWARDED, REAL_IP];
 
-/// Tells whom a request comes from; those whom `trusts` is true of may speak for others.
+/// Tells whom a request comes from; those whom `trusts` is true of may speak for others, but not with
+/// two tongues.
 pub fn client(
     peer: &Peer,
     uri: &Uri,
@@ -65,13 +67,13 @@ pub fn client(
         client.port = scheme.default_port();
     }
     if trusts(client.address) {
-        believe(&mut client, port.is_some(), headers, trusts);
+        told::believe(&mut client, port.is_some(), headers, trusts)?;
     }
     Ok(client)
 }
 
 /// A host as it is compared: in lower case, and without the dot that says that nothing comes after it.
-fn plain(host: &str) -> String {
+pub(super) fn plain(host: &str) -> String {
     let bare = host.strip_suffix('.').filter(|bare| !bare.is_empty());
     bare.unwrap_or(host).to_ascii_lowercase()
 }
@@ -115,76 +117,8 @@ pub fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 /// Digits alone: a sign would be read, too.
-fn parse_port(text: &str) -> Option<u16> {
+pub(super) fn parse_port(text: &str) -> Option<u16> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-/// Takes what a trusted peer says about the client behind it.
-///
-/// Each server on the way has added whom it was asked by. So the chain is read from its end, past
-/// those that are trusted; what stands before the first that is not, that one may have made up.
-/// A port that `Host` names stays where only the scheme is told: it is the browser's.
-fn believe(
-    client: &mut Client,
-    names_port: bool,
-    headers: &HeaderMap,
-    trusts: &dyn Fn(IpAddr) -> bool,
-) {
-    if let Some(chain) = joined(headers, &FORWARDED_FOR) {
-        let mut found = None;
-        for entry in chain.rsplit(',') {
-            let Some(address) = parse_address(entry) else { break };
-            found = Some(address);
-            if !trusts(address) {
-                break;
-            }
-        }
-        if let Some(address) = found {
-            client.chain = Some(chain);
-            client.address = address;
-        }
-    }
-    let first = |name: &HeaderName| {
-        let value = headers.get(name)?.to_str().ok()?;
-        Some(value.split(',').next().unwrap_or_default().trim())
-    };
-    if let Some(scheme) = first(&FORWARDED_PROTO).and_then(scheme) {
-        client.scheme = scheme;
-        if !names_port {
-            client.port = scheme.default_port();
-        }
-    }
-    if let Some((host, port)) = first(&FORWARDED_HOST).and_then(split_port) {
-        client.host = plain(host);
-        client.port = port.unwrap_or_else(|| client.scheme.default_port());
-    }
-    if let Some(port) = first(&FORWARDED_PORT).and_then(parse_port) {
-        client.port = port;
-    }
-}
-
-/// A WebSocket's scheme is that of the request it began with; some proxies write it.
-fn scheme(word: &str) -> Option<Scheme> {
-    let is = |known: [&str; 2]| known.iter().any(|known| word.eq_ignore_ascii_case(known));
-    if is(["https", "wss"]) {
-        Some(Scheme::Https)
-    } else {
-        is(["http", "ws"]).then_some(Scheme::Http)
-    }
-}
-
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let all = values.collect::<Vec<_>>().join(", ");
-    (!all.is_empty()).then_some(all)
-}
-
-fn parse_address(text: &str) -> Option<IpAddr> {
-    let text = text.trim();
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let address = bare.parse::<IpAddr>().ok();
-    let address = address.or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
-    address.map(|address| address.to_canonical())
 }
 
 /// Replaces `Host` and every forwarding header by what the edge knows itself.

@@ -2,17 +2,23 @@
 //!
 //! Only this folder writes hop-by-hop and forwarding headers (RFC 9110 §7.6, RFC 7239).
 
+mod elements;
 mod forwarded;
 mod seen;
+mod told;
+mod witness;
 
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
+
+use super::Client;
 
 use forwarded::{
     FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, ORIGINAL, REAL_IP,
 };
 
 pub use seen::Seen;
+pub use witness::Witness;
 
 pub use forwarded::{Lines, client, set_forwarded, set_original, split_port, strip_claims};
 
@@ -198,6 +204,43 @@ fn names_nothing(options: &[u8]) -> bool {
     options.eq_ignore_ascii_case(b"keep-alive") || options.eq_ignore_ascii_case(b"close")
 }
 
+/// How often a request for what somebody on the way can do may still be passed on; `None` if it does
+/// not say, or is none (RFC 9110 §7.6.2). TRACE is passed on by nobody here.
+pub fn forwards_left(method: &Method, headers: &HeaderMap) -> Option<u64> {
+    if *method != Method::OPTIONS {
+        return None;
+    }
+    let mut values = headers.get_all(header::MAX_FORWARDS).iter();
+    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
+    value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
+}
+
+/// Counts down what `forwards_left` has found, before the request is passed on.
+pub fn count_forward(headers: &mut HeaderMap, left: u64) {
+    headers.insert(header::MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
+}
+
+/// Makes the origin of the site's own pages the one that the application knows: browsers that were
+/// asked for `a.example.` say that dot, which `Host` has no more.
+pub fn settle_origin(headers: &mut HeaderMap, client: &Client) {
+    let Some(origin) = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()) else {
+        return;
+    };
+    if !origin.ends_with('.') && !origin.contains(".:") {
+        return;
+    }
+    let Some((scheme, authority)) = origin.split_once("://") else { return };
+    let Some((host, port)) = split_port(authority) else { return };
+    let Some(host) = host.strip_suffix('.') else { return };
+    if !host.eq_ignore_ascii_case(&client.host) {
+        return;
+    }
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    if let Ok(origin) = HeaderValue::try_from(format!("{scheme}://{host}{port}")) {
+        headers.insert(header::ORIGIN, origin);
+    }
+}
+
 /// True if the request asks to become another protocol, named in lower case.
 pub fn upgrade(headers: &HeaderMap) -> Option<String> {
     let protocol = headers.get(header::UPGRADE)?.to_str().ok()?.trim();
@@ -364,6 +407,46 @@ mod tests {
             ("cdn-loop", ",, vestibule2"),
         ];
         assert_eq!(passes(&map(&lines)), 3);
+    }
+
+    #[test]
+    fn only_options_are_counted_down() {
+        let left = |method, value: &[&str]| {
+            let lines: Vec<_> = value.iter().map(|value| ("max-forwards", *value)).collect();
+            forwards_left(&method, &map(&lines))
+        };
+        assert_eq!(left(Method::OPTIONS, &["0"]), Some(0));
+        assert_eq!(left(Method::OPTIONS, &["070"]), Some(70));
+        for value in
+            [&[][..], &["-1"], &["+1"], &["a"], &[""], &["99999999999999999999"], &["1", "2"]]
+        {
+            assert_eq!(left(Method::OPTIONS, value), None, "{value:?}");
+        }
+        assert_eq!(left(Method::GET, &["0"]), None);
+    }
+
+    #[test]
+    fn the_sites_own_origin_has_no_dot_at_its_end() {
+        let client = Client {
+            address: [127, 0, 0, 1].into(),
+            host: "a.example".to_owned(),
+            port: 443,
+            scheme: crate::exchange::Scheme::Https,
+            chain: None,
+        };
+        for (origin, expected) in [
+            ("https://A.example.", "https://A.example"),
+            ("https://a.example.:8443", "https://a.example:8443"),
+            ("https://a.example", "https://a.example"),
+            ("https://b.example.", "https://b.example."),
+            ("https://a.example..", "https://a.example.."),
+            ("https://a.example.:x", "https://a.example.:x"),
+            ("null", "null"),
+        ] {
+            let mut headers = map(&[("origin", origin)]);
+            settle_origin(&mut headers, &client);
+            assert_eq!(headers["origin"], expected, "{origin}");
+        }
     }
 
     #[test]

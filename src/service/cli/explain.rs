@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config;
 use crate::exchange::{Body, Peer, Request, TlsFacts};
-use crate::router::Explanation;
+use crate::router::{Added, Explanation, Removed};
 use crate::service::{Stop, compile, resident};
 
 use super::{File, say};
@@ -49,7 +49,11 @@ fn explain(file: &Path, request: Request, peer: &Peer) -> Result<Explanation, St
     let config = config::load(file)?;
     let (resident, _inboxes) = resident(&config)?;
     let snapshot = compile(config, 1, &resident, file)?;
-    Ok(snapshot.router().explain(request, peer))
+    let mut told = snapshot.router().explain(request, peer);
+    if snapshot.traced().is_some() && told.upstream.is_some() {
+        told.traced();
+    }
+    Ok(told)
 }
 
 fn asked(words: &Words) -> Result<(Request, Peer), Stop> {
@@ -90,11 +94,15 @@ fn asked(words: &Words) -> Result<(Request, Peer), Stop> {
 
 fn as_json(told: &Explanation) -> Value {
     let passed = told.passed.iter().map(|(route, why)| json!({ "route": route, "why": why }));
-    let added = told.added.iter().map(|(name, value)| json!([name, value]));
+    let added = told.added.iter();
+    let added = added.map(|one| json!({ "name": one.name, "value": one.value, "why": one.why }));
+    let removed = told.removed.iter().map(|one| json!({ "name": one.name, "why": one.why }));
+    let captured = told.captured.iter().map(|(name, part)| (name.clone(), json!(part)));
     let limits = told.limits.iter().map(|(name, value)| ((*name).to_owned(), json!(value)));
     json!({
         "site": told.site,
         "route": told.route,
+        "captured": Value::Object(captured.collect()),
         "passed": passed.collect::<Vec<_>>(),
         "answer": told.answer,
         "status": told.status,
@@ -103,7 +111,7 @@ fn as_json(told: &Explanation) -> Value {
         "door": told.door,
         "upstream": told.upstream,
         "target": told.target,
-        "request": { "added": added.collect::<Vec<_>>(), "removed": told.removed },
+        "request": { "added": added.collect::<Vec<_>>(), "removed": removed.collect::<Vec<_>>() },
         "response": told.response,
         "limits": Value::Object(limits.collect()),
     })
@@ -116,6 +124,10 @@ fn as_text(told: &Explanation) -> String {
     };
     line("site", told.site.as_deref().or(Some("none")));
     line("route", told.route.as_deref());
+    for (name, part) in &told.captured {
+        let name = if name == "*" { name.clone() } else { format!(":{name}") };
+        line("captured", Some(&format!("{name} = {part}")));
+    }
     for (route, why) in &told.passed {
         line("passed", Some(&format!("{route}: {why}")));
     }
@@ -126,11 +138,11 @@ fn as_text(told: &Explanation) -> String {
     line("location", told.location.as_deref());
     line("upstream", told.upstream.as_deref());
     line("target", told.target.as_deref());
-    for (name, value) in &told.added {
-        line("request", Some(&format!("+ {name}: {value}")));
+    for Added { name, value, why } in &told.added {
+        line("request", Some(&format!("+ {name}: {value}   # {why}")));
     }
-    for name in &told.removed {
-        line("request", Some(&format!("- {name}")));
+    for Removed { name, why } in &told.removed {
+        line("request", Some(&format!("- {name}   # {why}")));
     }
     for change in &told.response {
         line("response", Some(change));
