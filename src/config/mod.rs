@@ -471,16 +471,25 @@ pub struct HubLimits {
     /// Events of one client, and how many may come at once.
     pub events: Rate,
     pub burst: usize,
-    /// Sessions that one address may have, and how many of them without a namespace.
-    pub per_ip: usize,
+    /// Bytes of messages of one client.
+    pub bytes: ByteRate,
+    /// Sessions that one address may have and their events, and how many have no namespace.
+    pub per_ip: Together,
     pub pending: usize,
     /// New sessions of one address.
     pub handshakes: Rate,
-    /// Connections of one user.
-    pub per_user: usize,
+    /// Connections of one user, and their events.
+    pub per_user: Together,
     /// Attachments of one packet.
     pub attachments: usize,
     pub memory: MemoryMax,
+}
+
+/// What several clients of the hub may take together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Together {
+    pub connections: usize,
+    pub events: Option<Quota>,
 }
 
 /// Above which memory of the process no new client comes in.

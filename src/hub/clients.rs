@@ -29,6 +29,7 @@ use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
+use super::pace::Pace;
 use super::packet::{self, DEPTH_MAX, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::placeholders;
@@ -52,6 +53,7 @@ pub struct Clients {
     pub(super) recovery: Rc<Recovery>,
     pub(super) porter: Arc<Porter>,
     pub(super) users: Rc<Users>,
+    pace: Arc<Pace>,
     attendances: Arc<Attendances>,
     pub(super) drain: Drain,
     /// By other nodes.
@@ -94,7 +96,7 @@ impl Clients {
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         recovery: Rc<Recovery>,
-        (porter, users, attendances): (Arc<Porter>, Rc<Users>, Arc<Attendances>),
+        (porter, users, attendances, pace): (Arc<Porter>, Rc<Users>, Arc<Attendances>, Arc<Pace>),
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -107,6 +109,7 @@ impl Clients {
             recovery,
             porter,
             users,
+            pace,
             attendances,
             drain: drain.clone(),
             asked: Asked::default(),
@@ -291,10 +294,15 @@ impl Clients {
         client.meter.take_turn(&allowance, self.now())
     }
 
-    fn count(&self, client: &Client, kind: Kind) -> Verdict {
+    /// Counts one packet, after which the session may have to rest.
+    fn count(&self, session: &Rc<Session>, client: &Client, name: &str, kind: Kind) -> Verdict {
         let works = matches!(kind, Kind::Event | Kind::Connect);
         let Some(Limits { allowance, .. }) = self.limits.get() else { return Verdict::Within };
-        client.meter.count(&allowance, self.now(), works)
+        let verdict = client.meter.count(&allowance, self.now(), works);
+        if !works {
+            return verdict;
+        }
+        self.pace.count(&allowance, verdict, (session, client), name)
     }
 
     fn take_packet(
@@ -312,7 +320,7 @@ impl Clients {
                 None => (head.namespace, None),
             },
         };
-        let verdict = self.count(client, head.kind);
+        let verdict = self.count(session, client, name, head.kind);
         if verdict == Verdict::Flood {
             // At once: nothing more of it is worth reading.
             session.lose(Close::Flood);
@@ -534,7 +542,9 @@ impl Above for Clients {
         let patience = self.limits.get().map_or(Duration::ZERO, |limits| limits.patience);
         match age {
             None => client.watched.set(false),
-            Some(age) if age >= patience => session.close(Close::Unfinished),
+            Some(age) if age >= patience && !session.is_behind() => {
+                session.close(Close::Unfinished)
+            }
             // Another one since, which has its time.
             Some(_) => session.remind_later(),
         }

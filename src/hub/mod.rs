@@ -32,6 +32,7 @@ mod operation;
 mod opinions;
 mod outbox;
 mod owed;
+mod pace;
 mod packet;
 mod partial;
 mod paths;
@@ -73,6 +74,7 @@ use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
 use handover::Origins;
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
+use pace::Pace;
 use porter::Porter;
 use presence::Presence;
 use recovery::Recovery;
@@ -101,6 +103,7 @@ pub struct Hub {
     admission: Arc<Admission>,
     porter: Arc<Porter>,
     connections: Arc<Counters>,
+    pace: Arc<Pace>,
     attendances: Arc<Attendances>,
     /// Where other nodes are targets, too.
     targets: Arc<Registry>,
@@ -147,6 +150,7 @@ impl Hub {
             admission,
             porter,
             connections,
+            pace: Arc::default(),
             attendances: Arc::default(),
             targets,
             cluster,
@@ -281,7 +285,8 @@ impl Shard {
         );
         let users =
             Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
-        let doors = (Arc::clone(&hub.porter), users, Arc::clone(&hub.attendances));
+        let (attendances, pace) = (Arc::clone(&hub.attendances), Arc::clone(&hub.pace));
+        let doors = (Arc::clone(&hub.porter), users, attendances, pace);
         let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
         let place = Place {
             node: hub.node,

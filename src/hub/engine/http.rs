@@ -409,7 +409,7 @@ impl Engine {
                 }
             }
             Ask::Post { id, shown, ticket, binary, body, reply } => match self.known(&id, shown) {
-                Ok(session) => self.take_post_of(session, ticket, binary, &body, reply),
+                Ok(session) => self.take_post_of(session, ticket, (binary, body), reply),
                 Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
             },
             Ask::Aborted { id, ticket } => {
@@ -439,23 +439,33 @@ impl Engine {
         &self,
         session: Rc<Session>,
         ticket: u64,
-        binary: bool,
-        body: &[u8],
+        (binary, body): (bool, Bytes),
         reply: oneshot::Sender<Answer>,
     ) {
-        let answer = session.post(binary, body);
-        let done = move || {
+        let mut taken = 0;
+        let answer = session.post(binary, &body, &mut taken);
+        let done = move |session: &Session, answer| {
             session.leave_post(ticket);
             drop(reply.send(answer));
         };
-        if !self.above.is_congested(Waker::noop()) {
-            return done();
-        }
+        let congested = self.above.is_congested(Waker::noop());
+        let mut answer = match answer {
+            Some(answer) if !congested => return done(&session, answer),
+            answer => answer,
+        };
         let above = Rc::clone(&self.above);
         self.drain.spawn("post", async move {
-            let congested = |cx: &mut Context<'_>| above.is_congested(cx.waker());
-            poll_fn(|cx| if congested(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
-            done();
+            let waits = |cx: &mut Context<'_>| {
+                above.is_congested(cx.waker()) || session.poll_rest(cx).is_pending()
+            };
+            let answer = loop {
+                poll_fn(|cx| if waits(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
+                if let Some(answer) = answer.take() {
+                    break answer;
+                }
+                answer = session.post(binary, &body, &mut taken);
+            };
+            done(&session, answer);
         });
     }
 
