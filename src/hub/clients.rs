@@ -198,6 +198,10 @@ impl Clients {
             Notice::Placed { namespace, stamp } => {
                 self.namespace(&namespace).inspect(|known| known.place.set(Some(stamp)));
             }
+            Notice::Gap { namespace, stamp } => {
+                let known = self.namespace(&namespace);
+                known.inspect(|known| known.log.pass(stamp, Instant::now()));
+            }
             Notice::Settled { said, lost } => self.owed.settle(&said, &lost),
             Notice::Taken(pid) => self.recovery.taken(pid),
             Notice::Entered { worker, number, missed } => {

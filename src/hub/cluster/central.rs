@@ -126,6 +126,7 @@ impl Central {
                     Report::Room { subscription, is_here } => self.move_room(subscription, is_here),
                 }
             }
+            self.spare_rooms().await;
         }
     }
 

@@ -28,6 +28,7 @@ mod shards;
 mod simulation;
 mod slots;
 mod speaker;
+mod subscribed;
 mod tls;
 mod twins;
 mod unsure;
