@@ -547,7 +547,7 @@ impl Above for Clients {
         match age {
             None => client.watched.set(false),
             Some(age) if age >= patience && !session.is_behind() => {
-                session.close(Close::Unfinished)
+                session.close(Close::Unfinished);
             }
             // Another one since, which has its time.
             Some(_) => session.remind_later(),

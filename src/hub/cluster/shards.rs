@@ -281,18 +281,16 @@ struct Spread {
 impl Spread {
     fn add(&mut self, channel: String) {
         match self.slots.of(slot_of(channel.as_bytes())) {
-            Some(server) => drop(self.servers.entry(server.clone()).or_default().add(channel)),
-            None => drop(self.homeless.insert(channel)),
-        }
+            Some(server) => self.servers.entry(server.clone()).or_default().add(channel),
+            None => self.homeless.insert(channel),
+        };
     }
 
     fn remove(&mut self, channel: &String) {
         match self.slots.of(slot_of(channel.as_bytes())) {
-            Some(server) => {
-                self.servers.get_mut(server).map(|server| server.remove(channel));
-            }
-            None => drop(self.homeless.remove(channel)),
-        }
+            Some(server) => self.servers.get_mut(server).is_some_and(|one| one.remove(channel)),
+            None => self.homeless.remove(channel),
+        };
     }
 
     /// Takes each channel to the server that has it now; all are looked at.
@@ -303,7 +301,9 @@ impl Spread {
             let strays =
                 |channel: &&String| self.slots.of(slot_of(channel.as_bytes())) != Some(server);
             let strays: Vec<String> = subscribed.wanted().filter(strays).cloned().collect();
-            strays.iter().for_each(|stray| drop(subscribed.remove(stray)));
+            strays.iter().for_each(|stray| {
+                subscribed.remove(stray);
+            });
             moved.extend(strays);
         }
         let servers = self.slots.servers();
@@ -414,17 +414,23 @@ mod tests {
                             }
                         }
                     }
-                    _ => for (server, told) in &mut told {
-                        for (channel, is_wanted) in spread.take(server) {
-                            let is_news =
-                                if is_wanted { told.insert(channel) } else { told.remove(&channel) };
-                            prop_assert!(is_news);
+                    _ => {
+                        for (server, told) in &mut told {
+                            for (channel, is_wanted) in spread.take(server) {
+                                let is_news = if is_wanted {
+                                    told.insert(channel)
+                                } else {
+                                    told.remove(&channel)
+                                };
+                                prop_assert!(is_news);
+                            }
+                            let is_here = |channel: &&String| {
+                                spread.slots.of(slot_of(channel.as_bytes())) == Some(server)
+                            };
+                            let due: HashSet<_> = wanted.iter().filter(is_here).cloned().collect();
+                            prop_assert_eq!(&due, &*told);
+                            prop_assert!(told.iter().all(|channel| spread.wants(server, channel)));
                         }
-                        let due = wanted.iter().filter(|channel| {
-                            spread.slots.of(slot_of(channel.as_bytes())) == Some(server)
-                        });
-                        prop_assert_eq!(&due.cloned().collect::<HashSet<_>>(), told);
-                        prop_assert!(told.iter().all(|channel| spread.wants(server, channel)));
                     }
                 }
             }
