@@ -550,6 +550,65 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     knock(&edge, &[("Cookie", &format!("other={ID}")), ORIGIN], "").expect("a 101").enter("/");
 }
 
+/// Who may come in at the new door as well goes on as who it was, with what it missed; who would be
+/// somebody else there begins anew.
+#[test]
+fn who_is_cut_off_by_a_reload_goes_on_where_it_left() {
+    let auth = format!(
+        "{{ jwt: {{ issuer: https://issuer.example.test, audience: realtime }}, secret: {SIGNING} }}"
+    );
+    let yaml = config(&auth, "").replace("hub:\n", "hub:\n  recovery: 1m\n");
+    let mut edge = Edge::start(&yaml);
+    let enter = |edge: &Edge, user: &str, more: Value| {
+        let mut words = more;
+        words["token"] = json!(token(HS256, &claims(user)));
+        let mut web = knock(edge, &[], "").expect("a 101");
+        web.say(&format!("40{words}"));
+        let mut missed = Vec::new();
+        loop {
+            let text = web.text();
+            let Some(answer) = text.strip_prefix("40") else {
+                missed.push(text);
+                continue;
+            };
+            let who: Value = serde_json::from_str(answer).expect("JSON");
+            return (web, who, missed);
+        }
+    };
+    let (mut anna, who, _) = enter(&edge, "anna", json!({}));
+    let (mut bert, ..) = enter(&edge, "bert", json!({}));
+    bert.say(r#"42["all",{}]"#);
+    let offset = |text: &str| {
+        let words: Value = serde_json::from_str(&text[2..]).expect("JSON");
+        words[2].clone()
+    };
+    let last = offset(&anna.text());
+    let more = auth.replace("realtime", "elsewhere");
+    let both = yaml.replace("hub:\n", &format!("  more: {more}\nhub:\n"));
+    let both = both.replace("auth: app\n", "auth: [app, more]\n");
+    assert!(both.contains("more: {") && both.contains("[app, more]"), "{both}");
+    edge.reload_with(&both);
+    assert_eq!(anna.hear(), Heard::Closed(None));
+    while bert.hear() != Heard::Closed(None) {}
+    let (mut bert, ..) = enter(&edge, "bert", json!({}));
+    bert.say(r#"42["all",{}]"#);
+    bert.text();
+    let back = json!({ "pid": who["pid"], "offset": last });
+    let (mut anna, again, missed) = enter(&edge, "anna", back);
+    assert_eq!((&again["sid"], missed.len()), (&who["sid"], 1), "{missed:?}");
+    assert!(missed[0].contains(r#"{"from":"bert"}"#), "{missed:?}");
+    // Nobody's socket is given to another user, nor to nobody in particular.
+    let open = yaml.replace("auth: app\n", "auth: none\n");
+    let open = open.replace("join: [\"user:{user.id}\"]", "join: []");
+    let open = open.replace("stamp: { from: \"{user.id}\" }", "stamp: {}");
+    edge.reload_with(&open);
+    assert_eq!(anna.hear(), Heard::Closed(None));
+    let back = json!({ "pid": again["pid"], "offset": offset(&missed[0]) });
+    let (_, anew, missed) = enter(&edge, "anna", back);
+    assert_ne!(anew["sid"], who["sid"]);
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
 /// How a provider works is no part of whom it lets in: nobody is sent away, and what holds now holds
 /// for those who are here.
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::field::Named;
+use super::field::{Field, Named};
 use super::hub::namespace_name;
 use super::section::Section;
 use super::units::Secret;
@@ -34,6 +34,7 @@ pub fn read(section: &Section<'_>, namespaces: &[Named<'_>]) -> AdminUi {
         username: section.value("username", |text| Ok(text.to_owned())),
         password: password.flatten().unwrap_or_else(|| Secret::new(String::new(), None)),
         readonly: section.flag("readonly"),
+        secret: section.written("secret").and_then(Field::read_secret),
     };
     AdminUi { namespace, door }
 }

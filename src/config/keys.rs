@@ -360,6 +360,12 @@ static ADMIN_UI: &[Key] = &[
     key("username", Kind::Text, None, "The name that the page must show. Must be written."),
     key("password", Kind::Secret, None, "The bcrypt hash of its password. Must be written."),
     key("readonly", Kind::Flag, Some("false"), "The page can see, but do nothing."),
+    key(
+        "secret",
+        Kind::Secret,
+        None,
+        "Signs the page's sessions; that of redis.node unless written, or else each process's own.",
+    ),
 ];
 
 static PING: &[Key] = &[

@@ -430,6 +430,9 @@ pub struct AdminDoor {
     pub password: Secret,
     /// Only seen, nothing done.
     pub readonly: bool,
+    /// Signs what the page shows instead of the password when it comes again; each process has one of
+    /// its own otherwise.
+    pub secret: Option<Secret>,
 }
 
 /// How the application is asked about clients.

@@ -417,6 +417,7 @@ impl AdminUi {
             ("password", Yaml::raw(self.door.password.written())),
             ("readonly", Yaml::word(self.door.readonly)),
         ])
+        .with("secret", self.door.secret.as_ref().map(|secret| Yaml::raw(secret.written())))
     }
 }
 

@@ -166,7 +166,10 @@ impl Policy {
             (namespace.name.clone(), Arc::new(policy))
         });
         let admin = hub.admin_ui.iter().map(|words| {
-            (words.namespace.clone(), Arc::new(NamespacePolicy::admin(words.door.clone())))
+            let mut door = words.door.clone();
+            let node = hub.redis.as_ref().and_then(|redis| redis.node.as_ref());
+            door.secret = door.secret.or(node.map(|node| node.secret.clone()));
+            (words.namespace.clone(), Arc::new(NamespacePolicy::admin(door)))
         });
         Ok(Self {
             path: hub.path.clone(),

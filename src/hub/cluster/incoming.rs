@@ -304,7 +304,7 @@ impl Central {
             Ok(packet) => packet,
             Err(fate) => {
                 // Whoever asked waits for all nodes.
-                if let (Some(request), Fate::Unfit) = (request, fate) {
+                if let Some(request) = request {
                     self.answer(namespace, to, request, Answer::Clients(0));
                 }
                 return fate;

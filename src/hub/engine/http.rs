@@ -99,6 +99,8 @@ impl Engine {
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
         let settings = self.settings();
         let verdict = settings.origins.judge(text, client);
+        let refuse: fn(Refusal) -> Answered =
+            if is_websocket(request.headers()) { abort } else { refuse };
         let preflight = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
         let shown = credentials(&settings, &request);
         let by_itself = shown.as_ref().is_ok_and(Credentials::has_cookies)
@@ -545,4 +547,9 @@ impl Drop for PostWatch<'_> {
 
 fn refuse(refusal: Refusal) -> Answered {
     (refusal.response(), Some(refusal.reason()))
+}
+
+/// The same where a WebSocket was asked for.
+fn abort(refusal: Refusal) -> Answered {
+    (refusal.aborted(), Some(refusal.reason()))
 }
