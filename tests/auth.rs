@@ -459,6 +459,51 @@ fn a_connection_counts_for_its_user_while_a_namespace_is_theirs() {
     refused("/b");
 }
 
+/// Two people may have the same id, if two providers let them in.
+#[test]
+fn users_of_two_providers_are_told_apart() {
+    let (folder, ends) = (Folder::new(), seconds() + 86_400);
+    let database = Sqlite(folder.path("app.db"));
+    database.run(&format!(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE user (id TEXT PRIMARY KEY);
+         CREATE TABLE session (id TEXT PRIMARY KEY, user_id TEXT, expires_at INTEGER);
+         INSERT INTO user VALUES ('alice');
+         INSERT INTO session VALUES ('{ID}', 'alice', {ends});"
+    ));
+    let edge = Edge::start_in(
+        folder,
+        &format!(
+            "{PLAIN}auth:\n  token: {{ jwt: {{ issuer: https://issuer.example.test, audience: \
+             realtime }}, secret: {SIGNING} }}\n  app: {{ lucia: v3, database: \"sqlite:app.db\" \
+             }}\nhub:\n  limits: {{ {GENEROUS} rooms: 1 }}\n  namespaces:\n    /: {{ auth: \
+             [token, app], join: [own], events: deny }}\n"
+        ),
+    );
+    let mut one = with_cookie(&edge, &session(ID));
+    one.enter("/");
+    let mut other = knock(&edge, &[], "").expect("a 101");
+    other.say(&format!("40{{\"token\":\"{}\"}}", token(HS256, &claims("alice"))));
+    assert!(other.text().starts_with("40"));
+    let emit = |provider: Option<&str>, number: u32| {
+        let mut words =
+            json!({ "namespace": "/", "user": "alice", "event": "n", "args": [number] });
+        if let Some(provider) = provider {
+            words["provider"] = json!(provider);
+        }
+        let answer = edge.admin_with("POST", "/hub/emit", words.to_string().as_bytes());
+        answer.json()
+    };
+    assert_eq!(emit(None, 1), json!({ "sockets": 2 }));
+    assert_eq!(emit(Some("app"), 2), json!({ "sockets": 1 }));
+    assert_eq!(emit(Some("token"), 3), json!({ "sockets": 1 }));
+    assert_eq!(emit(Some("none"), 4)["error"]["field"], "provider");
+    for (web, number) in [(&mut one, 2), (&mut other, 3)] {
+        web.expect("42[\"n\",1]");
+        web.expect(&format!("42[\"n\",{number}]"));
+    }
+}
+
 #[test]
 fn a_token_comes_with_the_connect() {
     let auth = format!(

@@ -6,7 +6,26 @@ use super::field::{Field, Named};
 use super::hub::namespace_name;
 use super::section::Section;
 use super::units::Secret;
-use super::{AdminDoor, AdminUi};
+
+/// Where the page of Socket.IO's Admin UI connects.
+#[derive(Debug, Clone)]
+pub struct AdminUi {
+    pub namespace: String,
+    pub door: AdminDoor,
+}
+
+/// Who may see it, and do what.
+#[derive(Debug, Clone)]
+pub struct AdminDoor {
+    pub username: String,
+    /// A hash of bcrypt.
+    pub password: Secret,
+    /// Only seen, nothing done.
+    pub readonly: bool,
+    /// Signs what the page shows instead of the password when it comes again; each process has one of
+    /// its own otherwise.
+    pub secret: Option<Secret>,
+}
 
 /// A weaker hash is guessed too soon, a stronger one takes seconds.
 const COSTS: RangeInclusive<u8> = 10..=14;

@@ -450,7 +450,7 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
     });
     let reserved = match reserved {
         Some(room) => Some(room.to_string()),
-        None => [USER, SESSION]
+        None => [USER, SESSION, USER_OF]
             .into_iter()
             .find(|start| clashes(start))
             .map(|start| format!("{start}…")),
@@ -492,7 +492,7 @@ fn guard_users(template: &Template) -> Result<(), String> {
         ));
     }
     let clashes = |start: &&str| start.starts_with(prefix) || prefix.starts_with(*start);
-    if let Some(start) = [USER, SESSION].iter().find(|start| clashes(start)) {
+    if let Some(start) = [USER, SESSION, USER_OF].iter().find(|start| clashes(start)) {
         return Err(format!(
             "{text:?} may be another's {start}… room; write user:{{user.id}}, or begin with another \
              word"
@@ -526,6 +526,8 @@ const ID: usize = 20;
 const USER: &str = "user:";
 /// Rooms of one session each, which sockets join by themselves.
 const SESSION: &str = "session:";
+/// Rooms of one user each, among those of several providers.
+const USER_OF: &str = "user@";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {

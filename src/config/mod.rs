@@ -49,6 +49,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use acme::{Acme, AcmeChallenge, Eab, is_public};
+pub use admin_ui::{AdminDoor, AdminUi};
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
     JwtKeys, LuciaVariant, OnExpiry, Provider, ProviderKind, RedisAddress, RedisPlace, Rows,
@@ -413,26 +414,6 @@ pub enum RoomChannels {
     Dynamic,
     DynamicPrivate,
     Static,
-}
-
-/// Where the page of Socket.IO's Admin UI connects.
-#[derive(Debug, Clone)]
-pub struct AdminUi {
-    pub namespace: String,
-    pub door: AdminDoor,
-}
-
-/// Who may see it, and do what.
-#[derive(Debug, Clone)]
-pub struct AdminDoor {
-    pub username: String,
-    /// A hash of bcrypt.
-    pub password: Secret,
-    /// Only seen, nothing done.
-    pub readonly: bool,
-    /// Signs what the page shows instead of the password when it comes again; each process has one of
-    /// its own otherwise.
-    pub secret: Option<Secret>,
 }
 
 /// How the application is asked about clients.

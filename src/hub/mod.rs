@@ -89,6 +89,7 @@ pub use namespace::Target;
 pub use operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen};
 pub use packet::is_reserved;
 pub use policy::{Policy, sent_away};
+pub use socket::user_room_of;
 
 /// Whether this is what a socket's id looks like; a room of another name is no socket's own.
 pub fn is_id(text: &str) -> bool {

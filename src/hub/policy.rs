@@ -189,6 +189,12 @@ impl Policy {
         self.namespaces.keys().map(String::as_str)
     }
 
+    /// Whose sessions open the namespace, by their names.
+    pub fn providers(&self, namespace: &str) -> Vec<&str> {
+        let users = self.namespaces.get(namespace).and_then(|policy| policy.users.as_ref());
+        users.into_iter().flatten().map(|provider| &*provider.name).collect()
+    }
+
     /// Where the hub answers, without the slash at its end.
     pub fn path(&self) -> &str {
         &self.path

@@ -377,15 +377,6 @@ impl Engine {
         self.settings.borrow().chatter
     }
 
-    fn bytes_max(&self) -> Option<Rate> {
-        self.settings.borrow().bytes
-    }
-
-    /// Clients of protocol 3 wait as long as `ping_timeout` for an answer to their ping.
-    fn soothe_after(&self) -> Duration {
-        self.settings.borrow().ping_timeout / 3
-    }
-
     fn message_max(&self) -> usize {
         self.settings.borrow().message_max
     }

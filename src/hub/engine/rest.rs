@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::limits::Rate;
+
+use super::Engine;
 use super::packet::Version;
 use super::queue::Control;
 use super::session::Session;
@@ -98,5 +101,17 @@ impl Session {
             rest.alarm.as_mut().reset(rest.until);
         }
         rest.alarm.as_mut().poll(cx)
+    }
+}
+
+impl Engine {
+    /// Bytes of messages that a session may send.
+    pub(super) fn bytes_max(&self) -> Option<Rate> {
+        self.settings.borrow().bytes
+    }
+
+    /// Clients of protocol 3 wait as long as `ping_timeout` for an answer to their ping.
+    fn soothe_after(&self) -> Duration {
+        self.settings.borrow().ping_timeout / 3
     }
 }
