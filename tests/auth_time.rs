@@ -162,7 +162,7 @@ fn a_newer_token_of_the_same_session_moves_the_deadline() {
 #[test]
 fn what_a_newer_token_says_of_its_user_is_known_of_the_sockets_that_are_here() {
     let origin = Origin::text("a page");
-    let yaml = config(&jwt(", claims: [role]"), &site(&origin));
+    let yaml = config(&jwt(""), &site(&origin));
     let yaml = yaml.replace("from: \"{user.id}\"", "from: \"{user.role}\"");
     let (edge, clock) = start_in(Folder::new(), &yaml);
     let of = |role: &str, lasts: u64| {

@@ -218,7 +218,7 @@ fn what_comes_too_early_waits_its_turn() {
     (0..40).for_each(|number| web.expect(&format!("42[\"tell\",{number}]")));
     assert_eq!(held(&edge, "events"), 2);
     // It goes on as before.
-    assert_eq!(poller.send("42[\"tell\",40]".to_owned()).status, 200);
+    assert_eq!(poller.send("42[\"tell\",40]").status, 200);
     web.expect("42[\"tell\",40]");
 }
 

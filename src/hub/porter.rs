@@ -110,7 +110,7 @@ impl Book {
     fn judge(&mut self, pass: Pass, wanted: &AdminDoor, address: IpAddr, now: Now) -> Verdict {
         match pass {
             Pass::Session(shown) => {
-                let ends = shown.split('.').next().and_then(|ends| ends.parse::<u64>().ok());
+                let ends = shown.split('-').next().and_then(|ends| ends.parse::<u64>().ok());
                 let lasts = |ends: &u64| {
                     (now.today + 1..=now.today + SESSION_LASTS.as_secs()).contains(ends)
                 };
@@ -150,7 +150,7 @@ impl Book {
             context.update(&(word.len() as u64).to_be_bytes());
             context.update(word.as_bytes());
         }
-        let mut session = format!("{ends}.");
+        let mut session = format!("{ends}-");
         for byte in context.sign().as_ref() {
             // Writing to a String cannot fail.
             let _written = write!(session, "{byte:02x}");
@@ -218,16 +218,16 @@ mod tests {
         let secret = Some(Secret::new("another".to_owned(), None));
         assert!(!show(&mut other, &AdminDoor { secret, ..wanted.clone() }, &session, 5));
         // Nothing of it can be changed, nor can it be made to last.
-        let (ends, signed) = session.split_once('.').expect("two parts");
+        let (ends, signed) = session.split_once('-').expect("two parts");
         let later = ends.parse::<u64>().expect("a number") + 1;
         let longer = one.session(&wanted, later);
         for forged in [
             "",
-            ".",
+            "-",
             ends,
-            &format!("{ends}."),
-            &format!("{later}.{signed}"),
-            &format!("{ends}.{}", &signed[1..]),
+            &format!("{ends}-"),
+            &format!("{later}-{signed}"),
+            &format!("{ends}-{}", &signed[1..]),
             &format!("+{session}"),
             &format!("0{session}"),
             &format!("{session}0"),

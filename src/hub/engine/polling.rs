@@ -143,7 +143,8 @@ impl Session {
                 }
             }
         }
-        Some(Answer::Taken)
+        // As long as the last of them has the session rest, the next POST does not come.
+        (!self.is_resting()).then_some(Answer::Taken)
     }
 
     /// The client of a waiting GET is gone, and with it the session.

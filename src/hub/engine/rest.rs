@@ -21,6 +21,8 @@ use super::session::Session;
 /// From when a session is first not listened to until all that it said meanwhile is taken.
 pub(super) struct Rest {
     until: Instant,
+    /// Until then at most, for what the layer above has not come to.
+    held: Instant,
     alarm: Pin<Box<Sleep>>,
     /// Whole messages may stand in what was read already.
     stopped: bool,
@@ -31,18 +33,43 @@ pub(super) struct Rest {
     soothed: Instant,
 }
 
+impl Rest {
+    fn due(&self) -> Instant {
+        self.until.max(self.held)
+    }
+}
+
 impl Session {
     /// Takes nothing more of what the client says for so long. True if it was up to date before.
     pub fn rest(self: &Rc<Self>, wait: Duration) -> bool {
+        self.pause(|rest, now| rest.until = rest.until.max(now + wait))
+    }
+
+    /// The same until it is released, or for so long.
+    pub fn hold(self: &Rc<Self>, most: Duration) -> bool {
+        self.pause(|rest, now| rest.held = now + most)
+    }
+
+    /// The layer above has come to what it was held for.
+    pub fn release(&self) {
+        if let Some(rest) = self.rest.borrow_mut().as_mut() {
+            let now = Instant::now();
+            rest.held = now;
+            // Whoever waits is woken in time.
+            rest.alarm.as_mut().reset(rest.until.max(now));
+        }
+    }
+
+    fn pause(self: &Rc<Self>, change: impl FnOnce(&mut Rest, Instant)) -> bool {
         let turn = self.turn();
         let now = Instant::now();
         let mut rest = self.rest.borrow_mut();
         let begins = rest.is_none();
         let rest = rest.get_or_insert_with(|| {
             let alarm = Box::pin(sleep_until(now));
-            Box::new(Rest { until: now, alarm, stopped: false, turn, soothed: now })
+            Box::new(Rest { until: now, held: now, alarm, stopped: false, turn, soothed: now })
         });
-        rest.until = rest.until.max(now + wait);
+        change(rest, now);
         if self.version == Version::V3 && now - rest.soothed >= self.engine.soothe_after() {
             // Its own ping may be among what waits; any pong will do.
             rest.soothed = now;
@@ -54,7 +81,7 @@ impl Session {
     /// Nothing is to be taken of what the client has said.
     pub(super) fn is_resting(&self) -> bool {
         let rest = self.rest.borrow();
-        rest.as_ref().is_some_and(|rest| rest.until > Instant::now()) && self.is_open()
+        rest.as_ref().is_some_and(|rest| rest.due() > Instant::now()) && self.is_open()
     }
 
     /// The same; if so, something was read that is not taken yet.
@@ -97,8 +124,9 @@ impl Session {
         }
         let mut rest = self.rest.borrow_mut();
         let Some(rest) = rest.as_mut() else { return Poll::Ready(()) };
-        if rest.alarm.deadline() != rest.until {
-            rest.alarm.as_mut().reset(rest.until);
+        let due = rest.due();
+        if rest.alarm.deadline() != due {
+            rest.alarm.as_mut().reset(due);
         }
         rest.alarm.as_mut().poll(cx)
     }
