@@ -51,6 +51,28 @@ impl Rate {
         Self::of(self.each.min(other.each), self.burst().max(other.burst()))
     }
 
+    /// How long one takes in the long run.
+    pub fn each(self) -> Duration {
+        Duration::from_nanos(self.each)
+    }
+
+    /// When the clock will have caught up with so many more, which are let through; and how long it
+    /// takes until the next would be within. If that takes longer than `most` already, the wait alone.
+    fn charge(
+        self,
+        due: u64,
+        now: u64,
+        many: u64,
+        most: Duration,
+    ) -> Result<(u64, Duration), Duration> {
+        let before = self.wait(due, now);
+        if before > most {
+            return Err(before);
+        }
+        let due = due.max(now).saturating_add(self.each.saturating_mul(many));
+        Ok((due, self.wait(due, now)))
+    }
+
     /// When the clock will have caught up if one more is let through; `None` if that is too much.
     fn after(self, due: u64, now: u64) -> Option<u64> {
         (due <= now.saturating_add(self.ahead)).then(|| due.max(now).saturating_add(self.each))
@@ -73,6 +95,20 @@ impl Bucket {
         let after = rate.after(self.due, nanos(now));
         self.due = after.unwrap_or(self.due);
         after.is_some()
+    }
+
+    /// Takes so many whether there are so many or not, and says how long to take no more: none, if
+    /// there is another one. `Err`, and nothing is taken, if that is longer than `most` already.
+    pub fn charge(
+        &mut self,
+        rate: Rate,
+        now: Duration,
+        many: u64,
+        most: Duration,
+    ) -> Result<Duration, Duration> {
+        let (due, wait) = rate.charge(self.due, nanos(now), many, most)?;
+        self.due = due;
+        Ok(wait)
     }
 
     /// How long until there is one.
@@ -205,6 +241,23 @@ impl Buckets {
         self.ask(key, rate, now).is_ok()
     }
 
+    /// Takes one of the key's as `Bucket::charge` does.
+    pub fn charge(
+        &self,
+        key: u64,
+        rate: Rate,
+        now: Duration,
+        most: Duration,
+    ) -> Result<Duration, Duration> {
+        let cells = self.0.cells(key);
+        let due = cells.map(|cell| cell.load(Ordering::Relaxed)).into_iter().min();
+        let (due, wait) = rate.charge(due.unwrap_or_default(), nanos(now), 1, most)?;
+        for cell in cells {
+            cell.fetch_max(due, Ordering::Relaxed);
+        }
+        Ok(wait)
+    }
+
     /// As `take`; if there is none it says how long to wait for one.
     pub fn ask(&self, key: u64, rate: Rate, now: Duration) -> Result<(), Duration> {
         let cells = self.0.cells(key);
@@ -288,6 +341,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_in_advance_is_waited_for() {
+        let rate = Rate::new(10, Duration::from_secs(1), 3);
+        let (mut bucket, shared) = (Bucket::default(), Buckets::default());
+        let mut charge = |at, many| bucket.charge(rate, ms(at), many, ms(250));
+        assert_eq!([charge(0, 1), charge(0, 1)], [Ok(ms(0)), Ok(ms(0))]);
+        // The last one there is, and one and two more than there are.
+        assert_eq!([charge(0, 1), charge(0, 1)], [Ok(ms(100)), Ok(ms(200))]);
+        assert_eq!(charge(0, 2), Ok(ms(400)));
+        // What would have to wait for too long costs nothing.
+        assert_eq!([charge(0, 1), charge(100, 1)], [Err(ms(400)), Err(ms(300))]);
+        assert_eq!([charge(150, 1), charge(600, 1)], [Ok(ms(350)), Ok(ms(0))]);
+        let waits = [0, 0, 0, 0].map(|at| shared.charge(7, rate, ms(at), ms(100)));
+        assert_eq!(waits, [Ok(ms(0)), Ok(ms(0)), Ok(ms(100)), Ok(ms(200))]);
+        assert_eq!(shared.charge(7, rate, ms(0), ms(100)), Err(ms(200)));
+        assert_eq!(shared.charge(8, rate, ms(0), ms(100)), Ok(ms(0)));
+    }
+
+    #[test]
     fn addresses_are_counted_by_customer() {
         let key = |text: &str| key_of(text.parse().expect("an address"));
         assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff:ffff:ffff:ffff"));
@@ -348,6 +419,24 @@ mod tests {
                 if passes {
                     tokens -= 1.0;
                 }
+            }
+        }
+
+        /// Whoever rests for as long as it is told sends no more than the rate in the long run.
+        #[test]
+        fn who_rests_as_told_is_within_its_rate(
+            steps in proptest::collection::vec((0u64..60, 1u64..40), 1..200),
+            (count, burst) in (1u32..50, 1u32..20),
+        ) {
+            let rate = Rate::new(count, Duration::from_secs(1), burst);
+            let (mut bucket, mut now, mut taken) = (Bucket::default(), Duration::ZERO, 0);
+            for (pause, many) in steps {
+                let fits = f64::from(burst) + now.as_secs_f64() * f64::from(count);
+                prop_assert!((taken as f64) < fits + 1e-3, "{} at {:?}", taken, now);
+                let wait = bucket.charge(rate, now, many, Duration::ZERO);
+                prop_assert!(wait.is_ok());
+                taken += many;
+                now += wait.unwrap_or_default() + ms(pause);
             }
         }
 

@@ -459,6 +459,51 @@ fn a_connection_counts_for_its_user_while_a_namespace_is_theirs() {
     refused("/b");
 }
 
+/// Two people may have the same id, if two providers let them in.
+#[test]
+fn users_of_two_providers_are_told_apart() {
+    let (folder, ends) = (Folder::new(), seconds() + 86_400);
+    let database = Sqlite(folder.path("app.db"));
+    database.run(&format!(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE user (id TEXT PRIMARY KEY);
+         CREATE TABLE session (id TEXT PRIMARY KEY, user_id TEXT, expires_at INTEGER);
+         INSERT INTO user VALUES ('alice');
+         INSERT INTO session VALUES ('{ID}', 'alice', {ends});"
+    ));
+    let edge = Edge::start_in(
+        folder,
+        &format!(
+            "{PLAIN}auth:\n  token: {{ jwt: {{ issuer: https://issuer.example.test, audience: \
+             realtime }}, secret: {SIGNING} }}\n  app: {{ lucia: v3, database: \"sqlite:app.db\" \
+             }}\nhub:\n  limits: {{ {GENEROUS} rooms: 1 }}\n  namespaces:\n    /: {{ auth: \
+             [token, app], join: [own], events: deny }}\n"
+        ),
+    );
+    let mut one = with_cookie(&edge, &session(ID));
+    one.enter("/");
+    let mut other = knock(&edge, &[], "").expect("a 101");
+    other.say(&format!("40{{\"token\":\"{}\"}}", token(HS256, &claims("alice"))));
+    assert!(other.text().starts_with("40"));
+    let emit = |provider: Option<&str>, number: u32| {
+        let mut words =
+            json!({ "namespace": "/", "user": "alice", "event": "n", "args": [number] });
+        if let Some(provider) = provider {
+            words["provider"] = json!(provider);
+        }
+        let answer = edge.admin_with("POST", "/hub/emit", words.to_string().as_bytes());
+        answer.json()
+    };
+    assert_eq!(emit(None, 1), json!({ "sockets": 2 }));
+    assert_eq!(emit(Some("app"), 2), json!({ "sockets": 1 }));
+    assert_eq!(emit(Some("token"), 3), json!({ "sockets": 1 }));
+    assert_eq!(emit(Some("none"), 4)["error"]["field"], "provider");
+    for (web, number) in [(&mut one, 2), (&mut other, 3)] {
+        web.expect("42[\"n\",1]");
+        web.expect(&format!("42[\"n\",{number}]"));
+    }
+}
+
 #[test]
 fn a_token_comes_with_the_connect() {
     let auth = format!(
@@ -548,6 +593,65 @@ fn a_reload_that_asks_for_users_sends_strangers_away() {
     alice.say("40");
     assert_eq!(alice.hear(), Heard::Closed(None));
     knock(&edge, &[("Cookie", &format!("other={ID}")), ORIGIN], "").expect("a 101").enter("/");
+}
+
+/// Who may come in at the new door as well goes on as who it was, with what it missed; who would be
+/// somebody else there begins anew.
+#[test]
+fn who_is_cut_off_by_a_reload_goes_on_where_it_left() {
+    let auth = format!(
+        "{{ jwt: {{ issuer: https://issuer.example.test, audience: realtime }}, secret: {SIGNING} }}"
+    );
+    let yaml = config(&auth, "").replace("hub:\n", "hub:\n  recovery: 1m\n");
+    let mut edge = Edge::start(&yaml);
+    let enter = |edge: &Edge, user: &str, more: Value| {
+        let mut words = more;
+        words["token"] = json!(token(HS256, &claims(user)));
+        let mut web = knock(edge, &[], "").expect("a 101");
+        web.say(&format!("40{words}"));
+        let mut missed = Vec::new();
+        loop {
+            let text = web.text();
+            let Some(answer) = text.strip_prefix("40") else {
+                missed.push(text);
+                continue;
+            };
+            let who: Value = serde_json::from_str(answer).expect("JSON");
+            return (web, who, missed);
+        }
+    };
+    let (mut anna, who, _) = enter(&edge, "anna", json!({}));
+    let (mut bert, ..) = enter(&edge, "bert", json!({}));
+    bert.say(r#"42["all",{}]"#);
+    let offset = |text: &str| {
+        let words: Value = serde_json::from_str(&text[2..]).expect("JSON");
+        words[2].clone()
+    };
+    let last = offset(&anna.text());
+    let more = auth.replace("realtime", "elsewhere");
+    let both = yaml.replace("hub:\n", &format!("  more: {more}\nhub:\n"));
+    let both = both.replace("auth: app\n", "auth: [app, more]\n");
+    assert!(both.contains("more: {") && both.contains("[app, more]"), "{both}");
+    edge.reload_with(&both);
+    assert_eq!(anna.hear(), Heard::Closed(None));
+    while bert.hear() != Heard::Closed(None) {}
+    let (mut bert, ..) = enter(&edge, "bert", json!({}));
+    bert.say(r#"42["all",{}]"#);
+    bert.text();
+    let back = json!({ "pid": who["pid"], "offset": last });
+    let (mut anna, again, missed) = enter(&edge, "anna", back);
+    assert_eq!((&again["sid"], missed.len()), (&who["sid"], 1), "{missed:?}");
+    assert!(missed[0].contains(r#"{"from":"bert"}"#), "{missed:?}");
+    // Nobody's socket is given to another user, nor to nobody in particular.
+    let open = yaml.replace("auth: app\n", "auth: none\n");
+    let open = open.replace("join: [\"user:{user.id}\"]", "join: []");
+    let open = open.replace("stamp: { from: \"{user.id}\" }", "stamp: {}");
+    edge.reload_with(&open);
+    assert_eq!(anna.hear(), Heard::Closed(None));
+    let back = json!({ "pid": again["pid"], "offset": offset(&missed[0]) });
+    let (_, anew, missed) = enter(&edge, "anna", back);
+    assert_ne!(anew["sid"], who["sid"]);
+    assert!(missed.is_empty(), "{missed:?}");
 }
 
 /// How a provider works is no part of whom it lets in: nobody is sent away, and what holds now holds

@@ -158,6 +158,27 @@ fn a_newer_token_of_the_same_session_moves_the_deadline() {
     assert_eq!(ends(&mut first), CUT);
 }
 
+/// Stamps, rules and hooks go by the newer one.
+#[test]
+fn what_a_newer_token_says_of_its_user_is_known_of_the_sockets_that_are_here() {
+    let origin = Origin::text("a page");
+    let yaml = config(&jwt(""), &site(&origin));
+    let yaml = yaml.replace("from: \"{user.id}\"", "from: \"{user.role}\"");
+    let (edge, clock) = start_in(Folder::new(), &yaml);
+    let of = |role: &str, lasts: u64| {
+        let mut claims = claims("anna");
+        (claims["role"], claims["sid"]) = (json!(role), json!("s1"));
+        claims["exp"] = json!(seconds() + lasts);
+        token(HS256, &claims)
+    };
+    let mut anna = by_bearer(&edge, &of("admin", 60)).expect("in");
+    stays(&mut anna, "admin");
+    clock.pass(10);
+    passes_by(&edge, &of("guest", 300));
+    renewed(&edge, 1);
+    stays(&mut anna, "guest");
+}
+
 /// A second page of the same browser comes with a newer token: the first has it as well.
 #[test]
 fn a_newer_token_that_connects_moves_the_deadline_of_the_others() {

@@ -407,6 +407,28 @@ fn what_other_nodes_ask_is_answered() {
     // Nothing came twice, or this would not be the next.
     say(&redis, 3, &question("f", &["room:nobody"]));
     assert_eq!(peer.hear()["data"], json!({"requestId": "f", "clientCount": 0}));
+
+    // What would take clients down is asked of nobody, and whoever asks does not wait for them.
+    let deep = (0..200).fold(json!(1), |inside, _| json!([inside]));
+    let mut unfit = question("g", &[]);
+    unfit["packet"]["data"] = json!(["q", deep]);
+    say(&redis, 3, &unfit);
+    assert_eq!(peer.hear()["data"], json!({"requestId": "g", "clientCount": 0}));
+    wait_for_metric(&edge, "vestibule_hub_redis_heard_total{fate=\"unfit\"}", 1);
+    say(&redis, 3, &question("h", &["room:r"]));
+    assert_eq!(peer.hear()["data"], json!({"requestId": "h", "clientCount": 1}));
+    assert!(bob.text().ends_with("[\"q\",1]"));
+
+    // Who only counts is told numbers.
+    for (request, rooms, heads) in [("i", json!([]), 2), ("j", json!(["room:r"]), 1)] {
+        let options = json!({"rooms": rooms, "except": []});
+        say(&redis, 7, &json!({"opts": options, "requestId": request, "counts": true}));
+        let wanted = json!({"requestId": request, "sockets": [], "heads": heads});
+        assert_eq!(peer.hear()["data"], wanted);
+    }
+    let options = json!({"rooms": ["room:r"], "except": ["room:x"]});
+    say(&redis, 7, &json!({"opts": options, "requestId": "k", "counts": true}));
+    assert_eq!(peer.hear()["data"]["sockets"].as_array().expect("a list").len(), 1);
 }
 
 #[test]

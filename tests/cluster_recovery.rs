@@ -552,3 +552,60 @@ fn clients_of_node_go_on_here() {
     assert_eq!((missed, again), (vec![1, 2], bob));
     say(&mut web, "r", 3..4);
 }
+
+/// Over channels of their own, rooms that were left are listened to for those who are away; but not
+/// for any number of them, or clients would choose how much this node listens to.
+#[test]
+fn rooms_that_were_left_are_listened_to_for_those_who_are_away_but_not_without_end() {
+    const MOST: usize = 40_000;
+    let redis = Redis::start();
+    let (one, two) = (node(&redis, "sharded", "recovery: 1m"), node(&redis, "sharded", ""));
+    let outcome =
+        |word: &str| metric(&one, &format!("vestibule_hub_recoveries_total{{outcome=\"{word}\"}}"));
+    let away = || {
+        let mut web = Web::open(&one);
+        let me = enter(&mut web);
+        join(&mut web, "away");
+        drop(web);
+        wait_for_metric(&one, "vestibule_hub_away", 1);
+        me
+    };
+    let listened = || -> usize {
+        redis.ask(&["pubsub", "shardchannels", "socket.io#/chat#room:*"]).lines().count()
+    };
+    let mut restless = Web::open(&one);
+    enter(&mut restless);
+    let mut churn = |rooms: std::ops::Range<usize>| {
+        for number in rooms {
+            restless.say(&format!("42/chat,[\"join\",\"{number}\"]"));
+            restless.say(&format!("42/chat,[\"leave\",\"{number}\"]"));
+        }
+        join(&mut restless, "last");
+    };
+    // Some are no harm, and what is said to the room meanwhile is not missed.
+    let me = away();
+    churn(0..100);
+    let words = json!({"namespace": "/chat", "to": ["room:away"], "event": "n", "args": [7]});
+    post(&two, "emit", &words);
+    eventually("what is said", || {
+        (metric(&one, "vestibule_hub_redis_heard_total{fate=\"taken\"}") > 0).then_some(())
+    });
+    let mut web = Web::open(&one);
+    let (missed, _) = come_back(&mut web, &me.pid, None);
+    assert_eq!((missed, outcome("recovered")), (vec![7], 1));
+    drop(web);
+    eventually("nobody away but that one", || {
+        (metric(&one, "vestibule_hub_away") == 1).then_some(())
+    });
+    // The oldest go, and whoever may have missed something begins anew.
+    churn(100..MOST + 200);
+    eventually("the end of the oldest", || {
+        let count = redis.ask(&["pubsub", "shardnumsub", "socket.io#/chat#room:away#"]);
+        count.ends_with('0').then_some(())
+    });
+    eventually("no more than that", || (MOST..MOST + 3).contains(&listened()).then_some(()));
+    let mut web = Web::open(&one);
+    let (missed, again) = come_back(&mut web, &me.pid, None);
+    assert_eq!((missed, outcome("too_much")), (vec![], 1));
+    assert_ne!(again.sid, me.sid);
+}

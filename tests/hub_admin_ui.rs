@@ -176,6 +176,41 @@ fn a_reload_with_another_password_sends_pages_away() {
     assert!(one.text().starts_with("42/admin,[\"session\","));
 }
 
+/// A page shows its session when it comes again, which may be at another process: a node of the same
+/// secret, or the one after an upgrade. Where no secret is shared each process has its own.
+#[test]
+fn a_page_goes_on_at_every_process_of_one_secret() {
+    let again = |edge: &Edge, session: &str| {
+        let mut web = web_on(edge, '0');
+        web.say(&format!(r#"40/admin,{{"sessionId":"{session}"}}"#));
+        let answer = web.text();
+        assert!(
+            answer.starts_with("40/admin,{\"sid\":") || answer.contains("invalid credentials"),
+            "{answer}"
+        );
+        answer.starts_with("40/admin,")
+    };
+    let shared = yaml(HASH, ", secret: 0123456789abcdef");
+    let (mut one, two) = (Edge::start(&shared), Edge::start(&shared));
+    let (_, session) = page(&one, '0');
+    assert!(again(&one, &session) && again(&two, &session));
+    one.upgrade();
+    assert!(again(&one, &session), "the next process has not seen the password");
+    let (alone, other) =
+        (Edge::start(&yaml(HASH, "")), Edge::start(&yaml(HASH, ", secret: other")));
+    let (_, own) = page(&alone, '0');
+    assert!(again(&alone, &own) && !again(&alone, &session) && !again(&other, &session));
+    assert!(!again(&two, &own));
+    // That of the nodes will do.
+    let redis = Redis::start();
+    let node = "node: { listen: '127.0.0.1:0', secret: 0123456789abcdef0123456789abcdef }";
+    let settings = format!("hub:\n  redis: {{ url: '{}', {node} }}\n", redis.url());
+    let both = yaml(HASH, "").replace("hub:\n", &settings);
+    let (one, two) = (Edge::start(&both), Edge::start(&both));
+    let (_, session) = page(&one, '0');
+    assert!(again(&two, &session));
+}
+
 #[test]
 fn who_may_only_read_is_told_so() {
     let edge = Edge::start(&yaml(HASH, ", readonly: true, namespace: /watch"));

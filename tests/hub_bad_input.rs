@@ -12,6 +12,12 @@ const METHOD: &str = r#"{"code":2,"message":"Bad handshake method"}"#;
 const REQUEST: &str = r#"{"code":3,"message":"Bad request"}"#;
 const VERSION: &str = r#"{"code":5,"message":"Unsupported protocol version"}"#;
 
+/// What stands in the JSON.
+fn message(body: &str) -> String {
+    let words: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    words["message"].as_str().expect("a text").to_owned()
+}
+
 #[test]
 fn requests() {
     let edge = Edge::start(&hub_only(""));
@@ -73,14 +79,19 @@ fn requests() {
     for (method, query, upgrade, body) in rows {
         let headers: &[_] = if *upgrade { &UPGRADE } else { &[] };
         let answer = edge.connect().ask(method, &hub(query), headers, b"");
-        assert_eq!((answer.status, answer.text().as_str()), (400, *body), "{method} {query}");
-        let kind = (!body.is_empty()).then_some("application/json");
+        // Who asks for a WebSocket is told the bare message.
+        let said = if *upgrade { message(body) } else { (*body).to_owned() };
+        assert_eq!((answer.status, answer.text()), (400, said), "{method} {query}");
+        let kind = if *upgrade { "text/html" } else { "application/json" };
+        let kind = (!body.is_empty()).then_some(kind);
         assert_eq!(answer.header("content-type"), kind, "{method} {query}");
+        let ends = upgrade.then_some("close");
+        assert_eq!(answer.header("connection"), ends, "{method} {query}");
     }
     for (name, value) in [("Sec-WebSocket-Version", "8"), ("Sec-WebSocket-Key", "short")] {
         let headers = UPGRADE.map(|(known, v)| (known, if known == name { value } else { v }));
         let answer = edge.connect().ask("GET", &hub(&websocket("")), &headers, b"");
-        assert_eq!((answer.status, answer.text().as_str()), (400, REQUEST), "{name}");
+        assert_eq!((answer.status, answer.text()), (400, message(REQUEST)), "{name}");
     }
     // None of it harmed the sessions that were named.
     poller.say("42[\"tell\",1]");

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tungstenite::protocol::Message;
 
+use crate::auth::{HS256, SIGNING, claims, token};
+use crate::harness::node::Script;
 use crate::harness::socketio::{
     Heard, Line as _, NAMESPACES, Poller, UPGRADE, Web, connection_on, hub, hub_only, masked,
     metric, wait_for_metric,
@@ -179,21 +181,215 @@ fn a_client_sends_so_many_events() {
     others.expect(&format!("431{OK}"));
 }
 
-/// Clients stay away after a refusal, so there is none: it waits.
+fn held(edge: &Edge, by: &str) -> i64 {
+    metric(edge, &format!("vestibule_hub_held_total{{by=\"{by}\"}}"))
+}
+
+/// Nothing is refused: what comes too early waits where it is, in its order. Clients would stay away
+/// after a refusal of a CONNECT.
 #[test]
-fn a_connect_after_many_events_waits_its_turn() {
-    let edge = Edge::start(&limited("events: 2/s, burst: 10"));
+fn what_comes_too_early_waits_its_turn() {
+    let edge = Edge::start(&limited("events: 20/s, burst: 10"));
+    let mut web = Web::open(&edge);
+    let begun = Instant::now();
+    web.enter("/");
+    let said: Vec<u8> = (0..40)
+        .flat_map(|number| masked(0x81, format!("42{number}[\"undeclared\"]").as_bytes()))
+        // Said twice it is one: neither could know of the other's answer.
+        .chain(
+            ["40/chat,", "40/chat,", "40/nowhere,"]
+                .iter()
+                .flat_map(|text| masked(0x81, text.as_bytes())),
+        )
+        .collect();
+    web.raw(&said);
+    for number in 0..40 {
+        web.expect(&format!("43{number}[{{\"error\":{{\"code\":\"unknown_event\"}}}}]"));
+    }
+    assert!(web.text().starts_with("40/chat,{\"sid\""));
+    web.expect("44/nowhere,{\"message\":\"Invalid namespace\"}");
+    // Forty-four in all, ten of them at once.
+    assert!(begun.elapsed() >= Duration::from_millis(1600), "after {:?}", begun.elapsed());
+    assert_eq!((denied(&edge, "rate_limited"), held(&edge, "events")), (0, 1));
+    // In one body of a POST, which is answered when all of it was taken.
+    let (mut poller, begun) = (Poller::open(&edge), Instant::now());
+    poller.enter("/");
+    let body: Vec<_> = (0..40).map(|number| format!("42[\"tell\",{number}]")).collect();
+    assert_eq!(poller.send(body.join("\u{1e}")).status, 200);
+    assert!(begun.elapsed() >= Duration::from_millis(1500), "after {:?}", begun.elapsed());
+    (0..40).for_each(|number| web.expect(&format!("42[\"tell\",{number}]")));
+    assert_eq!(held(&edge, "events"), 2);
+    // It goes on as before.
+    assert_eq!(poller.send("42[\"tell\",40]").status, 200);
+    web.expect("42[\"tell\",40]");
+}
+
+/// What was said before a client left is taken, too; by its own end, and by the connection's.
+#[test]
+fn who_leaves_has_said_what_waits() {
+    let edge = Edge::start(&limited("events: 40/s, burst: 5"));
+    let mut hearer = Web::open(&edge);
+    hearer.enter("/");
+    for last in [Some("41"), None] {
+        let mut web = Web::open(&edge);
+        web.enter("/");
+        let mut said: Vec<String> =
+            (0..30).map(|number| format!("42[\"tell\",{number}]")).collect();
+        said.extend(last.map(str::to_owned));
+        web.raw(&said.iter().flat_map(|text| masked(0x81, text.as_bytes())).collect::<Vec<_>>());
+        drop(web);
+        (0..30).for_each(|number| hearer.expect(&format!("42[\"tell\",{number}]")));
+    }
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 1);
+}
+
+/// Pongs stand behind what is not read, and so do the pings of old clients.
+#[test]
+fn nobody_is_taken_for_dead_while_it_is_not_read() {
+    let edge = Edge::start(
+        &limited("events: 20/s, burst: 5")
+            .replace("hub:\n", "hub:\n  ping: { interval: 200ms, timeout: 300ms }\n"),
+    );
+    let tell = |number: u32| format!("42[\"tell\",{number}]");
+    let mut hearer = Web::open(&edge);
+    hearer.enter("/");
+    for eio in [4, 3] {
+        let mut web = Web::over(edge.connect(), &format!("EIO={eio}"));
+        if eio == 4 {
+            web.enter("/");
+        } else {
+            web.expect("40");
+        }
+        let own = if eio == 4 { "3" } else { "2" };
+        let said = (0..50).map(tell).chain([own.to_owned(), tell(50)]);
+        web.raw(&said.flat_map(|text| masked(0x81, text.as_bytes())).collect::<Vec<_>>());
+        let (mut pings, mut next) = (0, 0);
+        // Two seconds and more, in which it hears that it is heard.
+        while next <= 50 {
+            match hearer.hear_all() {
+                Heard::Text(text) if text == "2" => hearer.say("3"),
+                Heard::Text(text) => {
+                    assert_eq!(text, tell(next));
+                    next += 1;
+                }
+                other => panic!("heard {other:?}"),
+            }
+        }
+        web.say(if eio == 4 { "3" } else { "2" });
+        web.say("421[\"undeclared\"]");
+        loop {
+            match web.hear_all() {
+                Heard::Text(text) if text == "2" || text == "3" => pings += 1,
+                Heard::Text(text) if text.starts_with("431") => break,
+                other => panic!("{eio}: heard {other:?}"),
+            }
+        }
+        assert!(pings >= 4, "{eio}: {pings} in more than two seconds");
+    }
+    assert_eq!(closes(&edge, "ping_timeout"), 0);
+    drop(hearer);
+    // Whoever is silent when all is taken has gone.
     let mut web = Web::open(&edge);
     web.enter("/");
-    // All at once, so that no time passes in which more would be allowed. Who connects twice is one.
-    let events = (0..20).map(|number| format!("42{number}[\"undeclared\"]"));
-    let connects = ["40/chat,", "40/chat,", "40/nowhere,"].map(str::to_owned);
-    let all: Vec<_> = events.chain(connects).map(|text| masked(0x81, text.as_bytes())).collect();
-    web.raw(&all.concat());
-    let mut heard: Vec<String> = (0..22).map(|_| web.text()).collect();
-    assert!(heard.pop().is_some_and(|last| last.starts_with("40/chat,{\"sid\"")));
-    assert_eq!(heard.pop().as_deref(), Some("44/nowhere,{\"message\":\"Invalid namespace\"}"));
-    assert_eq!(heard.iter().filter(|text| text.contains("rate_limited")).count(), 11);
+    web.raw(&(0..30).flat_map(|number| masked(0x81, tell(number).as_bytes())).collect::<Vec<_>>());
+    eventually("its end", || (closes(&edge, "ping_timeout") > 0).then_some(()));
+}
+
+#[test]
+fn stock_clients_lose_nothing_that_they_said_while_they_were_away() {
+    let edge = Edge::start(
+        &limited("events: 150/s, burst: 100")
+            .replace("hub:\n", "hub:\n  ping: { interval: 1s, timeout: 2s }\n"),
+    );
+    let url = format!("http://{}", edge.http());
+    let script = Script::start(
+        "buffered.mjs",
+        &[("URL", &url), ("DEADLINE_MS", &(PATIENCE * 4).as_millis().to_string())],
+    );
+    let rest = script.finish();
+    assert!(rest.contains("passed"), "{rest}");
+    assert_eq!((denied(&edge, "rate_limited"), closes(&edge, "flood")), (0, 0), "{rest}");
+    assert!(held(&edge, "events") >= 6, "{rest}");
+}
+
+#[test]
+fn an_address_says_so_much_and_a_client_so_many_bytes() {
+    let edge = Edge::start(&format!(
+        "trust: [127.0.0.1]\n{}",
+        limited("per_ip: { events: 40/s, burst: 10 }, bytes: 200KB/s")
+    ));
+    let from = |address: &str| {
+        let mut client = edge.connect();
+        let headers = [&UPGRADE[..], &[("X-Forwarded-For", address)]].concat();
+        let answer = client.ask("GET", &hub("EIO=4&transport=websocket"), &headers, b"");
+        assert_eq!(answer.status, 101);
+        let role = tungstenite::protocol::Role::Client;
+        let socket =
+            tungstenite::protocol::WebSocket::from_raw_socket(client.upgraded(), role, None);
+        let mut web = Web { socket, eio: 4, open: serde_json::Value::Null };
+        assert!(web.text().starts_with('0'));
+        web.enter("/");
+        web
+    };
+    let mut others: Vec<Web> = (0..3).map(|_| from("10.0.0.1")).collect();
+    let mut stranger = from("10.0.0.2");
+    let begun = Instant::now();
+    for web in &mut others {
+        let said =
+            (0..30).flat_map(|id| masked(0x81, format!("42{id}[\"undeclared\"]").as_bytes()));
+        web.raw(&said.collect::<Vec<_>>());
+    }
+    // Who is elsewhere does not wait with them.
+    for id in 0..5 {
+        stranger.say(&format!("42{id}[\"undeclared\"]"));
+        stranger.expect(&format!("43{id}[{{\"error\":{{\"code\":\"unknown_event\"}}}}]"));
+    }
+    for web in &mut others {
+        for id in 0..30 {
+            web.expect(&format!("43{id}[{{\"error\":{{\"code\":\"unknown_event\"}}}}]"));
+        }
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(2), "after {:?}", begun.elapsed());
+    assert!(held(&edge, "address") > 0 && held(&edge, "bytes") == 0);
+    let (begun, filler) = (Instant::now(), "x".repeat(100_000));
+    for id in 0..6 {
+        stranger.say(&format!("42{id}[\"undeclared\",\"{filler}\"]"));
+    }
+    for id in 0..6 {
+        stranger.expect(&format!("43{id}[{{\"error\":{{\"code\":\"unknown_event\"}}}}]"));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(1500), "after {:?}", begun.elapsed());
+    assert!(held(&edge, "bytes") > 0);
+}
+
+/// Over all of its connections, whoever else is at its address.
+#[test]
+fn a_user_says_so_much() {
+    let edge = Edge::start(&format!(
+        "{PLAIN}auth:\n  token: {{ jwt: {{ issuer: https://issuer.example.test, audience: realtime }}, \
+         secret: {SIGNING} }}\nhub:\n  limits: {{ per_user: {{ events: 20/s, burst: 5 }} }}\n  \
+         namespaces: {{ /: {{ auth: token, events: deny }} }}\n"
+    ));
+    let enter = |user: &str| {
+        let mut web = Web::open(&edge);
+        web.say(&format!("40{{\"token\":\"{}\"}}", token(HS256, &claims(user))));
+        assert!(web.text().starts_with("40"));
+        web
+    };
+    let (mut anna, mut bert) = ([enter("anna"), enter("anna")], enter("bert"));
+    let denied = |id: u32| format!("43{id}[{{\"error\":{{\"code\":\"unknown_event\"}}}}]");
+    let begun = Instant::now();
+    for web in &mut anna {
+        let said = (0..20).flat_map(|id| masked(0x81, format!("42{id}[\"it\"]").as_bytes()));
+        web.raw(&said.collect::<Vec<_>>());
+    }
+    for id in 0..4 {
+        bert.say(&format!("42{id}[\"it\"]"));
+        bert.expect(&denied(id));
+    }
+    anna.iter_mut().for_each(|web| (0..20).for_each(|id| web.expect(&denied(id))));
+    assert!(begun.elapsed() >= Duration::from_millis(1700), "after {:?}", begun.elapsed());
+    assert!(held(&edge, "user") >= 2);
 }
 
 #[test]
@@ -575,9 +771,9 @@ fn who_came_and_left_and_what_was_refused_has_a_line() {
     assert_eq!(edge.access().iter().filter(|line| line["kind"] == "connect").count(), 2);
 }
 
-/// Talks as fast as it can, and comes back whenever it is closed.
-fn flood(edge: &Edge, stop: &AtomicBool) -> usize {
-    let (mut closed, filler) = (0, "x".repeat(2000));
+/// Says this as fast as it can, and comes back whenever it is closed.
+fn flood(edge: &Edge, stop: &AtomicBool, packet: &str) -> usize {
+    let mut closed = 0;
     while !stop.load(Ordering::Relaxed) {
         let mut client = edge.connect();
         let answer = client.ask("GET", &hub("EIO=4&transport=websocket"), &UPGRADE, b"");
@@ -593,7 +789,7 @@ fn flood(edge: &Edge, stop: &AtomicBool) -> usize {
         let mut say = |text: String| socket.send(Message::text(text)).is_ok();
         let mut alive = say("40".to_owned());
         while alive && !stop.load(Ordering::Relaxed) {
-            alive = say(format!("42[\"tell\",\"{filler}\"]"));
+            alive = say(packet.to_owned());
         }
         closed += 1;
     }
@@ -613,7 +809,7 @@ fn who_means_well_is_not_harmed_by_a_flood() {
     speaker.say("42/chat,1[\"join\",\"a\"]");
     let mut answered = |number: u32| loop {
         match speaker.hear() {
-            // What the flood got through before it was refused.
+            // What the flood may say.
             Heard::Text(text) if text.starts_with("42[\"tell\"") => (),
             heard => {
                 assert_eq!(heard, Heard::Text(format!("43/chat,{number}{OK}")));
@@ -628,9 +824,24 @@ fn who_means_well_is_not_harmed_by_a_flood() {
     let stop = AtomicBool::new(false);
     let (worst, before) = thread::scope(|scope| {
         let guard = StopOnDrop(&stop);
-        let floods: Vec<_> = (0..4).map(|_| scope.spawn(|| flood(&edge, &stop))).collect();
+        let filler = "x".repeat(2000);
+        let (events, acks) = (format!("42[\"tell\",\"{filler}\"]"), format!("431[\"{filler}\"]"));
+        let (edge, stop) = (&edge, &stop);
+        // Two are made to wait, and two are closed.
+        let waits = [(); 2].map(|()| {
+            scope.spawn({
+                let packet = events.clone();
+                move || flood(edge, stop, &packet)
+            })
+        });
+        let floods = [(); 2].map(|()| {
+            scope.spawn({
+                let packet = acks.clone();
+                move || flood(edge, stop, &packet)
+            })
+        });
         let begun = Instant::now();
-        while closes(&edge, "flood") < 4 {
+        while closes(edge, "flood") < 4 || held(edge, "events") < 2 {
             assert!(begun.elapsed() < PATIENCE, "nobody is closed");
         }
         let before = edge.resident_kb();
@@ -646,6 +857,9 @@ fn who_means_well_is_not_harmed_by_a_flood() {
         }
         drop(guard);
         let closed: usize = floods.into_iter().map(|flood| flood.join().expect("a flood")).sum();
+        for flood in waits {
+            flood.join().expect("a flood");
+        }
         assert!(closed > 4, "{closed} sessions of the flood ended");
         (worst, before)
     });

@@ -9,8 +9,9 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
 
+use crate::harness::http2::{DATA, END_HEADERS, HEADERS, Http2, block};
 use crate::harness::socketio::{
-    Heard, Line as _, Poller, UPGRADE, Web, connection_on, decode, hub, hub_only, metric,
+    Heard, Line as _, Poller, UPGRADE, Web, connection_on, decode, hub, hub_only, masked, metric,
     wait_for_metric, web_on,
 };
 use crate::harness::{Authority, Client, Edge, Folder, PATIENCE, PLAIN, SECURE};
@@ -65,6 +66,45 @@ fn who_does_not_read_is_closed_and_nobody_waits() {
     // The rest of what it was sent, then the end.
     let mut last = slow.pop().expect("one");
     while let Heard::Text(_) = last.hear() {}
+}
+
+/// Over HTTP/2 a pair of sockets lies between, which takes something before the session sees it.
+#[test]
+fn who_gives_its_stream_no_window_is_closed() {
+    let (authority, folder) = (Authority::new(), Folder::new());
+    authority.issue(&folder, "localhost", &["localhost"]);
+    let yaml = hub_only("limits: { queue: 64KiB }").replace(PLAIN, SECURE);
+    let edge =
+        Edge::start_in(folder, &format!("timeouts: {{ body_idle: 500ms, idle: 1s }}\n{yaml}"));
+    let mut sender = Web::open(&edge);
+    sender.enter("/");
+    let path = hub("EIO=4&transport=websocket");
+    let head = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", &*path),
+        ("sec-websocket-version", "13"),
+    ];
+    const WINDOW: u16 = 4;
+    let mut slow = Http2::connect(&edge, &authority, &[(WINDOW, 0)]);
+    slow.send(HEADERS, END_HEADERS, 1, &block(&head));
+    assert_eq!(slow.status(1), Some(200));
+    slow.send(DATA, 0, 1, &masked(0x81, b"40"));
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 2);
+    let (before, filler) = (edge.resident_kb(), "x".repeat(8000));
+    let mut numbers = 0..5000;
+    while metric(&edge, TOO_SLOW) < 1 {
+        let number = numbers.next().expect("it is never closed");
+        sender.say(&format!("42{number}[\"tell\",\"{filler}\"]"));
+        sender.expect(&format!("43{number}[{{\"ok\":true}}]"));
+    }
+    let grown = edge.resident_kb().saturating_sub(before);
+    assert!(grown < 12 * 1024, "{grown} kB for one");
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 1);
+    // Nothing is left of it: the connection has nothing else to do.
+    assert!(slow.is_closed());
 }
 
 #[test]

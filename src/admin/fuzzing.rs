@@ -14,7 +14,7 @@ use super::guard::judge;
 use super::operations::{ASKED, Known, POSTED, read, read_batch};
 
 const NAMESPACES: [&str; 2] = ["/", "/chat"];
-const KNOWN: Known<'_> = Known { namespaces: &NAMESPACES, attachments: 10 };
+const KNOWN: Known<'_> = Known { namespaces: &NAMESPACES, providers: &[], attachments: 10 };
 
 /// A body, read as an operation of each kind and as a batch; the same as a query.
 pub fn operations(data: &[u8]) {

@@ -59,7 +59,9 @@ async fn serve(request: http::Request<Incoming>, door: &Door) -> Result<Response
     let policy = (door.policy)().ok_or(Refusal::NoHub)?;
     let mut namespaces: Vec<&str> = policy.names().collect();
     namespaces.sort_unstable();
-    let known = Known { namespaces: &namespaces, attachments: policy.attachments };
+    let providers: Vec<_> = namespaces.iter().map(|name| policy.providers(name)).collect();
+    let attachments = policy.attachments;
+    let known = Known { namespaces: &namespaces, providers: &providers, attachments };
     let (head, body) = request.into_parts();
     let op = head.uri.path().strip_prefix("/hub/").unwrap_or_default();
     if ASKED.contains(&op) {

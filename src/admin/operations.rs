@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::hub::{Deed, Operation, Page, Target, check_parts, detach, is_id, is_reserved};
+use crate::hub::{
+    Deed, Operation, Page, Target, check_parts, detach, is_id, is_reserved, user_room_of,
+};
 
 use super::fields::{Fields, Wrong};
 
@@ -23,6 +25,8 @@ const PAGE: usize = 1000;
 pub struct Known<'a> {
     /// Those that there are.
     pub namespaces: &'a [&'a str],
+    /// Whose sessions open each of them, in their order.
+    pub providers: &'a [Vec<&'a str>],
     /// Attachments of one event.
     pub attachments: usize,
 }
@@ -30,18 +34,21 @@ pub struct Known<'a> {
 /// The operation called `op`.
 pub fn read(op: &str, mut fields: Fields<'_>, known: &Known<'_>) -> Result<Operation, Wrong> {
     let namespace = namespace(&mut fields, known.namespaces)?;
+    let place = known.namespaces.iter().position(|known| *known == namespace);
+    let providers =
+        place.and_then(|place| known.providers.get(place)).map_or(&[][..], Vec::as_slice);
     let operation = match op {
-        "emit" => emit(&namespace, &mut fields, known.attachments)?,
+        "emit" => emit(&namespace, &mut fields, known.attachments, providers)?,
         "join" => {
-            let target = somebody(&mut fields)?;
+            let target = somebody(&mut fields, providers)?;
             Operation::new(&namespace, Deed::Join { target, rooms: rooms(&mut fields)? })
         }
         "leave" => {
-            let target = somebody(&mut fields)?;
+            let target = somebody(&mut fields, providers)?;
             Operation::new(&namespace, Deed::Leave { target, rooms: rooms(&mut fields)? })
         }
         "disconnect" => {
-            let (target, close) = (somebody(&mut fields)?, fields.flag("close")?);
+            let (target, close) = (somebody(&mut fields, providers)?, fields.flag("close")?);
             Operation::new(&namespace, Deed::Disconnect { target, close })
         }
         "sockets" => {
@@ -84,8 +91,13 @@ fn namespace(fields: &mut Fields<'_>, known: &[&str]) -> Result<String, Wrong> {
     Err(fields.wrong("namespace", format!("{name:?} is not configured; known are {known}")))
 }
 
-fn emit(namespace: &str, fields: &mut Fields<'_>, most: usize) -> Result<Operation, Wrong> {
-    let target = whom(fields)?;
+fn emit(
+    namespace: &str,
+    fields: &mut Fields<'_>,
+    most: usize,
+    providers: &[&str],
+) -> Result<Operation, Wrong> {
+    let target = whom(fields, providers)?;
     let event = fields.must("event", "news")?;
     if is_reserved(&event) {
         return Err(fields.wrong("event", format!("{event:?} is kept by Socket.IO for itself")));
@@ -105,19 +117,19 @@ fn emit(namespace: &str, fields: &mut Fields<'_>, most: usize) -> Result<Operati
 }
 
 /// As `whom`, but nobody is moved or sent away because a field was forgotten.
-fn somebody(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
+fn somebody(fields: &mut Fields<'_>, providers: &[&str]) -> Result<Target, Wrong> {
     let named = ["to", "sid", "user", "session"].iter().any(|name| fields.has(name));
     if !named {
         let message =
             "is missing; name rooms, a sid, a user or a session; \"*\" is the whole namespace";
         return Err(fields.wrong("to", message));
     }
-    whom(fields)
+    whom(fields, providers)
 }
 
 /// The rooms of `to`, the socket `sid`, the user's sockets and those of one of the application's
 /// sessions together; without them, everyone.
-fn whom(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
+fn whom(fields: &mut Fields<'_>, providers: &[&str]) -> Result<Target, Wrong> {
     let to = fields.texts("to")?;
     let everyone = to.as_ref().is_none_or(|rooms| rooms.iter().any(|room| room == "*"));
     let mut rooms = to.unwrap_or_default();
@@ -135,8 +147,13 @@ fn whom(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
         }
         rooms.push(sid);
     }
-    if let Some(user) = fields.name("user")? {
-        rooms.push(format!("user:{user}"));
+    match (fields.name("user")?, fields.text("provider")?) {
+        (Some(user), None) => rooms.push(format!("user:{user}")),
+        (Some(user), Some(provider)) => rooms.push(user_of(fields, &provider, &user, providers)?),
+        (None, Some(_)) => {
+            return Err(fields.wrong("provider", "says whose a user is; name the user"));
+        }
+        (None, None) => (),
     }
     if let Some(session) = fields.name("session")? {
         rooms.push(format!("session:{session}"));
@@ -144,6 +161,28 @@ fn whom(fields: &mut Fields<'_>) -> Result<Target, Wrong> {
     let except = fields.texts("except")?.unwrap_or_default();
     let rooms = (!all && !rooms.is_empty()).then_some(rooms);
     Ok(Target { rooms, except, but: None })
+}
+
+/// The room of a user of this provider's: another's may have the same id.
+fn user_of(
+    fields: &Fields<'_>,
+    provider: &str,
+    user: &str,
+    providers: &[&str],
+) -> Result<String, Wrong> {
+    match providers {
+        [one] if *one == provider => Ok(format!("user:{user}")),
+        several if several.contains(&provider) => Ok(user_room_of(provider, user)),
+        _ => {
+            let message = match providers {
+                [] => "says nothing here: with auth: none nobody is a user".to_owned(),
+                known => {
+                    format!("{provider:?} lets nobody in there; known are {}", known.join(", "))
+                }
+            };
+            Err(fields.wrong("provider", message))
+        }
+    }
 }
 
 fn rooms(fields: &mut Fields<'_>) -> Result<Vec<String>, Wrong> {
@@ -171,7 +210,50 @@ mod tests {
     use super::*;
 
     fn known<'a>(namespaces: &'a [&'a str]) -> Known<'a> {
-        Known { namespaces, attachments: 10 }
+        Known { namespaces, providers: &[], attachments: 10 }
+    }
+
+    #[test]
+    fn a_user_is_one_of_a_providers() {
+        let providers = [vec![], vec!["app"], vec!["app", "to:ken"]];
+        let known = Known {
+            namespaces: &["/open", "/one", "/two"],
+            providers: &providers,
+            attachments: 10,
+        };
+        let rooms = |namespace: &str, whose: &str| {
+            let body = format!(r#"{{"namespace":"{namespace}",{whose}}}"#);
+            let json: &RawValue = serde_json::from_str(&body).expect("JSON");
+            let read = Fields::of(json, "").and_then(|fields| read("disconnect", fields, &known));
+            match read.map(|operation| operation.deed) {
+                Ok(Deed::Disconnect { target, .. }) => target.rooms.unwrap_or_default().join(" "),
+                Ok(other) => panic!("{other:?}"),
+                Err(wrong) => format!("{}: {}", wrong.field, wrong.message),
+            }
+        };
+        for (namespace, whose, wanted) in [
+            ("/two", r#""user":"1""#, "user:1"),
+            ("/one", r#""user":"1","provider":"app""#, "user:1"),
+            ("/two", r#""user":1,"provider":"app""#, "user@app:1"),
+            ("/two", r#""user":"a:1","provider":"to:ken""#, "user@to%3Aken:a:1"),
+            (
+                "/two",
+                r#""user":"1","provider":"other""#,
+                "provider: \"other\" lets nobody in there; known are app, to:ken",
+            ),
+            (
+                "/open",
+                r#""user":"1","provider":"app""#,
+                "provider: says nothing here: with auth: none nobody is a user",
+            ),
+            (
+                "/two",
+                r#""sid":"aaaaaaaaaaaaaaaaaaaa","provider":"app""#,
+                "provider: says whose a user is; name the user",
+            ),
+        ] {
+            assert_eq!(rooms(namespace, whose), wanted, "{namespace} {whose}");
+        }
     }
 
     fn refused(op: &str, body: &str) -> String {

@@ -2,11 +2,30 @@
 
 use std::ops::RangeInclusive;
 
-use super::field::Named;
+use super::field::{Field, Named};
 use super::hub::namespace_name;
 use super::section::Section;
 use super::units::Secret;
-use super::{AdminDoor, AdminUi};
+
+/// Where the page of Socket.IO's Admin UI connects.
+#[derive(Debug, Clone)]
+pub struct AdminUi {
+    pub namespace: String,
+    pub door: AdminDoor,
+}
+
+/// Who may see it, and do what.
+#[derive(Debug, Clone)]
+pub struct AdminDoor {
+    pub username: String,
+    /// A hash of bcrypt.
+    pub password: Secret,
+    /// Only seen, nothing done.
+    pub readonly: bool,
+    /// Signs what the page shows instead of the password when it comes again; each process has one of
+    /// its own otherwise.
+    pub secret: Option<Secret>,
+}
 
 /// A weaker hash is guessed too soon, a stronger one takes seconds.
 const COSTS: RangeInclusive<u8> = 10..=14;
@@ -34,6 +53,7 @@ pub fn read(section: &Section<'_>, namespaces: &[Named<'_>]) -> AdminUi {
         username: section.value("username", |text| Ok(text.to_owned())),
         password: password.flatten().unwrap_or_else(|| Secret::new(String::new(), None)),
         readonly: section.flag("readonly"),
+        secret: section.written("secret").and_then(Field::read_secret),
     };
     AdminUi { namespace, door }
 }

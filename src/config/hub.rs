@@ -4,12 +4,12 @@ use super::admin_ui;
 use super::field::{Field, Named};
 use super::redis;
 use super::section::Section;
-use super::units::{deadline, duration, rate, size};
+use super::units::{ByteRate, byte_rate, deadline, duration, rate, show_size, size};
 use super::upstream;
-use super::validate::{at_least_one, bytes};
+use super::validate::{at_least_one, bytes, quota};
 use super::{
     Audience, EventRule, Hooks, Hub, HubLimits, MemoryMax, Namespace, NamespaceAuth, Recovery,
-    Relay, RoomPattern, Rule, Template, TemplatePart,
+    Relay, RoomPattern, Rule, Template, TemplatePart, Together,
 };
 
 pub fn read(section: &Section<'_>, providers: &[&str]) -> Hub {
@@ -121,14 +121,39 @@ fn limits(section: &Section<'_>) -> HubLimits {
         queue: queue(section, message),
         events: section.value("events", rate),
         burst: section.value("burst", at_least_one),
-        per_ip: section.value("per_ip", at_least_one),
+        bytes: section.value("bytes", |text| heard(text, message)),
+        per_ip: together(&section.section("per_ip")),
         pending: section.value("pending", at_least_one),
         handshakes: section.value("handshakes", rate),
-        per_user: section.value("per_user", at_least_one),
+        per_user: together(&section.section("per_user")),
         attachments: section.value("attachments", attachments),
         memory: section.value("memory", memory),
     }
 }
+
+fn together(section: &Section<'_>) -> Together {
+    let events = |text: &str| if text == "none" { Ok(None) } else { rate(text).map(Some) };
+    Together {
+        connections: section.value("connections", at_least_one),
+        events: quota(section, section.value("events", events)),
+    }
+}
+
+/// The largest message may be waited for, but not for ever.
+fn heard(text: &str, message: usize) -> Result<ByteRate, String> {
+    let rate = byte_rate(text)?;
+    let least = (message as u64).div_ceil(MESSAGE_TAKES);
+    if (1..least).contains(&rate.0) {
+        let (least, message) = (show_size(least), show_size(message as u64));
+        return Err(format!(
+            "{text} is too slow for a message of {message}; write {least}/s at least"
+        ));
+    }
+    Ok(rate)
+}
+
+/// Seconds.
+const MESSAGE_TAKES: u64 = 10;
 
 /// Left out, it has room for two of the largest messages, which may come within one round trip, or
 /// between two polls.
@@ -425,7 +450,7 @@ fn guard(template: &Template, joined: Option<&[Template]>) -> Result<(), String>
     });
     let reserved = match reserved {
         Some(room) => Some(room.to_string()),
-        None => [USER, SESSION]
+        None => [USER, SESSION, USER_OF]
             .into_iter()
             .find(|start| clashes(start))
             .map(|start| format!("{start}…")),
@@ -467,7 +492,7 @@ fn guard_users(template: &Template) -> Result<(), String> {
         ));
     }
     let clashes = |start: &&str| start.starts_with(prefix) || prefix.starts_with(*start);
-    if let Some(start) = [USER, SESSION].iter().find(|start| clashes(start)) {
+    if let Some(start) = [USER, SESSION, USER_OF].iter().find(|start| clashes(start)) {
         return Err(format!(
             "{text:?} may be another's {start}… room; write user:{{user.id}}, or begin with another \
              word"
@@ -501,6 +526,8 @@ const ID: usize = 20;
 const USER: &str = "user:";
 /// Rooms of one session each, which sockets join by themselves.
 const SESSION: &str = "session:";
+/// Rooms of one user each, among those of several providers.
+const USER_OF: &str = "user@";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {

@@ -4,7 +4,7 @@
 
 use super::auth::keys::PROVIDER;
 use super::edge_keys::{ACTIONS, CORS, HEADER_RULES, HSTS, MAINTENANCE, ROUTE};
-use super::limit_keys::PER_IP;
+use super::limit_keys::{HUB_PER_IP, HUB_PER_USER, PER_IP};
 use super::log_keys::{LOG, TRACES};
 use super::redis_keys::REDIS;
 use super::tls_keys::TLS;
@@ -360,6 +360,12 @@ static ADMIN_UI: &[Key] = &[
     key("username", Kind::Text, None, "The name that the page must show. Must be written."),
     key("password", Kind::Secret, None, "The bcrypt hash of its password. Must be written."),
     key("readonly", Kind::Flag, Some("false"), "The page can see, but do nothing."),
+    key(
+        "secret",
+        Kind::Secret,
+        None,
+        "Signs the page's sessions; that of redis.node unless written, or else each process's own.",
+    ),
 ];
 
 static PING: &[Key] = &[
@@ -376,9 +382,20 @@ static HUB_LIMITS: &[Key] = &[
         Some("2MB"),
         "Bytes that wait for one client before it is closed as too slow; two messages at least.",
     ),
-    key("events", Kind::Rate, Some("50/s"), "Events of one client; more are refused."),
+    key("events", Kind::Rate, Some("50/s"), "Events of one client; what comes earlier waits."),
     key("burst", Kind::Count, Some("100"), "Events that may come at once."),
-    key("per_ip", Kind::Count, Some("100"), "Clients that one address may have."),
+    key(
+        "bytes",
+        Kind::ByteRate,
+        Some("none"),
+        "Bytes of messages of one client; what comes earlier waits. none is no limit.",
+    ),
+    key(
+        "per_ip",
+        Kind::Short("connections", HUB_PER_IP),
+        None,
+        "What the clients of one address may take together.",
+    ),
     key(
         "pending",
         Kind::Count,
@@ -397,7 +414,12 @@ static HUB_LIMITS: &[Key] = &[
         Some("auto"),
         "Memory of the process above which no new client comes in.",
     ),
-    key("per_user", Kind::Count, Some("20"), "Connections that one user may have at once."),
+    key(
+        "per_user",
+        Kind::Short("connections", HUB_PER_USER),
+        None,
+        "What the clients of one user may take together.",
+    ),
     key("attachments", Kind::Count, Some("10"), "Binary attachments of one event."),
 ];
 

@@ -38,3 +38,27 @@ pub static ROUTE_RATE: &[Key] = &[
         "What is counted by: ip, header:NAME or cookie:NAME; who has none is counted by ip.",
     ),
 ];
+
+pub static HUB_PER_IP: &[Key] = &[
+    key("connections", Kind::Count, Some("100"), "Clients that one address may have."),
+    key(
+        "events",
+        Kind::Or("none", &Kind::Rate),
+        Some("none"),
+        "Events of all clients of one address; what comes earlier waits. none is no limit.",
+    ),
+    key("burst", Kind::Count, None, EVENTS_BURST),
+];
+
+pub static HUB_PER_USER: &[Key] = &[
+    key("connections", Kind::Count, Some("20"), "Connections that one user may have at once."),
+    key(
+        "events",
+        Kind::Or("none", &Kind::Rate),
+        Some("none"),
+        "Events of all clients of one user; what comes earlier waits. none is no limit.",
+    ),
+    key("burst", Kind::Count, None, EVENTS_BURST),
+];
+
+const EVENTS_BURST: &str = "Events that may come at once; the number of events unless written.";

@@ -49,6 +49,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use acme::{Acme, AcmeChallenge, Eab, is_public};
+pub use admin_ui::{AdminDoor, AdminUi};
 pub use auth::{
     AuthJsVersion, BetterAuthStore, Callback, CallbackWords, Constant, Database, DatabaseKind, Jwt,
     JwtKeys, LuciaVariant, OnExpiry, Provider, ProviderKind, RedisAddress, RedisPlace, Rows,
@@ -415,23 +416,6 @@ pub enum RoomChannels {
     Static,
 }
 
-/// Where the page of Socket.IO's Admin UI connects.
-#[derive(Debug, Clone)]
-pub struct AdminUi {
-    pub namespace: String,
-    pub door: AdminDoor,
-}
-
-/// Who may see it, and do what.
-#[derive(Debug, Clone)]
-pub struct AdminDoor {
-    pub username: String,
-    /// A hash of bcrypt.
-    pub password: Secret,
-    /// Only seen, nothing done.
-    pub readonly: bool,
-}
-
 /// How the application is asked about clients.
 #[derive(Debug, Clone)]
 pub struct Hooks {
@@ -471,16 +455,25 @@ pub struct HubLimits {
     /// Events of one client, and how many may come at once.
     pub events: Rate,
     pub burst: usize,
-    /// Sessions that one address may have, and how many of them without a namespace.
-    pub per_ip: usize,
+    /// Bytes of messages of one client.
+    pub bytes: ByteRate,
+    /// Sessions that one address may have and their events, and how many have no namespace.
+    pub per_ip: Together,
     pub pending: usize,
     /// New sessions of one address.
     pub handshakes: Rate,
-    /// Connections of one user.
-    pub per_user: usize,
+    /// Connections of one user, and their events.
+    pub per_user: Together,
     /// Attachments of one packet.
     pub attachments: usize,
     pub memory: MemoryMax,
+}
+
+/// What several clients of the hub may take together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Together {
+    pub connections: usize,
+    pub events: Option<Quota>,
 }
 
 /// Above which memory of the process no new client comes in.

@@ -10,8 +10,8 @@ use super::{
     AccessFormat, AccessTo, Acme, AcmeChallenge, Action, Adapter, AdminAddress, AdminUi, Audience,
     Build, Config, Cors, EventKind, EventRule, Hooks, Hsts, Hub, Images, Level, Listen, LogFormat,
     Maintenance, MemoryMax, Namespace, NamespaceAuth, PerIp, Protocol, RateBy, Recovery, Redis,
-    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Traces,
-    Upstream,
+    RedisServers, Relay, RoomChannels, Route, RouteRate, Rule, Share, Site, TlsVersion, Together,
+    Traces, Upstream,
 };
 
 impl Config {
@@ -217,6 +217,17 @@ impl PerIp {
     }
 }
 
+impl Together {
+    fn yaml(&self) -> Yaml {
+        let Some(events) = &self.events else { return Yaml::word(self.connections) };
+        Yaml::map([
+            ("connections", Yaml::word(self.connections)),
+            ("events", Yaml::text(events.rate)),
+            ("burst", Yaml::word(events.burst)),
+        ])
+    }
+}
+
 impl RouteRate {
     fn yaml(&self) -> Yaml {
         let by = match &self.by {
@@ -285,10 +296,11 @@ impl Hub {
             ("queue", Yaml::text(bytes(self.limits.queue))),
             ("events", Yaml::text(self.limits.events)),
             ("burst", Yaml::word(self.limits.burst)),
-            ("per_ip", Yaml::word(self.limits.per_ip)),
+            ("bytes", Yaml::text(self.limits.bytes)),
+            ("per_ip", self.limits.per_ip.yaml()),
             ("pending", Yaml::word(self.limits.pending)),
             ("handshakes", Yaml::text(self.limits.handshakes)),
-            ("per_user", Yaml::word(self.limits.per_user)),
+            ("per_user", self.limits.per_user.yaml()),
             ("attachments", Yaml::word(self.limits.attachments)),
             ("memory", self.limits.memory.yaml()),
         ]);
@@ -405,6 +417,7 @@ impl AdminUi {
             ("password", Yaml::raw(self.door.password.written())),
             ("readonly", Yaml::word(self.door.readonly)),
         ])
+        .with("secret", self.door.secret.as_ref().map(|secret| Yaml::raw(secret.written())))
     }
 }
 

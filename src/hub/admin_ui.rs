@@ -92,7 +92,7 @@ impl Clients {
         };
         if let Some(id) = id {
             // The page waits for it before the answer to its CONNECT.
-            tell(session, name, &json!(["session", id.as_str()]));
+            tell(session, name, &json!(["session", id]));
         }
         let features = COMMANDS.iter().filter(|_| !words.readonly).chain(&["AGGREGATED_EVENTS"]);
         let features: Vec<_> = features.collect();

@@ -28,6 +28,7 @@ use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
+use super::pace::Pace;
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::placeholders;
@@ -51,6 +52,7 @@ pub struct Clients {
     pub(super) recovery: Rc<Recovery>,
     pub(super) porter: Arc<Porter>,
     pub(super) users: Rc<Users>,
+    pace: Arc<Pace>,
     attendances: Arc<Attendances>,
     pub(super) drain: Drain,
     /// By other nodes.
@@ -93,7 +95,7 @@ impl Clients {
         presence: Rc<Presence>,
         hooks: Rc<Hooks>,
         recovery: Rc<Recovery>,
-        (porter, users, attendances): (Arc<Porter>, Rc<Users>, Arc<Attendances>),
+        (porter, users, attendances, pace): (Arc<Porter>, Rc<Users>, Arc<Attendances>, Arc<Pace>),
         policy: Option<&Policy>,
         drain: &Drain,
     ) -> Rc<Self> {
@@ -106,6 +108,7 @@ impl Clients {
             recovery,
             porter,
             users,
+            pace,
             attendances,
             drain: drain.clone(),
             asked: Asked::default(),
@@ -193,6 +196,10 @@ impl Clients {
             }
             Notice::Placed { namespace, stamp } => {
                 self.namespace(&namespace).inspect(|known| known.place.set(Some(stamp)));
+            }
+            Notice::Gap { namespace, stamp } => {
+                let known = self.namespace(&namespace);
+                known.inspect(|known| known.log.pass(stamp, Instant::now()));
             }
             Notice::Settled { said, lost } => self.owed.settle(&said, &lost),
             Notice::Taken(pid) => self.recovery.taken(pid),
@@ -290,10 +297,15 @@ impl Clients {
         client.meter.take_turn(&allowance, self.now())
     }
 
-    fn count(&self, client: &Client, kind: Kind) -> Verdict {
+    /// Counts one packet, after which the session may have to rest.
+    fn count(&self, session: &Rc<Session>, client: &Client, name: &str, kind: Kind) -> Verdict {
         let works = matches!(kind, Kind::Event | Kind::Connect);
         let Some(Limits { allowance, .. }) = self.limits.get() else { return Verdict::Within };
-        client.meter.count(&allowance, self.now(), works)
+        let verdict = client.meter.count(&allowance, self.now(), works);
+        if !works {
+            return verdict;
+        }
+        self.pace.count(&allowance, verdict, (session, client), name)
     }
 
     fn take_packet(
@@ -311,7 +323,7 @@ impl Clients {
                 None => (head.namespace, None),
             },
         };
-        let verdict = self.count(client, head.kind);
+        let verdict = self.count(session, client, name, head.kind);
         if verdict == Verdict::Flood {
             // At once: nothing more of it is worth reading.
             session.lose(Close::Flood);
@@ -533,7 +545,9 @@ impl Above for Clients {
         let patience = self.limits.get().map_or(Duration::ZERO, |limits| limits.patience);
         match age {
             None => client.watched.set(false),
-            Some(age) if age >= patience => session.close(Close::Unfinished),
+            Some(age) if age >= patience && !session.is_behind() => {
+                session.close(Close::Unfinished);
+            }
             // Another one since, which has its time.
             Some(_) => session.remind_later(),
         }

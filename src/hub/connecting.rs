@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use tokio::time::sleep;
 
-use crate::auth::Identity;
+use crate::auth::{Identity, Known};
 
 use super::auth_data::AuthData;
 use super::client::Client;
@@ -20,7 +20,7 @@ use super::packet::{self, Malformed};
 use super::recovery::Returned;
 use super::returning::id_of;
 use super::rules::{self, Denial};
-use super::socket::{SESSION_ROOM, Socket, USER_ROOM, say};
+use super::socket::{SESSION_ROOM, Socket, USER_ROOM, say, user_room_of};
 
 impl Clients {
     pub(super) fn connect(
@@ -219,6 +219,10 @@ impl Clients {
         rooms.extend(identity.and_then(session_room));
         let own = identity.map(user_room).filter(|own| !rooms.contains(own));
         rooms.extend(own);
+        if policy.users.as_ref().is_some_and(|providers| providers.len() > 1) {
+            let name = |user: &Rc<Known>| user_room_of(&user.provider.name, &user.identity.user);
+            rooms.extend(user.as_ref().map(name));
+        }
         let kept = back.iter().flat_map(|(back, _)| back.rooms.iter());
         rooms.extend(kept.filter(|room| !room.starts_with(SESSION_ROOM)).cloned());
         let socket = namespace.enter(session, id, user);

@@ -9,7 +9,7 @@ use crate::auth;
 
 use super::Hub;
 use super::attendance::Attendance;
-use super::cluster::{Absent, Audience, Remote};
+use super::cluster::{Absent, Audience, Counted, Elsewhere, Remote};
 use super::operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen, Silent};
 
 /// Who did not answer.
@@ -65,8 +65,9 @@ impl Hub {
         }
         for (outcome, query) in outcomes.iter_mut().zip(queries) {
             if let Some((namespace, query)) = query {
-                let remotes = cluster.ask(&namespace, query.audience()).await?;
-                query.add(&self.attendances.of(&namespace), outcome, &remotes);
+                let counts = matches!(query, Query::Count(_));
+                let elsewhere = cluster.ask(&namespace, query.audience(), counts).await?;
+                query.add(&self.attendances.of(&namespace), outcome, &elsewhere);
             }
         }
         Ok(outcomes)
@@ -95,11 +96,13 @@ impl Query {
     }
 
     /// Adds what the other nodes have; `here` is who is on this one.
-    fn add(self, here: &Attendance, outcome: &mut Outcome, remotes: &[Remote]) {
+    fn add(self, here: &Attendance, outcome: &mut Outcome, elsewhere: &Elsewhere) {
+        let Elsewhere { remotes, heads } = elsewhere;
         match (self, outcome) {
             (Self::Count(room), Outcome::Heads(all)) => {
                 let mut others = Others::default();
                 remotes.iter().for_each(|remote| others.count(remote));
+                heads.iter().for_each(|heads| others.add(heads));
                 all.add(others.heads(here, room.as_deref()));
             }
             (Self::Sockets(_, page), Outcome::Sockets(listed)) => {
@@ -124,6 +127,13 @@ impl Others {
     fn count(&mut self, remote: &Remote) {
         self.sockets += 1;
         self.users.extend(user_of(remote));
+    }
+
+    /// Those of a node that has counted them.
+    fn add(&mut self, heads: &Counted) {
+        self.sockets =
+            self.sockets.saturating_add(usize::try_from(heads.sockets).unwrap_or_default());
+        self.users.extend(&heads.users);
     }
 
     /// How many are there beside those of this node.

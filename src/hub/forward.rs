@@ -24,6 +24,7 @@ use super::connecting::say_refused;
 use super::engine::{Delivery, Handshake, Id, Session};
 use super::hooks::{Emit, Loss, Outcome, Question, Reply, Said, Seat, uuid};
 use super::journal;
+use super::meter::PATIENCE;
 use super::namespace::{Namespace, Target};
 use super::packet::Event;
 use super::recovery::Returned;
@@ -31,8 +32,11 @@ use super::returning::id_of;
 use super::rules::{Action, Denial};
 use super::socket::{NO_DATA, Socket};
 
-/// Events that wait behind one that is with the application. Full: the next are refused as busy,
-/// and their acknowledgements say so.
+/// From so many events, or half of their bytes, the client is not listened to until there are fewer:
+/// they would have waited too long when their turn comes.
+const MANY: usize = 32;
+/// Events that wait behind one that is with the application, whatever other namespaces of the client
+/// still bring. Full: the next are refused as busy, and their acknowledgements say so.
 const BACKLOG: usize = 1024;
 /// Their bytes; one event may be larger.
 const BACKLOG_BYTES: usize = 1 << 20;
@@ -255,6 +259,11 @@ impl Clients {
     fn work_off(self: &Rc<Self>, socket: &Rc<Socket>) -> Option<Forward> {
         loop {
             let waiting = socket.backlog.borrow_mut().as_mut().and_then(|backlog| backlog.pop());
+            let is_much =
+                socket.backlog.borrow().as_ref().is_some_and(|rest| rest.is_much(MANY / 2));
+            if !is_much {
+                socket.session.release();
+            }
             let Some(waiting) = waiting else {
                 *socket.backlog.borrow_mut() = None;
                 return None;
@@ -289,7 +298,11 @@ impl Clients {
     ) -> Option<Result<(), Denial>> {
         let mut backlog = socket.backlog.borrow_mut();
         let backlog = backlog.as_mut()?;
-        Some(backlog.push(event))
+        let queued = backlog.push(event);
+        if backlog.is_much(MANY) && socket.session.hold(PATIENCE) {
+            metrics::count(&metrics::HUB_HELD, "hooks");
+        }
+        Some(queued)
     }
 
     /// What somebody who has left said before still comes to the application, in bounded memory.
@@ -368,6 +381,10 @@ impl Backlog {
         self.bytes = bytes;
         self.events.push_back(event);
         Ok(())
+    }
+
+    fn is_much(&self, many: usize) -> bool {
+        self.events.len() >= many || self.bytes > BACKLOG_BYTES / 2
     }
 
     /// How many, and their bytes.
@@ -468,4 +485,28 @@ fn query(text: &str) -> Value {
     const ENGINE: [&str; 6] = ["EIO", "transport", "sid", "t", "b64", "j"];
     let own = query::fields(text).filter(|(name, _)| !ENGINE.contains(&name.as_ref()));
     Value::Object(own.map(|(name, value)| (name.into_owned(), json!(value))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let event = |size: usize| Waiting::new(&"x".repeat(size), None, Vec::new());
+        let mut backlog = Backlog::default();
+        // One may be larger than all may be together.
+        assert_eq!(backlog.push(event(BACKLOG_BYTES + 1)), Ok(()));
+        assert_eq!((backlog.is_much(MANY), backlog.push(event(1))), (true, Err(Denial::Busy)));
+        assert!(backlog.pop().is_some());
+        for count in 0..BACKLOG {
+            assert_eq!(backlog.is_much(MANY), count >= MANY);
+            assert_eq!(backlog.push(event(1)), Ok(()));
+        }
+        assert_eq!(backlog.push(event(1)), Err(Denial::Busy));
+        while backlog.pop().is_some() {}
+        assert_eq!(backlog.size(), (0, 0));
+        assert_eq!(backlog.push(event(BACKLOG_BYTES / 2 + 1)), Ok(()));
+        assert!(backlog.is_much(MANY));
+    }
 }

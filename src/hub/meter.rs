@@ -7,16 +7,24 @@ use crate::limits::{Bucket, Rate};
 
 use super::rules::{Bounds, Denial};
 
-/// What one client may send.
+/// What clients may send.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowance {
-    /// Events, and connects to namespaces: what makes work.
+    /// Events of one, and connects to namespaces: what makes work.
     pub events: Rate,
     /// Packets of any kind. Nobody who means well sends so many.
     pub flood: Rate,
+    /// Events of all clients of one user and of one address, in this process.
+    pub of_user: Option<Rate>,
+    pub of_address: Option<Rate>,
 }
 
-/// Who sends this many times as much as it may is closed.
+/// How long what a client sends too early may have to wait where it is, unread. What comes so much
+/// earlier is refused: nobody would wait for its acknowledgement.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who sends this many times as much as it may is closed: what is read and comes to nothing, since
+/// events beyond the rate are not read.
 const FLOOD: u32 = 10;
 /// What is no packet of ours comes this often in a second from clients that mean well, however few
 /// events they may send; and so much of it at once.
@@ -24,7 +32,7 @@ const CHATTER: [u32; 2] = [10, 100];
 
 impl Allowance {
     pub fn new(events: Rate) -> Self {
-        Self { events, flood: events.times(FLOOD) }
+        Self { events, flood: events.times(FLOOD), of_user: None, of_address: None }
     }
 
     /// Heartbeats that nobody asked for, and what else the engine alone sees.
@@ -38,6 +46,8 @@ impl Allowance {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Within,
+    /// The last for so long: what comes behind it is not to be read before.
+    Rest(Duration),
     Over,
     Flood,
 }
@@ -55,10 +65,21 @@ impl Meter {
         if !take(&self.packets, allowance.flood, now) {
             return Verdict::Flood;
         }
-        if works && !take(&self.events, allowance.events, now) {
-            return Verdict::Over;
+        if !works {
+            return Verdict::Within;
         }
-        Verdict::Within
+        let rate = allowance.events;
+        if rate.each() > PATIENCE {
+            return if take(&self.events, rate, now) { Verdict::Within } else { Verdict::Over };
+        }
+        let mut bucket = self.events.get();
+        let charged = bucket.charge(rate, now, 1, PATIENCE);
+        self.events.set(bucket);
+        match charged {
+            Ok(Duration::ZERO) => Verdict::Within,
+            Ok(wait) => Verdict::Rest(wait),
+            Err(_) => Verdict::Over,
+        }
     }
 
     /// Takes one event that was counted as a packet already, or says how long to wait for it.
@@ -108,8 +129,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn over_is_refused_and_far_over_is_a_flood() {
+    fn what_comes_too_early_is_waited_for() {
         let allowance = Allowance::new(Rate::new(5, Duration::from_secs(1), 2));
+        let (meter, now) = (Meter::default(), Duration::from_secs(1));
+        let count = |now, works| meter.count(&allowance, now, works);
+        let wait = Verdict::Rest(Duration::from_millis(200));
+        assert_eq!([count(now, true), count(now, false)], [Verdict::Within, Verdict::Within]);
+        assert_eq!([count(now, true), count(now, false)], [wait, Verdict::Within]);
+        // Who rests may go on for ever.
+        for step in 1..1000 {
+            assert_eq!(count(now + Duration::from_millis(200) * step, true), wait);
+        }
+    }
+
+    #[test]
+    fn over_is_refused_and_far_over_is_a_flood() {
+        let second = Duration::from_secs(1);
+        let allowance = Allowance::new(Rate::new(1, PATIENCE + second, 2));
         let meter = Meter::default();
         let now = Duration::from_secs(1);
         let count = |works| meter.count(&allowance, now, works);
@@ -120,9 +156,9 @@ mod tests {
         // Twenty packets at once are no flood yet.
         assert!((3..20).all(|_| count(false) == Verdict::Within));
         assert_eq!(count(false), Verdict::Flood);
-        assert_eq!(meter.take_turn(&allowance, now), Err(Duration::from_millis(200)));
-        assert_eq!(meter.take_turn(&allowance, Duration::from_millis(1200)), Ok(()));
-        assert_eq!(meter.count(&allowance, Duration::from_millis(1400), true), Verdict::Within);
+        assert_eq!(meter.take_turn(&allowance, now), Err(second * 6));
+        assert_eq!(meter.take_turn(&allowance, second * 7), Ok(()));
+        assert_eq!(meter.count(&allowance, second * 13, true), Verdict::Within);
     }
 
     #[test]

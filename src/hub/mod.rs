@@ -32,6 +32,7 @@ mod operation;
 mod opinions;
 mod outbox;
 mod owed;
+mod pace;
 mod packet;
 mod partial;
 mod paths;
@@ -73,6 +74,7 @@ use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
 use handover::Origins;
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
+use pace::Pace;
 use porter::Porter;
 use presence::Presence;
 use recovery::Recovery;
@@ -87,6 +89,7 @@ pub use namespace::Target;
 pub use operation::{Deed, Heads, Listed, Operation, Outcome, Page, Seen};
 pub use packet::is_reserved;
 pub use policy::{Policy, sent_away};
+pub use socket::user_room_of;
 
 /// Whether this is what a socket's id looks like; a room of another name is no socket's own.
 pub fn is_id(text: &str) -> bool {
@@ -101,6 +104,7 @@ pub struct Hub {
     admission: Arc<Admission>,
     porter: Arc<Porter>,
     connections: Arc<Counters>,
+    pace: Arc<Pace>,
     attendances: Arc<Attendances>,
     /// Where other nodes are targets, too.
     targets: Arc<Registry>,
@@ -147,6 +151,7 @@ impl Hub {
             admission,
             porter,
             connections,
+            pace: Arc::default(),
             attendances: Arc::default(),
             targets,
             cluster,
@@ -281,7 +286,8 @@ impl Shard {
         );
         let users =
             Users::new(Rc::clone(auth), Arc::clone(&hub.connections), outbox.uplink.clone());
-        let doors = (Arc::clone(&hub.porter), users, Arc::clone(&hub.attendances));
+        let (attendances, pace) = (Arc::clone(&hub.attendances), Arc::clone(&hub.pace));
+        let doors = (Arc::clone(&hub.porter), users, attendances, pace);
         let clients = Clients::new(outbox, presence, hooks, recovery, doors, policy, drain);
         let place = Place {
             node: hub.node,

@@ -174,7 +174,7 @@ impl Namespace {
         if rooms.count_of(socket.key) + names.iter().filter(is_new).count() > max {
             let known = socket.user();
             let is_counted =
-                |name: &str| known.as_ref().is_none_or(|known| !is_room_of(&known.identity, name));
+                |name: &str| known.as_ref().is_none_or(|known| !is_room_of(known, name));
             let new = names.iter().filter(is_new).filter(|name| is_counted(name)).count();
             let there = rooms.of(socket.key).filter(|name| is_counted(name)).count();
             if there + new > max {

@@ -83,6 +83,11 @@ pub enum Notice {
         namespace: Arc<str>,
         stamp: Stamp,
     },
+    /// Something that was said there before this was not heard.
+    Gap {
+        namespace: Arc<str>,
+        stamp: Stamp,
+    },
     /// What has become of messages that wait for their place in the order.
     Settled {
         said: Arc<[Numbered]>,

@@ -8,8 +8,8 @@ use http::header::HeaderName;
 
 use crate::auth::{Auth, Provider};
 use crate::config::{
-    self, AdminDoor, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, RoomPattern, Secret,
-    Template,
+    self, AdminDoor, ByteRate, Config, HostPattern, HubLimits, MemoryMax, NamespaceAuth, Quota,
+    RoomPattern, Secret, Template,
 };
 use crate::limits::Rate;
 use crate::observe::metrics;
@@ -126,7 +126,11 @@ impl Policy {
         let allowed = hub.origins.iter().map(|origin| origin.to_ascii_lowercase());
         let events = hub.limits.events;
         let events = Rate::new(events.count, events.per, small(hub.limits.burst));
-        let allowance = Allowance::new(events);
+        let allowance = Allowance {
+            of_user: hub.limits.per_user.events.as_ref().map(quota),
+            of_address: hub.limits.per_ip.events.as_ref().map(quota),
+            ..Allowance::new(events)
+        };
         let settings = Settings {
             ping_interval: hub.ping_interval,
             ping_timeout: hub.ping_timeout,
@@ -135,6 +139,7 @@ impl Policy {
             message_max: hub.limits.message,
             queue_max: hub.limits.queue,
             chatter: allowance.chatter(),
+            bytes: byte_rate(hub.limits.bytes),
             remember: hooks.as_ref().map(|_| names.collect()),
             credentials: identifies.then(|| auth.wanted().clone()),
             origins: Origins {
@@ -161,7 +166,10 @@ impl Policy {
             (namespace.name.clone(), Arc::new(policy))
         });
         let admin = hub.admin_ui.iter().map(|words| {
-            (words.namespace.clone(), Arc::new(NamespacePolicy::admin(words.door.clone())))
+            let mut door = words.door.clone();
+            let node = hub.redis.as_ref().and_then(|redis| redis.node.as_ref());
+            door.secret = door.secret.or(node.map(|node| node.secret.clone()));
+            (words.namespace.clone(), Arc::new(NamespacePolicy::admin(door)))
         });
         Ok(Self {
             path: hub.path.clone(),
@@ -170,7 +178,7 @@ impl Policy {
             hooks,
             allowance,
             memory: hub.limits.memory,
-            per_user: hub.limits.per_user as u64,
+            per_user: hub.limits.per_user.connections as u64,
             attachments: hub.limits.attachments,
             recovery: RecoveryPolicy::compile(hub),
         })
@@ -179,6 +187,12 @@ impl Policy {
     /// The namespaces that there are.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.namespaces.keys().map(String::as_str)
+    }
+
+    /// Whose sessions open the namespace, by their names.
+    pub fn providers(&self, namespace: &str) -> Vec<&str> {
+        let users = self.namespaces.get(namespace).and_then(|policy| policy.users.as_ref());
+        users.into_iter().flatten().map(|provider| &*provider.name).collect()
     }
 
     /// Where the hub answers, without the slash at its end.
@@ -250,12 +264,22 @@ fn rules(namespace: &config::Namespace) -> Rules {
 fn bounds(limits: &HubLimits) -> Bounds {
     let HubLimits { per_ip, pending, handshakes, .. } = limits;
     // All that an address may have may come at once.
-    let burst = small(*per_ip).max(handshakes.count);
+    let burst = small(per_ip.connections).max(handshakes.count);
     Bounds {
-        sessions: *per_ip as u64,
+        sessions: per_ip.connections as u64,
         pending: *pending as u64,
         handshakes: Rate::new(handshakes.count, handshakes.per, burst),
     }
+}
+
+fn quota(quota: &Quota) -> Rate {
+    Rate::new(quota.rate.count, quota.rate.per, quota.burst)
+}
+
+/// As many as in a second may come at once; a larger message is waited for when it was taken.
+fn byte_rate(bytes: ByteRate) -> Option<Rate> {
+    let count = u32::try_from(bytes.0).unwrap_or(u32::MAX);
+    (count > 0).then(|| Rate::new(count, Duration::from_secs(1), count))
 }
 
 fn small(count: usize) -> u32 {

@@ -2,20 +2,19 @@
 //!
 //! bcrypt takes a tenth of a second by design; no worker can spare that.
 
-use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::{constant_time, hmac, rand};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::config::AdminDoor;
 use crate::limits::{Buckets, Rate, key_of};
-
-use super::engine::Id;
 
 /// The process's one porter; his thread begins with the first who asks.
 #[derive(Default)]
@@ -38,10 +37,10 @@ struct Attempt {
     verdict: oneshot::Sender<Verdict>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// With a new session, if the password was shown.
-    Welcome(Option<Id>),
+    Welcome(Option<String>),
     Wrong,
     /// Too many attempts, of this address or at this time.
     Later,
@@ -52,8 +51,6 @@ const WAITING: usize = 8;
 /// Passwords that one address may try: so many at once, then one in a tenth of a minute.
 const TRIES: u32 = 10;
 const TRIES_PER: Duration = Duration::from_secs(60);
-/// Sessions that are remembered. Full: the oldest must show the password again.
-const SESSIONS: usize = 1000;
 /// How long one lasts, as with Node.
 const SESSION_LASTS: Duration = Duration::from_secs(86_400);
 
@@ -77,40 +74,56 @@ fn begin() -> SyncSender<Attempt> {
 }
 
 fn work(attempts: &Receiver<Attempt>) {
-    let mut book = Book::default();
+    let Some(mut book) = Book::new() else { return };
     let begun = Instant::now();
     while let Ok(attempt) = attempts.recv() {
         let Attempt { pass, wanted, address, verdict } = attempt;
+        let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = Now { since_start: begun.elapsed(), today: today.as_secs() };
         // The client may have gone meanwhile.
-        let _told = verdict.send(book.judge(pass, &wanted, address, begun.elapsed()));
+        let _told = verdict.send(book.judge(pass, &wanted, address, now));
     }
 }
 
+#[derive(Clone, Copy)]
+struct Now {
+    since_start: Duration,
+    /// Seconds since 1970.
+    today: u64,
+}
+
 /// What the porter knows.
-#[derive(Default)]
 struct Book {
-    sessions: HashMap<String, Session>,
+    /// Signs sessions where nothing else does that other processes know.
+    own: hmac::Key,
     tries: Buckets,
 }
 
-struct Session {
-    ends: Duration,
-    /// What the password was checked against: a session ends when that changes.
-    wanted: AdminDoor,
-}
-
 impl Book {
-    fn judge(&mut self, pass: Pass, wanted: &AdminDoor, address: IpAddr, now: Duration) -> Verdict {
+    /// `None` if there is no chance to be had, without which sessions could be guessed.
+    fn new() -> Option<Self> {
+        let mut bytes = [0; 32];
+        rand::fill(&mut bytes).ok()?;
+        Some(Self { own: hmac::Key::new(hmac::HMAC_SHA256, &bytes), tries: Buckets::default() })
+    }
+
+    fn judge(&mut self, pass: Pass, wanted: &AdminDoor, address: IpAddr, now: Now) -> Verdict {
         match pass {
-            Pass::Session(id) => {
-                let known = self.sessions.get(&id);
-                let valid = known
-                    .is_some_and(|session| session.ends > now && session.wanted.opens_like(wanted));
+            Pass::Session(shown) => {
+                let ends = shown.split('-').next().and_then(|ends| ends.parse::<u64>().ok());
+                let lasts = |ends: &u64| {
+                    (now.today + 1..=now.today + SESSION_LASTS.as_secs()).contains(ends)
+                };
+                let valid = ends.filter(lasts).is_some_and(|ends| {
+                    let right = self.session(wanted, ends);
+                    constant_time::verify_slices_are_equal(right.as_bytes(), shown.as_bytes())
+                        .is_ok()
+                });
                 if valid { Verdict::Welcome(None) } else { Verdict::Wrong }
             }
             Pass::Password { username, password } => {
                 let rate = Rate::new(TRIES, TRIES_PER, TRIES);
-                if !self.tries.take(key_of(address), rate, now) {
+                if !self.tries.take(key_of(address), rate, now.since_start) {
                     return Verdict::Later;
                 }
                 // Takes the same time whether or not the name is known.
@@ -118,21 +131,31 @@ impl Book {
                 if !right || username != wanted.username {
                     return Verdict::Wrong;
                 }
-                Verdict::Welcome(Some(self.remember(wanted, now)))
+                let ends = now.today + SESSION_LASTS.as_secs();
+                Verdict::Welcome(Some(self.session(wanted, ends)))
             }
         }
     }
 
-    fn remember(&mut self, wanted: &AdminDoor, now: Duration) -> Id {
-        self.sessions.retain(|_, session| session.ends > now);
-        if self.sessions.len() >= SESSIONS {
-            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.ends);
-            let oldest = oldest.map(|(id, _)| id.clone());
-            oldest.inspect(|id| drop(self.sessions.remove(id)));
+    /// What is shown in place of the password until then: nobody remembers it, whoever has the same
+    /// secret can tell it. It ends as well when the name or the password changes.
+    fn session(&self, wanted: &AdminDoor, ends: u64) -> String {
+        let shared = wanted.secret.as_ref();
+        let shared =
+            shared.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()));
+        let mut context = hmac::Context::with_key(shared.as_ref().unwrap_or(&self.own));
+        // The secret may sign other things too.
+        context.update(b"vestibule admin ui\n");
+        for word in [&wanted.username, wanted.password.expose(), &ends.to_string()] {
+            context.update(&(word.len() as u64).to_be_bytes());
+            context.update(word.as_bytes());
         }
-        let (id, wanted) = (Id::random(), wanted.clone());
-        self.sessions.insert(id.as_str().to_owned(), Session { ends: now + SESSION_LASTS, wanted });
-        id
+        let mut session = format!("{ends}-");
+        for byte in context.sign().as_ref() {
+            // Writing to a String cannot fail.
+            let _written = write!(session, "{byte:02x}");
+        }
+        session
     }
 }
 
@@ -143,51 +166,85 @@ mod tests {
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const TODAY: u64 = 1_800_000_000;
 
     /// The password is `s3cret`; the cost is far below what the configuration takes.
-    fn wanted() -> AdminDoor {
+    fn wanted(secret: Option<&str>) -> AdminDoor {
         let hash = bcrypt::hash("s3cret", 4).expect("a hash");
-        AdminDoor { username: "me".to_owned(), password: Secret::new(hash, None), readonly: false }
+        let secret = secret.map(|secret| Secret::new(secret.to_owned(), None));
+        let password = Secret::new(hash, None);
+        AdminDoor { username: "me".to_owned(), password, readonly: false, secret }
+    }
+
+    fn at(second: u64) -> Now {
+        Now { since_start: Duration::from_secs(second), today: TODAY + second }
     }
 
     fn try_password(book: &mut Book, wanted: &AdminDoor, password: &str, second: u64) -> Verdict {
         let pass = Pass::Password { username: "me".to_owned(), password: password.to_owned() };
-        book.judge(pass, wanted, HERE, Duration::from_secs(second))
+        book.judge(pass, wanted, HERE, at(second))
     }
 
-    fn show(book: &mut Book, wanted: &AdminDoor, id: Id, second: u64) -> Verdict {
-        let pass = Pass::Session(id.as_str().to_owned());
-        book.judge(pass, wanted, HERE, Duration::from_secs(second))
+    fn show(book: &mut Book, wanted: &AdminDoor, session: &str, second: u64) -> bool {
+        let pass = Pass::Session(session.to_owned());
+        book.judge(pass, wanted, HERE, at(second)) == Verdict::Welcome(None)
     }
 
     #[test]
     fn a_session_lasts_a_day_or_until_the_password_changes() {
-        let (mut book, wanted) = (Book::default(), wanted());
+        let (mut book, wanted) = (Book::new().expect("a book"), wanted(None));
         assert_eq!(try_password(&mut book, &wanted, "wrong", 0), Verdict::Wrong);
-        let Verdict::Welcome(Some(id)) = try_password(&mut book, &wanted, "s3cret", 0) else {
+        let Verdict::Welcome(Some(session)) = try_password(&mut book, &wanted, "s3cret", 0) else {
             panic!("the password is right")
         };
-        assert_eq!(show(&mut book, &wanted, id, 86_399), Verdict::Welcome(None));
-        assert_eq!(show(&mut book, &wanted, Id::random(), 0), Verdict::Wrong);
-        assert_eq!(show(&mut book, &self::wanted(), id, 0), Verdict::Wrong);
-        assert_eq!(show(&mut book, &wanted, id, 86_400), Verdict::Wrong);
+        assert!(show(&mut book, &wanted, &session, 86_399));
+        assert!(!show(&mut book, &wanted, &session, 86_400));
+        assert!(!show(&mut book, &self::wanted(None), &session, 0), "another hash");
+        let other = AdminDoor { username: "you".to_owned(), ..wanted.clone() };
+        assert!(!show(&mut book, &other, &session, 0));
+        assert!(!show(&mut Book::new().expect("a book"), &wanted, &session, 0), "another process");
         let stranger = Pass::Password { username: "you".to_owned(), password: "s3cret".to_owned() };
-        assert_eq!(book.judge(stranger, &wanted, HERE, Duration::ZERO), Verdict::Wrong);
+        assert_eq!(book.judge(stranger, &wanted, HERE, at(0)), Verdict::Wrong);
     }
 
     #[test]
-    fn guesses_are_few_and_sessions_are_bounded() {
-        let (mut book, wanted) = (Book::default(), wanted());
+    fn whoever_has_the_secret_takes_the_others_sessions() {
+        let (mut one, mut other) = (Book::new().expect("a book"), Book::new().expect("a book"));
+        let wanted = wanted(Some("shared"));
+        let Verdict::Welcome(Some(session)) = try_password(&mut one, &wanted, "s3cret", 0) else {
+            panic!("the password is right")
+        };
+        assert!(show(&mut one, &wanted, &session, 5) && show(&mut other, &wanted, &session, 5));
+        let secret = Some(Secret::new("another".to_owned(), None));
+        assert!(!show(&mut other, &AdminDoor { secret, ..wanted.clone() }, &session, 5));
+        // Nothing of it can be changed, nor can it be made to last.
+        let (ends, signed) = session.split_once('-').expect("two parts");
+        let later = ends.parse::<u64>().expect("a number") + 1;
+        let longer = one.session(&wanted, later);
+        for forged in [
+            "",
+            "-",
+            ends,
+            &format!("{ends}-"),
+            &format!("{later}-{signed}"),
+            &format!("{ends}-{}", &signed[1..]),
+            &format!("+{session}"),
+            &format!("0{session}"),
+            &format!("{session}0"),
+            &longer,
+        ] {
+            assert!(!show(&mut one, &wanted, forged, 0), "{forged}");
+        }
+        assert!(show(&mut one, &wanted, &longer, 1));
+    }
+
+    #[test]
+    fn guesses_are_few() {
+        let (mut book, wanted) = (Book::new().expect("a book"), wanted(None));
         for _ in 0..TRIES {
             assert_eq!(try_password(&mut book, &wanted, "wrong", 0), Verdict::Wrong);
         }
         assert_eq!(try_password(&mut book, &wanted, "s3cret", 0), Verdict::Later);
         assert_ne!(try_password(&mut book, &wanted, "s3cret", 6), Verdict::Later);
-        let first = book.remember(&wanted, Duration::from_secs(1));
-        for _ in 0..SESSIONS {
-            book.remember(&wanted, Duration::from_secs(2));
-        }
-        assert_eq!(book.sessions.len(), SESSIONS);
-        assert_eq!(show(&mut book, &wanted, first, 2), Verdict::Wrong);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::auth::{Identity, Known};
+use crate::auth::Known;
 
 use super::crowds::User;
 use super::engine::{Delivery, Id, Message, Outgoing, Session};
@@ -103,11 +103,22 @@ pub const NO_DATA: &str = "null";
 /// What the room of one of the application's sessions begins with, and that of one of its users.
 pub const SESSION_ROOM: &str = "session:";
 pub const USER_ROOM: &str = "user:";
+const USER_OF_ROOM: &str = "user@";
+
+/// Where the sockets of a provider's user are, in namespaces that several provide for: another's may
+/// have the same id. Nobody else's room is called so, whatever either is called.
+pub fn user_room_of(provider: &str, user: &str) -> String {
+    let provider = provider.replace('%', "%25").replace(':', "%3A");
+    format!("{USER_OF_ROOM}{provider}:{user}")
+}
 
 /// Whether the hub itself puts this one's sockets into the room.
-pub fn is_room_of(identity: &Identity, room: &str) -> bool {
+pub fn is_room_of(known: &Known, room: &str) -> bool {
+    let identity = &known.identity;
     room.strip_prefix(USER_ROOM) == Some(identity.user.as_str())
         || room.strip_prefix(SESSION_ROOM) == Some(identity.session.as_str())
+        || room.starts_with(USER_OF_ROOM)
+            && room == user_room_of(&known.provider.name, &identity.user)
 }
 
 /// Sends one session one packet.

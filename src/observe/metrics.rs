@@ -321,6 +321,7 @@ metrics! {
     HUB_CLOSES: Counter "vestibule_hub_closes_total" ["reason"] "Engine.IO sessions ended, by reason.";
     HUB_DENIED: Counter "vestibule_hub_denied_total" ["code"] "Events and connects refused, by the code that the client is told.";
     HUB_DROPPED: Counter "vestibule_hub_dropped_total" [] "Messages dropped: volatile ones for a client that could not take them at once, and what msgpack cannot say.";
+    HUB_HELD: Counter "vestibule_hub_held_total" ["by"] "Times that a client was not listened to for a while, by what had been too much: its events, its user's or its address's, its bytes, or what waits for hooks.";
     HUB_LAG: Gauge "vestibule_hub_notices_waiting" [] "What workers have told each other and not come to yet.";
     HUB_RECOVERIES: Counter "vestibule_hub_recoveries_total" ["outcome"] "Clients that came back: recovered, or why they began anew.";
     HUB_AWAY: Gauge "vestibule_hub_away" [] "Sockets whose clients are away and may come back.";

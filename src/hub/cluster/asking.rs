@@ -15,15 +15,16 @@ use crate::hub::handover::Role;
 use super::link::Link;
 use super::order::{Entering, Keeps};
 use super::resp::Value;
-use super::wire::{Answer, Audience, Census, Remote, Session};
+use super::wire::{Answer, Audience, Census, Heads, Remote, Session};
 
 /// What other threads want of the main thread.
 pub enum Ask {
-    /// Who is meant, on other nodes?
+    /// Who is meant, on other nodes? Or only how many, where they can say that.
     Remotes {
         namespace: Box<str>,
         audience: Audience,
-        answer: oneshot::Sender<Result<Vec<Remote>, Absent>>,
+        counts: bool,
+        answer: oneshot::Sender<Result<Elsewhere, Absent>>,
     },
     /// These are the namespaces from now on, and so much is kept for those who come back.
     Serve(Vec<String>, Keeps),
@@ -55,6 +56,14 @@ pub struct Absent {
     pub within: Duration,
 }
 
+/// Who is on other nodes.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    pub remotes: Vec<Remote>,
+    /// Of nodes that have only said how many they have.
+    pub heads: Vec<Heads>,
+}
+
 /// Questions that are not answered yet, by their names.
 #[derive(Default)]
 pub struct Asking(RefCell<HashMap<Box<str>, Asked>>);
@@ -62,7 +71,7 @@ pub struct Asking(RefCell<HashMap<Box<str>, Asked>>);
 struct Asked {
     expected: usize,
     heard: usize,
-    remotes: Vec<Remote>,
+    found: Elsewhere,
     complete: Rc<Notify>,
 }
 
@@ -70,8 +79,12 @@ impl Asking {
     /// Notes that the question called `request` is asked of so many.
     pub fn begin(&self, request: &str, expected: usize) -> Rc<Notify> {
         let complete = Rc::new(Notify::new());
-        let asked =
-            Asked { expected, heard: 0, remotes: Vec::new(), complete: Rc::clone(&complete) };
+        let asked = Asked {
+            expected,
+            heard: 0,
+            found: Elsewhere::default(),
+            complete: Rc::clone(&complete),
+        };
         self.0.borrow_mut().insert(request.into(), asked);
         complete
     }
@@ -80,9 +93,16 @@ impl Asking {
     pub fn take(&self, request: &str, answer: Answer) {
         let mut all = self.0.borrow_mut();
         let Some(asked) = all.get_mut(request) else { return };
-        if let Answer::Sockets(remotes) = answer {
-            asked.heard += 1;
-            asked.remotes.extend(remotes);
+        match answer {
+            Answer::Sockets(remotes) => {
+                asked.heard += 1;
+                asked.found.remotes.extend(remotes);
+            }
+            Answer::Heads(heads) => {
+                asked.heard += 1;
+                asked.found.heads.push(heads);
+            }
+            _ => (),
         }
         if asked.heard >= asked.expected {
             asked.complete.notify_one();
@@ -95,11 +115,13 @@ impl Asking {
         request: &str,
         complete: &Notify,
         within: Duration,
-    ) -> Result<Vec<Remote>, Absent> {
+    ) -> Result<Elsewhere, Absent> {
         let in_time = timeout(within, complete.notified()).await.is_ok();
-        let Some(asked) = self.0.borrow_mut().remove(request) else { return Ok(Vec::new()) };
+        let Some(asked) = self.0.borrow_mut().remove(request) else {
+            return Ok(Elsewhere::default());
+        };
         if in_time {
-            return Ok(asked.remotes);
+            return Ok(asked.found);
         }
         let missing = asked.expected.saturating_sub(asked.heard);
         Err(Absent { missing, of: asked.expected, within })

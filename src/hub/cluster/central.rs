@@ -15,7 +15,7 @@ use crate::hub::engine::random;
 use crate::hub::outbox::{Letter, Notice};
 use crate::observe::metrics::{self, Series};
 
-use super::asking::{Absent, Ask, Asking, others};
+use super::asking::{Absent, Ask, Asking, Elsewhere, others};
 use super::gossip::{self, Gossip};
 use super::link::{HEARD, Heard, Link};
 use super::order::Order;
@@ -24,7 +24,7 @@ use super::registry::Registry;
 use super::rooms::Rooms;
 use super::speaker::{Kind, Speaker};
 use super::twins::Twins;
-use super::wire::{Audience, Dialect, Matter, Payload, Remote, Subscription, Wire, fresh_name};
+use super::wire::{Audience, Dialect, Matter, Payload, Subscription, Wire, fresh_name};
 use super::{Cluster, Ends, Report, bytes_of};
 
 pub struct Central {
@@ -126,6 +126,7 @@ impl Central {
                     Report::Room { subscription, is_here } => self.move_room(subscription, is_here),
                 }
             }
+            self.spare_rooms().await;
         }
     }
 
@@ -222,11 +223,11 @@ impl Central {
                 Ask::Look(looked) if self.cluster.is_up() => self.registry.look(looked),
                 // Nothing changes meanwhile: what is known is known.
                 Ask::Look(looked) => drop(looked),
-                Ask::Remotes { namespace, audience, answer } => {
+                Ask::Remotes { namespace, audience, counts, answer } => {
                     let central = Rc::clone(&self);
                     self.drain.spawn_background(async move {
                         // Whoever asked may have stopped waiting.
-                        let _told = answer.send(central.ask(&namespace, audience).await);
+                        let _told = answer.send(central.ask(&namespace, audience, counts).await);
                     });
                 }
             }
@@ -243,18 +244,23 @@ impl Central {
         *known = wanted;
     }
 
-    async fn ask(&self, namespace: &str, audience: Audience) -> Result<Vec<Remote>, Absent> {
+    async fn ask(
+        &self,
+        namespace: &str,
+        audience: Audience,
+        counts: bool,
+    ) -> Result<Elsewhere, Absent> {
         if !self.cluster.is_up() {
-            return Ok(Vec::new());
+            return Ok(Elsewhere::default());
         }
         let wire = &self.cluster.wire;
         let expected = others(&self.link, &wire.census(namespace)).await;
         if expected == 0 {
-            return Ok(Vec::new());
+            return Ok(Elsewhere::default());
         }
         let request = fresh_name(&wire.dialect, random());
         let complete = self.asking.begin(&request, expected);
-        let matter = Matter::Fetch { audience, request: request.as_str().into() };
+        let matter = Matter::Fetch { audience, request: request.as_str().into(), counts };
         self.say(namespace, &matter);
         self.asking.end(&request, &complete, self.answer_within).await
     }

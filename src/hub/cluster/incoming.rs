@@ -11,13 +11,14 @@ use tokio::time::{Instant, timeout};
 use crate::hub::engine::{Delivery, Id, Message};
 use crate::hub::json;
 use crate::hub::namespace::Target;
-use crate::hub::operation::{Deed, Operation, Outcome, Task};
+use crate::hub::operation::{Deed, Heads, Operation, Outcome, Task};
 use crate::hub::outbox::Notice;
 use crate::hub::packet::{self, DEPTH_MAX};
 use crate::hub::recovery::{Stamp, stamped};
 use crate::observe::metrics;
 
 use super::Cluster;
+use super::Counted;
 use super::central::{Central, probe_of};
 use super::gossip;
 use super::link::{Heard, MOVED};
@@ -252,7 +253,10 @@ impl Central {
                 let deed = Deed::Disconnect { target: target(audience), close };
                 self.change(&namespace, &to, deed, request, notices);
             }
-            Matter::Fetch { audience, request } => {
+            Matter::Fetch { audience, request, counts: true } if is_counted(&audience) => {
+                self.count(&namespace, &to, request, audience, notices);
+            }
+            Matter::Fetch { audience, request, .. } => {
                 self.describe(&namespace, &to, request, audience, notices, Answer::Sockets);
             }
             Matter::Ids { audience, request } => {
@@ -300,7 +304,7 @@ impl Central {
             Ok(packet) => packet,
             Err(fate) => {
                 // Whoever asked waits for all nodes.
-                if let (Some(request), Fate::Unfit) = (request, fate) {
+                if let Some(request) = request {
                     self.answer(namespace, to, request, Answer::Clients(0));
                 }
                 return fate;
@@ -367,6 +371,30 @@ impl Central {
         });
     }
 
+    /// Asks every worker how many sockets it has, and answers that, and whose they are.
+    fn count(
+        self: &Rc<Self>,
+        namespace: &str,
+        to: &str,
+        request: Box<str>,
+        audience: Audience,
+        notices: &mut Vec<Notice>,
+    ) {
+        let (answers, answered) = mpsc::channel(self.hub.letters.len().max(1));
+        let room = audience.rooms.into_iter().next();
+        let operation = Operation::new(namespace, Deed::Count { room: room.clone() });
+        notices.push(Notice::Operation(Task::alone(operation, Some(answers))));
+        let (central, namespace, to) = (Rc::clone(self), namespace.to_owned(), to.to_owned());
+        self.drain.spawn_background(async move {
+            let outcome = gather(answered, Outcome::Heads(Heads::default())).await;
+            let Outcome::Heads(all) = outcome else { return };
+            let users = central.hub.attendances.of(&namespace).all(room.as_deref());
+            let users = users.into_iter().collect();
+            let heads = Counted { sockets: all.sockets as u64, users };
+            central.answer(&namespace, &to, request, Answer::Heads(heads));
+        });
+    }
+
     /// Asks every worker about its sockets, and answers what `say` makes of them all.
     fn describe(
         self: &Rc<Self>,
@@ -387,6 +415,11 @@ impl Central {
             central.answer(&namespace, &to, request, say(remotes));
         });
     }
+}
+
+/// Whether it is known how many they are without looking at each of them.
+fn is_counted(audience: &Audience) -> bool {
+    audience.rooms.len() <= 1 && audience.except.is_empty()
 }
 
 /// Rooms that sockets of this node are about to be in.

@@ -2,7 +2,6 @@
 //! they break, and proved: what is said must come back over a subscribed channel.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +20,7 @@ use super::resp::{Value, command};
 use super::servers::Servers;
 use super::shards::{Shards, channel_of};
 use super::speaker::{Kind, Speaker};
+use super::subscribed::Subscribed;
 use super::wire::Subscription;
 
 /// What came over a channel.
@@ -41,7 +41,7 @@ pub struct Link {
     pub timeout: Duration,
     /// Streams of which it is not known yet where reading begins.
     unread: Cell<usize>,
-    wanted: RefCell<HashSet<Subscription>>,
+    wanted: RefCell<Subscribed<Subscription>>,
     changed: Notify,
     probe: Subscription,
     /// The last number that was said, and the last of those that came back.
@@ -79,12 +79,14 @@ impl Link {
         up: Arc<AtomicBool>,
     ) -> (Rc<Self>, mpsc::Receiver<Heard>) {
         let (to, heard) = mpsc::channel(HEARD);
+        let mut wanted = Subscribed::default();
+        wanted.add(probe.clone());
         let link = Self {
             speaker,
             servers: Rc::new(servers),
             timeout: limit,
             unread: Cell::new(0),
-            wanted: RefCell::new(HashSet::from([probe.clone()])),
+            wanted: RefCell::new(wanted),
             changed: Notify::new(),
             probe,
             proof: Cell::new(0),
@@ -155,7 +157,7 @@ impl Link {
         if let (Some(shards), Subscription::Shard(channel)) = (self.shards.get(), &subscription) {
             return shards.add(channel.clone());
         }
-        self.wanted.borrow_mut().insert(subscription);
+        self.wanted.borrow_mut().add(subscription);
         self.changed.notify_one();
     }
 
@@ -214,23 +216,20 @@ impl Link {
 
     /// Keeps what is subscribed to as it is wanted.
     async fn subscribe(&self, writer: &mut Writer) -> LineError {
-        let mut told: HashSet<Subscription> = HashSet::new();
+        self.wanted.borrow_mut().begin();
         loop {
             let mut bytes = Vec::new();
-            {
-                let wanted = self.wanted.borrow();
-                for gone in told.extract_if(|known| !wanted.contains(known)) {
-                    bytes.extend(words(&gone, false));
+            let mut is_proved = false;
+            for (name, is_wanted) in self.wanted.borrow_mut().take() {
+                if name == self.probe {
+                    is_proved = is_wanted;
+                } else {
+                    bytes.extend(words(&name, is_wanted));
                 }
-                let new: Vec<_> = wanted.iter().filter(|new| !told.contains(*new)).collect();
-                // The probe is the last: once it is heard, the others are.
-                for new in new.iter().filter(|new| ***new != self.probe) {
-                    bytes.extend(words(new, true));
-                }
-                if new.contains(&&self.probe) {
-                    bytes.extend(words(&self.probe, true));
-                }
-                told.extend(new.into_iter().cloned());
+            }
+            if is_proved {
+                // The last: once it is heard, the others are.
+                bytes.extend(words(&self.probe, true));
             }
             if let Err(error) = writer.send(&bytes).await {
                 return error;

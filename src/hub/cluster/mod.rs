@@ -28,6 +28,7 @@ mod shards;
 mod simulation;
 mod slots;
 mod speaker;
+mod subscribed;
 mod tls;
 mod twins;
 mod unsure;
@@ -56,8 +57,7 @@ use resp::command;
 use servers::Servers;
 use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_name};
 
-pub use asking::Absent;
-pub use asking::Ask;
+pub use asking::{Absent, Ask, Elsewhere};
 pub use central::Central;
 pub use gossip::Told;
 pub use order::{Entering, Keeps, NOWHERE, PORTABLE, with_offset};
@@ -66,7 +66,7 @@ pub use reading::Key as Numbered;
 pub use relay::{Entrance, Relay};
 pub use tls::TrustError;
 pub use uplink::{Uplink, Watch};
-pub use wire::{Audience, Payload, Remote, Session, id_of, number_of};
+pub use wire::{Audience, Heads as Counted, Payload, Remote, Session, id_of, number_of};
 
 /// What all threads know of the other nodes.
 pub struct Cluster {
@@ -285,14 +285,21 @@ impl Cluster {
     }
 
     /// Asks the other nodes who is meant; those of this node are not among them.
-    pub async fn ask(&self, namespace: &str, audience: Audience) -> Result<Vec<Remote>, Absent> {
+    ///
+    /// Where it is only to be counted, nodes of this program say numbers, and Node's servers all.
+    pub async fn ask(
+        &self,
+        namespace: &str,
+        audience: Audience,
+        counts: bool,
+    ) -> Result<Elsewhere, Absent> {
         let (answer, answered) = oneshot::channel();
-        let ask = Ask::Remotes { namespace: namespace.into(), audience, answer };
+        let ask = Ask::Remotes { namespace: namespace.into(), audience, counts, answer };
         // The main thread ends last.
         if self.asks.send(ask).await.is_err() {
-            return Ok(Vec::new());
+            return Ok(Elsewhere::default());
         }
-        answered.await.unwrap_or(Ok(Vec::new()))
+        answered.await.unwrap_or_else(|_gone| Ok(Elsewhere::default()))
     }
 }
 

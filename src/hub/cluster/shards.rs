@@ -22,17 +22,17 @@ use super::resp::{Decoder, Value, command};
 use super::servers::Servers;
 use super::slots::{Slots, slot_of};
 use super::speaker::{Kind, Speaker};
+use super::subscribed::Subscribed;
 
 pub struct Shards {
     servers: Rc<Servers>,
     timeout: Duration,
     buffer: usize,
     drain: Drain,
-    slots: RefCell<Slots>,
+    spread: RefCell<Spread>,
     speakers: RefCell<HashMap<Address, Rc<Speaker>>>,
     /// Servers that are listened to.
     heard: RefCell<HashSet<Address>>,
-    wanted: RefCell<HashSet<String>>,
     /// Told when channels or slots have changed.
     changed: watch::Sender<u64>,
     /// Slots may have moved.
@@ -62,10 +62,9 @@ impl Shards {
             timeout: limit,
             buffer,
             drain: drain.clone(),
-            slots: RefCell::default(),
+            spread: RefCell::default(),
             speakers: RefCell::default(),
             heard: RefCell::default(),
-            wanted: RefCell::default(),
             changed: watch::Sender::new(0),
             stale: Notify::new(),
             to,
@@ -83,16 +82,16 @@ impl Shards {
             let speaks = speakers.get(server).is_some_and(|speaker| speaker.epoch().is_some());
             speaks && heard.contains(server)
         };
-        self.known.get() && self.slots.borrow().servers().iter().all(is_linked)
+        self.known.get() && self.spread.borrow().slots.servers().iter().all(is_linked)
     }
 
     pub fn add(&self, channel: String) {
-        self.wanted.borrow_mut().insert(channel);
+        self.spread.borrow_mut().add(channel);
         self.changed.send_modify(|turn| *turn += 1);
     }
 
-    pub fn remove(&self, channel: &str) {
-        self.wanted.borrow_mut().remove(channel);
+    pub fn remove(&self, channel: &String) {
+        self.spread.borrow_mut().remove(channel);
         self.changed.send_modify(|turn| *turn += 1);
     }
 
@@ -105,15 +104,15 @@ impl Shards {
     }
 
     pub fn speaker_of(&self, channel: &[u8]) -> Option<Rc<Speaker>> {
-        let slots = self.slots.borrow();
-        self.speakers.borrow().get(slots.of(slot_of(channel))?).cloned()
+        let spread = self.spread.borrow();
+        self.speakers.borrow().get(spread.slots.of(slot_of(channel))?).cloned()
     }
 
     /// Keeps the slots as the cluster has them, for as long as the process lives.
     async fn follow(self: Rc<Self>) {
         loop {
             match self.servers.slots().await {
-                Ok(slots) if *self.slots.borrow() != slots => self.take(slots),
+                Ok(slots) if self.spread.borrow().slots != slots => self.take(slots),
                 Ok(_) => (),
                 Err(error) => debug!(reason = %error, "the cluster does not say who has what"),
             }
@@ -125,7 +124,7 @@ impl Shards {
 
     fn take(self: &Rc<Self>, slots: Slots) {
         let servers = slots.servers();
-        self.slots.replace(slots);
+        self.spread.borrow_mut().move_to(slots);
         self.known.set(!servers.is_empty());
         let new = |server: &&Address| !self.speakers.borrow().contains_key(*server);
         let new: Vec<Address> = servers.iter().filter(new).cloned().collect();
@@ -197,11 +196,11 @@ impl Shards {
 
     async fn listen(&self, line: Line, server: &Address) -> LineError {
         let Line { mut reader, mut writer } = line;
-        let alive = Cell::new(Instant::now());
+        let (alive, ending) = (Cell::new(Instant::now()), Ending::default());
         tokio::select! {
             // Nothing is lost when an arm is dropped that the break does not lose anyway.
-            error = self.hear(&mut reader, server, &alive) => error,
-            error = self.subscribe(&mut writer, server, &alive) => error,
+            error = self.hear(&mut reader, server, &alive, &ending) => error,
+            error = self.subscribe(&mut writer, server, &alive, &ending) => error,
         }
     }
 
@@ -211,22 +210,18 @@ impl Shards {
         writer: &mut Writer,
         server: &Address,
         alive: &Cell<Instant>,
+        ending: &Ending,
     ) -> LineError {
-        let (mut told, mut changed) = (HashSet::new(), self.changed.subscribe());
+        let mut changed = self.changed.subscribe();
+        self.spread.borrow_mut().begin(server);
         loop {
             let mut bytes = Vec::new();
-            {
-                let wanted: HashSet<String> = {
-                    let wanted = self.wanted.borrow();
-                    wanted.iter().filter(|channel| self.is_at(channel, server)).cloned().collect()
-                };
-                for gone in told.difference(&wanted) {
-                    bytes.extend(command(&[b"SUNSUBSCRIBE", gone.as_bytes()]));
+            for (channel, is_wanted) in self.spread.borrow_mut().take(server) {
+                let verb: &[u8] = if is_wanted { b"SSUBSCRIBE" } else { b"SUNSUBSCRIBE" };
+                bytes.extend(command(&[verb, channel.as_bytes()]));
+                if !is_wanted {
+                    *ending.borrow_mut().entry(channel).or_default() += 1;
                 }
-                for new in wanted.difference(&told) {
-                    bytes.extend(command(&[b"SSUBSCRIBE", new.as_bytes()]));
-                }
-                told = wanted;
             }
             if let Err(error) = writer.send(&bytes).await {
                 return error;
@@ -243,15 +238,12 @@ impl Shards {
         }
     }
 
-    fn is_at(&self, channel: &str, server: &Address) -> bool {
-        self.slots.borrow().of(slot_of(channel.as_bytes())) == Some(server)
-    }
-
     async fn hear(
         &self,
         reader: &mut Reader,
         server: &Address,
         alive: &Cell<Instant>,
+        ending: &Ending,
     ) -> LineError {
         loop {
             let value = match reader.next().await {
@@ -263,8 +255,8 @@ impl Shards {
             };
             alive.set(Instant::now());
             if let Some(channel) = ended(&value)
-                && self.is_at(channel, server)
-                && self.wanted.borrow().contains(channel)
+                && !is_expected(ending, channel)
+                && self.spread.borrow().wants(server, channel)
             {
                 // Its slot has moved away: it is subscribed to anew where that is now.
                 return LineError::Closed;
@@ -275,6 +267,76 @@ impl Shards {
             }
         }
     }
+}
+
+/// What is wanted of which server.
+#[derive(Default)]
+struct Spread {
+    slots: Slots,
+    servers: HashMap<Address, Subscribed<String>>,
+    /// What no server has.
+    homeless: HashSet<String>,
+}
+
+impl Spread {
+    fn add(&mut self, channel: String) {
+        match self.slots.of(slot_of(channel.as_bytes())) {
+            Some(server) => self.servers.entry(server.clone()).or_default().add(channel),
+            None => self.homeless.insert(channel),
+        };
+    }
+
+    fn remove(&mut self, channel: &String) {
+        match self.slots.of(slot_of(channel.as_bytes())) {
+            Some(server) => self.servers.get_mut(server).is_some_and(|one| one.remove(channel)),
+            None => self.homeless.remove(channel),
+        };
+    }
+
+    /// Takes each channel to the server that has it now; all are looked at.
+    fn move_to(&mut self, slots: Slots) {
+        self.slots = slots;
+        let mut moved = std::mem::take(&mut self.homeless);
+        for (server, subscribed) in &mut self.servers {
+            let strays =
+                |channel: &&String| self.slots.of(slot_of(channel.as_bytes())) != Some(server);
+            let strays: Vec<String> = subscribed.wanted().filter(strays).cloned().collect();
+            strays.iter().for_each(|stray| {
+                subscribed.remove(stray);
+            });
+            moved.extend(strays);
+        }
+        let servers = self.slots.servers();
+        self.servers.retain(|server, _| servers.contains(server));
+        moved.into_iter().for_each(|channel| self.add(channel));
+    }
+
+    fn begin(&mut self, server: &Address) {
+        self.servers.entry(server.clone()).or_default().begin();
+    }
+
+    fn take(&mut self, server: &Address) -> Vec<(String, bool)> {
+        self.servers.get_mut(server).map(Subscribed::take).unwrap_or_default()
+    }
+
+    fn wants(&self, server: &Address, channel: &str) -> bool {
+        self.servers.get(server).is_some_and(|server| server.wants(&channel.to_owned()))
+    }
+}
+
+/// Channels that a server was told to say nothing of any more, until it says that it does not; how
+/// often. No more than it was told of.
+type Ending = RefCell<HashMap<String, usize>>;
+
+/// Whether the end of a subscription is what was asked for.
+fn is_expected(ending: &Ending, channel: &str) -> bool {
+    let mut ending = ending.borrow_mut();
+    let Some(times) = ending.get_mut(channel) else { return false };
+    *times -= 1;
+    if *times == 0 {
+        ending.remove(channel);
+    }
+    true
 }
 
 /// The channel that is not subscribed to any more.
@@ -293,4 +355,85 @@ pub fn channel_of(bytes: &[u8]) -> Option<Vec<u8>> {
     let value = Decoder::default().next(&mut BytesMut::from(bytes)).ok()??;
     let [_, Value::Text(channel), _] = value.items() else { return None };
     Some(channel.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Three servers, the slots divided among them at these two.
+    fn divided(first: u16, second: u16) -> Slots {
+        let range = |first: u16, last: u16, port| {
+            let server = vec![Value::Text(Bytes::from("h")), Value::Number(port)];
+            let (first, last) = (Value::Number(first.into()), Value::Number(last.into()));
+            Value::List(vec![first, last, Value::List(server)])
+        };
+        let (first, second) = (first.min(second), first.max(second));
+        let mut ranges = vec![range(first, second, 2)];
+        if first > 0 {
+            ranges.push(range(0, first - 1, 1));
+        }
+        if second < 16000 {
+            ranges.push(range(second + 1, 16000, 3));
+        }
+        Slots::read(&Value::List(ranges), &Address { host: "h".to_owned(), port: 1 })
+    }
+
+    proptest! {
+        /// Wherever slots move, each server is told of what it has, and of nothing else.
+        #[test]
+        fn each_server_is_told_of_its_own(
+            steps in proptest::collection::vec((0u8..4, 0u16..30, 0u16..16384, 0u16..16384), 0..120),
+        ) {
+            let mut spread = Spread::default();
+            let mut wanted = HashSet::new();
+            let mut told: HashMap<Address, HashSet<String>> = HashMap::new();
+            for (kind, number, first, second) in steps {
+                let channel = format!("p#/#room {number}#");
+                match kind {
+                    0 => {
+                        spread.add(channel.clone());
+                        wanted.insert(channel);
+                    }
+                    1 => {
+                        spread.remove(&channel);
+                        wanted.remove(&channel);
+                    }
+                    2 => {
+                        spread.move_to(divided(first, second));
+                        let servers = spread.slots.servers();
+                        // Whoever has none any more is listened to no more.
+                        told.retain(|server, _| servers.contains(server));
+                        for server in servers {
+                            if let std::collections::hash_map::Entry::Vacant(new) = told.entry(server) {
+                                spread.begin(new.key());
+                                new.insert(HashSet::new());
+                            }
+                        }
+                    }
+                    _ => {
+                        for (server, told) in &mut told {
+                            for (channel, is_wanted) in spread.take(server) {
+                                let is_news = if is_wanted {
+                                    told.insert(channel)
+                                } else {
+                                    told.remove(&channel)
+                                };
+                                prop_assert!(is_news);
+                            }
+                            let is_here = |channel: &&String| {
+                                spread.slots.of(slot_of(channel.as_bytes())) == Some(server)
+                            };
+                            let due: HashSet<_> = wanted.iter().filter(is_here).cloned().collect();
+                            prop_assert_eq!(&due, &*told);
+                            prop_assert!(told.iter().all(|channel| spread.wants(server, channel)));
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -99,6 +99,8 @@ impl Engine {
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
         let settings = self.settings();
         let verdict = settings.origins.judge(text, client);
+        let refuse: fn(Refusal) -> Answered =
+            if is_websocket(request.headers()) { abort } else { refuse };
         let preflight = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
         let shown = credentials(&settings, &request);
         let by_itself = shown.as_ref().is_ok_and(Credentials::has_cookies)
@@ -409,7 +411,7 @@ impl Engine {
                 }
             }
             Ask::Post { id, shown, ticket, binary, body, reply } => match self.known(&id, shown) {
-                Ok(session) => self.take_post_of(session, ticket, binary, &body, reply),
+                Ok(session) => self.take_post_of(session, ticket, (binary, body), reply),
                 Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
             },
             Ask::Aborted { id, ticket } => {
@@ -439,23 +441,33 @@ impl Engine {
         &self,
         session: Rc<Session>,
         ticket: u64,
-        binary: bool,
-        body: &[u8],
+        (binary, body): (bool, Bytes),
         reply: oneshot::Sender<Answer>,
     ) {
-        let answer = session.post(binary, body);
-        let done = move || {
+        let mut taken = 0;
+        let answer = session.post(binary, &body, &mut taken);
+        let done = move |session: &Session, answer| {
             session.leave_post(ticket);
             drop(reply.send(answer));
         };
-        if !self.above.is_congested(Waker::noop()) {
-            return done();
-        }
+        let congested = self.above.is_congested(Waker::noop());
+        let mut answer = match answer {
+            Some(answer) if !congested => return done(&session, answer),
+            answer => answer,
+        };
         let above = Rc::clone(&self.above);
         self.drain.spawn("post", async move {
-            let congested = |cx: &mut Context<'_>| above.is_congested(cx.waker());
-            poll_fn(|cx| if congested(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
-            done();
+            let waits = |cx: &mut Context<'_>| {
+                above.is_congested(cx.waker()) || session.poll_rest(cx).is_pending()
+            };
+            let answer = loop {
+                poll_fn(|cx| if waits(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
+                if let Some(answer) = answer.take() {
+                    break answer;
+                }
+                answer = session.post(binary, &body, &mut taken);
+            };
+            done(&session, answer);
         });
     }
 
@@ -535,4 +547,9 @@ impl Drop for PostWatch<'_> {
 
 fn refuse(refusal: Refusal) -> Answered {
     (refusal.response(), Some(refusal.reason()))
+}
+
+/// The same where a WebSocket was asked for.
+fn abort(refusal: Refusal) -> Answered {
+    (refusal.aborted(), Some(refusal.reason()))
 }

@@ -20,6 +20,7 @@ mod probe;
 mod queue;
 mod reply;
 mod request;
+mod rest;
 mod session;
 mod sid;
 mod timers;
@@ -105,6 +106,9 @@ pub struct Settings {
     pub queue_max: usize,
     /// What a client may say that is no message: see `Session::is_chatty`.
     pub chatter: Rate,
+    /// Bytes of messages that a client may send in a time; who sends more is not listened to for as
+    /// long as they take.
+    pub bytes: Option<Rate>,
     pub origins: Origins,
     /// How messages are compressed for clients that take it; `None`: not at all.
     pub deflate: Option<Deflate>,
@@ -126,6 +130,7 @@ impl Default for Settings {
             message_max: 1_000_000,
             queue_max: 1024 * 1024,
             chatter: Rate::new(u32::MAX, Duration::from_secs(1), u32::MAX),
+            bytes: None,
             origins: Origins::default(),
             deflate: None,
             bounds: Bounds::default(),
@@ -595,7 +600,7 @@ impl Engine {
         let holds = session.serial() == deadline.serial;
         match kind {
             Kind::Ping if holds && session.is_open() => session.ping(deadline.due),
-            Kind::Pong if holds => session.close(Close::PingTimeout),
+            Kind::Pong if holds => session.judge_pong(),
             Kind::Silence if holds => {
                 let settings = self.settings();
                 let patience = settings.ping_interval + settings.ping_timeout;

@@ -99,28 +99,52 @@ impl Session {
         }
     }
 
-    /// Takes what a POST brought.
-    pub(super) fn post(self: &Rc<Self>, binary: bool, body: &[u8]) -> Answer {
+    /// Takes what a POST brought, but for the packets that were `taken` already; `None` if the session
+    /// has to rest before it takes more.
+    pub(super) fn post(
+        self: &Rc<Self>,
+        binary: bool,
+        body: &[u8],
+        taken: &mut usize,
+    ) -> Option<Answer> {
+        let answer = self.take_packets(binary, body, taken);
+        if answer.is_some() {
+            self.catch_up();
+        }
+        answer
+    }
+
+    fn take_packets(
+        self: &Rc<Self>,
+        binary: bool,
+        body: &[u8],
+        taken: &mut usize,
+    ) -> Option<Answer> {
         if self.phase.get() != Phase::Open
             || !matches!(&*self.transport.borrow(), Transport::Polling(_))
         {
-            return Answer::Refused(Refusal::BadRequest);
+            return Some(Answer::Refused(Refusal::BadRequest));
         }
         if binary && self.version == Version::V4 {
             self.close(Close::TransportError);
-            return Answer::Refused(Refusal::Broken);
+            return Some(Answer::Refused(Refusal::Broken));
         }
         self.begin_turn();
-        for packet in Payload::new(self.version, binary, body) {
+        for packet in Payload::new(self.version, binary, body).skip(*taken) {
+            if self.is_resting() {
+                return None;
+            }
+            *taken += 1;
             match packet {
                 Ok(packet) => self.receive(packet),
                 Err(packet::Malformed) => {
                     self.close(Close::ParseError);
-                    return Answer::Refused(Refusal::Broken);
+                    return Some(Answer::Refused(Refusal::Broken));
                 }
             }
         }
-        Answer::Taken
+        // As long as the last of them has the session rest, the next POST does not come.
+        (!self.is_resting()).then_some(Answer::Taken)
     }
 
     /// The client of a waiting GET is gone, and with it the session.

@@ -28,7 +28,12 @@ impl Engine {
             return probe.end();
         }
         session.set_probed(true);
-        let upgraded = self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
+        let mut upgraded = self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
+        while !upgraded && session.is_behind() && probe.is_late() && !self.drain.is_leaving() {
+            // Its client says so when its last POST is answered, which waits for what was too early.
+            probe.until = Instant::now() + self.upgrade_timeout();
+            upgraded = self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
+        }
         if upgraded && session.is_open() {
             self.upgrade(&session, probe.websocket);
         } else {
@@ -85,6 +90,10 @@ impl Probe {
             let Ok(read @ 1..) = read else { return false };
             self.websocket.partial.extend_from_slice(buffer.get(..read).unwrap_or_default());
         }
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.until
     }
 
     /// True if it was taken in time.

@@ -5,7 +5,7 @@
 use http::{HeaderValue, StatusCode, header};
 
 use crate::exchange::query::decode;
-use crate::exchange::{Body, Response};
+use crate::exchange::{self, Body, Response};
 
 use super::packet::Version;
 use super::sid::Id;
@@ -146,6 +146,18 @@ impl Refusal {
             Self::UnsupportedProtocol => (5, "Unsupported protocol version"),
             _ => return None,
         })
+    }
+
+    /// The same to who asked for a WebSocket, as Node says it there: the bare message, and the end of
+    /// the connection.
+    pub fn aborted(self) -> Response {
+        let mut response = self.response();
+        let Some((_, message)) = self.code() else { return response };
+        *response.body_mut() = Body::from(message);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        exchange::headers::set_close(headers);
+        response
     }
 
     fn status(self) -> StatusCode {

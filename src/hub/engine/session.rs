@@ -9,12 +9,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::limits::Bucket;
+use crate::observe::metrics;
 
 use super::admission::Seat;
 use super::outgoing::Outgoing;
 use super::packet::{Packet, Version};
 use super::polling::Polling;
 use super::queue::{Control, Queue};
+use super::rest::Rest;
 use super::sid::Id;
 use super::timers::Kind;
 use super::websocket::WebSocket;
@@ -46,6 +48,10 @@ pub struct Session {
     heart: Cell<Heart>,
     /// What it says that is for nobody above: see `is_chatty`.
     chatter: Cell<Bucket>,
+    /// Bytes of its messages, where those are counted.
+    heard: Cell<Bucket>,
+    /// While what it says is not taken as it comes.
+    pub(super) rest: RefCell<Option<Box<Rest>>>,
     pub(super) seat: Seat,
     /// What is remembered of its first request, if anybody wants to know.
     pub handshake: Option<Rc<Handshake>>,
@@ -107,6 +113,8 @@ impl Session {
             phase: Cell::new(Phase::Open),
             touched: Cell::new(false),
             chatter: Cell::default(),
+            heard: Cell::default(),
+            rest: RefCell::default(),
             doomed: Cell::new(None),
             heart: Cell::default(),
             translates: Cell::new(false),
@@ -149,11 +157,11 @@ impl Session {
     /// The number of what is being read. Another number: what the client says now it may have said
     /// after it had what was sent under that one; the same: it was on its way before.
     pub fn turn(&self) -> u32 {
-        self.engine.turn.get()
+        self.turn_behind().unwrap_or(self.engine.turn.get())
     }
 
     pub(super) fn begin_turn(&self) {
-        self.engine.turn.set(self.turn().wrapping_add(1));
+        self.engine.turn.set(self.engine.turn.get().wrapping_add(1));
     }
 
     pub fn is_open(&self) -> bool {
@@ -296,11 +304,11 @@ impl Session {
         self.extend_patience();
         match (packet, self.version) {
             (Packet::Text(text), _) => {
-                self.engine.count_in(text.len());
+                self.count_heard(text.len());
                 self.engine.above.text(self, text);
             }
             (Packet::Binary(data), _) => {
-                self.engine.count_in(data.len());
+                self.count_heard(data.len());
                 self.engine.above.binary(self, &data);
             }
             (Packet::Pong(_), Version::V4) if self.is_awaited() => {
@@ -331,6 +339,18 @@ impl Session {
         !within
     }
 
+    /// Counts the bytes of one message; who sends more than it may in a second rests.
+    fn count_heard(self: &Rc<Self>, bytes: usize) {
+        self.engine.count_in(bytes);
+        let Some(rate) = self.engine.bytes_max() else { return };
+        let (mut heard, now) = (self.heard.get(), self.engine.started.elapsed());
+        let wait = heard.charge(rate, now, bytes as u64, Duration::MAX).unwrap_or_default();
+        self.heard.set(heard);
+        if !wait.is_zero() && self.rest(wait) {
+            metrics::count(&metrics::HUB_HELD, "bytes");
+        }
+    }
+
     /// The number that deadlines of the heartbeat must carry to hold.
     pub(super) fn serial(&self) -> u32 {
         self.heart.get().serial
@@ -348,6 +368,8 @@ impl Session {
             Some(last) if last + patience > due => {
                 self.engine.arm_from(self, Kind::Silence, last);
             }
+            // Its ping may stand behind what is not read.
+            _ if self.is_behind() => self.engine.arm(self, Kind::Silence),
             _ => self.close(Close::PingTimeout),
         }
     }
@@ -358,6 +380,15 @@ impl Session {
         self.heart.set(Heart { awaiting: true, ..self.heart.get() });
         self.send_control(Control::Ping);
         self.engine.arm_from(self, Kind::Pong, due);
+    }
+
+    /// The client's pong has not come in time.
+    pub(super) fn judge_pong(self: &Rc<Self>) {
+        if self.is_behind() {
+            // It may stand behind what is not read; and the client waits for the next ping.
+            return self.ping(Instant::now());
+        }
+        self.close(Close::PingTimeout);
     }
 
     pub(super) fn is_awaited(&self) -> bool {

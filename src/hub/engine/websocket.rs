@@ -124,17 +124,27 @@ impl Session {
         if let Transport::WebSocket(websocket) = &mut *self.transport.borrow_mut() {
             websocket.keep_waker(cx.waker());
         }
-        if self.engine.above.is_congested(cx.waker()) {
+        if self.engine.above.is_congested(cx.waker()) || self.poll_rest(cx).is_pending() {
             return self.write_all(cx);
         }
         self.begin_turn();
-        // What came with the request's head, or with the upgrade.
+        // What came with the request's head, or with the upgrade, or was too early.
         self.take_partial();
         for _ in 0..READS_PER_TURN {
+            if self.poll_rest(cx).is_pending() {
+                return self.write_all(cx);
+            }
+            if self.has_stopped() {
+                self.take_partial();
+                continue;
+            }
             match self.read(cx) {
                 Poll::Ready(()) if self.phase.get() == Phase::Closed => return Poll::Ready(()),
                 Poll::Ready(()) => (),
-                Poll::Pending => return self.write_all(cx),
+                Poll::Pending => {
+                    self.catch_up();
+                    return self.write_all(cx);
+                }
             }
         }
         cx.waker().wake_by_ref();
@@ -206,6 +216,9 @@ impl Session {
             if self.phase.get() != Phase::Open {
                 // What comes after the end is read and forgotten.
                 return taken + rest.len();
+            }
+            if self.stops() {
+                break;
             }
             match frame::parse(rest, self.engine.message_max()) {
                 Ok(Some(frame)) => {

@@ -160,9 +160,10 @@ fn asked(wire: &Wire, matter: &Matter<Payload>) -> Option<String> {
             let start = start.number("type", REMOTE_DISCONNECT).raw("opts", &to(audience));
             start.raw("close", close).end()
         }
-        Matter::Fetch { audience, request } => {
+        Matter::Fetch { audience, request, counts } => {
             let start = start.text("requestId", request).number("type", REMOTE_FETCH);
-            start.raw("opts", &to(audience)).end()
+            let start = start.raw("opts", &to(audience));
+            start.maybe("counts", counts.then_some("true")).end()
         }
         Matter::Rooms { request } => {
             start.text("requestId", request).number("type", ALL_ROOMS).end()
@@ -185,6 +186,7 @@ fn said(request: &str, answer: &Answer) -> Option<Vec<u8>> {
         Answer::Sockets(sockets) => {
             start.text("requestId", request).raw("sockets", &text::sockets(sockets))
         }
+        Answer::Heads(heads) => start.text("requestId", request).raw("sockets", "[]").heads(heads),
         Answer::Ids(ids) => start.text("requestId", request).names("sockets", ids),
         Answer::Rooms(rooms) => start.text("requestId", request).names("rooms", rooms),
         Answer::Clients(count) => {
@@ -262,7 +264,7 @@ fn demanded(mut fields: Fields<'_>, whole: &Bytes) -> Result<Matter<Sealed>, Mal
         }
         REMOTE_FETCH => {
             let audience = fields.audience.take().unwrap_or_default();
-            Matter::Fetch { audience, request: fields.request()? }
+            Matter::Fetch { audience, request: fields.request()?, counts: fields.counts }
         }
         SERVER_SIDE_EMIT => {
             let payload = fields.data.ok_or(Malformed)?.payload(whole)?;
@@ -289,6 +291,10 @@ fn moved(fields: &mut Fields<'_>) -> Result<(Audience, Option<Box<str>>), Malfor
 
 fn answered(mut fields: Fields<'_>, whole: &Bytes) -> Result<Matter<Sealed>, Malformed> {
     let request = fields.request()?;
+    if fields.kind.is_none() && fields.heads.is_some() {
+        let answer = Answer::Heads(fields.heads());
+        return Ok(Matter::Answer { to: "".into(), request, answer });
+    }
     let answer = match (fields.kind, fields.sockets, fields.rooms) {
         (Some(SERVER_SIDE_EMIT), ..) => Answer::Value(fields::value(fields.data, whole)?),
         (Some(BROADCAST_CLIENT_COUNT), ..) => Answer::Clients(fields.clients.ok_or(Malformed)?),

@@ -48,9 +48,10 @@ impl<'a> Letter<'a> {
                 let close = if *close { "true" } else { "false" };
                 plain(DISCONNECT_SOCKETS, Object::new().raw("opts", &options).raw("close", close))
             }
-            Matter::Fetch { audience, request } => {
+            Matter::Fetch { audience, request, counts } => {
                 let options = text::options(audience, Some(Flags::default()));
                 let data = Object::new().raw("opts", &options).text("requestId", request);
+                let data = data.maybe("counts", counts.then_some("true"));
                 plain(FETCH_SOCKETS, data)
             }
             Matter::ServerSideEmit { payload, request } => {
@@ -80,6 +81,10 @@ impl<'a> Letter<'a> {
         Some(match answer {
             Answer::Sockets(sockets) => {
                 let data = data.raw("sockets", &text::sockets(sockets)).end();
+                Self { kind: FETCH_SOCKETS_RESPONSE, data, parts: &[] }
+            }
+            Answer::Heads(heads) => {
+                let data = data.raw("sockets", "[]").heads(heads).end();
                 Self { kind: FETCH_SOCKETS_RESPONSE, data, parts: &[] }
             }
             Answer::Clients(count) => {
@@ -127,7 +132,9 @@ pub fn matter(
         SOCKETS_JOIN => Matter::Join { audience, rooms, request: None },
         SOCKETS_LEAVE => Matter::Leave { audience, rooms, request: None },
         DISCONNECT_SOCKETS => Matter::Disconnect { audience, close: fields.close, request: None },
-        FETCH_SOCKETS => Matter::Fetch { audience, request: fields.request()? },
+        FETCH_SOCKETS => {
+            Matter::Fetch { audience, request: fields.request()?, counts: fields.counts }
+        }
         SERVER_SIDE_EMIT => {
             let payload = packet.ok_or(Malformed)?.payload(whole)?;
             Matter::ServerSideEmit { payload, request: fields.request }
@@ -135,6 +142,7 @@ pub fn matter(
         _ => {
             let request = fields.request()?;
             let answer = match kind {
+                FETCH_SOCKETS_RESPONSE if fields.heads.is_some() => Answer::Heads(fields.heads()),
                 FETCH_SOCKETS_RESPONSE => {
                     Answer::Sockets(fields::sockets(fields.sockets.ok_or(Malformed)?)?)
                 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::hub::packet::Malformed;
 
 use super::raw::Raw;
-use super::{Audience, Flags, Payload, Remote};
+use super::{Audience, Flags, Heads, Payload, Remote};
 
 #[derive(Default)]
 pub struct Fields<'a> {
@@ -24,6 +24,10 @@ pub struct Fields<'a> {
     pub data: Option<Raw<'a>>,
     pub sockets: Option<Raw<'a>>,
     pub clients: Option<u64>,
+    /// Only numbers are wanted.
+    pub counts: bool,
+    pub heads: Option<u64>,
+    pub users: Vec<u64>,
 }
 
 impl<'a> Fields<'a> {
@@ -55,16 +59,38 @@ impl<'a> Fields<'a> {
             "data" => self.data = Some(value),
             "sockets" => self.sockets = Some(value),
             "clientCount" => self.clients = Some(value.unsigned()?),
+            "counts" => self.counts = value.is_true(),
+            "heads" => self.heads = Some(value.unsigned()?),
+            "users" => self.users = numbers(&value.text()?)?,
             // Later versions may say more.
             _ => (),
         }
         Ok(())
     }
 
+    /// How many sockets there are, if it says so.
+    pub fn heads(&mut self) -> Heads {
+        let users = std::mem::take(&mut self.users);
+        Heads { sockets: self.heads.unwrap_or_default(), users }
+    }
+
     /// The id without which a request cannot be answered, and an answer is to nothing.
     pub fn request(&mut self) -> Result<Box<str>, Malformed> {
         self.request.take().ok_or(Malformed)
     }
+}
+
+/// As `text::numbers` writes them.
+fn numbers(text: &str) -> Result<Vec<u64>, Malformed> {
+    let (digits, rest) = text.as_bytes().as_chunks::<16>();
+    if !rest.is_empty() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Malformed);
+    }
+    let number = |digits: &[u8; 16]| {
+        let text = std::str::from_utf8(digits).map_err(|_error| Malformed)?;
+        u64::from_str_radix(text, 16).map_err(|_error| Malformed)
+    };
+    digits.iter().map(number).collect()
 }
 
 /// Whom a message is for, and how it is sent.

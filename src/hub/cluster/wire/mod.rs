@@ -103,6 +103,8 @@ pub enum Matter<P> {
     Fetch {
         audience: Audience,
         request: Box<str>,
+        /// It is only counted: who knows the word answers `Heads`. Node's servers do not.
+        counts: bool,
     },
     /// Every server answers `Ids`, also if it has none; asked by servers of long ago.
     Ids {
@@ -170,6 +172,8 @@ pub enum Sealed {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     Sockets(Vec<Remote>),
+    /// No sockets, but how many there are.
+    Heads(Heads),
     Ids(Vec<String>),
     Rooms(Vec<String>),
     /// What was said to a server-side emit: one value.
@@ -179,6 +183,14 @@ pub enum Answer {
     /// The first argument of one client's acknowledgement.
     Ack(Option<Payload>),
     Done,
+}
+
+/// How many sockets a server has, and whose they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heads {
+    pub sockets: u64,
+    /// Users by their numbers, each once.
+    pub users: Vec<u64>,
 }
 
 /// A socket of another server.

@@ -58,6 +58,8 @@ fn answer() -> impl Strategy<Value = Answer> {
     let value = || proptest::option::of(payload(false));
     prop_oneof![
         vec(remote(), 0..3).prop_map(Answer::Sockets),
+        (any::<u64>(), vec(any::<u64>(), 0..4))
+            .prop_map(|(sockets, users)| Answer::Heads(Heads { sockets, users })),
         value().prop_map(Answer::Value),
         any::<u64>().prop_map(Answer::Clients),
         value().prop_map(Answer::Ack),
@@ -89,7 +91,9 @@ fn matter() -> impl Strategy<Value = Matter<Payload>> {
             close,
             request: None
         }),
-        (audience(), name()).prop_map(|(audience, request)| Matter::Fetch { audience, request }),
+        (audience(), name(), any::<bool>()).prop_map(|(audience, request, counts)| {
+            Matter::Fetch { audience, request, counts }
+        }),
         (payload(true), request())
             .prop_map(|(payload, request)| Matter::ServerSideEmit { payload, request }),
         (name(), name(), answer()).prop_map(|(to, request, answer)| Matter::Answer {

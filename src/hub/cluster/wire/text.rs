@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::hub::msgpack::{DEPTH_MAX, encode};
 use crate::hub::placeholders;
 
-use super::{Audience, Flags, Payload, Remote};
+use super::{Audience, Flags, Heads, Payload, Remote};
 
 /// An object that is being written. Its fields stand in the order in which they are added.
 pub struct Object {
@@ -52,6 +52,12 @@ impl Object {
         }
     }
 
+    /// How many sockets there are, and their users where they have some.
+    pub fn heads(self, heads: &Heads) -> Self {
+        let counted = self.number("heads", heads.sockets);
+        if heads.users.is_empty() { counted } else { counted.text("users", &numbers(&heads.users)) }
+    }
+
     /// The id of a request, if somebody waits for an answer.
     pub fn request(self, request: Option<&str>) -> Self {
         match request {
@@ -64,6 +70,11 @@ impl Object {
         self.text.push('}');
         self.text
     }
+}
+
+/// Numbers in hexadecimal, sixteen digits each: JavaScript's have not as many.
+fn numbers(numbers: &[u64]) -> String {
+    numbers.iter().map(|number| format!("{number:016x}")).collect()
 }
 
 fn quoted(text: &str) -> String {

@@ -95,7 +95,7 @@ fn matter(matter: &Value) -> Matter<Payload> {
         "join" => Matter::Join { audience, rooms: list("names"), request },
         "leave" => Matter::Leave { audience, rooms: list("names"), request },
         "disconnect" => Matter::Disconnect { audience, close: matter["close"] == true, request },
-        "fetch" => Matter::Fetch { audience, request: asked() },
+        "fetch" => Matter::Fetch { audience, request: asked(), counts: false },
         "rooms" => Matter::Rooms { request: asked() },
         "serverSideEmit" => {
             Matter::ServerSideEmit { payload: payload(matter).expect("an event"), request }
@@ -157,7 +157,7 @@ pub fn opened(telegram: Telegram, to: &str) -> Matter<Payload> {
         Matter::Disconnect { audience, close, request } => {
             Matter::Disconnect { audience, close, request }
         }
-        Matter::Fetch { audience, request } => Matter::Fetch { audience, request },
+        Matter::Fetch { audience, request, counts } => Matter::Fetch { audience, request, counts },
         Matter::Ids { audience, request } => Matter::Ids { audience, request },
         Matter::Rooms { request } => Matter::Rooms { request },
         Matter::ServerSideEmit { payload, request } => Matter::ServerSideEmit { payload, request },

@@ -1,0 +1,76 @@
+//! How fast clients are heard: as fast as each of them, its user and its address may send.
+//!
+//! What comes too early stays where it is, unread, so that nothing of it is lost: a client that was
+//! away sends all at once what its pages have said meanwhile.
+
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::limits::{Buckets, Rate, key_of};
+use crate::observe::metrics;
+
+use super::client::Client;
+use super::engine::Session;
+use super::meter::{Allowance, PATIENCE, Verdict};
+
+/// What all clients of a user, and of an address, have sent to the workers of this process. Tables
+/// that never grow, made when somebody first has to be counted.
+pub struct Pace {
+    started: Instant,
+    users: OnceLock<Buckets>,
+    addresses: OnceLock<Buckets>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { started: Instant::now(), users: OnceLock::new(), addresses: OnceLock::new() }
+    }
+}
+
+impl Pace {
+    /// Counts one packet that makes work, beside what `verdict` says of the client alone, and has the
+    /// session rest for as long as any of them has to. The namespace is where it is for.
+    pub fn count(
+        &self,
+        allowance: &Allowance,
+        verdict: Verdict,
+        (session, client): (&Rc<Session>, &Client),
+        namespace: &str,
+    ) -> Verdict {
+        let (mut wait, mut by) = match verdict {
+            Verdict::Within => (Duration::ZERO, "events"),
+            Verdict::Rest(wait) => (wait, "events"),
+            Verdict::Over | Verdict::Flood => return verdict,
+        };
+        let user = allowance.of_user.and_then(|rate| {
+            Some((rate, client.user_in(namespace)?.user_number(), &self.users, "user"))
+        });
+        let address = allowance.of_address;
+        let address =
+            address.map(|rate| (rate, key_of(session.address), &self.addresses, "address"));
+        for (rate, key, table, whose) in [user, address].into_iter().flatten() {
+            match self.charge(table, key, rate) {
+                Ok(longer) if longer > wait => (wait, by) = (longer, whose),
+                Ok(_) => (),
+                Err(_) => return Verdict::Over,
+            }
+        }
+        if !wait.is_zero() && session.rest(wait) {
+            metrics::count(&metrics::HUB_HELD, by);
+        }
+        Verdict::Within
+    }
+
+    fn charge(
+        &self,
+        table: &OnceLock<Buckets>,
+        key: u64,
+        rate: Rate,
+    ) -> Result<Duration, Duration> {
+        let table = table.get_or_init(Buckets::large);
+        table.charge(key, rate, self.started.elapsed(), PATIENCE)
+    }
+}
