@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Version};
 
 use crate::compress::Choice;
 use crate::exchange::headers::{self, Seen, Witness as _};
-use crate::exchange::{Fault, Peer, Request};
+use crate::exchange::{Client, Fault, Peer, Request};
 use crate::next;
 use crate::observe::access::TRACEPARENT;
 use crate::proxy;
@@ -113,61 +113,7 @@ impl Router {
             Some(Err(fault)) => return told.refused(fault),
             None => (),
         }
-        let Handler::Proxy(proxy) = &route.handler else { return told.refused(Fault::NO_ROUTE) };
-        let mut changes = Changes::of(request.headers());
-        self.unvouch(request.headers_mut(), course.seen, peer, &mut changes);
-        if let Some(door) = &route.door {
-            headers::strip_nominated(request.headers_mut());
-            changes.see("is named by connection", request.headers());
-            door.keeps().inspect(|name| drop(request.headers_mut().remove(name)));
-            changes.see("is for the door alone", request.headers());
-        }
-        let expected: Option<next::Expects> =
-            expects(&mut request, changed.as_deref(), route, &course);
-        changes.see("nothing that is there depends on it", request.headers());
-        let choice = course.site.map(|site| site.compress.choose(&mut request));
-        changes.see("bodies are compressed here, and once", request.headers());
-        told.response.extend(choice.and_then(compressed));
-        told.upstream = Some(proxy.targets().to_owned());
-        let most = proxy.response_max().map(|max| ("response_body", format!("{max} bytes")));
-        told.limits.extend(most);
-        if expected.is_some_and(next::Expects::is_image) {
-            let images = course.site.and_then(|site| site.images.as_ref());
-            told.limits.extend(images.map(|images| ("images", images.words())));
-            if images.is_some() && route.door.is_none() && !sees_visitors(course.site) {
-                next::normalize(request.headers_mut());
-                changes.see("pictures are the same for all", request.headers());
-            }
-        }
-        if let Some(path) = changed.filter(|_| proxy.rewrites())
-            && let Err(fault) = set_path(&mut request, &path)
-        {
-            return told.refused(fault);
-        }
-        let seen = Seen::of(request.headers());
-        match proxy.prepare(&mut request, (&client, peer), &seen, &mut changes) {
-            Err(error) => return told.refused(error.into()),
-            Ok((websocket, lines)) => {
-                lines.set(request.headers_mut());
-                changes.see(proxy::FORWARDED, request.headers());
-                let answer = match websocket {
-                    Some(_) => "a tunnel to the upstream",
-                    None if expected.is_some() => "the application",
-                    None => "the upstream",
-                };
-                answer.clone_into(&mut told.answer);
-            }
-        }
-        told.target = request.uri().path_and_query().map(ToString::to_string);
-        frame(&mut request, &mut changes);
-        (told.added, told.removed) = changes.told();
-        let vouched = route.door.iter().flat_map(Door::vouches);
-        told.added.extend(vouched.map(|(name, value)| Added {
-            name,
-            value: value.to_owned(),
-            why: "the door says who asks",
-        }));
-        told
+        told.sent(self, request, (&client, peer), (route, changed), &course)
     }
 }
 
@@ -180,6 +126,72 @@ impl Explanation {
             value: "(the edge's span, where its trace is kept)".to_owned(),
             why: "traces",
         });
+    }
+
+    /// What an upstream is sent of it.
+    fn sent(
+        mut self,
+        router: &Router,
+        mut request: Request,
+        (client, peer): (&Client, &Peer),
+        (route, changed): (&Route, Option<String>),
+        course: &Course<'_>,
+    ) -> Self {
+        let Handler::Proxy(proxy) = &route.handler else { return self.refused(Fault::NO_ROUTE) };
+        let mut changes = Changes::of(request.headers());
+        router.unvouch(request.headers_mut(), course.seen, peer, &mut changes);
+        if let Some(door) = &route.door {
+            headers::strip_nominated(request.headers_mut());
+            changes.see("is named by connection", request.headers());
+            door.keeps().inspect(|name| drop(request.headers_mut().remove(name)));
+            changes.see("is for the door alone", request.headers());
+        }
+        let expected: Option<next::Expects> =
+            expects(&mut request, changed.as_deref(), route, course);
+        changes.see("nothing that is there depends on it", request.headers());
+        let choice = course.site.map(|site| site.compress.choose(&mut request));
+        changes.see("bodies are compressed here, and once", request.headers());
+        self.response.extend(choice.and_then(compressed));
+        self.upstream = Some(proxy.targets().to_owned());
+        let most = proxy.response_max().map(|max| ("response_body", format!("{max} bytes")));
+        self.limits.extend(most);
+        if expected.is_some_and(next::Expects::is_image) {
+            let images = course.site.and_then(|site| site.images.as_ref());
+            self.limits.extend(images.map(|images| ("images", images.words())));
+            if images.is_some() && route.door.is_none() && !sees_visitors(course.site) {
+                next::normalize(request.headers_mut());
+                changes.see("pictures are the same for all", request.headers());
+            }
+        }
+        if let Some(path) = changed.filter(|_| proxy.rewrites())
+            && let Err(fault) = set_path(&mut request, &path)
+        {
+            return self.refused(fault);
+        }
+        let seen = Seen::of(request.headers());
+        match proxy.prepare(&mut request, (client, peer), &seen, &mut changes) {
+            Err(error) => return self.refused(error.into()),
+            Ok((websocket, lines)) => {
+                lines.set(request.headers_mut());
+                changes.see(proxy::FORWARDED, request.headers());
+                let answer = match websocket {
+                    Some(_) => "a tunnel to the upstream",
+                    None if expected.is_some() => "the application",
+                    None => "the upstream",
+                };
+                answer.clone_into(&mut self.answer);
+            }
+        }
+        self.target = request.uri().path_and_query().map(ToString::to_string);
+        frame(&mut request, &mut changes);
+        (self.added, self.removed) = changes.told();
+        let vouched = route.door.iter().flat_map(Door::vouches);
+        self.added.extend(vouched.map(|(name, value)| Added {
+            name,
+            value: value.to_owned(),
+            why: "the door says who asks",
+        }));
+        self
     }
 
     fn refused(mut self, fault: Fault) -> Self {
