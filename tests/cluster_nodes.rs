@@ -202,6 +202,9 @@ fn nobody_else_comes_in_by_the_nodes_door() {
     redis.ask(&["set", "{socket.io}-nodes#zzz", &entry]);
     redis.ask(&["sadd", "{socket.io}-nodes", "zzz"]);
     unknown(&two.get(&hub("EIO=4&transport=polling&sid=zzz0aaaaaaaaaaaaaaaa")));
+    let way_up = hub("EIO=4&transport=websocket&sid=zzz0aaaaaaaaaaaaaaaa");
+    let answer = two.connect().ask("GET", &way_up, &UPGRADE, b"");
+    assert_eq!((answer.status, answer.text().as_str()), (400, "Session ID unknown"));
 }
 
 #[test]

@@ -70,7 +70,7 @@ use crate::upstream::{Pools, Registry};
 use attendance::Attendances;
 use clients::Clients;
 use cluster::{Cluster, Relay};
-use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session};
+use engine::{Admission, Ask, Close, Engine, Id, MAILBOX, Node, Place, Session, is_websocket};
 use handover::Origins;
 use hooks::Hooks;
 use outbox::{LETTERS, Letter, Order, Outbox};
@@ -314,11 +314,12 @@ impl Shard {
         if let Some(relay) = &self.relay
             && let Some(neighbour) = relay.elsewhere(&request).await
         {
-            let origin = request.headers().get(ORIGIN).cloned();
+            let asked = request.headers();
+            let (origin, upgrade) = (asked.get(ORIGIN).cloned(), is_websocket(asked));
             let brought = Box::pin(relay.bring(request, &neighbour, client)).await;
             return match brought {
                 Some(response) => (response, None),
-                None => self.engine.answer_unknown(origin, client),
+                None => self.engine.answer_unknown((origin, upgrade), client),
             };
         }
         self.engine.answer(request, client).await

@@ -24,7 +24,7 @@ use crate::drain::Drain;
 use crate::exchange::{
     Body, Client, Peer, Request, Response, Stream, Taking, Watched, headers, take_back, taking,
 };
-use crate::hub::engine::{Engine, Node, random};
+use crate::hub::engine::{Engine, Node, is_websocket, random};
 use crate::observe::access::Sent;
 use crate::observe::metrics;
 use crate::upstream::{Pools, Tunnel, Upgrade};
@@ -373,12 +373,12 @@ impl Relay {
         let is_shown = |node: &Node| badge::is_same(&self.seal.badge(*node), shown.as_bytes());
         let node = Node::of_query(uri.query().unwrap_or_default()).filter(is_shown);
         let Some(node) = node else { return nothing() };
-        let origin = fields.get(header::ORIGIN).cloned();
+        let asked = (fields.get(header::ORIGIN).cloned(), is_websocket(fields));
         let brought = match self.find(node).filter(|neighbour| neighbour.is_sibling) {
             Some(sibling) => Box::pin(self.bring(request, &sibling, &client)).await,
             None => None,
         };
-        brought.unwrap_or_else(|| engine.answer_unknown(origin, &client).0)
+        brought.unwrap_or_else(|| engine.answer_unknown(asked, &client).0)
     }
 }
 

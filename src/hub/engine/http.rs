@@ -126,8 +126,14 @@ impl Engine {
         (response, reason)
     }
 
-    /// The answer to a request for a session that nobody has any more.
-    pub fn answer_unknown(&self, origin: Option<HeaderValue>, client: &Client) -> Answered {
+    /// The answer to a request for a session that nobody has any more; whether it came for a
+    /// WebSocket.
+    pub fn answer_unknown(
+        &self,
+        (origin, upgrade): (Option<HeaderValue>, bool),
+        client: &Client,
+    ) -> Answered {
+        let refuse: fn(Refusal) -> Answered = if upgrade { abort } else { refuse };
         let (mut response, reason) = refuse(Refusal::UnknownSession);
         let text = origin.as_ref().map(|origin| origin.to_str().unwrap_or("null"));
         let verdict = self.settings().origins.judge(text, client);
