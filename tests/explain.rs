@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::harness::{Edge, Origin, PLAIN, vestibule};
 
+/// Headers as a client sends them.
+type Lines<'a> = &'a [(&'a str, &'a str)];
 /// Each header's values, by its name.
 type Headers = BTreeMap<String, Vec<String>>;
 
@@ -94,7 +96,7 @@ fn what_is_said_is_what_an_application_sees() {
         ("User-Agent", "test"),
     ];
     let coded: &[(&str, &str)] = &[("Accept-Encoding", "gzip, zstd")];
-    let parts: &[(&str, &[(&str, &str)], &[(&str, &str)])] = &[
+    let parts: &[(&str, Lines<'_>, Lines<'_>)] = &[
         ("GET", &[], &[]),
         ("GET", forged, &[]),
         ("GET", hop, coded),

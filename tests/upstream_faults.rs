@@ -412,12 +412,10 @@ fn a_client_that_leaves_before_the_answer_takes_its_request_with_it() {
         false
     });
     let edge = edge(&origin.url(), "");
-    let mut asked = 0;
     // Also if it has said more than it had to.
-    for more in ["", "G", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+    for (asked, more) in (1..).zip(["", "G", "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"]) {
         let mut client = edge.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n{more}"));
-        asked += 1;
         eventually("the request", || (origin.seen().len() == asked).then_some(()));
         drop(client);
         assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(true), "{more:?}");
