@@ -111,8 +111,9 @@ impl Session {
 
     /// All is taken that the client has said so far.
     pub(super) fn catch_up(&self) {
-        if self.is_behind() {
-            *self.rest.borrow_mut() = None;
+        if self.rest.take().is_some() && self.version == Version::V3 {
+            // It pings an interval after the last pong, and so has not yet since it was soothed.
+            self.note_ping();
         }
     }
 

@@ -319,8 +319,7 @@ impl Session {
             (Packet::Pong(_), Version::V4) => (),
             (Packet::Ping(_), Version::V3) => {
                 self.send_control(Control::Pong);
-                // No deadline of its own: pings would fill the line of them.
-                self.heart.set(Heart { pinged: Some(Instant::now()), ..self.heart.get() });
+                self.note_ping();
             }
             (Packet::Ping(_) | Packet::Pong(_), _) => self.close(Close::TransportError),
             (Packet::Close, _) => self.close(Close::TransportClose),
@@ -337,6 +336,11 @@ impl Session {
         let within = chatter.take(rate, now);
         self.chatter.set(chatter);
         !within
+    }
+
+    /// The client has pinged by itself. No deadline of its own: pings would fill the line of them.
+    pub(super) fn note_ping(&self) {
+        self.heart.set(Heart { pinged: Some(Instant::now()), ..self.heart.get() });
     }
 
     /// Counts the bytes of one message; who sends more than it may in a second rests.
