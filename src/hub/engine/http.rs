@@ -450,8 +450,8 @@ impl Engine {
         (binary, body): (bool, Bytes),
         reply: oneshot::Sender<Answer>,
     ) {
-        let mut taken = 0;
-        let answer = session.post(binary, &body, &mut taken);
+        let mut left = Some(body);
+        let answer = session.post(binary, &mut left);
         let done = move |session: &Session, answer| {
             session.leave_post(ticket);
             drop(reply.send(answer));
@@ -471,7 +471,7 @@ impl Engine {
                 if let Some(answer) = answer.take() {
                     break answer;
                 }
-                answer = session.post(binary, &body, &mut taken);
+                answer = session.post(binary, &mut left);
             };
             done(&session, answer);
         });

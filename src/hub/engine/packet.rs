@@ -80,6 +80,11 @@ impl<'a> Payload<'a> {
         Self { version, binary, rest: Some(body) }
     }
 
+    /// What comes behind the last packet; `None` if that was the end.
+    pub fn rest(&self) -> Option<&'a [u8]> {
+        self.rest
+    }
+
     fn read(&mut self, rest: &'a [u8]) -> Result<Packet<'a>, Malformed> {
         match (self.version, self.binary) {
             (Version::V4, _) => self.read_v4(rest),

@@ -99,27 +99,17 @@ impl Session {
         }
     }
 
-    /// Takes what a POST brought, but for the packets that were `taken` already; `None` if the session
-    /// has to rest before it takes more.
-    pub(super) fn post(
-        self: &Rc<Self>,
-        binary: bool,
-        body: &[u8],
-        taken: &mut usize,
-    ) -> Option<Answer> {
-        let answer = self.take_packets(binary, body, taken);
+    /// Takes what is left of what a POST brought; `None` if the session has to rest before it takes
+    /// more.
+    pub(super) fn post(self: &Rc<Self>, binary: bool, left: &mut Option<Bytes>) -> Option<Answer> {
+        let answer = self.take_packets(binary, left);
         if answer.is_some() {
             self.catch_up();
         }
         answer
     }
 
-    fn take_packets(
-        self: &Rc<Self>,
-        binary: bool,
-        body: &[u8],
-        taken: &mut usize,
-    ) -> Option<Answer> {
+    fn take_packets(self: &Rc<Self>, binary: bool, left: &mut Option<Bytes>) -> Option<Answer> {
         if self.phase.get() != Phase::Open
             || !matches!(&*self.transport.borrow(), Transport::Polling(_))
         {
@@ -130,14 +120,18 @@ impl Session {
             return Some(Answer::Refused(Refusal::Broken));
         }
         self.begin_turn();
-        for packet in Payload::new(self.version, binary, body).skip(*taken) {
+        while let Some(body) = left.take() {
             if self.is_resting() {
+                *left = Some(body);
                 return None;
             }
-            *taken += 1;
+            let mut payload = Payload::new(self.version, binary, &body);
+            let packet = payload.next();
+            *left = payload.rest().map(|rest| body.slice_ref(rest));
             match packet {
-                Ok(packet) => self.receive(packet),
-                Err(packet::Malformed) => {
+                Some(Ok(packet)) => self.receive(packet),
+                None => (),
+                Some(Err(packet::Malformed)) => {
                     self.close(Close::ParseError);
                     return Some(Answer::Refused(Refusal::Broken));
                 }
