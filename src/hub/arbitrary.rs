@@ -25,3 +25,10 @@ pub fn json(known: Value, names: &'static [&'static str]) -> impl Strategy<Value
         ]
     })
 }
+
+/// The same as a client may write it: with space around everything, or with none.
+pub fn written(value: &Value, pretty: bool) -> String {
+    let text =
+        if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    text.expect("a value is JSON")
+}

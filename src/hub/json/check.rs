@@ -172,7 +172,7 @@ mod tests {
     use serde_json::Value;
     use serde_json::value::RawValue;
 
-    use crate::hub::arbitrary::json;
+    use crate::hub::arbitrary::{json, written};
 
     use super::*;
 
@@ -275,12 +275,7 @@ mod tests {
     proptest! {
         #[test]
         fn values_are_json(value in json(Value::Null, &["a", "ab"]), pretty: bool) {
-            let text = if pretty {
-                serde_json::to_string_pretty(&value)
-            } else {
-                serde_json::to_string(&value)
-            };
-            let text = text.expect("a value is JSON");
+            let text = written(&value, pretty);
             prop_assert_eq!(check(&text, 128), Verdict::Json);
             // A part of it is what a library says.
             for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {

@@ -187,7 +187,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use crate::hub::arbitrary::json;
+    use crate::hub::arbitrary::{json, written};
 
     use super::*;
 
@@ -232,12 +232,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_a_library_finds_is_found(value in json(Value::Null, &["a", "ab"]), pretty: bool) {
-            let text = if pretty {
-                serde_json::to_string_pretty(&value)
-            } else {
-                serde_json::to_string(&value)
-            };
-            let text = text.expect("a value is JSON");
+            let text = written(&value, pretty);
             // Numbers are what their text says.
             let value: Value = serde_json::from_str(&text).expect("its own words");
             let fields = value.as_object().cloned().unwrap_or_default();
@@ -263,12 +258,7 @@ mod tests {
 
         #[test]
         fn elements_are_those_that_a_library_finds(value in json(Value::Null, &["a", "ab"]), pretty: bool) {
-            let text = if pretty {
-                serde_json::to_string_pretty(&value)
-            } else {
-                serde_json::to_string(&value)
-            };
-            let text = text.expect("a value is JSON");
+            let text = written(&value, pretty);
             let value: Value = serde_json::from_str(&text).expect("its own words");
             let found: Vec<Value> = elements(&text)
                 .map(|element| serde_json::from_str(element).expect("a value"))
