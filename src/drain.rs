@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking, spawn_local};
 use tracing::trace;
@@ -34,11 +37,7 @@ impl Drain {
     where
         F: Future<Output = ()> + 'static,
     {
-        let working = Working::begin(&self.inner, name);
-        spawn_local(async move {
-            let _working = working;
-            task.await;
-        })
+        spawn_local(Task { task, _working: Working::begin(&self.inner, name) })
     }
 
     /// Runs `task` on this thread for as long as the thread lives; nobody waits for it.
@@ -80,6 +79,24 @@ impl Drain {
         while self.working() > 0 {
             self.inner.emptied.notified().await;
         }
+    }
+}
+
+pin_project! {
+    /// A task that is counted. An async block around it would keep the task's memory twice: as what
+    /// it was given and as what it waits for.
+    struct Task<F> {
+        #[pin]
+        task: F,
+        _working: Working,
+    }
+}
+
+impl<F: Future<Output = ()>> Future for Task<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().task.poll(cx)
     }
 }
 

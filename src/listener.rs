@@ -121,9 +121,8 @@ pub async fn serve(
         let peer = Peer { address, local_port: port, tls: None };
         let (current, local) = (current.clone(), Rc::clone(&local));
         let drain = local.drain.clone();
-        drain.spawn("connection", async move {
-            begin(stream, peer, scheme, current, local, Some(Box::new(place))).await;
-        });
+        let place: Guard = Some(Box::new(place));
+        drain.spawn("connection", begin(stream, peer, scheme, current, local, place));
     }
 }
 
@@ -145,7 +144,7 @@ async fn begin(
     match acceptor.accept(stream).await {
         Ok((stream, facts)) => {
             peer.tls = Some(facts);
-            let stream = Stream::Tls(Box::new(stream));
+            let stream = Stream::Tls(stream);
             Box::pin(connection::serve(stream, peer, current, local, place)).await;
         }
         Err(proof @ HandshakeError::Proof) => debug!(peer = %peer.address, "{proof}"),

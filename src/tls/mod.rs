@@ -147,7 +147,7 @@ impl Acceptor {
     pub async fn accept(
         &self,
         stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, TlsFacts), HandshakeError> {
+    ) -> Result<(Box<TlsStream<TcpStream>>, TlsFacts), HandshakeError> {
         let handshake = Box::pin(self.shake(stream));
         let done = timeout(self.0.deadline, handshake).await;
         done.map_err(|_elapsed| HandshakeError::Deadline(self.0.deadline))?
@@ -156,7 +156,7 @@ impl Acceptor {
     async fn shake(
         &self,
         stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, TlsFacts), HandshakeError> {
+    ) -> Result<(Box<TlsStream<TcpStream>>, TlsFacts), HandshakeError> {
         let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         let begun = begun.await.map_err(HandshakeError::Failed)?;
         if let Some(server) = self.proof(&begun.client_hello()) {
@@ -177,7 +177,7 @@ impl Acceptor {
             name: session.server_name().map(str::to_ascii_lowercase),
             authorities: believed.filter(|_| session.peer_certificates().is_some()),
         };
-        Ok((stream, facts))
+        Ok((Box::new(stream), facts))
     }
 
     /// What holds for the site that the client asks for; without a name, for the first. With the
