@@ -20,7 +20,7 @@ use super::namespace::{Namespace, Target};
 use super::operation::{Deed, Operation};
 use super::packet::{self, Event};
 use super::porter::{Pass, Verdict};
-use super::socket::{Socket, say};
+use super::socket::Socket;
 
 /// What the page sends with its CONNECT: either a session or a name and a password.
 #[derive(Deserialize)]
@@ -120,7 +120,7 @@ const WRONG: &str = "invalid credentials";
 const LATER: &str = "too many attempts; try again in a minute";
 
 fn tell(session: &Rc<Session>, namespace: &str, event: &Value) {
-    say(session, packet::event(namespace, &event.to_string(), 0));
+    session.say(&[&packet::event(namespace, &event.to_string(), 0)]);
 }
 
 /// The operation that an event of the page asks for.

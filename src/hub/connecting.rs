@@ -20,7 +20,7 @@ use super::packet::{self, Malformed};
 use super::recovery::Returned;
 use super::returning::id_of;
 use super::rules::{self, Denial};
-use super::socket::{SESSION_ROOM, Socket, USER_ROOM, say, user_room_of};
+use super::socket::{SESSION_ROOM, Socket, USER_ROOM, user_room_of};
 
 impl Clients {
     pub(super) fn connect(
@@ -45,7 +45,7 @@ impl Clients {
         let Some(namespace) = namespace else {
             journal::refused(session, name, "invalid_namespace");
             // An object for old clients as well, as from Node.
-            say(session, packet::connect_error(name, "Invalid namespace", None));
+            session.say(&[&packet::connect_error(name, "Invalid namespace", None)]);
             return Ok(());
         };
         let Some(me) = self.me.upgrade() else { return Ok(()) };
@@ -271,11 +271,9 @@ pub fn refuse_with(session: &Rc<Session>, namespace: &str, code: &'static str, m
 
 /// To clients of Socket.IO 2 Node says the data alone or, without any, the message alone.
 pub fn say_refused(session: &Rc<Session>, namespace: &str, message: &str, data: Option<&Value>) {
-    say(
-        session,
-        match session.version {
-            Version::V4 => packet::connect_error(namespace, message, data),
-            Version::V3 => packet::error(namespace, data.unwrap_or(&Value::from(message))),
-        },
-    );
+    let text = match session.version {
+        Version::V4 => packet::connect_error(namespace, message, data),
+        Version::V3 => packet::error(namespace, data.unwrap_or(&Value::from(message))),
+    };
+    session.say(&[&text]);
 }

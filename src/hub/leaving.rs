@@ -7,14 +7,14 @@ use super::client::Client;
 use super::clients::Clients;
 use super::journal;
 use super::packet;
-use super::socket::{Socket, say};
+use super::socket::Socket;
 
 impl Clients {
     /// The server's own disconnect of one socket; its client does not come back by itself.
     pub(super) fn expel(&self, socket: &Rc<Socket>) {
         // What it has sent and nobody has looked at yet comes to nothing.
         socket.backlog.take();
-        say(&socket.session, packet::disconnect(&socket.namespace.name));
+        socket.session.say(&[&packet::disconnect(&socket.namespace.name)]);
         if let Some(client) = self.client(&socket.session) {
             client.left.borrow_mut().push(Arc::clone(&socket.namespace.name));
             client.remove(socket);

@@ -196,19 +196,19 @@ pub fn check_data(head: &Head<'_>) -> Result<(), Malformed> {
     if right { Ok(()) } else { Err(Malformed) }
 }
 
-/// A packet without attachments; `digit` is its kind.
-fn packet(digit: &str, namespace: &str, ack: Option<u64>, data: &str) -> String {
-    let mut text = String::with_capacity(namespace.len() + data.len() + 24);
-    text.push_str(digit);
-    if namespace != "/" {
-        text.push_str(namespace);
-        text.push(',');
-    }
-    if let Some(ack) = ack {
-        text.push_str(itoa::Buffer::new().format(ack));
-    }
-    text.push_str(data);
-    text
+/// A packet's text, in pieces.
+pub type Pieces<'a> = [&'a str; 5];
+
+/// A packet; `kind` is its digit, and how many attachments it has.
+fn pieces<'a>(kind: &'a str, namespace: &'a str, ack: &'a str, data: &'a str) -> Pieces<'a> {
+    let (namespace, comma) = if namespace == "/" { ("", "") } else { (namespace, ",") };
+    [kind, namespace, comma, ack, data]
+}
+
+fn packet(kind: &str, namespace: &str, ack: Option<u64>, data: &str) -> String {
+    let mut digits = itoa::Buffer::new();
+    let ack = ack.map_or("", |ack| digits.format(ack));
+    pieces(kind, namespace, ack, data).concat()
 }
 
 pub fn connect(namespace: &str, data: &str) -> String {
@@ -246,7 +246,20 @@ pub fn question(namespace: &str, id: u64, data: &str, attachments: usize) -> Str
     }
 }
 
-/// An answer to a client's event; `data` is an array.
+/// An answer to a client's event, without attachments; `data` is an array.
+pub fn answer<'a>(
+    digits: &'a mut Digits,
+    namespace: &'a str,
+    id: u64,
+    data: &'a str,
+) -> Pieces<'a> {
+    pieces("3", namespace, digits.format(id), data)
+}
+
+/// Where the number of an answer is written.
+pub type Digits = itoa::Buffer;
+
+/// The same as one text, and with attachments.
 pub fn ack(namespace: &str, id: u64, data: &str, attachments: usize) -> String {
     match attachments {
         0 => packet("3", namespace, Some(id), data),
@@ -361,6 +374,10 @@ mod tests {
         assert_eq!(event("/", "[\"x\"]", 2), "52-[\"x\"]");
         assert_eq!(ack("/", 0, "[]", 0), "30[]");
         assert_eq!(ack("/c", 7, "[1]", 1), "61-/c,7[1]");
+        for namespace in ["/", "/c"] {
+            let pieces = answer(&mut Digits::new(), namespace, u64::MAX, "[]").concat();
+            assert_eq!(pieces, ack(namespace, u64::MAX, "[]", 0));
+        }
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use super::engine::{Close, Delivery, Id, Message, Session, Version};
 use super::namespace::Namespace;
 use super::packet;
 use super::recovery::{Answer, Claim, Found, Miss, Missed, Returned, Wish, count_recovered};
-use super::socket::{Socket, say};
+use super::socket::Socket;
 
 /// What a client missed.
 type Replay = Arc<[Arc<Message>]>;
@@ -227,7 +227,7 @@ impl Clients {
             (Version::V4, Some(pid)) => format!(r#"{{"sid":"{id}","pid":"{pid}"}}"#),
             (Version::V4, None) => format!(r#"{{"sid":"{id}"}}"#),
         };
-        say(session, packet::connect(&socket.namespace.name, &words));
+        session.say(&[&packet::connect(&socket.namespace.name, &words)]);
     }
 
     /// Looks now and then for what is over.

@@ -91,7 +91,11 @@ impl Socket {
     /// The same with binary parts.
     pub fn acknowledge_with(&self, ack: Option<u64>, data: &str, parts: Vec<Bytes>) {
         let Some(id) = ack else { return };
-        let text = packet::ack(&self.namespace.name, id, data, parts.len());
+        let name = &self.namespace.name;
+        if parts.is_empty() {
+            return self.session.say(&packet::answer(&mut packet::Digits::new(), name, id, data));
+        }
+        let text = packet::ack(name, id, data, parts.len());
         let message = Outgoing::new(Arc::new(Message::with_parts(text, parts)));
         self.session.send(&message, Delivery::Kept);
     }
@@ -119,10 +123,4 @@ pub fn is_room_of(known: &Known, room: &str) -> bool {
         || room.strip_prefix(SESSION_ROOM) == Some(identity.session.as_str())
         || room.starts_with(USER_OF_ROOM)
             && room == user_room_of(&known.provider.name, &identity.user)
-}
-
-/// Sends one session one packet.
-pub fn say(session: &Rc<Session>, text: String) {
-    let message = Outgoing::new(Arc::new(Message::text(text)));
-    session.send(&message, Delivery::Kept);
 }

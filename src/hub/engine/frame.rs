@@ -157,7 +157,8 @@ pub fn write_compressed(into: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     }
 }
 
-fn write_head(into: &mut Vec<u8>, opcode: Opcode, length: usize) {
+/// Begins a whole, unmasked frame of a server, of which so many bytes follow.
+pub fn write_head(into: &mut Vec<u8>, opcode: Opcode, length: usize) {
     into.push(0x80 | opcode.bits());
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short @ ..126), _) => into.push(short),

@@ -163,6 +163,18 @@ thread_local! {
     static BUILT: Arc<Series> = metrics::series(&metrics::HUB_BUILT, &[]);
 }
 
+/// A text that one session alone is sent, of which the `pieces` are: its bytes for
+/// `Wire::Frames(Version::V4)`.
+pub fn framed(pieces: &[&str]) -> Vec<u8> {
+    BUILT.with(|built| built.increment());
+    let length = 1 + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+    let mut bytes = Vec::with_capacity(frame::head_len(length) + length);
+    frame::write_head(&mut bytes, Opcode::Text, length);
+    bytes.push(b'4');
+    pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.as_bytes()));
+    bytes
+}
+
 fn build(message: &Message, wire: Wire) -> Bytes {
     BUILT.with(|built| built.increment());
     let text = message.text.as_deref();
@@ -237,6 +249,18 @@ mod tests {
         ] {
             assert_eq!(outgoing.bytes(wire), bytes, "{wire:?}");
             assert!(std::ptr::eq(outgoing.bytes(wire), outgoing.bytes(wire)), "built once");
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_one_is_as_what_is_said_to_many() {
+        for length in [0, 1, 123, 124, 125, 65_533, 65_534, 65_535] {
+            let text = "x".repeat(length);
+            let (first, second) = text.split_at(length / 3);
+            let message = Outgoing::new(Arc::new(Message::text(text.clone())));
+            let frame = framed(&[first, "", second]);
+            assert_eq!(message.bytes(Wire::Frames(Version::V4)), &frame, "{length}");
+            assert_eq!(frame.capacity(), frame.len());
         }
     }
 

@@ -248,7 +248,8 @@ impl Session {
                     body.extend_from_slice(message.bytes(Wire::Payload(form)));
                 }
                 Item::Control(control) => packet::write_text(&mut body, form, control.digit(), ""),
-                Item::Frame(_) => (),
+                // Of a WebSocket, which a session does not leave for this.
+                Item::Said(_) | Item::Frame(_) => (),
             }
         }
         if last != 0 {

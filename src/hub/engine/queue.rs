@@ -20,12 +20,24 @@ pub(super) struct Queue {
     volatile: usize,
 }
 
-#[derive(Clone)]
 pub(super) enum Item {
     Message(Rc<Outgoing>, Delivery),
+    /// A message for nobody else, as the WebSocket frame that it leaves as.
+    Said(Vec<u8>),
     Control(Control),
-    /// A whole WebSocket frame.
-    Frame(Rc<[u8]>),
+    /// A whole WebSocket frame that is no message.
+    Frame(Vec<u8>),
+}
+
+impl Item {
+    /// What the queue counts of it; `None` if it is no message.
+    fn size(&self) -> Option<usize> {
+        match self {
+            Self::Message(message, _) => Some(message.size()),
+            Self::Said(frame) => Some(frame.len()),
+            Self::Control(_) | Self::Frame(_) => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +82,7 @@ impl Queue {
     /// True if `size` bytes more are within `max`. Two messages are always taken, however large: who
     /// reads is not too slow because they came within one round trip, or between two polls.
     pub(super) fn fits(&self, size: usize, max: usize) -> bool {
-        let is_message = |item: &&Item| matches!(item, Item::Message(..));
-        self.bytes + size <= max || self.iter().filter(is_message).nth(1).is_none()
+        self.bytes + size <= max || self.iter().filter_map(Item::size).nth(1).is_none()
     }
 
     fn push_item(&mut self, item: Item) {
@@ -93,6 +104,11 @@ impl Queue {
         self.push_item(Item::Message(message, delivery));
     }
 
+    pub(super) fn push_said(&mut self, frame: Vec<u8>) {
+        self.bytes += frame.len();
+        self.push_item(Item::Said(frame));
+    }
+
     /// One pong answers all pings before it, so pings alone make no queue.
     pub(super) fn push_control(&mut self, control: Control) {
         let last = self.rest.back().or(self.first.as_ref());
@@ -102,7 +118,7 @@ impl Queue {
     }
 
     pub(super) fn push_frame(&mut self, frame: Vec<u8>) {
-        self.push_item(Item::Frame(frame.into()));
+        self.push_item(Item::Frame(frame));
     }
 
     pub(super) fn front(&self) -> Option<&Item> {
@@ -111,10 +127,9 @@ impl Queue {
 
     /// The first item has left.
     pub(super) fn pop(&mut self) {
-        if let Some(Item::Message(message, delivery)) = self.pop_item() {
-            self.bytes -= message.size();
-            self.volatile -= usize::from(delivery == Delivery::Volatile);
-        }
+        let Some(item) = self.pop_item() else { return };
+        self.bytes -= item.size().unwrap_or_default();
+        self.volatile -= usize::from(matches!(item, Item::Message(_, Delivery::Volatile)));
     }
 
     /// Drops the messages that may be dropped, but not the first item if it has `begun` to leave;
@@ -211,7 +226,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_counts_what_it_holds(steps in prop::collection::vec((0u8..6, 0usize..5), 0..100)) {
+        fn it_counts_what_it_holds(steps in prop::collection::vec((0u8..7, 0usize..5), 0..100)) {
             let mut queue = Queue::default();
             for (step, size) in steps {
                 match step {
@@ -220,11 +235,13 @@ mod tests {
                     2 => queue.push_control(Control::Ping),
                     3 => queue.push_frame(vec![0; size]),
                     4 => queue.pop(),
+                    5 => queue.push_said(vec![0; size]),
                     _ => drop(queue.drop_volatile(size > 2)),
                 }
                 let sizes = queue.iter().filter_map(|item| match item {
                     Item::Message(message, delivery) => Some((message.size(), *delivery)),
-                    _ => None,
+                    Item::Said(frame) => Some((frame.len(), Delivery::Kept)),
+                    Item::Control(_) | Item::Frame(_) => None,
                 });
                 let all: Vec<_> = sizes.collect();
                 prop_assert_eq!(queue.bytes(), all.iter().map(|(size, _)| size).sum::<usize>());

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use crate::limits::Bucket;
 use crate::observe::metrics;
 
 use super::admission::Seat;
-use super::outgoing::Outgoing;
+use super::outgoing::{Message, Outgoing, framed};
 use super::packet::{Packet, Version};
 use super::polling::Polling;
 use super::queue::{Control, Queue};
@@ -194,19 +195,37 @@ impl Session {
             self.engine.count_dropped(1);
             return false;
         };
-        let (size, max) = (message.size(), self.engine.queue_max());
-        let mut queue = self.queue.borrow_mut();
-        if !queue.fits(size, max) {
-            drop(queue);
-            if !self.make_space(size, max, delivery) {
-                return false;
-            }
-            queue = self.queue.borrow_mut();
+        if !self.has_space(message.size(), delivery) {
+            return false;
         }
-        queue.push(message, delivery);
-        drop(queue);
+        self.queue.borrow_mut().push(message, delivery);
         self.engine.touch(self);
         true
+    }
+
+    /// Queues a text, given in pieces, that is for this session alone: as `send`, and kept. Most
+    /// often it is put into the bytes that leave at once, and is nothing else in between.
+    pub fn say(self: &Rc<Self>, pieces: &[&str]) {
+        if !self.is_open() || self.doomed.get().is_some() {
+            return;
+        }
+        if self.translates.get() || !self.takes_plain_frames() {
+            let message = Outgoing::new(Arc::new(Message::text(pieces.concat())));
+            self.send(&message, Delivery::Kept);
+            return;
+        }
+        let frame = framed(pieces);
+        if self.has_space(frame.len(), Delivery::Kept) {
+            self.queue.borrow_mut().push_said(frame);
+            self.engine.touch(self);
+        }
+    }
+
+    /// True if there is room for a message of so many bytes, also when it has to be made.
+    fn has_space(self: &Rc<Self>, size: usize, delivery: Delivery) -> bool {
+        let max = self.engine.queue_max();
+        let fits = self.queue.borrow().fits(size, max);
+        fits || self.make_space(size, max, delivery)
     }
 
     /// Makes room for a message: what the transport takes now leaves, then what may be dropped is.

@@ -15,7 +15,7 @@ use crate::exchange::{Asks, Socket};
 use super::deflate::{self, Deflate};
 use super::frame::{self, Frame, FrameError, Opcode};
 use super::outgoing::Wire;
-use super::packet;
+use super::packet::{self, Version};
 use super::queue::{Item, Queue};
 use super::session::{Phase, Session, Transport};
 use super::timers::Kind;
@@ -114,7 +114,7 @@ fn bytes_of(item: &Item, wire: Wire) -> &[u8] {
     match item {
         Item::Message(message, _) => message.bytes(wire),
         Item::Control(control) => control.frame(),
-        Item::Frame(frame) => frame,
+        Item::Said(frame) | Item::Frame(frame) => frame,
     }
 }
 
@@ -338,6 +338,14 @@ impl Session {
         }
     }
 
+    /// True on a WebSocket whose messages leave as they do for nearly every client.
+    pub(super) fn takes_plain_frames(&self) -> bool {
+        match &*self.transport.borrow() {
+            Transport::WebSocket(websocket) => websocket.wire(self) == Wire::Frames(Version::V4),
+            _ => false,
+        }
+    }
+
     /// Looks at what a flush will need, for nothing but that it is at hand then.
     pub(super) fn fetch_transport(&self) {
         self.fetch();
@@ -393,6 +401,11 @@ impl Session {
 
     /// The same from this session's own task, which is woken when the socket takes more.
     fn write_all(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.touched.get() && !self.blocked.get() && self.is_open() {
+            // At the turn's end, with what others are sent: who waits at the other end is woken once
+            // for all that was heard in this turn, not once for each of it.
+            return Poll::Pending;
+        }
         loop {
             self.flush_frames();
             if self.phase.get() == Phase::Closed {
