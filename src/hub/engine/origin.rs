@@ -1,5 +1,7 @@
 //! Whose pages may use the hub (RFC 6454); pure.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, REFERER};
 
@@ -28,7 +30,7 @@ impl Origins {
         let Some(origin) = origin else { return Verdict::Own };
         let origin = written(origin);
         // Behind a proxy that ends TLS the scheme may be told wrongly; host and port decide.
-        if host_of(&origin).is_some_and(|host| host == client.authority()) {
+        if host_of(&dotless(&origin)).is_some_and(|host| host == client.authority()) {
             return Verdict::Own;
         }
         let known = self.any || self.is_allowed(&origin);
@@ -45,7 +47,7 @@ impl Origins {
         origin.or_else(|| referring(headers)).is_some_and(|origin| {
             let origin = written(origin);
             let own = format!("{}://{}", client.scheme.as_str(), client.authority());
-            origin == own || self.is_allowed(&origin)
+            dotless(&origin) == own || self.is_allowed(&origin)
         })
     }
 
@@ -85,6 +87,16 @@ fn written(origin: &str) -> String {
         }
     }
     origin
+}
+
+/// Without the dot that says that nothing comes after the host's name: browsers that were asked for
+/// `a.example.` write it, and `Client` has it no more.
+fn dotless(origin: &str) -> Cow<'_, str> {
+    match (origin.strip_suffix('.'), origin.split_once(".:")) {
+        (Some(bare), _) => bare.into(),
+        (None, Some((host, port))) => format!("{host}:{port}").into(),
+        (None, None) => origin.into(),
+    }
 }
 
 /// Whether the request has something of these that a browser may have sent by itself, for whatever
@@ -143,6 +155,10 @@ mod tests {
             (None, Verdict::Own),
             (Some("https://app.example"), Verdict::Own),
             (Some("https://APP.example"), Verdict::Own),
+            (Some("https://app.example."), Verdict::Own),
+            (Some("https://app.example.:8443"), Verdict::Foreign),
+            (Some("https://app.example.."), Verdict::Foreign),
+            (Some("https://other.example.:8443"), Verdict::Foreign),
             (Some("https://app.example.evil"), Verdict::Foreign),
             (Some("https://app.example:8443"), Verdict::Foreign),
             (Some("https://other.example:8443"), Verdict::Allowed),
@@ -152,7 +168,10 @@ mod tests {
             assert_eq!(origins.judge(origin, &client), verdict, "{origin:?}");
         }
         client.port = 8443;
-        assert_eq!(origins.judge(Some("https://app.example:8443"), &client), Verdict::Own);
+        for origin in ["https://app.example:8443", "https://app.example.:8443"] {
+            assert_eq!(origins.judge(Some(origin), &client), Verdict::Own);
+            assert!(origins.is_sure(Some(origin), &client, &HeaderMap::new()), "{origin}");
+        }
         let any = Origins { any: true, ..Origins::default() };
         assert_eq!(any.judge(Some("null"), &client), Verdict::Allowed);
         assert!(!any.is_sure(Some("null"), &client, &HeaderMap::new()));
