@@ -135,13 +135,14 @@ fn what_is_said_is_what_an_application_sees() {
 fn compression_rates_and_what_a_pattern_has_found_are_told() {
     let origin = Origin::text("ok");
     let edge = Edge::start(&format!(
-        "{PLAIN}limits: {{ per_ip: {{ requests: 50/s, burst: 60 }} }}
+        "{PLAIN}limits: {{ body_rate: 2KB/s, per_ip: {{ requests: 50/s, burst: 60 }} }}
 sites:
   localhost:
     next: '{}'
     routes:
       - {{ path: '~^/(?<kind>[a-z]+)/(?<id>[0-9]+)$', when: {{ headers: {{ x-v: '~^[12]$' }} }}, redirect: '/:kind?id=:id' }}
       - {{ path: /api/*, rate: {{ to: 10/s, burst: 20, by: 'header:x-key' }} }}
+      - {{ path: /slow, body_rate: none }}
 ",
         origin.url()
     ));
@@ -150,6 +151,9 @@ sites:
     let told = said(&edge, "GET", &url("/api/a"), &gzip);
     assert_eq!(told["limits"]["rate"], "10/s, 20 at once, by header:x-key", "{told:#}");
     assert_eq!(told["limits"]["per_ip.requests"], "50/s, 60 at once", "{told:#}");
+    assert_eq!(told["limits"]["body_rate"], "2000 bytes a second", "{told:#}");
+    let told_slow = said(&edge, "POST", &url("/slow"), &[]);
+    assert_eq!(told_slow["limits"]["body_rate"], Value::Null, "{told_slow:#}");
     let has = |told: &Value, change: &str| {
         told["response"].as_array().expect("changes").iter().any(|one| one == change)
     };

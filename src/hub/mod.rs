@@ -428,20 +428,23 @@ impl Shard {
         }
     }
 
-    /// One after the other over this time, or at once when all is to hurry.
+    /// One after the other over this time, or at once when all is to hurry; nobody waits for those
+    /// who have gone meanwhile.
     async fn close_over(&self, sessions: Vec<Rc<Session>>, over: Duration) {
-        let begun = Instant::now();
         let pause = over / u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
-        for (number, session) in (0..).zip(sessions) {
-            let due = begun + pause * number;
-            if due > Instant::now() {
+        let mut due = Instant::now();
+        for session in sessions {
+            if session.is_open() && due > Instant::now() {
                 tokio::select! {
                     // Nothing is lost when an arm is dropped.
                     () = sleep_until(due) => {}
                     () = self.clients.recovery.hurried() => {}
                 }
             }
-            session.close(Close::ShuttingDown);
+            if session.is_open() {
+                session.close(Close::ShuttingDown);
+                due += pause;
+            }
         }
     }
 }

@@ -52,8 +52,9 @@ pub struct Explanation {
 }
 
 impl Router {
-    /// Goes the way of `answer` up to where something would be sent.
-    pub fn explain(&self, mut request: Request, peer: &Peer) -> Explanation {
+    /// Goes the way of `answer` up to where something would be sent; `pace` is how many bytes of a
+    /// body must come a second where no route says otherwise, 0 if any.
+    pub fn explain(&self, mut request: Request, peer: &Peer, pace: u64) -> Explanation {
         *request.version_mut() = Version::HTTP_11;
         let mut told = Explanation::default();
         // As a client would come that has a certificate, where one is asked for.
@@ -89,7 +90,7 @@ impl Router {
         told.captured = captures.iter().map(|(name, part)| (name.into(), part.into())).collect();
         let most = Some(body_max(route, course.site)).filter(|max| *max < u64::MAX);
         told.limits.extend(most.map(|max| ("body", format!("{max} bytes"))));
-        let slowest = route.body_rate.filter(|rate| *rate > 0);
+        let slowest = Some(route.body_rate.unwrap_or(pace)).filter(|rate| *rate > 0);
         told.limits.extend(slowest.map(|rate| ("body_rate", format!("{rate} bytes a second"))));
         told.limits.extend(route.quota.as_ref().map(|quota| ("rate", quota.words.clone())));
         told.door = route.door.as_ref().map(Door::words);

@@ -49,7 +49,7 @@ fn explain(file: &Path, request: Request, peer: &Peer) -> Result<Explanation, St
     let config = config::load(file)?;
     let (resident, _inboxes) = resident(&config)?;
     let snapshot = compile(config, 1, &resident, file)?;
-    let mut told = snapshot.router().explain(request, peer);
+    let mut told = snapshot.router().explain(request, peer, snapshot.body_rate());
     if snapshot.traced().is_some() && told.upstream.is_some() {
         told.traced();
     }
