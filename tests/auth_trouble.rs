@@ -15,7 +15,7 @@ use crate::auth::{
 };
 use crate::harness::origin::{Origin, reply};
 use crate::harness::redis::Redis;
-use crate::harness::socketio::{Heard, Line, hub};
+use crate::harness::socketio::{Heard, Line, hub, wait_for_metric};
 use crate::harness::sqlite::Sqlite;
 use crate::harness::{Edge, Folder, eventually};
 
@@ -298,7 +298,9 @@ fn a_cookie_that_is_renewed_keeps_its_polling_connection() {
         seconds()
     ));
     let auth = "{ lucia: guide-2025, database: \"sqlite:app.db\", cache: 0s, recheck: 10m }";
-    let edge = Edge::start_in(folder, &config(auth, ""));
+    let yaml =
+        config(auth, "").replace("events: 1000000/s, burst: 1000000", "events: 40/s, burst: 20");
+    let edge = Edge::start_in(folder, &yaml);
     let path = hub("EIO=4&transport=polling");
     let before = format!("session_token={id}.{old}");
     let after = format!("session_token={id}.{new}");
@@ -324,6 +326,17 @@ fn a_cookie_that_is_renewed_keeps_its_polling_connection() {
     assert_eq!(ask(&before, "GET", b"").status, 400);
     assert_eq!(ask(&after, "POST", b"42[\"all\",{}]").status, 200);
     assert_eq!(ask(&after, "GET", b"").text(), r#"42["all",{"from":"anna"}]"#);
+    // With the next, too, one POST comes after the other: two at once end the connection.
+    let (newest, last) = (&secret[2..26], format!("session_token={id}.{}", &secret[2..26]));
+    database
+        .run(&format!("UPDATE session SET secret_hash = x'{}' WHERE id = '{id}';", row(newest)));
+    let many = vec!["42[\"all\",{}]"; 300].join("\x1e");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| ask(&last, "POST", many.as_bytes()).status);
+        wait_for_metric(&edge, "vestibule_hub_held_total{by=\"events\"}", 1);
+        assert_eq!(ask(&last, "POST", b"42[\"all\",{}]").status, 400);
+        assert_eq!(first.join().expect("an answer"), 400);
+    });
 }
 
 #[test]

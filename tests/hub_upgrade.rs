@@ -1,14 +1,15 @@
 //! From long polling to WebSocket: nothing is lost, and a failed try harms nothing.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use tungstenite::WebSocket;
 
-use crate::harness::Edge;
 use crate::harness::client::Upgraded;
 use crate::harness::socketio::{
-    Heard, Line as _, Poller, Web, decode, hub_only, listen, metric, wait_for_metric,
+    Heard, Line as _, NAMESPACES, Poller, Web, decode, hub_only, listen, metric, wait_for_metric,
 };
+use crate::harness::{Edge, PLAIN, eventually};
 
 fn say(socket: &mut WebSocket<Upgraded>, packet: &str) {
     socket.send(packet.into()).expect("sent");
@@ -186,7 +187,7 @@ fn a_try_that_fails_leaves_the_session_polling() {
 
 /// As `probe`, once the one before has been noticed to be gone.
 fn probe_again(edge: &Edge, poller: &Poller) -> WebSocket<Upgraded> {
-    crate::harness::eventually("a probe", || {
+    eventually("a probe", || {
         let mut socket = poller.dial(edge.connect()).expect("a 101");
         let _sent = socket.send("2probe".into());
         (listen(&mut socket) == Heard::Text("3probe".to_owned())).then_some(socket)
@@ -223,4 +224,73 @@ fn a_session_may_end_while_it_is_probed() {
     wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/\"}", 0);
     wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"websocket\"}", 0);
     wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"polling\"}", 0);
+}
+
+/// A POST whose answer is not waited for.
+fn post(poller: &Poller, body: &str) -> String {
+    let (path, length) = (poller.path(), body.len());
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
+#[test]
+fn an_upgrade_waits_for_the_post_that_is_not_all_taken() {
+    let mut edge = Edge::start(&format!(
+        "{PLAIN}shutdown: {{ grace: 30s }}\nhub:\n  \
+         limits: {{ events: 80/s, burst: 20 }}\n{NAMESPACES}"
+    ));
+    let mut hearer = Web::open(&edge);
+    hearer.enter("/");
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    let tell = |number: u32| format!("42[\"tell\",{number}]");
+    let body = (0..300).map(tell).collect::<Vec<_>>().join("\x1e");
+    let request = post(&poller, &body);
+    poller.post.send(request);
+    eventually("a rest", || {
+        (metric(&edge, "vestibule_hub_held_total{by=\"events\"}") > 0).then_some(())
+    });
+    let mut socket = probe(&edge, &poller);
+    say(&mut socket, "5");
+    say(&mut socket, &tell(300));
+    (0..=300).for_each(|number| hearer.expect(&tell(number)));
+    let answer = poller.post.answer();
+    assert_eq!((answer.status, answer.text().as_str()), (200, "ok"));
+    say(&mut socket, "421[\"undeclared\"]");
+    hear(&mut socket, "431[{\"error\":{\"code\":\"unknown_event\"}}]");
+    // Nothing is left that the end would wait for.
+    let begun = Instant::now();
+    edge.signal("TERM");
+    assert_eq!(edge.ended().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// However long it would have rested, which is more than eight seconds, and whatever waits for it.
+#[test]
+fn a_post_that_rests_is_answered_when_its_session_ends() {
+    let limits = "limits: { bytes: 100KB/s }";
+    let mut edge =
+        Edge::start(&format!("{PLAIN}shutdown: {{ grace: 30s }}\nhub:\n  {limits}\n{NAMESPACES}"));
+    let rests = |edge: &Edge, count: i64| {
+        let mut poller = Poller::open(edge);
+        poller.enter("/");
+        let large = format!("42[\"tell\",\"{}\"]\x1e42[\"tell\"]", "x".repeat(950_000));
+        let request = post(&poller, &large);
+        poller.post.send(request);
+        wait_for_metric(edge, "vestibule_hub_held_total{by=\"bytes\"}", count);
+        poller
+    };
+    // By a second POST, which is none of a client that means well; by the process's end.
+    let (mut overlapped, mut stopped) = (rests(&edge, 1), rests(&edge, 2));
+    let mut sockets: Vec<_> = [&overlapped, &stopped].map(|poller| probe(&edge, poller)).into();
+    sockets.iter_mut().for_each(|socket| say(socket, "5"));
+    let second = edge.connect().ask("POST", overlapped.path(), &[], b"42[\"tell\"]");
+    let begun = Instant::now();
+    assert_eq!((second.status, overlapped.post.answer().status), (400, 400));
+    assert_eq!(listen(&mut sockets[0]), Heard::Closed(None));
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    edge.signal("TERM");
+    assert_eq!(stopped.post.answer().status, 400);
+    assert_eq!(listen(&mut sockets[1]), Heard::Closed(None));
+    assert_eq!(edge.ended().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }

@@ -417,8 +417,15 @@ impl Engine {
                 }
             }
             Ask::Post { id, shown, ticket, binary, body, reply } => match self.known(&id, shown) {
-                Ok(session) => self.take_post_of(session, ticket, (binary, body), reply),
-                Err(refusal) => drop(reply.send(Answer::Refused(refusal))),
+                Ok(session) => {
+                    // Not known yet if it came with a cookie that was renewed meanwhile.
+                    session.begin_post(ticket);
+                    self.take_post_of(session, ticket, (binary, body), reply);
+                }
+                Err(refusal) => {
+                    self.find(&id).inspect(|session| session.end_post(ticket, false));
+                    drop(reply.send(Answer::Refused(refusal)));
+                }
             },
             Ask::Aborted { id, ticket } => {
                 self.find(&id).inspect(|session| session.abort_poll(ticket));

@@ -458,6 +458,8 @@ impl Engine {
         metrics::count(&metrics::HUB_CLOSES, why.word());
         debug!(peer = %session.address, reason = why.word(), "session ended");
         session.seat.leave();
+        session.end_rest();
+        session.wake_upgrade();
         self.table.borrow_mut().by_id.remove(&session.id);
         if why.is_told() && matches!(&*session.transport.borrow(), Transport::Polling(_)) {
             // Its client is told when it asks next.

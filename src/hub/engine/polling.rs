@@ -1,6 +1,8 @@
 //! Long polling: a GET waits for messages, a POST brings them.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -26,8 +28,10 @@ pub enum Answer {
 #[derive(Default)]
 pub(super) struct Polling {
     get: Option<Waiting>,
-    /// The POST whose body is on its way.
+    /// The POST whose body is on its way, or not all taken.
     post: Option<u64>,
+    /// Waits until there is none: see `Session::posted`.
+    upgrade: Option<Waker>,
     /// A WebSocket was probed and may take over any moment.
     probed: bool,
     /// What the last answer of a session that has ended closes with.
@@ -73,10 +77,13 @@ impl Session {
         self.flush_poll();
     }
 
-    /// A POST's body is on its way. A second one at the same time would make their order a guess.
+    /// A POST's body is on its way, or is there if nobody said so before. A second one at the same
+    /// time would make their order a guess.
     pub(super) fn begin_post(self: &Rc<Self>, ticket: u64) {
         let overlaps = match &mut *self.transport.borrow_mut() {
-            Transport::Polling(polling) => polling.post.replace(ticket).is_some(),
+            Transport::Polling(polling) => {
+                polling.post.replace(ticket).is_some_and(|before| before != ticket)
+            }
             _ => false,
         };
         if overlaps {
@@ -93,9 +100,35 @@ impl Session {
 
     /// The POST has been answered. False if there was no such one.
     pub(super) fn leave_post(&self, ticket: u64) -> bool {
-        match &mut *self.transport.borrow_mut() {
+        let left = match &mut *self.transport.borrow_mut() {
             Transport::Polling(polling) => polling.post.take_if(|post| *post == ticket).is_some(),
             _ => false,
+        };
+        if left {
+            self.wake_upgrade();
+        }
+        left
+    }
+
+    /// Ready when no POST is under way, or when the session has ended. What a client says over
+    /// another transport then was said after all that its POSTs have brought.
+    pub(super) async fn posted(&self) {
+        poll_fn(|cx| match &mut *self.transport.borrow_mut() {
+            Transport::Polling(polling) if polling.post.is_some() && self.is_open() => {
+                polling.upgrade = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    /// Whoever waits for `posted` looks again.
+    pub(super) fn wake_upgrade(&self) {
+        if let Transport::Polling(polling) = &mut *self.transport.borrow_mut()
+            && let Some(waker) = polling.upgrade.take()
+        {
+            waker.wake();
         }
     }
 

@@ -28,12 +28,19 @@ impl Engine {
             return probe.end();
         }
         session.set_probed(true);
-        let mut upgraded = self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
-        while !upgraded && session.is_behind() && probe.is_late() && !self.drain.is_leaving() {
-            // Its client says so when its last POST is answered, which waits for what was too early.
+        let mut said = false;
+        let upgraded = loop {
+            said = said || self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
+            if said && self.in_time(probe.until, session.posted()).await == Some(()) {
+                break true;
+            }
+            if !session.is_behind() || !probe.is_late() || self.drain.is_leaving() {
+                break false;
+            }
+            // Its last POST is answered when what was too early in it is taken. Most clients say only
+            // then that they upgrade; for others, the POST comes before what they say next.
             probe.until = Instant::now() + self.upgrade_timeout();
-            upgraded = self.heard(&mut probe, |packet| *packet == Packet::Upgrade).await;
-        }
+        };
         if upgraded && session.is_open() {
             self.upgrade(&session, probe.websocket);
         } else {
@@ -44,10 +51,16 @@ impl Engine {
 
     /// True if the wanted packet came, in time and before the process leaves.
     async fn heard(&self, probe: &mut Probe, wanted: fn(&Packet<'_>) -> bool) -> bool {
+        let until = probe.until;
+        self.in_time(until, probe.expect(wanted)).await == Some(true)
+    }
+
+    /// What comes until then and before the process leaves.
+    async fn in_time<T>(&self, until: Instant, wanted: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             // What is lost with either arm is only the probe; polling goes on.
-            right = timeout_at(probe.until, probe.expect(wanted)) => right == Ok(true),
-            () = self.drain.leaving() => false,
+            came = timeout_at(until, wanted) => came.ok(),
+            () = self.drain.leaving() => None,
         }
     }
 }

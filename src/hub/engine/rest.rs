@@ -60,6 +60,13 @@ impl Session {
         }
     }
 
+    /// The session has ended: whoever waits for its rest to be over is woken.
+    pub(super) fn end_rest(&self) {
+        if let Some(rest) = self.rest.borrow_mut().as_mut() {
+            rest.alarm.as_mut().reset(Instant::now());
+        }
+    }
+
     fn pause(self: &Rc<Self>, change: impl FnOnce(&mut Rest, Instant)) -> bool {
         let turn = self.turn();
         let now = Instant::now();
@@ -117,8 +124,9 @@ impl Session {
         }
     }
 
-    /// Ready when the client may be listened to again, or has gone. Whoever ends the session wakes
-    /// its task.
+    /// Ready when the client may be listened to again, or has gone. One task at a time waits here, as
+    /// the alarm wakes one: that of the POST under way, or that of the WebSocket, which takes over
+    /// only when there is none.
     pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_resting() {
             return Poll::Ready(());
