@@ -199,7 +199,7 @@ impl Clients {
             }
             Notice::Gap { namespace, stamp } => {
                 let known = self.namespace(&namespace);
-                known.inspect(|known| known.log.pass(stamp, Instant::now()));
+                known.inspect(|known| self.recovery.note_gap(&known.log, stamp));
             }
             Notice::Settled { said, lost } => self.owed.settle(&said, &lost),
             Notice::Taken(pid) => self.recovery.taken(pid),

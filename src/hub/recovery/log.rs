@@ -128,12 +128,24 @@ impl Log {
         log.prune(at, bounds);
     }
 
-    /// Was delivered, and is not kept.
+    /// Of an origin that is met, all up to this was delivered elsewhere, and is not kept. Of one that
+    /// was known before, it is a gap.
     pub fn pass(&self, stamp: Stamp, at: Instant) {
         let mut log = self.0.borrow_mut();
-        let origin = log.origin(stamp.origin);
-        (origin.heard, origin.gone) = (stamp.number, stamp.number);
-        (log.heard, log.gone_at) = (None, Some(at));
+        let heard = log.origin(stamp.origin).heard;
+        if heard == 0 {
+            log.skip(stamp, at);
+        } else if heard < stamp.number {
+            drop(log);
+            self.gap(stamp, at);
+        }
+    }
+
+    /// Something was said that is not kept, or was not heard: all goes that stands before it, and who
+    /// is away begins anew.
+    pub fn gap(&self, stamp: Stamp, at: Instant) {
+        self.clear();
+        self.0.borrow_mut().skip(stamp, at);
     }
 
     /// All of this origin up to this one was delivered, whichever of it was for this namespace.
@@ -149,15 +161,14 @@ impl Log {
         let mut log = self.0.borrow_mut();
         log.prune(now, bounds);
         if log.entries.is_empty() {
-            (log.entries, log.shelf) = (VecDeque::new(), Shelf::default());
-            log.origins.iter_mut().for_each(|origin| origin.positions = VecDeque::new());
+            log.give_back();
         }
     }
 
     pub fn clear(&self) {
         let mut log = self.0.borrow_mut();
         while log.drop_oldest() {}
-        (log.entries, log.shelf) = (VecDeque::new(), Shelf::default());
+        log.give_back();
     }
 
     /// All that was ever delivered here.
@@ -282,6 +293,14 @@ impl Entries {
         self.origins.get_mut(index).expect("there are as many as were made")
     }
 
+    /// Only where nothing is kept of its origin.
+    fn skip(&mut self, stamp: Stamp, at: Instant) {
+        let origin = self.origin(stamp.origin);
+        origin.heard = origin.heard.max(stamp.number);
+        origin.gone = origin.heard;
+        (self.heard, self.gone_at) = (None, self.gone_at.max(Some(at)));
+    }
+
     fn append(&mut self, entry: Entry) {
         let position = self.end();
         self.origin(entry.stamp.origin).heard = entry.stamp.number;
@@ -309,6 +328,12 @@ impl Entries {
         while is_due(self) && self.drop_oldest() {}
     }
 
+    /// Nothing is kept, nor is memory for it.
+    fn give_back(&mut self) {
+        (self.entries, self.shelf) = (VecDeque::new(), Shelf::default());
+        self.origins.iter_mut().for_each(|origin| origin.positions = VecDeque::new());
+    }
+
     /// False if there was none.
     fn drop_oldest(&mut self) -> bool {
         let Some(entry) = self.entries.pop_front() else { return false };
@@ -317,9 +342,9 @@ impl Entries {
         if let Some(kept) = &entry.kept {
             self.shelf.take_off(kept);
         }
-        self.gone_at = Some(entry.at);
+        self.gone_at = self.gone_at.max(Some(entry.at));
         if let Some(origin) = self.origins.get_mut(usize::from(entry.stamp.origin)) {
-            origin.gone = entry.stamp.number;
+            origin.gone = origin.gone.max(entry.stamp.number);
             origin.positions.pop_front();
         }
         true

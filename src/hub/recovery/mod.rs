@@ -270,10 +270,20 @@ impl Recovery {
     ) {
         let Some(stamp) = stamp else { return };
         // Workers do not change their rules at once.
-        let Some(policy) = self.policy.get() else { return log.pass(stamp, Instant::now()) };
+        let Some(policy) = self.policy.get() else { return self.note_gap(log, stamp) };
         let parcel = Parcel { target, message: Rc::clone(message) };
         let parcel = (delivery == Delivery::Kept).then_some(parcel);
         log.append(stamp, parcel, Instant::now(), &policy.bounds());
+        self.wake_behind();
+    }
+
+    /// Something is missed here from now on, or was delivered and is not kept.
+    pub fn note_gap(&self, log: &Log, stamp: Stamp) {
+        log.gap(stamp, Instant::now());
+        self.wake_behind();
+    }
+
+    fn wake_behind(&self) {
         if self.behind.get() > 0 {
             self.heard.notify_waiters();
         }

@@ -19,17 +19,21 @@ use super::table::Away;
 use super::ticket::{Leave, Ticket, is_for};
 
 const WORKERS: usize = 3;
+/// One for each worker, and what comes from outside.
+const ORIGINS: usize = WORKERS + 1;
 const ROOMS: [&str; 3] = ["a", "b", "c"];
 
 #[derive(Debug, Clone)]
 enum Step {
     /// To a room, or to everybody; not to this client.
     Emit {
-        worker: usize,
+        origin: usize,
         room: usize,
         but: usize,
         volatile: bool,
     },
+    /// Something comes from outside for everybody who is away, and nobody hears it.
+    Miss,
     /// One worker hears the next message of another.
     Hear {
         worker: usize,
@@ -69,12 +73,13 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let client = 0usize..3;
-    let worker = 0..WORKERS;
+    let (worker, origin) = (0..WORKERS, 0..ORIGINS);
     prop_oneof![
-        6 => (worker.clone(), 0usize..4, 0usize..6, prop::bool::weighted(0.2)).prop_map(
-            |(worker, room, but, volatile)| Step::Emit { worker, room, but, volatile }
+        6 => (origin.clone(), 0usize..4, 0usize..6, prop::bool::weighted(0.2)).prop_map(
+            |(origin, room, but, volatile)| Step::Emit { origin, room, but, volatile }
         ),
-        8 => (worker.clone(), worker.clone())
+        1 => Just(Step::Miss),
+        8 => (worker.clone(), origin)
             .prop_map(|(worker, origin)| Step::Hear { worker, origin }),
         2 => (client.clone(), 0usize..3, any::<bool>())
             .prop_map(|(client, room, joins)| Step::Move { client, room, joins }),
@@ -94,21 +99,23 @@ struct Sent {
     target: Arc<Target>,
     message: Arc<Message>,
     delivery: Delivery,
+    /// It is said that there was something, and not what.
+    missed: bool,
 }
 
 struct World {
     node: Node,
     bounds: Bounds,
     now: Instant,
-    numbers: [u64; WORKERS],
+    numbers: [u64; ORIGINS],
     logs: [Log; WORKERS],
     /// By worker and origin: what has not been heard there.
-    pending: [[VecDeque<usize>; WORKERS]; WORKERS],
+    pending: [[VecDeque<usize>; ORIGINS]; WORKERS],
     sent: Vec<Sent>,
     clients: Vec<Client>,
     /// Nothing volatile is sent.
     deaf: bool,
-    /// Nothing is forgotten that somebody may need.
+    /// Nothing is forgotten that somebody may need, or missed.
     roomy: bool,
     anew: usize,
 }
@@ -179,7 +186,12 @@ impl World {
 
     fn run(&mut self, step: &Step) {
         match *step {
-            Step::Emit { worker, room, but, volatile } => self.emit(worker, room, but, volatile),
+            Step::Emit { origin, room, but, volatile } => self.emit(origin, room, but, volatile),
+            Step::Miss if self.roomy => (),
+            Step::Miss => {
+                let target = Target { rooms: None, except: Vec::new(), but: None };
+                self.say(WORKERS, target, Delivery::Kept, true);
+            }
             Step::Hear { worker, origin } => self.hear(worker, origin),
             Step::Move { client, room, joins } => self.turn(client, ROOMS[room], joins),
             Step::Take { client, count } => self.take(client, count),
@@ -202,20 +214,26 @@ impl World {
         }
     }
 
-    fn emit(&mut self, worker: usize, room: usize, but: usize, volatile: bool) {
-        self.numbers[worker] += 1;
-        let origin = u8::try_from(worker).expect("few");
-        let stamp = Stamp { origin, number: self.numbers[worker] };
+    fn emit(&mut self, origin: usize, room: usize, but: usize, volatile: bool) {
         let rooms = ROOMS.get(room).map(|room| vec![(*room).to_owned()]);
         let but = self.clients.get(but).map(|client| client.id);
-        let target = Arc::new(Target { rooms, except: Vec::new(), but });
-        let message = Arc::new(Message::text("2[]".to_owned()));
         let delivery = if volatile && !self.deaf { Delivery::Volatile } else { Delivery::Kept };
-        self.sent.push(Sent { stamp, target, message, delivery });
-        let index = self.sent.len() - 1;
-        self.deliver(worker, index);
-        for other in (0..WORKERS).filter(|other| *other != worker) {
-            self.pending[other][worker].push_back(index);
+        self.say(origin, Target { rooms, except: Vec::new(), but }, delivery, false);
+    }
+
+    fn say(&mut self, from: usize, target: Target, delivery: Delivery, missed: bool) {
+        self.numbers[from] += 1;
+        let origin = u8::try_from(from).expect("few");
+        let stamp = Stamp { origin, number: self.numbers[from] };
+        let (target, message) = (Arc::new(target), Arc::new(Message::text("2[]".to_owned())));
+        let index = self.sent.len();
+        self.sent.push(Sent { stamp, target, message, delivery, missed });
+        for worker in 0..WORKERS {
+            if worker == from {
+                self.deliver(worker, index);
+            } else {
+                self.pending[worker][from].push_back(index);
+            }
         }
     }
 
@@ -227,12 +245,15 @@ impl World {
 
     fn hear_up_to(&mut self, worker: usize, vector: &[u64]) {
         while !self.logs[worker].has_heard(vector) {
-            (0..WORKERS).for_each(|origin| self.hear(worker, origin));
+            (0..ORIGINS).for_each(|origin| self.hear(worker, origin));
         }
     }
 
     fn deliver(&mut self, here: usize, index: usize) {
-        let Sent { stamp, target, message, delivery } = &self.sent[index];
+        let Sent { stamp, target, message, delivery, missed } = &self.sent[index];
+        if *missed {
+            return self.logs[here].gap(*stamp, self.now);
+        }
         for client in &mut self.clients {
             let State::Here { worker, ticket } = &client.state else { continue };
             if *worker == here && is_for(target, client.id, |room| client.rooms.contains(room)) {
@@ -363,7 +384,7 @@ impl World {
 
     fn end(&mut self) {
         for worker in 0..WORKERS {
-            for origin in 0..WORKERS {
+            for origin in 0..ORIGINS {
                 while !self.pending[worker][origin].is_empty() {
                     self.hear(worker, origin);
                 }
@@ -382,7 +403,7 @@ impl World {
 
     fn check(&self, client: usize, whole: bool) {
         let Client { got, due, .. } = &self.clients[client];
-        for origin in 0..WORKERS {
+        for origin in 0..ORIGINS {
             let numbers = got.iter().filter(|stamp| usize::from(stamp.origin) == origin);
             let numbers: Vec<u64> = numbers.map(|stamp| stamp.number).collect();
             assert!(numbers.is_sorted_by(|one, next| one < next), "{client}: {numbers:?}");
