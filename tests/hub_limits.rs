@@ -392,6 +392,33 @@ fn a_user_says_so_much() {
     assert!(held(&edge, "user") >= 2);
 }
 
+/// Whoever may say so little is told at once that it was too much, and is heard.
+#[test]
+fn a_user_or_an_address_that_says_little_is_not_waited_for() {
+    let edge = Edge::start(&format!(
+        "{PLAIN}auth:\n  token: {{ jwt: {{ issuer: https://issuer.example.test, audience: realtime }}, \
+         secret: {SIGNING} }}\nhub:\n  limits: {{ per_user: {{ events: 60/h, burst: 3 }} }}\n  \
+         namespaces: {{ /: {{ auth: token, events: deny }} }}\n"
+    ));
+    let mut web = Web::open(&edge);
+    web.say(&format!("40{{\"token\":\"{}\"}}", token(HS256, &claims("anna"))));
+    assert!(web.text().starts_with("40"));
+    let hears = |web: &mut Web, said: u32| {
+        for id in 0..6 {
+            web.say(&format!("42{id}[\"it\"]"));
+            let code = if id < said { "unknown_event" } else { "rate_limited" };
+            web.expect(&format!("43{id}[{{\"error\":{{\"code\":\"{code}\"}}}}]"));
+        }
+    };
+    hears(&mut web, 3);
+    let edge = Edge::start(&limited("per_ip: { events: 60/h, burst: 3 }"));
+    let mut web = Web::open(&edge);
+    // Which is work as well.
+    web.enter("/");
+    hears(&mut web, 2);
+    assert_eq!((denied(&edge, "rate_limited"), held(&edge, "address")), (4, 0));
+}
+
 #[test]
 fn a_client_that_floods_is_closed() {
     let edge = Edge::start(&limited("events: 1/h, burst: 3"));

@@ -70,7 +70,11 @@ impl Pace {
         key: u64,
         rate: Rate,
     ) -> Result<Duration, Duration> {
-        let table = table.get_or_init(Buckets::large);
-        table.charge(key, rate, self.started.elapsed(), PATIENCE)
+        let (table, now) = (table.get_or_init(Buckets::large), self.started.elapsed());
+        if rate.each() > PATIENCE {
+            // Whoever may say so little is told, and is not made to wait for the next.
+            return table.ask(key, rate, now).map(|()| Duration::ZERO);
+        }
+        table.charge(key, rate, now, PATIENCE)
     }
 }
