@@ -591,6 +591,41 @@ fn more_than_its_queue_takes_is_not_sent() {
     assert_eq!(outcomes(&edge, "too_much"), 1);
 }
 
+/// A queue may be smaller than a message: it takes one, and then less than two.
+#[test]
+fn nobody_is_sent_at_once_what_makes_it_too_slow() {
+    let limits = "limits: { message: 16KiB, queue: 8KiB }";
+    let edge = Edge::start(&hub_only(&format!("recovery: 2m\n{limits}")));
+    let mut sender = web_on(&edge, '0');
+    enter(&mut sender, "/");
+    // The last leaves no room for the answer.
+    for (sizes, goes_on) in [
+        (vec![1000; 3], true),
+        (vec![12_000], true),
+        (vec![1000; 12], false),
+        (vec![6000; 2], false),
+        (vec![4050; 2], false),
+    ] {
+        let mut poller = Poller::open(&edge);
+        let me = enter(&mut poller, "/");
+        assert_eq!(poller.send("1").status, 200);
+        wait_until_gone(&edge, 1);
+        for size in &sizes {
+            sender.say(&format!("421[\"tell\",\"{}\"]", "x".repeat(*size)));
+            sender.expect("431[{\"ok\":true}]");
+        }
+        wait_for_metric(&edge, "vestibule_hub_notices_waiting", 0);
+        let mut poller = Poller::open(&edge);
+        let (missed, who) = come_back(&mut poller, &me.pid, None);
+        let came = if goes_on { sizes.len() } else { 0 };
+        assert_eq!((missed.len(), who == me), (came, goes_on), "{sizes:?}");
+        poller.say("1");
+        wait_until_gone(&edge, 1);
+    }
+    assert_eq!((outcomes(&edge, "recovered"), outcomes(&edge, "too_much")), (2, 3));
+    assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"too_slow\"}"), 0);
+}
+
 /// What clients were sent again is remembered until they have shown that they have it; that, too,
 /// has its bytes, and the oldest goes first.
 #[test]

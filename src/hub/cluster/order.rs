@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::hub::engine::{Delivery, Id, Message};
+use crate::hub::engine::{Delivery, Id, Message, takes_at_once};
 use crate::hub::namespace::Target;
 use crate::hub::outbox::Notice;
 use crate::hub::packet;
@@ -35,8 +35,8 @@ pub struct Keeps {
     pub messages: usize,
     pub bytes: usize,
     pub lasts: Duration,
-    /// Bytes that one is sent at once.
-    pub replay: usize,
+    /// Bytes that the queue of one takes.
+    pub queue: usize,
 }
 
 /// A message for the sockets of one namespace.
@@ -342,7 +342,8 @@ impl Order {
         let fetched = fetched.map(|(_, message)| Arc::clone(message));
         let missed: Vec<_> = fetched.chain(behind).collect();
         let bytes: usize = missed.iter().map(|message| message.size()).sum();
-        Next::Enters((bytes <= self.keeps.get().replay).then(|| missed.into()))
+        let fits = takes_at_once(missed.len(), bytes, self.keeps.get().queue);
+        Next::Enters(fits.then(|| missed.into()))
     }
 }
 
@@ -394,7 +395,8 @@ impl<'a> Fetching<'a> {
                 self.fetched.messages.push((number, message));
             }
         }
-        self.looked <= self.keeps.messages && self.bytes <= self.keeps.replay
+        self.looked <= self.keeps.messages
+            && takes_at_once(self.fetched.messages.len(), self.bytes, self.keeps.queue)
     }
 
     pub fn done(self) -> Fetched {

@@ -57,6 +57,7 @@ pub use http::{Answered, Ask, MAILBOX};
 pub use origin::Origins;
 pub use outgoing::{Message, Outgoing};
 pub use packet::Version;
+pub use queue::takes_at_once;
 pub use reply::is_websocket;
 pub use session::{Delivery, Session};
 pub use sid::{ALPHABET, Id, Node, WORKERS_MAX, random};

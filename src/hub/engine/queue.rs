@@ -29,6 +29,15 @@ pub(super) enum Item {
     Frame(Vec<u8>),
 }
 
+/// What the answer to a CONNECT takes at most, which follows what its client has missed.
+const ANSWER: usize = 256;
+
+/// True if an empty queue of `max` bytes takes so many messages of so many bytes, and an answer behind
+/// them: see `Queue::fits`.
+pub fn takes_at_once(messages: usize, bytes: usize, max: usize) -> bool {
+    messages <= 1 || bytes.saturating_add(ANSWER) <= max
+}
+
 impl Item {
     /// What the queue counts of it; `None` if it is no message.
     fn size(&self) -> Option<usize> {
@@ -225,6 +234,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_sent_at_once_is_taken(
+            sizes in prop::collection::vec(0usize..3000, 0..6),
+            max in 0usize..8000,
+        ) {
+            let (mut queue, bytes) = (Queue::default(), sizes.iter().sum());
+            if takes_at_once(sizes.len(), bytes, max) {
+                for size in sizes {
+                    prop_assert!(queue.fits(size, max));
+                    queue.push(message(size), Delivery::Kept);
+                }
+                prop_assert!(queue.fits(ANSWER, max));
+            }
+        }
+
         #[test]
         fn it_counts_what_it_holds(steps in prop::collection::vec((0u8..7, 0usize..5), 0..100)) {
             let mut queue = Queue::default();

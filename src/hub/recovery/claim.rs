@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::hub::auth_data::AuthData;
-use crate::hub::engine::{Close, Id, Message, Node, Outgoing};
+use crate::hub::engine::{Close, Id, Message, Node, Outgoing, takes_at_once};
 use crate::hub::handover::{FAR, FAR_ANY};
 use crate::hub::hooks::Line;
 use crate::hub::namespace::Namespace;
@@ -391,7 +391,11 @@ impl Recovery {
         }
         let missed = returned.missed(log)?;
         let bytes: usize = missed.iter().map(|(_, message)| message.size()).sum();
-        if bytes > policy.replay_max { Err(Miss::TooMuch) } else { Ok(missed) }
+        if takes_at_once(missed.len(), bytes, policy.queue) {
+            Ok(missed)
+        } else {
+            Err(Miss::TooMuch)
+        }
     }
 }
 

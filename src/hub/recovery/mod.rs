@@ -61,8 +61,8 @@ pub struct RecoveryPolicy {
     sessions: usize,
     /// How long a client may be gone unnoticed: whatever it says gives a late pong more time once.
     patience: Duration,
-    /// Bytes that are sent to one at once.
-    replay_max: usize,
+    /// Bytes that the queue of one takes.
+    queue: usize,
 }
 
 impl RecoveryPolicy {
@@ -73,16 +73,15 @@ impl RecoveryPolicy {
             bytes: recovery.bytes,
             sessions: recovery.sessions,
             patience: hub.ping_interval + hub.ping_timeout * 2,
-            // What a queue always has room for.
-            replay_max: hub.limits.queue.max(hub.limits.message.saturating_mul(2)),
+            queue: hub.limits.queue,
         })
     }
 
     /// How much the node keeps, for all of its workers.
     pub fn keeps(&self) -> Keeps {
-        let Self { messages, bytes, lasts, replay_max: replay, .. } = *self;
+        let Self { messages, bytes, lasts, queue, .. } = *self;
         // Longer than anybody may be away: a cut is noticed late.
-        Keeps { messages, bytes, lasts: lasts + self.patience, replay }
+        Keeps { messages, bytes, lasts: lasts + self.patience, queue }
     }
 
     fn bounds(&self) -> log::Bounds {

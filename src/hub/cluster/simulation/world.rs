@@ -175,7 +175,7 @@ impl World {
         self.begun += 1;
         let order = Order::default();
         let (messages, bytes, lasts) = (1000, 1 << 20, Duration::from_secs(60));
-        order.keeps.set(Keeps { messages, bytes, lasts, replay: 1 << 20 });
+        order.keeps.set(Keeps { messages, bytes, lasts, queue: 1 << 20 });
         let before = entries_up_to(STREAM, b"+", self.rules.window, self.ask());
         let before = at_once(before).expect("answered");
         let number = |entry: Option<&Entry>| entry.and_then(Entry::number).unwrap_or_default();
