@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tungstenite::protocol::{Role, WebSocket};
 
 use crate::harness::origin::{Origin, reply};
-use crate::harness::socketio::{GENEROUS, Heard, Line, UPGRADE, Web, hub};
+use crate::harness::socketio::{GENEROUS, Heard, Line, UPGRADE, Web, hub, masked};
 use crate::harness::sqlite::Sqlite;
 use crate::harness::{Answer, Edge, Folder, PLAIN, eventually};
 use crate::hub_recovery::{come_back, enter};
@@ -267,6 +267,38 @@ fn one_user_has_so_many_connections() {
         matches!(answer_of(with_cookie(&edge, &session(ID))), Heard::Text(text) if text.starts_with("40"))
             .then_some(())
     });
+}
+
+/// Nor does it bring others in, as long as nobody knows whether its old connection leaves one.
+#[test]
+fn who_waits_for_a_seat_has_none() {
+    let recovering = |auth: &str| {
+        let yaml = config(auth, "").replace("hub:\n", "hub:\n  recovery: 2m\n");
+        format!("{yaml}    /b: {{ auth: app, events: deny }}\n")
+    };
+    let (edge, _database) = lucia_as("", recovering);
+    let cookie = session(ID);
+    let mut before: Vec<_> = (0..3).map(|_| with_cookie(&edge, &cookie)).collect();
+    let known: Vec<_> = before.iter_mut().map(|web| enter(web, "/")).collect();
+    let say = |pid: &str| {
+        let mut web = with_cookie(&edge, &cookie);
+        let said = [format!("40{}", json!({ "pid": pid })), "40/b,".to_owned()];
+        web.raw(&said.map(|text| masked(0x81, text.as_bytes())).concat());
+        web
+    };
+    let nobody = known[0].pid.chars().rev().collect::<String>();
+    for _ in 0..10 {
+        assert_eq!(say(&nobody).hear(), Heard::Closed(Some(1013)));
+    }
+    // Both have the one that the old connection had.
+    let mut back = say(&known[0].pid);
+    let mut answers = [back.text(), back.text()];
+    answers.sort();
+    assert!(answers[0].starts_with("40/b,{"), "{answers:?}");
+    assert!(answers[1].contains(&known[0].sid), "{answers:?}");
+    assert_eq!(before[0].hear(), Heard::Closed(None));
+    let full = Heard::Text(r#"44{"message":"too_many_connections"}"#.to_owned());
+    assert_eq!(answer_of(with_cookie(&edge, &cookie)), full, "somebody new");
 }
 
 /// As after a change of networks: the server does not know yet that the old connections are gone.

@@ -104,15 +104,17 @@ impl Clients {
             drop(here);
             return unauthorized(session, &namespace.name, "another_user");
         }
-        let seat = before.is_none().then(|| self.users.seat(&known)).flatten();
+        // Who waits for a seat speaks for nobody: others of the connection wait as well.
+        let is_seated = here.iter().any(|one| same(&one) && one.seat.is_some());
+        let seat = if is_seated { None } else { self.users.seat(&known) };
         let mut waits = None;
-        if before.is_none() && seat.is_none() {
-            let returns =
-                self.recovery.is_on() && session.version != Version::V3 && auth.has("pid");
-            waits = returns.then(|| self.users.wait_for_seat()).flatten();
+        let returns = self.recovery.is_on() && session.version != Version::V3 && auth.has("pid");
+        let may_wait = returns || before.is_some();
+        if !is_seated && seat.is_none() {
+            waits = may_wait.then(|| self.users.wait_for_seat()).flatten();
             if waits.is_none() {
                 drop(here);
-                if returns {
+                if may_wait {
                     return session.close(Close::Unavailable);
                 }
                 return refuse(session, &namespace.name, "too_many_connections");
@@ -137,6 +139,8 @@ impl Clients {
             }
             None => (seat, None),
         };
+        // Who comes back is asked about first; whom it was before may leave the seat.
+        let only_waits = waits.is_some() && !returns;
         let name = Arc::clone(&namespace.name);
         here.push(Here { namespace: name, known: Rc::clone(&known), seat, waits });
         drop(here);
@@ -144,24 +148,58 @@ impl Clients {
         self.users.watch(session, &known);
         left.inspect(|left| self.users.forsake(session, client, left));
         self.spread(&known);
-        self.welcome(session, client, namespace, auth);
+        if only_waits {
+            self.welcome_later(session, client, namespace, auth);
+        } else {
+            self.welcome(session, client, namespace, auth);
+        }
     }
 
-    /// Takes the seat that a client has waited for, which its old connection may have left since.
-    /// False if there is none.
+    /// Welcomes a client that waits for another of its namespaces to have a seat.
+    fn welcome_later(
+        self: &Rc<Self>,
+        session: &Rc<Session>,
+        client: &Rc<Client>,
+        namespace: &Rc<Namespace>,
+        auth: AuthData,
+    ) {
+        client.arrivals.begin(&namespace.name);
+        let (clients, session) = (Rc::clone(self), Rc::clone(session));
+        let (client, namespace) = (Rc::clone(client), Rc::clone(namespace));
+        self.drain.spawn("identify", async move {
+            clients.wait_to_sit_down(&client, &namespace.name).await;
+            client.arrivals.end(&namespace.name);
+            if session.is_open() {
+                clients.welcome(&session, &client, &namespace, auth);
+                clients.decided(&session, &client, &namespace.name);
+            }
+        });
+    }
+
+    /// Takes the seat that a client has waited for, which its old connection may have left since; or
+    /// shares the one that its connection has by now. False if there is none.
     pub(super) fn sit_down(&self, client: &Client, namespace: &str) -> bool {
         let mut here = client.here.borrow_mut();
-        let waits = |one: &&mut Here| *one.namespace == *namespace && one.waits.is_some();
-        let Some(one) = here.iter_mut().find(waits) else { return true };
-        one.seat = self.users.seat(&one.known);
-        if one.seat.is_some() {
+        let waits = |one: &Here| *one.namespace == *namespace && one.waits.is_some();
+        let Some(index) = here.iter().position(waits) else { return true };
+        let mut one = here.swap_remove(index);
+        let is_seated = one.seat.is_some()
+            || here
+                .iter()
+                .any(|other| other.seat.is_some() && same_provider(&other.known, &one.known));
+        if !is_seated {
+            one.seat = self.users.seat(&one.known);
+        }
+        let sits = is_seated || one.seat.is_some();
+        if sits {
             one.waits = None;
         }
-        one.seat.is_some()
+        here.push(one);
+        sits
     }
 
-    /// The same where the old connection is another node's, which is told of this one: waits for it
-    /// to go.
+    /// The same where the old connection is another node's, which is told of this one, or another
+    /// namespace comes back: waits for it to go.
     pub(super) async fn wait_to_sit_down(&self, client: &Client, namespace: &str) {
         let until = Instant::now() + SEAT_LEFT;
         while !self.sit_down(client, namespace) && Instant::now() < until {

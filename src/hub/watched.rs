@@ -52,7 +52,7 @@ pub struct Here {
     pub namespace: Arc<str>,
     pub known: Rc<Known>,
     pub seat: Option<Seat>,
-    /// It has no seat yet: its old connection, which it comes to go on with, may have it still.
+    /// Its connection has no seat yet: an old one, which it comes to go on with, may have it still.
     pub waits: Option<Waits>,
 }
 
