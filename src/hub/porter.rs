@@ -53,6 +53,8 @@ const TRIES: u32 = 10;
 const TRIES_PER: Duration = Duration::from_secs(60);
 /// How long one lasts, as with Node.
 const SESSION_LASTS: Duration = Duration::from_secs(86_400);
+/// So much may the clock of another node that gives them out be ahead.
+const AHEAD: Duration = Duration::from_secs(60);
 
 impl Porter {
     /// Decides about `pass`, which came from `address`.
@@ -111,9 +113,8 @@ impl Book {
         match pass {
             Pass::Session(shown) => {
                 let ends = shown.split('-').next().and_then(|ends| ends.parse::<u64>().ok());
-                let lasts = |ends: &u64| {
-                    (now.today + 1..=now.today + SESSION_LASTS.as_secs()).contains(ends)
-                };
+                let latest = now.today + SESSION_LASTS.as_secs() + AHEAD.as_secs();
+                let lasts = |ends: &u64| (now.today + 1..=latest).contains(ends);
                 let valid = ends.filter(lasts).is_some_and(|ends| {
                     let right = self.session(wanted, ends);
                     constant_time::verify_slices_are_equal(right.as_bytes(), shown.as_bytes())
@@ -219,7 +220,7 @@ mod tests {
         assert!(!show(&mut other, &AdminDoor { secret, ..wanted.clone() }, &session, 5));
         // Nothing of it can be changed, nor can it be made to last.
         let (ends, signed) = session.split_once('-').expect("two parts");
-        let later = ends.parse::<u64>().expect("a number") + 1;
+        let later = ends.parse::<u64>().expect("a number") + AHEAD.as_secs() + 1;
         let longer = one.session(&wanted, later);
         for forged in [
             "",
@@ -236,6 +237,18 @@ mod tests {
             assert!(!show(&mut one, &wanted, forged, 0), "{forged}");
         }
         assert!(show(&mut one, &wanted, &longer, 1));
+    }
+
+    #[test]
+    fn clocks_may_differ_a_little() {
+        let (mut ahead, mut behind) = (Book::new().expect("a book"), Book::new().expect("a book"));
+        let wanted = wanted(Some("shared"));
+        let Verdict::Welcome(Some(session)) = try_password(&mut ahead, &wanted, "s3cret", 100)
+        else {
+            panic!("the password is right")
+        };
+        assert!(show(&mut behind, &wanted, &session, 40));
+        assert!(!show(&mut behind, &wanted, &session, 39));
     }
 
     #[test]
