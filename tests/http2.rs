@@ -13,6 +13,8 @@ use crate::harness::{Authority, Edge, Folder, Origin, PATIENCE, SECURE};
 use crate::upgrade::accept;
 
 const STUCK: &str = "vestibule_connections_cut_total{reason=\"stream_stuck\"}";
+/// Bytes of an answer that is here whole when it begins.
+const PAGE: usize = 1 << 20;
 /// `SETTINGS_INITIAL_WINDOW_SIZE`
 const WINDOW: u16 = 4;
 /// A WebSocket (RFC 8441 §5).
@@ -29,6 +31,7 @@ fn secure(origin: &Origin, authority: &Authority, more: &str) -> Edge {
     let folder = Folder::new();
     authority.issue(&folder, "localhost", &["localhost"]);
     folder.write("site/a.txt", &"x".repeat(128 * 1024));
+    folder.write("page.html", &"x".repeat(PAGE));
     folder.write("flag", "");
     let yaml = format!("{SECURE}sites:\n  localhost:\n    next: {}\n{more}", origin.url());
     Edge::start_in(folder, &yaml)
@@ -182,6 +185,30 @@ fn a_connection_whose_client_never_takes_what_has_ended_ends() {
     while begun.elapsed() < Duration::from_secs(3) {
         assert!(matches!(client.get(stream, "/"), Outcome::Status(200, _)));
         stream += 2;
+    }
+}
+
+#[test]
+fn an_answer_of_one_large_piece_may_be_taken_slowly() {
+    let (origin, authority) = (Origin::text("ok"), Authority::new());
+    let more = "    maintenance: { file: flag, page: page.html }
+timeouts: { body_idle: 1500ms }
+";
+    let edge = secure(&origin, &authority, more);
+    let mut client = Http2::connect(&edge, &authority, &[(WINDOW, 1)]);
+    client.request(1, "GET", "/", &[("accept", "text/html")], true);
+    assert_eq!(client.status(1), Some(503));
+    // It takes more than twice as long as nothing may be taken for.
+    let step = u32::try_from(PAGE / 64).expect("a size").to_be_bytes();
+    let mut all = 0;
+    for _ in 0..64 {
+        std::thread::sleep(Duration::from_millis(50));
+        client.send(WINDOW_UPDATE, 0, 1, &step);
+        client.send(WINDOW_UPDATE, 0, 0, &step);
+        all += client.data(1).expect("data").len();
+    }
+    while all < PAGE {
+        all += client.data(1).expect("data").len();
     }
 }
 
