@@ -1,6 +1,8 @@
 //! What only HTTP/2 has: ends in frames of their own, windows that stay shut.
 
 use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::harness::http2::{
@@ -210,6 +212,35 @@ timeouts: { body_idle: 1500ms }
     while all < PAGE {
         all += client.data(1).expect("data").len();
     }
+}
+
+#[test]
+fn what_is_under_way_beside_a_stream_that_is_stuck_has_its_end() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |seen, stream| {
+        if seen.path() == "/late" {
+            wait.lock().expect("a lock").recv_timeout(PATIENCE).expect("told");
+        }
+        reply(stream, "200 OK", "", &[b'x'; 10_000])
+    });
+    let authority = Authority::new();
+    let edge = secure(&origin, &authority, "timeouts: { body_idle: 3s, idle: 1h }\n");
+    let mut client = Http2::connect(&edge, &authority, &[(WINDOW, 1)]);
+    client.request(1, "GET", "/stuck", &[], true);
+    client.request(3, "GET", "/late", &[], true);
+    while client.frame().expect("the connection").kind != GOAWAY {}
+    go.send(()).expect("the application waits");
+    // By now all of it is said, and the client has a byte.
+    edge.access_line(|line| line["path"] == "/late");
+    let mut all = client.data(3).expect("data").len();
+    assert_eq!(all, 1);
+    client.send(WINDOW_UPDATE, 0, 3, &10_000_u32.to_be_bytes());
+    while all < 10_000 {
+        all += client.data(3).expect("data").len();
+    }
+    // What is stuck ends with the connection.
+    assert!(client.is_closed());
 }
 
 #[test]

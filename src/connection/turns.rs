@@ -235,6 +235,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_socket_that_takes_nothing_is_no_shut_window() {
+        let activity = Activity::new(Arc::default(), true);
+        let turn = Turn { unsent: Arc::clone(&activity.unsent), ..Turn::default() };
+        let _held = turn.divide(Some(Ok(Frame::data(Bytes::from_static(b"the end")))));
+        // Each look is one patience after the other.
+        let is_stuck = || activity.untaken(Duration::ZERO).is_err();
+        activity.signs.set_unflushed(true);
+        assert!((0..10).all(|_| !is_stuck()));
+        activity.signs.set_unflushed(false);
+        assert!(is_stuck() || is_stuck());
+    }
+
+    #[test]
     fn what_is_given_at_once_is_bounded_and_whole_frames() {
         for length in [1, PIECE, PIECE + 1, GIVEN, GIVEN + 1, GIVEN + PIECE + 1, 1 << 20] {
             let (turn, mut pieces) = (Turn::default(), Vec::new());
