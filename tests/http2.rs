@@ -1,6 +1,8 @@
 //! What only HTTP/2 has: ends in frames of their own, windows that stay shut.
 
 use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use crate::harness::http2::{
@@ -13,6 +15,8 @@ use crate::harness::{Authority, Edge, Folder, Origin, PATIENCE, SECURE};
 use crate::upgrade::accept;
 
 const STUCK: &str = "vestibule_connections_cut_total{reason=\"stream_stuck\"}";
+/// Bytes of an answer that is here whole when it begins.
+const PAGE: usize = 1 << 20;
 /// `SETTINGS_INITIAL_WINDOW_SIZE`
 const WINDOW: u16 = 4;
 /// A WebSocket (RFC 8441 §5).
@@ -29,6 +33,7 @@ fn secure(origin: &Origin, authority: &Authority, more: &str) -> Edge {
     let folder = Folder::new();
     authority.issue(&folder, "localhost", &["localhost"]);
     folder.write("site/a.txt", &"x".repeat(128 * 1024));
+    folder.write("page.html", &"x".repeat(PAGE));
     folder.write("flag", "");
     let yaml = format!("{SECURE}sites:\n  localhost:\n    next: {}\n{more}", origin.url());
     Edge::start_in(folder, &yaml)
@@ -183,6 +188,59 @@ fn a_connection_whose_client_never_takes_what_has_ended_ends() {
         assert!(matches!(client.get(stream, "/"), Outcome::Status(200, _)));
         stream += 2;
     }
+}
+
+#[test]
+fn an_answer_of_one_large_piece_may_be_taken_slowly() {
+    let (origin, authority) = (Origin::text("ok"), Authority::new());
+    let more = "    maintenance: { file: flag, page: page.html }
+timeouts: { body_idle: 1500ms }
+";
+    let edge = secure(&origin, &authority, more);
+    let mut client = Http2::connect(&edge, &authority, &[(WINDOW, 1)]);
+    client.request(1, "GET", "/", &[("accept", "text/html")], true);
+    assert_eq!(client.status(1), Some(503));
+    // It takes more than twice as long as nothing may be taken for.
+    let step = u32::try_from(PAGE / 64).expect("a size").to_be_bytes();
+    let mut all = 0;
+    for _ in 0..64 {
+        std::thread::sleep(Duration::from_millis(50));
+        client.send(WINDOW_UPDATE, 0, 1, &step);
+        client.send(WINDOW_UPDATE, 0, 0, &step);
+        all += client.data(1).expect("data").len();
+    }
+    while all < PAGE {
+        all += client.data(1).expect("data").len();
+    }
+}
+
+#[test]
+fn what_is_under_way_beside_a_stream_that_is_stuck_has_its_end() {
+    let (go, wait) = channel::<()>();
+    let wait = Mutex::new(wait);
+    let origin = Origin::start(move |seen, stream| {
+        if seen.path() == "/late" {
+            wait.lock().expect("a lock").recv_timeout(PATIENCE).expect("told");
+        }
+        reply(stream, "200 OK", "", &[b'x'; 10_000])
+    });
+    let authority = Authority::new();
+    let edge = secure(&origin, &authority, "timeouts: { body_idle: 3s, idle: 1h }\n");
+    let mut client = Http2::connect(&edge, &authority, &[(WINDOW, 1)]);
+    client.request(1, "GET", "/stuck", &[], true);
+    client.request(3, "GET", "/late", &[], true);
+    while client.frame().expect("the connection").kind != GOAWAY {}
+    go.send(()).expect("the application waits");
+    // By now all of it is said, and the client has a byte.
+    edge.access_line(|line| line["path"] == "/late");
+    let mut all = client.data(3).expect("data").len();
+    assert_eq!(all, 1);
+    client.send(WINDOW_UPDATE, 0, 3, &10_000_u32.to_be_bytes());
+    while all < 10_000 {
+        all += client.data(3).expect("data").len();
+    }
+    // What is stuck ends with the connection.
+    assert!(client.is_closed());
 }
 
 #[test]

@@ -74,6 +74,26 @@ fn a_trusted_peer_may_say_it_with_forwarded() {
     edge.access_line(|line| line["reason"] == "bad_forwarded" && line["client"] == "127.0.0.1");
 }
 
+/// A peer that adds to the line that its client wrote: an address is never passed over for what else
+/// stands there.
+#[test]
+fn a_trusted_peer_is_not_itself_the_client_because_its_line_cannot_be_read() {
+    let origin = Origin::text("ok");
+    let ask = |more: &str| {
+        let edge = site(&origin.url(), more);
+        let mut client = edge.connect();
+        let line = b"X-Forwarded-For: \xff, 203.0.113.7\r\n";
+        client.send([b"GET / HTTP/1.1\r\nHost: localhost\r\n", &line[..], b"\r\n"].concat());
+        client.answer()
+    };
+    let refused = ask("    allow: [127.0.0.0/8]\ntrust: [127.0.0.0/8]\n");
+    assert_eq!((refused.status, refused.text().contains("bad_forwarded")), (400, true));
+    assert!(origin.seen().is_empty());
+    // Whoever is not trusted is not read.
+    assert_eq!(ask("").status, 200);
+    assert_eq!(origin.seen().remove(0).all("x-forwarded-for"), ["127.0.0.1"]);
+}
+
 #[test]
 fn options_go_as_far_as_they_are_meant_to() {
     let origin = Origin::text("ok");

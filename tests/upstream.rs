@@ -236,6 +236,11 @@ fn a_body_of_several_pieces_is_sent_again_if_it_is_not_large() {
     }
     client.send("0\r\nx-sum: 1\r\n\r\n");
     assert_eq!(client.answer().text(), "5000 1");
+    // In pieces that are as small as they can be.
+    let mut client = edge.connect();
+    client.send("PUT /bits HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("1\r\nx\r\n".repeat(20_000) + "0\r\n\r\n");
+    assert_eq!(client.answer().text(), "20000 0");
     let before = origin.seen().len();
     let answer = edge.connect().ask("PUT", "/large", &[], &vec![b'x'; 300_000]);
     assert_eq!((answer.status, origin.seen().len()), (502, before + 1));

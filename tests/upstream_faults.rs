@@ -192,6 +192,13 @@ fn all_targets_that_hang_are_not_asked_in_turn() {
     let answer = edge.get("/");
     assert!(answer.status == 504 && answer.text().contains("upstream_slow"), "{answer:?}");
     assert_eq!(hung.iter().map(|origin| origin.seen().len()).sum::<usize>(), 2);
+    let late = "vestibule_upstream_resent_total{reason=\"late\"}";
+    let counted = |edge: &Edge| edge.admin("GET", "/metrics").text().contains(late);
+    assert!(counted(&edge));
+    // What is not sent again is not counted.
+    let edge = self::edge(&hung[0].url(), "timeouts: { first_byte: 200ms }\n");
+    assert_eq!(edge.get("/").status, 504);
+    assert!(!counted(&edge));
 }
 
 /// Half of the load meets a process that was stopped: it takes connections and says nothing.

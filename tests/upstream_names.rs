@@ -10,7 +10,8 @@ use std::thread;
 use crate::harness::socketio::wait_for_metric;
 use crate::harness::{Client, Edge, Folder, PLAIN, eventually};
 
-/// Stands between the process and its resolver: of `app.test` a file says where it is.
+/// Stands between the process and its resolver: of `app.test` a file says where it is, and whether that
+/// takes its time.
 const BETWEEN: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -18,6 +19,7 @@ const BETWEEN: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef int resolver(const char *, const char *, const struct addrinfo *, struct addrinfo **);
 
@@ -32,6 +34,11 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
         fclose(file);
     }
     line[strcspn(line, "\n")] = 0;
+    char *slowly = strchr(line, ' ');
+    if (slowly) {
+        *slowly = 0;
+        usleep(1500000);
+    }
     return line[0] ? next(line, service, hints, found) : EAI_AGAIN;
 }
 "#;
@@ -104,6 +111,18 @@ fn a_name_that_nobody_can_tell_just_now_is_where_it_was() {
     eventually("the new address", || (edge.get("/").text() == "two").then_some(()));
     names.set("");
     assert_eq!(edge.get("/").text(), "two");
+}
+
+#[test]
+fn a_name_that_is_told_slowly_is_where_it_is_told_to_be() {
+    let one = application(([127, 0, 0, 1], 0).into(), "one");
+    let _two = application(([127, 0, 0, 2], one.port()).into(), "two");
+    let next = format!("http://app.test:{}", one.port());
+    let (edge, names) = Names::start("127.0.0.1\n", &next);
+    assert_eq!(edge.get("/").text(), "one");
+    names.set("127.0.0.2 slowly\n");
+    // Nobody waits for it to the end.
+    eventually("the new address", || (edge.get("/").text() == "two").then_some(()));
 }
 
 #[test]

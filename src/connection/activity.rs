@@ -67,7 +67,20 @@ impl Activity {
         if due > now {
             return Ok(Some(due));
         }
-        if self.unsent.turn() { Err(Untaken) } else { Ok(Some(now + patience)) }
+        // While the socket takes nothing, it is not their windows that hold them: it is watched itself.
+        let old = self.unsent.turn();
+        if old && self.signs.is_flushed() { Err(Untaken) } else { Ok(Some(now + patience)) }
+    }
+
+    /// When a connection that was told to close at `at` ends all the same: what an exchange said last
+    /// that has ended since then may still be on its way.
+    pub fn ends(&self, told: Instant, at: Instant, patience: Duration) -> Instant {
+        // A client that takes nothing is the socket's to judge.
+        if !self.signs.is_flushed() {
+            self.since.set(Instant::now());
+        }
+        let since = self.since.get();
+        if since >= told { at.max(since + patience) } else { at }
     }
 
     /// True while a request may be on its way: none has come yet, or one has begun to come.

@@ -275,7 +275,8 @@ impl Watch {
     where
         C: Future<Output = hyper::Result<()>>,
     {
-        let (mut closing, mut left, mut told) = (None, false, false);
+        let (mut closing, mut left, mut told) = (None, false, None);
+        let patience = self.timeouts.body_idle;
         let mut alarm = pin!(sleep_until(Instant::now() + self.timeouts.head));
         let mut leaving = pin!(self.drain.leaving());
         let over = poll_fn(|cx| {
@@ -285,28 +286,33 @@ impl Watch {
                 }
                 let due = self.activity.due(&self.timeouts);
                 left = left || leaving.as_mut().poll(cx).is_ready();
-                if left && !told && !self.activity.awaits_head() {
-                    told = true;
-                    closing = Some(Instant::now() + self.timeouts.idle);
+                if left && told.is_none() && !self.activity.awaits_head() {
+                    let now = Instant::now();
+                    (told, closing) = (Some(now), Some(now + self.timeouts.idle));
                     graceful(connection.as_mut());
                     continue;
                 }
                 if left && closing.is_none() {
                     closing = Some(Instant::now() + FIRST_REQUEST.min(self.timeouts.head));
                 }
-                let untaken = match self.activity.untaken(self.timeouts.body_idle) {
+                let untaken = match self.activity.untaken(patience) {
                     Ok(untaken) => untaken,
                     // Whatever else is under way on it may end.
-                    Err(Untaken) if !told => {
-                        told = true;
-                        closing = Some(Instant::now());
+                    Err(Untaken) if told.is_none() => {
+                        let now = Instant::now();
+                        (told, closing) = (Some(now), Some(now + patience));
                         metrics::count(&metrics::CONNECTIONS_CUT, "stream_stuck");
                         graceful(connection.as_mut());
                         continue;
                     }
                     Err(Untaken) => None,
                 };
-                let due = if closing.is_some() { due.and(closing) } else { due };
+                // Once it was told, it ends by itself as soon as all is out.
+                let due = match (closing, told) {
+                    (Some(at), Some(told)) => due.map(|_| self.activity.ends(told, at, patience)),
+                    (Some(at), None) => due.and(Some(at)),
+                    (None, _) => due,
+                };
                 let parks = self.activity.parks().filter(|_| parks && closing.is_none());
                 let next = [due, parks, untaken].into_iter().flatten().min();
                 // The alarm is only ever set earlier; one that rings too early is set anew.
@@ -322,17 +328,15 @@ impl Watch {
                 }
                 match due {
                     Some(due) if due > now => alarm.as_mut().reset(next.unwrap_or(due)),
-                    Some(_) if left && !told => {
-                        told = true;
-                        closing = Some(now + self.timeouts.head);
+                    Some(_) if left && told.is_none() => {
+                        (told, closing) = (Some(now), Some(now + self.timeouts.head));
                         graceful(connection.as_mut());
                     }
                     Some(_) if closing.is_some() || self.activity.head.get() => {
                         return Poll::Ready(Some(Ok(())));
                     }
                     Some(_) => {
-                        told = true;
-                        closing = Some(now + self.timeouts.head);
+                        (told, closing) = (Some(now), Some(now + self.timeouts.head));
                         graceful(connection.as_mut());
                     }
                     None => alarm.as_mut().reset(untaken.unwrap_or(now + self.timeouts.idle)),
@@ -533,9 +537,46 @@ impl Drop for Served {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::task::Waker;
+
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn watch(idle: Duration) -> Watch {
+        let timeouts = Timeouts {
+            handshake: LONG,
+            head: LONG,
+            body_idle: LONG,
+            idle,
+            connect: LONG,
+            first_byte: LONG,
+        };
+        let activity = Rc::new(Activity::new(Arc::default(), false));
+        Watch { drain: Drain::default(), activity, timeouts }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_ends_while_the_process_leaves_goes_out_whole() {
+        let watch = watch(Duration::ZERO);
+        let (exchange, out) = (watch.activity.begin(), Cell::new(false));
+        let connection = poll_fn(|_cx| if out.get() { Poll::Ready(Ok(())) } else { Poll::Pending });
+        watch.drain.begin();
+        let mut over = pin!(watch.over(Box::pin(connection), |_| (), true));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(over.as_mut().poll(&mut cx).is_pending());
+        // All is given, and the client has not taken it.
+        drop(exchange);
+        watch.activity.signs.set_unflushed(true);
+        assert!(over.as_mut().poll(&mut cx).is_pending());
+        watch.activity.signs.set_unflushed(false);
+        assert!(over.as_mut().poll(&mut cx).is_pending(), "it ends by itself");
+        out.set(true);
+        assert!(over.as_mut().poll(&mut cx).is_ready());
+    }
 
     #[tokio::test]
     async fn who_has_asked_already_is_answered_also_while_the_process_leaves() {
@@ -544,18 +585,8 @@ mod tests {
         let mut client = TcpStream::connect(address).await.expect("a connection");
         let (stream, _) = listener.accept().await.expect("a client");
         let stream = Watched::new(Stream::Plain(stream), None);
-        let activity = Rc::new(Activity::new(Arc::default(), false));
-        activity.fresh.set(false);
-        let long = Duration::from_secs(60);
-        let timeouts = Timeouts {
-            handshake: long,
-            head: long,
-            body_idle: long,
-            idle: long,
-            connect: long,
-            first_byte: long,
-        };
-        let watch = Watch { drain: Drain::default(), activity, timeouts };
+        let watch = watch(LONG);
+        watch.activity.fresh.set(false);
         watch.drain.begin();
         client.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
         poll_fn(|cx| stream.poll_readable(cx)).await.expect("bytes");

@@ -19,11 +19,14 @@ use crate::drain::Drain;
 use crate::exchange::{BodyError, Left};
 use crate::observe::metrics;
 
-use super::Activity;
+use super::{Activity, SEND_BUFFER};
 
 /// What hyper may let go of at once: it forgets a stream whose last piece it has given to h2, which
 /// keeps that for as long as the client does not take it. One frame has as much.
 const PIECE: usize = 16 * 1024;
+/// What it is given at once of more: it asks again only when nearly all of that has gone out, and the
+/// client's patience is counted from one time to the next.
+const GIVEN: usize = SEND_BUFFER;
 
 /// Pieces of answers that were let go of and that the client has not taken, of one connection.
 ///
@@ -122,7 +125,7 @@ impl Turn {
             return (Some(Ok(Frame::data(self.unsent.hold(data)))), None);
         }
         // In whole frames, so that there are no more of them.
-        let rest = data.split_off((data.len() - 1) / PIECE * PIECE);
+        let rest = data.split_off(((data.len() - 1) / PIECE * PIECE).min(GIVEN));
         (Some(Ok(Frame::data(data))), Some(rest))
     }
 
@@ -224,5 +227,41 @@ impl<F: Future<Output = ()>> Future for Patient<F> {
         this.turn.cut.set(true);
         metrics::count(&metrics::CONNECTIONS_CUT, "stream_stuck");
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_takes_nothing_is_no_shut_window() {
+        let activity = Activity::new(Arc::default(), true);
+        let turn = Turn { unsent: Arc::clone(&activity.unsent), ..Turn::default() };
+        let _held = turn.divide(Some(Ok(Frame::data(Bytes::from_static(b"the end")))));
+        // Each look is one patience after the other.
+        let is_stuck = || activity.untaken(Duration::ZERO).is_err();
+        activity.signs.set_unflushed(true);
+        assert!((0..10).all(|_| !is_stuck()));
+        activity.signs.set_unflushed(false);
+        assert!(is_stuck() || is_stuck());
+    }
+
+    #[test]
+    fn what_is_given_at_once_is_bounded_and_whole_frames() {
+        for length in [1, PIECE, PIECE + 1, GIVEN, GIVEN + 1, GIVEN + PIECE + 1, 1 << 20] {
+            let (turn, mut pieces) = (Turn::default(), Vec::new());
+            let mut rest = Some(Bytes::from(vec![b'x'; length]));
+            while let Some(data) = rest {
+                let (given, left) = turn.divide(Some(Ok(Frame::data(data))));
+                let given = given.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
+                pieces.push(given.expect("data").len());
+                rest = left;
+            }
+            let last = pieces.pop().expect("a piece");
+            assert!((1..=PIECE).contains(&last), "{length}: {last}");
+            assert!(pieces.iter().all(|piece| piece % PIECE == 0 && *piece <= GIVEN), "{pieces:?}");
+            assert_eq!(pieces.iter().sum::<usize>() + last, length);
+        }
     }
 }

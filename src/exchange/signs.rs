@@ -50,7 +50,8 @@ impl Signs {
         self.came.swap(false, Ordering::Relaxed)
     }
 
-    pub(super) fn set_unflushed(&self, unflushed: bool) {
+    /// Says whether something that was written waits for the client.
+    pub fn set_unflushed(&self, unflushed: bool) {
         self.unflushed.store(unflushed, Ordering::Relaxed);
     }
 

@@ -314,11 +314,19 @@ impl Watched {
 
     /// An answer that ends with the connection looks whole however that ends, unless it is reset.
     /// It is so from the answer's first byte on: nobody has to be there to do it.
+    /// It is so up to the end, too: its last piece may be given and not taken.
     fn arm(&mut self) {
-        let resets = self.signs.is_unended();
-        if self.resets != resets {
-            self.resets = resets;
-            set_resets(self.stream.socket(), resets);
+        if !self.resets && self.signs.is_unended() {
+            self.resets = true;
+            set_resets(self.stream.socket(), true);
+        }
+    }
+
+    /// All of an answer that ends so is out.
+    fn disarm(&mut self) {
+        if self.resets && !self.signs.is_unended() {
+            self.resets = false;
+            set_resets(self.stream.socket(), false);
         }
     }
 
@@ -429,7 +437,7 @@ impl AsyncWrite for Watched {
         if this.lingering.is_none() {
             let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
             ready!(this.patiently(shut, cx))?;
-            this.arm();
+            this.disarm();
             if !this.is_amid() {
                 return Poll::Ready(Ok(()));
             }
@@ -534,5 +542,36 @@ impl AsyncWrite for Taken {
             Self::Connection(watched) => Pin::new(&mut **watched).poll_shutdown(cx),
             Self::Stream(stream, _) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_ends_with_the_connection_is_unended_until_all_of_it_is_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let _client = TcpStream::connect(address).await.expect("a connection");
+        let (stream, _) = listener.accept().await.expect("a client");
+        let signs = Arc::<Signs>::default();
+        let watched = Watched::new(Stream::Plain(stream), None);
+        let mut watched =
+            watched.http1(Arc::clone(&signs), Interims::default(), Duration::from_secs(60));
+        let linger = |watched: &Watched| SockRef::from(watched.stream.socket()).linger();
+        signs.set_unended(true);
+        watched.write_all(b"one").await.expect("sent");
+        assert_eq!(linger(&watched).expect("known"), Some(Duration::ZERO));
+        // The last piece is given, and may not be taken.
+        signs.set_unended(false);
+        watched.write_all(b"two").await.expect("sent");
+        assert_eq!(linger(&watched).expect("known"), Some(Duration::ZERO));
+        watched.shutdown().await.expect("over");
+        assert_eq!(linger(&watched).expect("known"), None);
     }
 }

@@ -80,25 +80,15 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 /// error if none does.
 async fn first_of(mut addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
-    let mut tried: Vec<Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>> = Vec::new();
+    let mut tried: Vec<Connecting<TcpStream>> = Vec::new();
     loop {
         let next = addresses.next();
         let is_last = next.is_none();
-        tried.extend(next.map(|address| Box::pin(TcpStream::connect(address)) as Pin<Box<_>>));
+        tried.extend(next.map(|address| Box::pin(TcpStream::connect(address)) as Connecting<_>));
         if tried.is_empty() {
             return Err(last);
         }
-        let any = poll_fn(|cx| {
-            let mut done = None;
-            tried.retain_mut(|connecting| match connecting.as_mut().poll(cx) {
-                Poll::Ready(ended) => {
-                    done = Some(ended);
-                    false
-                }
-                Poll::Pending => true,
-            });
-            done.map_or(Poll::Pending, Poll::Ready)
-        });
+        let any = poll_fn(|cx| poll_any(&mut tried, cx));
         let ended = if is_last { Some(any.await) } else { timeout(NEXT_ADDRESS, any).await.ok() };
         match ended {
             Some(Ok(stream)) => return Ok(stream),
@@ -106,6 +96,26 @@ async fn first_of(mut addresses: impl Iterator<Item = SocketAddr>) -> io::Result
             None => (),
         }
     }
+}
+
+type Connecting<T> = Pin<Box<dyn Future<Output = io::Result<T>>>>;
+
+/// The first of them that has succeeded, or else one that has failed; it is taken out.
+fn poll_any<T>(tried: &mut Vec<Connecting<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    let mut done = None;
+    tried.retain_mut(|connecting| {
+        if matches!(done, Some(Ok(_))) {
+            return true;
+        }
+        match connecting.as_mut().poll(cx) {
+            Poll::Ready(ended) => {
+                done = Some(ended);
+                false
+            }
+            Poll::Pending => true,
+        }
+    });
+    done.map_or(Poll::Pending, Poll::Ready)
 }
 
 /// True if this process or machine is at its limits: nothing that the target did.
@@ -207,6 +217,18 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_refusal_hides_no_success_of_the_same_moment() {
+        let ready = |ended: Result<u8, ErrorKind>| {
+            Box::pin(std::future::ready(ended.map_err(io::Error::from))) as Connecting<u8>
+        };
+        let refused = || ready(Err(ErrorKind::ConnectionRefused));
+        for mut tried in [vec![ready(Ok(1)), refused()], vec![refused(), ready(Ok(1)), refused()]] {
+            let any = poll_fn(|cx| poll_any(&mut tried, cx)).await;
+            assert_eq!(any.expect("a connection"), 1);
+        }
+    }
 
     #[tokio::test]
     async fn an_address_that_says_nothing_holds_up_no_other() {

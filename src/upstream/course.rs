@@ -23,6 +23,8 @@ pub struct Course {
     /// It went to a target that is down.
     pub hopeless: bool,
     pub last: Option<SendError>,
+    /// Why it is sent again, if it is.
+    again: Option<&'static str>,
 }
 
 /// A request that ends its target is not sent to all others too.
@@ -75,9 +77,15 @@ impl Course {
                 "unreached"
             }
         };
-        metrics::count(&metrics::RESENT, reason);
-        self.last = Some(error);
+        (self.last, self.again) = (Some(error), Some(reason));
         Ok(())
+    }
+
+    /// It is sent; counted if that is not for the first time.
+    pub fn goes(&mut self) {
+        if let Some(reason) = self.again.take() {
+            metrics::count(&metrics::RESENT, reason);
+        }
     }
 
     /// A target that was tried may be tried again.

@@ -231,6 +231,7 @@ impl Upstream {
                 Ok(picked) => picked,
                 Err(lack) => Box::pin(self.resort(lack, &mut course, way)).await?,
             };
+            course.goes();
             sent.asks(&load.target().name);
             let error = match self.attempt(load, request, way.pools, course.kept).await {
                 Ok(reply) => {

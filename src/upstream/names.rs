@@ -19,16 +19,19 @@ const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// Addresses of one name; further ones are not tried.
 const ADDRESSES: usize = 16;
 
+/// What a name stood for, and when that was said.
+type Told = (Instant, Vec<SocketAddr>);
+
 /// One name, for all workers.
 #[derive(Debug)]
 pub struct Names {
-    last: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
+    last: Arc<Mutex<Option<Told>>>,
     places: Arc<Semaphore>,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { last: Mutex::default(), places: Arc::new(Semaphore::new(AT_ONCE)) }
+        Self { last: Arc::default(), places: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -57,19 +60,21 @@ impl Names {
         resolve: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,
     ) -> io::Result<Vec<SocketAddr>> {
         let place = Arc::clone(&self.places).acquire_owned().await;
+        let last = Arc::clone(&self.last);
         let asked = drain::aside(move || {
             // Given back when the look-up ends, whoever waits for it.
             let _place = place;
-            resolve()
+            let mut found = resolve()?;
+            found.truncate(ADDRESSES);
+            if found.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
+            }
+            // Noted here: it is an answer also where nobody waits for it any more.
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some((Instant::now(), found.clone()));
+            Ok(found)
         });
-        let mut found = asked.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped)))?;
-        found.truncate(ADDRESSES);
-        if found.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-        }
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some((Instant::now(), found.clone()));
-        Ok(found)
+        asked.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
     }
 
     fn last(&self) -> Option<Vec<SocketAddr>> {

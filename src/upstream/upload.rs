@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::Body as _;
 
@@ -25,7 +25,7 @@ pub struct Upload {
     body: Body,
     framing: Framing,
     /// All that was pulled, until that is too much to be sent again.
-    kept: Option<Vec<Bytes>>,
+    kept: Option<Kept>,
     /// What of it is still to be sent again.
     again: VecDeque<Bytes>,
     /// What came after the body; kept, so that it can be sent again too.
@@ -59,7 +59,7 @@ impl Upload {
         Self {
             body,
             framing,
-            kept: Some(Vec::new()),
+            kept: Some(Kept::default()),
             again: VecDeque::new(),
             trailers: None,
             left: 0,
@@ -87,7 +87,7 @@ impl Upload {
     pub fn begin(&mut self) {
         self.left = if let Framing::Length(length) = self.framing { length } else { 0 };
         self.ended = self.framing == Framing::None;
-        self.again = self.kept.clone().unwrap_or_default().into();
+        self.again = self.kept.as_ref().map(Kept::pieces).unwrap_or_default();
         self.unsent = Unsent::default();
     }
 
@@ -179,12 +179,7 @@ impl Upload {
     }
 
     fn keep(&mut self, data: &Bytes) {
-        let Some(kept) = &mut self.kept else { return };
-        // One piece is held anyhow.
-        let more = kept.iter().map(Bytes::len).sum::<usize>() + data.len();
-        if kept.is_empty() || more <= KEPT {
-            kept.push(data.clone());
-        } else {
+        if !self.kept.as_mut().is_some_and(|kept| kept.take(data)) {
             self.kept = None;
         }
     }
@@ -210,6 +205,41 @@ impl Upload {
             self.keep(&data);
             return Poll::Ready(Ok(Some(data)));
         }
+    }
+}
+
+/// The beginning of a body. Of what came in many pieces only the bytes are kept: each piece may have
+/// a whole buffer behind it, for a single byte.
+#[derive(Debug, Default)]
+struct Kept {
+    first: Bytes,
+    more: BytesMut,
+}
+
+impl Kept {
+    /// Keeps one more piece; false if that is too much. One is held anyhow, however large it is.
+    fn take(&mut self, data: &Bytes) -> bool {
+        if self.first.is_empty() {
+            self.first = data.clone();
+            return true;
+        }
+        let fits = self.first.len() + self.more.len() + data.len() <= KEPT;
+        if fits {
+            self.more.extend_from_slice(data);
+        }
+        fits
+    }
+
+    /// All of it, in as few pieces as there are.
+    fn pieces(&self) -> VecDeque<Bytes> {
+        let mut pieces = VecDeque::new();
+        if !self.first.is_empty() {
+            pieces.push_back(self.first.clone());
+        }
+        if !self.more.is_empty() {
+            pieces.push_back(Bytes::copy_from_slice(&self.more));
+        }
+        pieces
     }
 }
 
@@ -241,5 +271,54 @@ impl Buf for Unsent {
             }
             self.0.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body::Frame;
+
+    use super::*;
+
+    /// So many pieces of one byte, each with a buffer of its own.
+    struct Bits(usize);
+
+    impl http_body::Body for Bits {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            let Some(left) = self.0.checked_sub(1) else { return Poll::Ready(None) };
+            self.0 = left;
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b'x'; 8192]).split_to(1)))))
+        }
+    }
+
+    /// What is said again of a body of so many pieces: their lengths.
+    fn again(count: usize) -> Option<Vec<usize>> {
+        let mut upload = Upload::new(Body::stream(Bits(count)));
+        let mut cx = Context::from_waker(Waker::noop());
+        upload.begin();
+        while !upload.ended {
+            assert!(matches!(upload.poll_pull(&mut cx), Poll::Ready(Ok(()))));
+            upload.unsent.0.clear();
+        }
+        upload.begin();
+        let pieces = || upload.again.iter().map(Bytes::len).collect();
+        upload.is_repeatable().then(pieces)
+    }
+
+    #[test]
+    fn of_many_small_pieces_only_the_bytes_are_kept() {
+        assert_eq!(again(0), Some(vec![]));
+        assert_eq!(again(1), Some(vec![1]));
+        assert_eq!(again(2), Some(vec![1, 1]));
+        assert_eq!(again(KEPT), Some(vec![1, KEPT - 1]));
+        assert_eq!(again(KEPT + 1), None);
     }
 }

@@ -41,7 +41,7 @@ pub fn believe(
     headers: &HeaderMap,
     trusts: &dyn Fn(IpAddr) -> bool,
 ) -> Result<(), Fault> {
-    let (told, other) = match (by_names(headers, trusts), by_elements(headers, trusts)?) {
+    let (told, other) = match (by_names(headers, trusts)?, by_elements(headers, trusts)?) {
         (Some(told), other) => (told, other),
         (None, Some(told)) => (told, None),
         (None, None) => return Ok(()),
@@ -82,13 +82,13 @@ impl Told {
 }
 
 /// `X-Forwarded-*`, if there are any.
-fn by_names(headers: &HeaderMap, trusts: &dyn Fn(IpAddr) -> bool) -> Option<Told> {
+fn by_names(headers: &HeaderMap, trusts: &dyn Fn(IpAddr) -> bool) -> Result<Option<Told>, Fault> {
     let names = [&FORWARDED_FOR, &FORWARDED_PROTO, &FORWARDED_HOST, &FORWARDED_PORT];
     if !names.iter().any(|name| headers.contains_key(*name)) {
-        return None;
+        return Ok(None);
     }
     let mut told = Told::default();
-    if let Some(chain) = joined(headers, &FORWARDED_FOR) {
+    if let Some(chain) = joined(headers, &FORWARDED_FOR)? {
         for entry in chain.rsplit(',') {
             let Some(address) = parse_address(entry) else { break };
             told.address = Some(address);
@@ -107,7 +107,7 @@ fn by_names(headers: &HeaderMap, trusts: &dyn Fn(IpAddr) -> bool) -> Option<Told
     let host = first(&FORWARDED_HOST).and_then(split_port);
     told.host = host.map(|(host, port)| (plain(host), port));
     told.port = first(&FORWARDED_PORT).and_then(parse_port);
-    Some(told)
+    Ok(Some(told))
 }
 
 /// `Forwarded` (RFC 7239), if there is one. Scheme and host are what the browser used only where they
@@ -156,10 +156,12 @@ fn scheme(word: &str) -> Option<Scheme> {
     }
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+/// All lines of this name as one. A peer may have added to a line that its client began: none is passed
+/// over for what stands before that.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, Fault> {
     let values = headers.get_all(name).iter().map(HeaderValue::to_str);
-    let all = values.flatten().collect::<Vec<_>>().join(", ");
-    (!all.is_empty()).then_some(all)
+    let all = values.collect::<Result<Vec<_>, _>>().map_err(|_error| Fault::BAD_FORWARDED)?;
+    Ok(Some(all.join(", ")).filter(|all| !all.is_empty()))
 }
 
 fn parse_address(text: &str) -> Option<IpAddr> {
