@@ -570,10 +570,14 @@ mod tests {
         assert!(over.as_mut().poll(&mut cx).is_pending());
         // All is given, and the client has not taken it.
         drop(exchange);
-        watch.activity.signs.set_unflushed(true);
-        assert!(over.as_mut().poll(&mut cx).is_pending());
-        watch.activity.signs.set_unflushed(false);
-        assert!(over.as_mut().poll(&mut cx).is_pending(), "it ends by itself");
+        for unflushed in [true, false] {
+            watch.activity.signs.set_unflushed(unflushed);
+            for _ in 0..3 {
+                assert!(over.as_mut().poll(&mut cx).is_pending(), "it ends by itself");
+                // What is due by now rings.
+                sleep_until(Instant::now() + Duration::from_millis(2)).await;
+            }
+        }
         out.set(true);
         assert!(over.as_mut().poll(&mut cx).is_ready());
     }
