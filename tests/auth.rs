@@ -143,7 +143,7 @@ fn cookies_count_only_from_the_sites_own_pages() {
         &["http://localhost, http://evil.test"],
         &["http://localhost@evil.test"],
         &["http://localhost/x"],
-        &["http://localhost."],
+        &["http://localhost.."],
     ] {
         let mut headers = vec![("Cookie", cookie.as_str())];
         headers.extend(origin.iter().map(|origin| ("Origin", *origin)));

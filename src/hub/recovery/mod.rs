@@ -416,6 +416,7 @@ impl Recovery {
             let now = Instant::now();
             namespaces.for_each(|namespace| namespace.log.pass(stamp, now));
         }
+        self.wake_behind();
     }
 
     /// A mark came over Redis, behind this of what came there: all before it is heard.

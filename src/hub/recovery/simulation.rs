@@ -12,7 +12,7 @@ use crate::hub::engine::{Delivery, Id, Message, Node, Outgoing};
 use crate::hub::namespace::Target;
 
 use super::claim::Returned;
-use super::log::{self, Bounds, Log, Vector};
+use super::log::{self, Bounds, Log, Place, Vector};
 use super::offset::{Offset, Stamp};
 use super::shelf::Parcel;
 use super::table::Away;
@@ -414,6 +414,21 @@ impl World {
             assert_eq!(&got, due, "{client} lacks {:?}", due.difference(&got));
         }
     }
+}
+
+/// As when two processes lose each other, and find each other again.
+#[test]
+fn what_another_process_has_said_unheard_is_a_gap() {
+    let (log, now, bounds) = (Log::default(), Instant::now(), World::new(9).bounds);
+    let at = |origin, number| Stamp { origin, number };
+    log.append(at(0, 1), None, now, &bounds);
+    log.pass(at(3, 5), now);
+    log.append(at(3, 6), None, now, &bounds);
+    log.pass(at(3, 6), now);
+    assert_eq!((log.place(at(0, 1)), log.place(at(3, 6))), (Place::At(0), Place::At(1)));
+    log.pass(at(3, 9), now);
+    assert_eq!((log.place(at(0, 1)), log.place(at(3, 6))), (Place::Gone, Place::Gone));
+    assert!(log.has_all_after(&[1, 0, 0, 9]) && !log.has_all_after(&[1, 0, 0, 8]));
 }
 
 proptest! {
