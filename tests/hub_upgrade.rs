@@ -279,18 +279,100 @@ fn a_post_that_rests_is_answered_when_its_session_ends() {
         wait_for_metric(edge, "vestibule_hub_held_total{by=\"bytes\"}", count);
         poller
     };
-    // By a second POST, which is none of a client that means well; by the process's end.
+    // By a second POST, which is none of a client that means well; by the process's end, also when it
+    // was answered before, for an upgrade.
     let (mut overlapped, mut stopped) = (rests(&edge, 1), rests(&edge, 2));
-    let mut sockets: Vec<_> = [&overlapped, &stopped].map(|poller| probe(&edge, poller)).into();
-    sockets.iter_mut().for_each(|socket| say(socket, "5"));
+    let mut upgraded = rests(&edge, 3);
+    let mut socket = probe(&edge, &upgraded);
+    assert_eq!(upgraded.post.answer().status, 200);
+    say(&mut socket, "5");
     let second = edge.connect().ask("POST", overlapped.path(), &[], b"42[\"tell\"]");
     let begun = Instant::now();
     assert_eq!((second.status, overlapped.post.answer().status), (400, 400));
-    assert_eq!(listen(&mut sockets[0]), Heard::Closed(None));
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     edge.signal("TERM");
     assert_eq!(stopped.post.answer().status, 400);
-    assert_eq!(listen(&mut sockets[1]), Heard::Closed(None));
+    assert_eq!(listen(&mut socket), Heard::Closed(None));
     assert_eq!(edge.ended().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// Its client asks for nothing more until it is answered, and gives up without a ping.
+#[test]
+fn a_post_that_rests_holds_up_no_upgrade() {
+    let edge = Edge::start(&format!(
+        "{PLAIN}hub:\n  ping: {{ interval: 400ms, timeout: 1s }}\n  \
+         limits: {{ events: 40/s, burst: 20 }}\n{NAMESPACES}"
+    ));
+    let tell = |number: u32| format!("42[\"tell\",{number}]");
+    let mut hearer = Web::open(&edge);
+    hearer.enter("/");
+    let hearer = std::thread::spawn(move || {
+        let mut heard = 0;
+        while heard < 402 {
+            match hearer.hear_all() {
+                Heard::Text(text) if text == "2" => hearer.say("3"),
+                Heard::Text(text) => {
+                    assert_eq!(text, tell(heard));
+                    heard += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    // It came before the WebSocket, and while that is probed.
+    for (first, early) in [(0, true), (201, false)] {
+        let mut poller = Poller::open(&edge);
+        poller.enter("/");
+        let body = (0..200).map(|at| tell(first + at)).collect::<Vec<_>>().join("\x1e");
+        let request = post(&poller, &format!("421[\"undeclared\"]\x1e{body}"));
+        let mut socket = if early {
+            poller.post.send(request);
+            wait_for_metric(&edge, "vestibule_hub_held_total{by=\"events\"}", 1);
+            probe(&edge, &poller)
+        } else {
+            let socket = probe(&edge, &poller);
+            poller.post.send(request);
+            socket
+        };
+        let (answered, begun) = (poller.post.answer(), Instant::now());
+        assert_eq!((answered.status, answered.text().as_str()), (200, "ok"));
+        say(&mut socket, "5");
+        say(&mut socket, &tell(first + 200));
+        say(&mut socket, "422[\"undeclared\"]");
+        let (mut pings, mut acknowledged) = (0, Vec::new());
+        while acknowledged != ["431", "432"] {
+            match listen(&mut socket) {
+                Heard::Text(text) if text == "2" => {
+                    pings += 1;
+                    say(&mut socket, "3");
+                }
+                Heard::Text(text) => {
+                    acknowledged.extend(text.split_once('[').map(|(id, _)| id.to_owned()));
+                }
+                other => panic!("{other:?} after {:?}", begun.elapsed()),
+            }
+        }
+        assert!(pings > 2 && begun.elapsed() > Duration::from_secs(3), "{pings} {early}");
+    }
+    hearer.join().expect("all of it, in its order");
+}
+
+/// The next POST, then, waits for what is left of the one before.
+#[test]
+fn what_was_answered_for_an_upgrade_that_never_came_is_taken_first() {
+    let edge =
+        Edge::start(&format!("{PLAIN}hub:\n  limits: {{ events: 40/s, burst: 20 }}\n{NAMESPACES}"));
+    let tell = |number: u32| format!("42[\"tell\",{number}]");
+    let mut hearer = Web::open(&edge);
+    hearer.enter("/");
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    let socket = probe(&edge, &poller);
+    let body = (0..100).map(tell).collect::<Vec<_>>().join("\x1e");
+    assert_eq!(poller.send(body).text(), "ok");
+    drop(socket);
+    assert_eq!(poller.send([tell(100), tell(101)].join("\x1e")).text(), "ok");
+    assert_eq!(poller.send(tell(102)).text(), "ok");
+    (0..=102).for_each(|number| hearer.expect(&tell(number)));
 }

@@ -1,7 +1,7 @@
 // Stock clients of today and of then say much while they are away, and all of it when they are back.
 //
-// URL, EACH, KINDS (transports joined by +), DEADLINE_MS. What one says is to be heard whole, in its
-// order and acknowledged, over one connection.
+// URL, EACH, DEADLINE_MS. What one says is to be heard whole, in its order and acknowledged, over one
+// connection.
 
 import assert from "node:assert/strict";
 import { io } from "socket.io-client";
@@ -10,9 +10,7 @@ import { Line } from "./line.mjs";
 import { clientOptions, next, number, option, program, say, step } from "./program.mjs";
 
 const EACH = [400, number("EACH", 1500)];
-const KINDS = option("KINDS")
-  .split(" ")
-  .map((kind) => kind.split("+"));
+const KINDS = [["websocket"], ["polling"], ["polling", "websocket"]];
 
 const url = new URL(option("URL"));
 

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -449,14 +449,23 @@ impl Engine {
         }
     }
 
-    /// Takes what a POST brought, and says so when more of the kind may come.
+    /// Takes what a POST brought, and says so when more of the kind may come, or when the client
+    /// needs the answer to go on with its upgrade.
     fn take_post_of(
-        &self,
+        self: &Rc<Self>,
         session: Rc<Session>,
         ticket: u64,
         (binary, body): (bool, Bytes),
         reply: oneshot::Sender<Answer>,
     ) {
+        if session.carries() {
+            let engine = Rc::clone(self);
+            self.drain.spawn("post", async move {
+                poll_fn(|cx| session.poll_carried(cx)).await;
+                engine.take_post_of(session, ticket, (binary, body), reply);
+            });
+            return;
+        }
         let mut left = Some(body);
         let answer = session.post(binary, &mut left);
         let done = move |session: &Session, answer| {
@@ -468,19 +477,35 @@ impl Engine {
             Some(answer) if !congested => return done(&session, answer),
             answer => answer,
         };
-        let above = Rc::clone(&self.above);
+        let (above, mut done) = (Rc::clone(&self.above), Some(done));
         self.drain.spawn("post", async move {
-            let waits = |cx: &mut Context<'_>| {
-                above.is_congested(cx.waker()) || session.poll_rest(cx).is_pending()
-            };
-            let answer = loop {
-                poll_fn(|cx| if waits(cx) { Poll::Pending } else { Poll::Ready(()) }).await;
-                if let Some(answer) = answer.take() {
-                    break answer;
+            loop {
+                let released = poll_fn(|cx| {
+                    if done.is_some() && session.poll_released(cx).is_ready() {
+                        return Poll::Ready(true);
+                    }
+                    if above.is_congested(cx.waker()) || session.poll_rest(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(false)
+                })
+                .await;
+                let all_taken = answer.is_some();
+                if released && !all_taken {
+                    session.carry();
                 }
-                answer = session.post(binary, &mut left);
-            };
-            done(&session, answer);
+                if (released || all_taken)
+                    && let Some(done) = done.take()
+                {
+                    done(&session, answer.take().unwrap_or(Answer::Taken));
+                }
+                if all_taken {
+                    return;
+                }
+                if !released {
+                    answer = session.post(binary, &mut left);
+                }
+            }
         });
     }
 

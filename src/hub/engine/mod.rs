@@ -257,7 +257,8 @@ impl Table {
 
 /// How long a closed WebSocket may take to go, and a closed polling session to be heard.
 const LINGER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
-/// How long a GET is held while an upgrade may come, and may come after the client's own close.
+/// How long a GET, and a POST that rests, is held while an upgrade may come; and how long a GET may
+/// come after the client's own close.
 const NOOP_AFTER: Duration = Duration::from_millis(90);
 /// Sessions whose queues are written before others have their turn.
 const FLUSHES_PER_TURN: usize = 256;
@@ -611,7 +612,10 @@ impl Engine {
                 session.judge_silence(deadline.due, patience);
             }
             Kind::Noop if !session.is_open() => session.lose(Close::TransportClose),
-            Kind::Noop if session.is_probed() => session.release_poll(),
+            Kind::Noop if session.is_probed() => {
+                session.release_poll();
+                session.release_post();
+            }
             Kind::Settle if session.seat.is_pending() => session.close(Close::Unsettled),
             Kind::Reminder if session.is_open() => self.above.remind(&session),
             Kind::Linger if !session.is_open() => session.lose(Close::Forced),

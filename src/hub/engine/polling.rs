@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -28,14 +28,21 @@ pub enum Answer {
 #[derive(Default)]
 pub(super) struct Polling {
     get: Option<Waiting>,
-    /// The POST whose body is on its way, or not all taken.
-    post: Option<u64>,
+    post: Option<Post>,
     /// Waits until there is none: see `Session::posted`.
     upgrade: Option<Waker>,
     /// A WebSocket was probed and may take over any moment.
     probed: bool,
     /// What the last answer of a session that has ended closes with.
     goodbye: u8,
+}
+
+/// The POST whose body is on its way, or that is not answered yet.
+struct Post {
+    ticket: u64,
+    /// It is to be answered whether all of it is taken or not: see `Session::release_post`.
+    released: bool,
+    holder: Option<Waker>,
 }
 
 struct Waiting {
@@ -81,9 +88,13 @@ impl Session {
     /// time would make their order a guess.
     pub(super) fn begin_post(self: &Rc<Self>, ticket: u64) {
         let overlaps = match &mut *self.transport.borrow_mut() {
-            Transport::Polling(polling) => {
-                polling.post.replace(ticket).is_some_and(|before| before != ticket)
-            }
+            Transport::Polling(polling) => match &polling.post {
+                Some(before) => before.ticket != ticket,
+                None => {
+                    polling.post = Some(Post { ticket, released: false, holder: None });
+                    false
+                }
+            },
             _ => false,
         };
         if overlaps {
@@ -101,13 +112,43 @@ impl Session {
     /// The POST has been answered. False if there was no such one.
     pub(super) fn leave_post(&self, ticket: u64) -> bool {
         let left = match &mut *self.transport.borrow_mut() {
-            Transport::Polling(polling) => polling.post.take_if(|post| *post == ticket).is_some(),
+            Transport::Polling(polling) => {
+                polling.post.take_if(|post| post.ticket == ticket).is_some()
+            }
             _ => false,
         };
         if left {
             self.wake_upgrade();
         }
         left
+    }
+
+    /// A client that is about to upgrade says nothing and asks for nothing more until its POST is
+    /// answered, and would hear no ping for as long as the session rests. It is answered now, and what
+    /// is left of it is taken before anything that comes over the WebSocket.
+    pub(super) fn release_post(&self) {
+        if let Transport::Polling(polling) = &mut *self.transport.borrow_mut()
+            && let Some(post) = &mut polling.post
+            && let Some(holder) = post.holder.take()
+        {
+            post.released = true;
+            holder.wake();
+        }
+    }
+
+    /// Ready when the POST that waits here has been released.
+    pub(super) fn poll_released(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut transport = self.transport.borrow_mut();
+        let Transport::Polling(polling) = &mut *transport else { return Poll::Pending };
+        let Some(post) = &mut polling.post else { return Poll::Pending };
+        if post.released {
+            return Poll::Ready(());
+        }
+        let begins = post.holder.replace(cx.waker().clone()).is_none();
+        if polling.probed && begins {
+            self.engine.arm(self, Kind::Noop);
+        }
+        Poll::Pending
     }
 
     /// Ready when no POST is under way, or when the session has ended. What a client says over
@@ -143,9 +184,8 @@ impl Session {
     }
 
     fn take_packets(self: &Rc<Self>, binary: bool, left: &mut Option<Bytes>) -> Option<Answer> {
-        if self.phase.get() != Phase::Open
-            || !matches!(&*self.transport.borrow(), Transport::Polling(_))
-        {
+        let polls = matches!(&*self.transport.borrow(), Transport::Polling(_));
+        if !self.is_open() || !polls && !self.carries() {
             return Some(Answer::Refused(Refusal::BadRequest));
         }
         if binary && self.version == Version::V4 {
@@ -211,7 +251,7 @@ impl Session {
         let mut transport = self.transport.borrow_mut();
         let Transport::Polling(polling) = &mut *transport else { return };
         polling.probed = probed;
-        let waits = polling.get.is_some();
+        let waits = polling.get.is_some() || polling.post.is_some();
         drop(transport);
         if probed && waits {
             self.engine.arm(self, Kind::Noop);

@@ -1,12 +1,12 @@
 //! A session that is not listened to for a while, since it has said too much.
 //!
 //! What it has sent stays where it is: in the socket, whose peer waits when it is full, or in the
-//! body of a POST, which is answered when all of it was taken. Pongs stand behind it, so nobody is
-//! taken for dead while what it said is not read.
+//! body of a POST, which is answered when all of it was taken, or when a WebSocket is to take over.
+//! Pongs stand behind it, so nobody is taken for dead while what it said is not read.
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -26,6 +26,11 @@ pub(super) struct Rest {
     alarm: Pin<Box<Sleep>>,
     /// Whole messages may stand in what was read already.
     stopped: bool,
+    /// A POST was answered before all of it was taken. Its task takes what is left, whatever the
+    /// transport is by then.
+    carries: bool,
+    /// Whoever has read what was said after that.
+    next: Option<Waker>,
     /// What was the session's turn when it began: all that waits was said before it could hear
     /// anything that it is sent since.
     turn: u32,
@@ -67,6 +72,30 @@ impl Session {
         }
     }
 
+    /// The POST under way is answered, and is not all taken.
+    pub(super) fn carry(&self) {
+        if let Some(rest) = self.rest.borrow_mut().as_mut() {
+            rest.carries = true;
+        }
+    }
+
+    pub(super) fn carries(&self) -> bool {
+        self.rest.borrow().as_ref().is_some_and(|rest| rest.carries)
+    }
+
+    /// Ready when nothing is left of a POST that was answered before, also when its session has ended.
+    /// One task at a time waits here: that of the next POST, or that of the WebSocket, which takes
+    /// over only when there is none.
+    pub(super) fn poll_carried(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.rest.borrow_mut().as_mut() {
+            Some(rest) if rest.carries => {
+                rest.next = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
     fn pause(self: &Rc<Self>, change: impl FnOnce(&mut Rest, Instant)) -> bool {
         let turn = self.turn();
         let now = Instant::now();
@@ -74,7 +103,9 @@ impl Session {
         let begins = rest.is_none();
         let rest = rest.get_or_insert_with(|| {
             let alarm = Box::pin(sleep_until(now));
-            Box::new(Rest { until: now, held: now, alarm, stopped: false, turn, soothed: now })
+            let (carries, next, soothed) = (false, None, now);
+            let (until, held, stopped) = (now, now, false);
+            Box::new(Rest { until, held, alarm, stopped, carries, next, turn, soothed })
         });
         change(rest, now);
         if self.version == Version::V3 && now - rest.soothed >= self.engine.soothe_after() {
@@ -118,15 +149,19 @@ impl Session {
 
     /// All is taken that the client has said so far.
     pub(super) fn catch_up(&self) {
-        if self.rest.take().is_some() && self.version == Version::V3 {
+        let Some(rest) = self.rest.take() else { return };
+        if self.version == Version::V3 {
             // It pings an interval after the last pong, and so has not yet since it was soothed.
             self.note_ping();
+        }
+        if let Some(next) = rest.next {
+            next.wake();
         }
     }
 
     /// Ready when the client may be listened to again, or has gone. One task at a time waits here, as
-    /// the alarm wakes one: that of the POST under way, or that of the WebSocket, which takes over
-    /// only when there is none.
+    /// the alarm wakes one: that of the POST under way or carried, or that of the WebSocket, which
+    /// listens only when there is none.
     pub(super) fn poll_rest(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.is_resting() {
             return Poll::Ready(());

@@ -19,7 +19,7 @@ pub enum Kind {
     Pong,
     /// The client's next ping (protocol 3).
     Silence,
-    /// An empty answer to the request that holds up an upgrade.
+    /// The answers to the requests that hold up an upgrade.
     Noop,
     /// The layer above must have settled what the session is for.
     Settle,

@@ -124,7 +124,8 @@ impl Session {
         if let Transport::WebSocket(websocket) = &mut *self.transport.borrow_mut() {
             websocket.keep_waker(cx.waker());
         }
-        if self.engine.above.is_congested(cx.waker()) || self.poll_rest(cx).is_pending() {
+        let congested = self.engine.above.is_congested(cx.waker());
+        if congested || self.poll_carried(cx).is_pending() || self.poll_rest(cx).is_pending() {
             return self.write_all(cx);
         }
         self.begin_turn();
