@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, hub_only, metric, wait_for_metric, web_on,
 };
-use crate::harness::{Answer, Client, Edge};
+use crate::harness::{Answer, Client, Edge, Origin, PLAIN};
 
 fn post(edge: &Edge, operation: &str, body: &Value) -> Answer {
     edge.admin_with("POST", &format!("/hub/{operation}"), body.to_string().as_bytes())
@@ -136,6 +136,35 @@ fn sockets_are_moved_and_sent_away() {
     assert_eq!(done(&edge, "disconnect", &json!({"namespace": "/", "to": "*", "close": true})), 1);
     poller.expect("41");
     assert_eq!(poller.hear(), Heard::Text("1".to_owned()));
+}
+
+/// Every socket is in the room of its own id: to join it is nothing, and nothing is done twice for it.
+#[test]
+fn the_room_of_its_own_id_cannot_be_joined() {
+    let origin = Origin::text("");
+    let edge = Edge::start(&format!(
+        "{PLAIN}sites:\n  localhost: {{ next: '{}' }}\nhub:\n  namespaces:\n    /own:\n      \
+         auth: none\n      join: ['{{sid}}', all]\n      disconnect: /api/left\n    /chat:\n      auth: none\n      \
+         events: deny\n",
+        origin.url()
+    ));
+    let [mut one, mut two] = ['0', '0'].map(|worker| web_on(&edge, worker));
+    let [first, _] = [&mut one, &mut two].map(|web| {
+        web.enter("/chat");
+        web.enter("/own")
+    });
+    let news = json!({"namespace": "/own", "event": "news", "sid": first});
+    assert_eq!(done(&edge, "emit", &news), 1);
+    one.expect("42/own,[\"news\"]");
+    expect_silence(&mut one);
+    assert_eq!(asked(&edge, &format!("count?namespace=/own&room={first}"))["sockets"], 1);
+    assert_eq!(done(&edge, "disconnect", &json!({"namespace": "/own", "sid": first})), 1);
+    one.expect("41/own,");
+    expect_silence(&mut one);
+    assert_eq!(metric(&edge, "vestibule_hub_sockets{namespace=\"/own\"}"), 1);
+    assert_eq!(asked(&edge, "count?namespace=/own&room=all")["sockets"], 1);
+    wait_for_metric(&edge, "vestibule_hooks_left_waiting", 0);
+    assert_eq!(origin.seen().len(), 1, "one farewell");
 }
 
 #[test]

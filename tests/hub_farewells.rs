@@ -181,6 +181,35 @@ fn who_comes_back_is_asked_about_after_the_farewell() {
     }
 }
 
+/// Its client, that is: the farewell is told on.
+#[test]
+fn a_farewell_that_fails_for_long_holds_up_nobody_who_comes_back() {
+    let well = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&well);
+    // Only its handler fails; nobody else notices.
+    let origin = application(move |question| {
+        let fails = question["type"] == "disconnect" && !told.load(Ordering::Relaxed);
+        (if fails { 500 } else { 204 }, Value::Null)
+    });
+    let edge = edge(&origin, "recovery: 2m\nhooks: { retry: 1s }");
+    let mut web = Web::open(&edge);
+    web.say("40/chat,");
+    let answer = web.text();
+    let words: Value =
+        serde_json::from_str(answer.strip_prefix("40/chat,").expect("in")).expect("JSON");
+    drop(web);
+    eventually("attempts for longer than retry", || {
+        (asked(&origin, "disconnect").len() >= 6).then_some(())
+    });
+    let mut web = Web::open(&edge);
+    web.say(&format!("40/chat,{}", json!({ "pid": words["pid"] })));
+    assert_eq!(web.text(), answer, "it is the same socket");
+    web.say("42/chat,1[\"message\"]");
+    web.expect("43/chat,1[]");
+    well.store(true, Ordering::Relaxed);
+    wait_for_metric(&edge, WAITING, 0);
+}
+
 #[test]
 fn an_application_that_fails_closes_no_other_s_door() {
     const FAILURES: usize = 20;

@@ -289,7 +289,7 @@ fn who_is_refused_may_have_come_again() {
     web.expect("44/chat,{\"message\":\"denied\",\"data\":{\"code\":\"denied\"}}");
     go.send(()).expect("the application waits");
     assert!(web.text().starts_with("40/chat,{\"sid\""));
-    for words in [&["41/chat,", "41/chat,"][..], &["42/chat,[\"join\",\"a\"]"], &["41/chat,7"]] {
+    for words in [&["41/chat,", "41/chat,"][..], &["42/chat,[\"join\",\"a\"]"], &["41/chat,{}"]] {
         let mut web = Web::open(&edge);
         // In one piece, and so before there is an answer.
         let frames = ["40/chat,"].iter().chain(words).map(|word| masked(0x81, word.as_bytes()));
@@ -930,13 +930,37 @@ fn who_came_before_there_were_hooks_is_answered() {
     web.enter("/bell");
     let site = format!("sites:\n  localhost:\n    next: {}\n", origin.url());
     edge.reload_with(&format!("{PLAIN}{site}hub:\n{NAMESPACES}"));
-    for ack in 1..3 {
-        web.say(&format!("42/bell,{ack}[\"ring\"]"));
-        let error = r#"{"error":{"code":"unavailable","temporary":true}}"#;
-        web.expect(&format!("43/bell,{ack}[{error}]"));
-    }
-    web.say("40/chat,");
+    let error = r#"{"error":{"code":"unavailable","temporary":true}}"#;
+    // It is to come again, with a handshake that is kept.
+    web.say("42/bell,1[\"ring\"]");
+    web.expect(&format!("43/bell,1[{error}]"));
     assert!(matches!(web.hear(), Heard::Closed(_)));
+    let rings = |web: &mut Web, ack: u32| {
+        web.say(&format!("42/bell,{ack}[\"ring\"]"));
+        web.expect(&format!("43/bell,{ack}[]"));
+    };
+    let mut web = Web::open(&edge);
+    web.enter("/bell");
+    rings(&mut web, 2);
+    // The same for headers that hooks are to see from now on, also for who asks for more.
+    let mut other = Web::open(&edge);
+    other.enter("/bell");
+    edge.reload_with(&format!(
+        "{PLAIN}{site}hub:\n  hooks: {{ headers: [cookie, x-tenant] }}\n{NAMESPACES}"
+    ));
+    web.say("42/bell,3[\"ring\"]");
+    web.expect(&format!("43/bell,3[{error}]"));
+    other.say("40/chat,");
+    for web in [&mut web, &mut other] {
+        assert!(matches!(web.hear(), Heard::Closed(_)));
+    }
+    // A reload that changes nothing of it sends nobody away.
+    let mut web = Web::open(&edge);
+    web.enter("/bell");
+    edge.reload_with(&format!(
+        "{PLAIN}{site}hub:\n  hooks: {{ headers: [cookie, x-tenant], retry: 3s }}\n{NAMESPACES}"
+    ));
+    rings(&mut web, 4);
 }
 
 #[test]

@@ -414,7 +414,11 @@ fn a_user_or_an_address_that_says_little_is_not_waited_for() {
     // Which is work as well.
     web.enter("/");
     hears(&mut web, 2);
-    assert_eq!((denied(&edge, "rate_limited"), held(&edge, "address")), (4, 0));
+    // Nor is anybody let in meanwhile, for whom it waits.
+    web.say("40/chat,");
+    hears(&mut web, 0);
+    assert_eq!(metric(&edge, "vestibule_hub_sockets{namespace=\"/chat\"}"), 0);
+    assert_eq!((denied(&edge, "rate_limited"), held(&edge, "address")), (10, 0));
 }
 
 #[test]

@@ -28,7 +28,7 @@ use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
-use super::pace::Pace;
+use super::pace::{Pace, Turn};
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::placeholders;
@@ -292,9 +292,18 @@ impl Clients {
     }
 
     /// Has the client say one thing more, when it may: at once, or after so long.
-    pub(super) fn take_turn(&self, client: &Client) -> Result<(), Duration> {
+    pub(super) fn take_turn(
+        &self,
+        (session, client): (&Rc<Session>, &Client),
+        namespace: &str,
+        turn: &mut Turn,
+    ) -> Result<(), Duration> {
         let Some(Limits { allowance, .. }) = self.limits.get() else { return Ok(()) };
-        client.meter.take_turn(&allowance, self.now())
+        if !turn.own {
+            client.meter.take_turn(&allowance, self.now())?;
+            turn.own = true;
+        }
+        self.pace.take_turn(&allowance, (session, client), namespace, turn)
     }
 
     /// Counts one packet, after which the session may have to rest.

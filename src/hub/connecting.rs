@@ -16,6 +16,7 @@ use super::clients::Clients;
 use super::engine::{Close, Id, Session, Version};
 use super::journal;
 use super::namespace::Namespace;
+use super::pace::Turn;
 use super::packet::{self, Malformed};
 use super::recovery::Returned;
 use super::returning::id_of;
@@ -79,7 +80,9 @@ impl Clients {
         client.arrivals.begin(&namespace.name);
         let (session, client) = (Rc::clone(session), Rc::clone(client));
         self.drain.spawn_background(async move {
-            while let Err(wait) = me.take_turn(&client) {
+            let mut turn = Turn::default();
+            let from = (&session, &*client);
+            while let Err(wait) = me.take_turn(from, &namespace.name, &mut turn) {
                 sleep(wait.min(TURN_LOOK)).await;
                 if !session.is_open() {
                     return;

@@ -21,7 +21,7 @@ use super::binary;
 use super::client::Client;
 use super::clients::Clients;
 use super::connecting::say_refused;
-use super::engine::{Delivery, Handshake, Id, Session};
+use super::engine::{Close, Delivery, Handshake, Id, Session};
 use super::hooks::{Emit, Loss, Outcome, Question, Reply, Said, Seat, uuid};
 use super::journal;
 use super::meter::PATIENCE;
@@ -84,10 +84,9 @@ impl Clients {
         let (clients, session) = (Rc::clone(self), Rc::clone(session));
         let (client, namespace, path) = (Rc::clone(client), Rc::clone(namespace), Arc::clone(path));
         self.drain.spawn("hook", async move {
-            let Some(handshake) = session.handshake.clone() else {
-                // It came before there were hooks; when it comes again, its handshake is kept.
+            let Some(handshake) = shown(&session) else {
                 client.arrivals.end(&namespace.name);
-                return session.close(super::engine::Close::Forced);
+                return session.close(Close::Forced);
             };
             let user = client.user_in(&namespace.name);
             let body = about_arrival(returned.as_deref(), user.as_deref());
@@ -155,7 +154,7 @@ impl Clients {
             Outcome::Denied(error) | Outcome::Failed(error) => error,
             // Not a refusal, after which the client would stay away: it is to come back.
             Outcome::Unavailable => {
-                session.close(super::engine::Close::Forced);
+                session.close(Close::Forced);
                 return false;
             }
         };
@@ -180,12 +179,12 @@ impl Clients {
         self.drain.spawn("hook", async move {
             let mut next = Some(first);
             while let Some(forward) = next.take() {
-                let outcome = match socket.session.handshake.clone() {
+                let shown = shown(&socket.session);
+                let outcome = match &shown {
                     Some(handshake) => {
                         let Forward { question, since, .. } = &forward;
-                        clients.hooks.ask(&mut place, question, *since, &handshake).await
+                        clients.hooks.ask(&mut place, question, *since, handshake).await
                     }
-                    // It came before there were hooks.
                     None => Outcome::Unavailable,
                 };
                 if outcome == Outcome::Unavailable && !socket.is_here() {
@@ -193,6 +192,9 @@ impl Clients {
                     clients.drop_backlog(&socket, Loss::Unanswered);
                 }
                 clients.answered(&socket, outcome, forward.ack);
+                if shown.is_none() {
+                    socket.session.close(Close::Forced);
+                }
                 next = clients.work_off(&socket);
             }
         });
@@ -240,6 +242,8 @@ impl Clients {
         match joined {
             // The rest is done: the application counts on it.
             Err(denial) => socket.deny(None, ack, denial),
+            // Who is sent away would be gone by then.
+            Ok(()) if reply.disconnect => socket.acknowledge_with(ack, &data, parts),
             Ok(()) => self.answer_when_said(before, socket, ack, &data, parts),
         }
         if reply.disconnect {
@@ -397,6 +401,13 @@ impl Backlog {
         self.bytes -= event.len();
         Some(event)
     }
+}
+
+/// What the client has shown; `None` if it came before a reload that has more kept than was kept then:
+/// when it comes again, it is.
+fn shown(session: &Session) -> Option<Rc<Handshake>> {
+    let counts = session.has_shown_all() || !session.is_open();
+    session.handshake.clone().filter(|_| counts)
 }
 
 fn forward_of(socket: &Socket, path: Arc<str>, waiting: &Waiting) -> Forward {

@@ -131,8 +131,10 @@ impl Namespace {
 
     /// The socket has left, and its rooms with it.
     pub fn remove(&self, socket: &Socket) {
+        if socket.gone.replace(true) {
+            return;
+        }
         self.count.decrement();
-        socket.gone.set(true);
         let rooms = self.rooms.borrow();
         rooms.of(socket.key).for_each(|room| {
             self.note(socket, room, false);
@@ -167,10 +169,12 @@ impl Namespace {
         self.sockets.borrow().get(key as usize).cloned()
     }
 
-    /// Joins all or none. The rooms that the hub itself puts the socket into are not among the `max`.
+    /// Joins all or none. The rooms that the hub itself puts the socket into are not among the `max`;
+    /// nor is that of its own id, in which it is anyway.
     pub fn join(&self, socket: &Socket, names: &[String], max: usize) -> Result<(), Denial> {
         let mut rooms = self.rooms.borrow_mut();
-        let is_new = |name: &&String| !rooms.is_member(socket.key, name);
+        let is_own = |name: &str| name == socket.id.as_str();
+        let is_new = |name: &&String| !is_own(name) && !rooms.is_member(socket.key, name);
         if rooms.count_of(socket.key) + names.iter().filter(is_new).count() > max {
             let known = socket.user();
             let is_counted =
@@ -181,7 +185,7 @@ impl Namespace {
                 return Err(Denial::TooManyRooms);
             }
         }
-        for name in names {
+        for name in names.iter().filter(|name| !is_own(name)) {
             let joined = rooms.join(socket.key, name);
             self.moved(socket, name, joined, true);
         }

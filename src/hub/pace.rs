@@ -30,7 +30,52 @@ impl Default for Pace {
     }
 }
 
+/// What a client with others needs to say one thing more; what is granted is not asked for again.
+#[derive(Default)]
+pub struct Turn {
+    pub own: bool,
+    shared: [bool; 2],
+}
+
+/// What all clients of somebody may send: at which rate, whose, where it is counted, and the word for
+/// who that is.
+type Share<'a> = (Rate, u64, &'a OnceLock<Buckets>, &'static str);
+
 impl Pace {
+    fn shares(
+        &self,
+        allowance: &Allowance,
+        (session, client): (&Rc<Session>, &Client),
+        namespace: &str,
+    ) -> [Option<Share<'_>>; 2] {
+        let user = allowance.of_user.and_then(|rate| {
+            Some((rate, client.user_in(namespace)?.user_number(), &self.users, "user"))
+        });
+        let address = allowance.of_address;
+        let address =
+            address.map(|rate| (rate, key_of(session.address), &self.addresses, "address"));
+        [user, address]
+    }
+
+    /// Has one of many say one thing more, when its user and its address may: at once, or after so
+    /// long at least.
+    pub fn take_turn(
+        &self,
+        allowance: &Allowance,
+        whose: (&Rc<Session>, &Client),
+        namespace: &str,
+        turn: &mut Turn,
+    ) -> Result<(), Duration> {
+        let shares = self.shares(allowance, whose, namespace);
+        for (share, granted) in shares.into_iter().zip(&mut turn.shared) {
+            if let Some((rate, key, table, _)) = share.filter(|_| !*granted) {
+                table.get_or_init(Buckets::large).ask(key, rate, self.started.elapsed())?;
+            }
+            *granted = true;
+        }
+        Ok(())
+    }
+
     /// Counts one packet that makes work, beside what `verdict` says of the client alone, and has the
     /// session rest for as long as any of them has to. The namespace is where it is for.
     pub fn count(
@@ -45,13 +90,8 @@ impl Pace {
             Verdict::Rest(wait) => (wait, "events"),
             Verdict::Over | Verdict::Flood => return verdict,
         };
-        let user = allowance.of_user.and_then(|rate| {
-            Some((rate, client.user_in(namespace)?.user_number(), &self.users, "user"))
-        });
-        let address = allowance.of_address;
-        let address =
-            address.map(|rate| (rate, key_of(session.address), &self.addresses, "address"));
-        for (rate, key, table, whose) in [user, address].into_iter().flatten() {
+        let shares = self.shares(allowance, (session, client), namespace);
+        for (rate, key, table, whose) in shares.into_iter().flatten() {
             match self.charge(table, key, rate) {
                 Ok(longer) if longer > wait => (wait, by) = (longer, whose),
                 Ok(_) => (),

@@ -281,7 +281,7 @@ pub struct Engine {
     workers: Arc<[mpsc::Sender<Ask>]>,
     admission: Arc<Admission>,
     tickets: Cell<u64>,
-    /// How often it has changed what of a handshake says who the client is.
+    /// How often it has changed what is kept of a handshake.
     wants: Cell<u32>,
     /// See `Session::turn`.
     turn: Cell<u32>,
@@ -357,7 +357,8 @@ impl Engine {
 
     /// Takes effect with the next deadline, request or message of each session.
     pub fn change(&self, settings: Settings) {
-        if settings.credentials != self.settings.borrow().credentials {
+        let before = self.settings();
+        if (&settings.credentials, &settings.remember) != (&before.credentials, &before.remember) {
             self.wants.set(self.wants.get().wrapping_add(1));
         }
         *self.settings.borrow_mut() = Rc::new(settings);

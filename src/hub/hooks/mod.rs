@@ -68,6 +68,15 @@ pub struct Question {
     pub body: Bytes,
 }
 
+/// Why there was no answer that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unheard {
+    /// Nobody was there.
+    Away,
+    /// Its handler fails.
+    Failed,
+}
+
 /// Who is asked, and by which rules.
 struct Way {
     policy: Arc<HookPolicy>,
@@ -126,7 +135,7 @@ impl Hooks {
             let free = timeout_at(until, way.application.under_way.acquire()).await;
             // Never closed.
             let Ok(free) = free else { break };
-            if let Some(outcome) = self.try_once(&way, question, handshake).await {
+            if let Ok(outcome) = self.try_once(&way, question, handshake).await {
                 return outcome;
             }
             drop(free);
@@ -149,34 +158,42 @@ impl Hooks {
         heard: impl FnOnce(Outcome) + 'static,
     ) {
         let Some(seat) = self.seat(&handshake, question.body.len(), 1) else { return };
-        let (hooks, mut place) = (Rc::clone(self), self.lines.stand(id));
+        let (hooks, place) = (Rc::clone(self), self.lines.stand(id));
         self.drain.spawn("farewell", async move {
-            match hooks.tell_until_heard(&mut place, &question, &handshake).await {
+            match hooks.tell_until_heard(place, &question, &handshake).await {
                 Ok(outcome) => heard(outcome),
                 Err(loss) => hooks.losses.add(loss),
             }
-            drop((place, seat));
+            drop(seat);
         });
     }
 
+    /// A handler that fails for as long as `retry`, while the application is there for others, holds up
+    /// the socket's line no longer: its client may be back.
     async fn tell_until_heard(
         &self,
-        place: &mut Place,
+        mut place: Place,
         question: &Question,
         handshake: &Handshake,
     ) -> Result<Outcome, Loss> {
         place.turn().await;
+        let mut place = Some(place);
         let (begun, mut pause) = (Instant::now(), PAUSE);
         loop {
             let way = self.way(handshake).ok_or(Loss::Unconfigured)?;
             // Never closed.
             let free = way.application.parting.acquire().await;
-            if let Some(outcome) = self.try_once(&way, question, handshake).await {
-                return Ok(outcome);
-            }
+            let unheard = match self.try_once(&way, question, handshake).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(unheard) => unheard,
+            };
             drop(free);
-            if self.drain.is_leaving() && begun.elapsed() >= way.policy.retry {
+            let is_late = begun.elapsed() >= way.policy.retry;
+            if self.drain.is_leaving() && is_late {
                 return Err(Loss::Stopped);
+            }
+            if unheard == Unheard::Failed && is_late && place.take().is_some() {
+                warn!(path = %question.path, "a handler fails; what else is asked of its sockets goes on");
             }
             sleep(pause).await;
             pause = (pause * 2).min(PARTING_PAUSE_MAX);
@@ -206,19 +223,19 @@ impl Hooks {
         }
     }
 
-    /// `None`: it is worth asking again.
+    /// An error: it is worth asking again.
     async fn try_once(
         &self,
         Way { policy, application }: &Way,
         question: &Question,
         handshake: &Handshake,
-    ) -> Option<Outcome> {
-        let (_, upstream) = policy.upstream(&handshake.client.host)?;
+    ) -> Result<Outcome, Unheard> {
+        let (_, upstream) = policy.upstream(&handshake.client.host).ok_or(Unheard::Away)?;
         if !application.breaker.borrow_mut().admits(Instant::now()) {
-            return None;
+            return Err(Unheard::Away);
         }
         let context = policy.traced.map(Context::begin);
-        let request = request(policy, question, handshake, context)?;
+        let request = request(policy, question, handshake, context).ok_or(Unheard::Away)?;
         let told = Asked::begin(context, question, handshake);
         let exchange = async {
             let response =
@@ -246,7 +263,7 @@ impl Hooks {
                 self.failed.increment();
                 application.breaker.borrow_mut().succeeded();
                 info!(path = %question.path, reason = %error, "a hook was not answered");
-                return None;
+                return Err(Unheard::Failed);
             }
             Ok(read) => read.map_err(|error| error.to_string()),
             Err(why) => Err(why),
@@ -258,7 +275,7 @@ impl Hooks {
                 }
                 self.asked.increment();
                 application.breaker.borrow_mut().succeeded();
-                Some(outcome)
+                Ok(outcome)
             }
             Err(why) => {
                 self.failed.increment();
@@ -267,7 +284,7 @@ impl Hooks {
                 } else {
                     info!(path = %question.path, reason = why, "a hook was not answered");
                 }
-                None
+                Err(Unheard::Away)
             }
         }
     }
