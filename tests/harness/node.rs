@@ -38,7 +38,7 @@ impl Next {
             .args([command, "-H", "127.0.0.1", "-p", &port.to_string()])
             .current_dir(folder)
             .env("NEXT_TELEMETRY_DISABLED", "1")
-            .env("PINS_FILE", std::env::temp_dir().join(format!("vestibule-pins-{port}")))
+            .env("PINS_FILE", Self::pins_at(port))
             .env("AUTH_DB", Self::users_at(port))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -59,6 +59,10 @@ impl Next {
         Self::users_at(self.address.port())
     }
 
+    fn pins_at(port: u16) -> PathBuf {
+        std::env::temp_dir().join(format!("vestibule-pins-{}-{port}", std::process::id()))
+    }
+
     fn users_at(port: u16) -> PathBuf {
         let name = format!("vestibule-users-{}-{port}.db", std::process::id());
         std::env::temp_dir().join(name)
@@ -70,6 +74,7 @@ impl Drop for Next {
         // `next dev` has children of its own, which end when it is asked to.
         let _told = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status();
         let _ended = self.child.wait();
+        let _gone = fs::remove_file(Self::pins_at(self.address.port()));
         for more in ["", "-wal", "-shm"] {
             let _gone = fs::remove_file(format!("{}{more}", self.users().display()));
         }
