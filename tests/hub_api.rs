@@ -341,7 +341,7 @@ fn over_tcp_it_takes_the_token() {
 #[test]
 fn without_a_hub_there_is_nothing_to_ask() {
     let site = "sites: { localhost: { next: 'http://127.0.0.1:1' } }\n";
-    let edge = Edge::start(&format!("{}{site}", crate::harness::PLAIN));
+    let edge = Edge::start(&format!("{PLAIN}{site}"));
     let answer = edge.admin("GET", "/hub/count?namespace=/");
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (404, &json!("no_hub")));
 }

@@ -297,6 +297,26 @@ fn a_post_that_rests_is_answered_when_its_session_ends() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
+/// Not as long as it rests, which is more than eight seconds.
+#[test]
+fn a_client_that_has_gone_is_noticed_while_its_post_rests() {
+    let edge = Edge::start(&format!(
+        "{PLAIN}hub:\n  ping: {{ interval: 400ms, timeout: 1s }}\n  \
+         limits: {{ bytes: 100KB/s }}\n{NAMESPACES}"
+    ));
+    let mut poller = Poller::open(&edge);
+    poller.enter("/");
+    let large = format!("42[\"tell\",\"{}\"]\x1e42[\"tell\"]", "x".repeat(950_000));
+    let request = post(&poller, &large);
+    poller.post.send(request);
+    wait_for_metric(&edge, "vestibule_hub_held_total{by=\"bytes\"}", 1);
+    let begun = Instant::now();
+    drop(poller);
+    wait_for_metric(&edge, "vestibule_hub_closes_total{reason=\"ping_timeout\"}", 1);
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    wait_for_metric(&edge, "vestibule_hub_sessions{transport=\"polling\"}", 0);
+}
+
 /// Its client asks for nothing more until it is answered, and gives up without a ping.
 #[test]
 fn a_post_that_rests_holds_up_no_upgrade() {
@@ -346,6 +366,8 @@ fn a_post_that_rests_holds_up_no_upgrade() {
                 Heard::Text(text) if text == "2" => {
                     pings += 1;
                     say(&mut socket, "3");
+                    // It has left that transport, and nothing waits there.
+                    assert_eq!(poller.send("42[\"late\"]").status, 400);
                 }
                 Heard::Text(text) => {
                     acknowledged.extend(text.split_once('[').map(|(id, _)| id.to_owned()));

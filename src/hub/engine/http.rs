@@ -19,7 +19,7 @@ use crate::exchange::{self, BodyError, Client, Detached, Request, Response, Sock
 use super::deflate::{self, Deflate};
 use super::origin::{Verdict, is_ambient};
 use super::packet::Version;
-use super::polling::{Answer, Polling};
+use super::polling::{Answer, Polling, PostEnd};
 use super::reply::{form_field, is_websocket, permit, preflighted, respond, switch};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
@@ -54,11 +54,11 @@ pub enum Ask {
         id: Id,
         ticket: u64,
     },
-    /// The body of a POST was cut off, or was too large to be taken.
+    /// A POST is not waited for any more.
     EndPost {
         id: Id,
         ticket: u64,
-        cut: bool,
+        end: PostEnd,
     },
     /// May a WebSocket take over? Asked before the 101.
     MayUpgrade {
@@ -311,11 +311,11 @@ impl Engine {
         let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
         let ticket = self.ticket();
         self.ask(id, Ask::BeginPost { id, shown: query.shown(), ticket })?;
-        let mut watch = PostWatch { engine: self, id, ticket, taken: false, cut: true };
+        let mut watch = PostWatch { engine: self, id, ticket, end: Some(PostEnd::Cut) };
         let body = match request.into_body().read_all(self.message_max()).await {
             Ok(body) => body,
             Err(BodyError::TooLarge { .. }) => {
-                watch.cut = false;
+                watch.end = Some(PostEnd::Refused);
                 return Err(Refusal::TooLarge);
             }
             Err(_) => return Err(Refusal::Broken),
@@ -327,11 +327,12 @@ impl Engine {
             Ok::<_, Refusal>(answer)
         };
         let answer = post(body.clone())?;
-        watch.taken = true;
+        watch.end = Some(PostEnd::Left);
         let mut answer = answer.await.map_err(|_gone| Refusal::UnknownSession)?;
         if matches!(answer, Answer::Refused(Refusal::Stranger)) && self.renew(id, from).await {
             answer = post(body)?.await.map_err(|_gone| Refusal::UnknownSession)?;
         }
+        watch.end = None;
         respond(answer, None)
     }
 
@@ -413,25 +414,29 @@ impl Engine {
             },
             Ask::BeginPost { id, shown, ticket } => {
                 if let Ok(session) = self.known(&id, shown) {
-                    session.begin_post(ticket);
+                    // If it is not taken, that is said when all of it has come.
+                    let _first = session.begin_post(ticket);
                 }
             }
             Ask::Post { id, shown, ticket, binary, body, reply } => match self.known(&id, shown) {
                 Ok(session) => {
                     // Not known yet if it came with a cookie that was renewed meanwhile.
-                    session.begin_post(ticket);
-                    self.take_post_of(session, ticket, (binary, body), reply);
+                    if session.begin_post(ticket) {
+                        self.take_post_of(session, ticket, (binary, body), reply);
+                    } else {
+                        drop(reply.send(Answer::Refused(Refusal::BadRequest)));
+                    }
                 }
                 Err(refusal) => {
-                    self.find(&id).inspect(|session| session.end_post(ticket, false));
+                    self.find(&id).inspect(|session| session.end_post(ticket, PostEnd::Refused));
                     drop(reply.send(Answer::Refused(refusal)));
                 }
             },
             Ask::Aborted { id, ticket } => {
                 self.find(&id).inspect(|session| session.abort_poll(ticket));
             }
-            Ask::EndPost { id, ticket, cut } => {
-                self.find(&id).inspect(|session| session.end_post(ticket, cut));
+            Ask::EndPost { id, ticket, end } => {
+                self.find(&id).inspect(|session| session.end_post(ticket, end));
             }
             Ask::MayUpgrade { id, shown, reply } => {
                 // Its client may have gone.
@@ -564,21 +569,20 @@ impl Drop for PollWatch<'_> {
     }
 }
 
-/// Tells the session when a POST that has begun brings nothing.
+/// Tells the session when nobody waits for the answer to a POST any more.
 struct PostWatch<'a> {
     engine: &'a Rc<Engine>,
     id: Id,
     ticket: u64,
-    taken: bool,
-    cut: bool,
+    /// What it would mean now.
+    end: Option<PostEnd>,
 }
 
 impl Drop for PostWatch<'_> {
     fn drop(&mut self) {
-        if !self.taken {
-            let Self { id, ticket, cut, .. } = *self;
+        if let Self { id, ticket, end: Some(end), .. } = *self {
             // As above.
-            let _asked = self.engine.ask(id, Ask::EndPost { id, ticket, cut });
+            let _asked = self.engine.ask(id, Ask::EndPost { id, ticket, end });
         }
     }
 }

@@ -612,7 +612,7 @@ impl Engine {
                 let patience = settings.ping_interval + settings.ping_timeout;
                 session.judge_silence(deadline.due, patience);
             }
-            Kind::Noop if !session.is_open() => session.lose(Close::TransportClose),
+            Kind::Noop if session.lingers_for_its_get() => session.lose(Close::TransportClose),
             Kind::Noop if session.is_probed() => {
                 session.release_poll();
                 session.release_post();

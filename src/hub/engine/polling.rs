@@ -24,6 +24,17 @@ pub enum Answer {
     Refused(Refusal),
 }
 
+/// How a POST ends that is not answered by its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PostEnd {
+    /// Its body was cut off: its client is gone, and with it the session.
+    Cut,
+    /// It was too large, say: the session goes on without it.
+    Refused,
+    /// All of it had come, and its client has gone before all was taken.
+    Left,
+}
+
 /// A session's polling transport.
 #[derive(Default)]
 pub(super) struct Polling {
@@ -84,29 +95,38 @@ impl Session {
         self.flush_poll();
     }
 
-    /// A POST's body is on its way, or is there if nobody said so before. A second one at the same
-    /// time would make their order a guess.
-    pub(super) fn begin_post(self: &Rc<Self>, ticket: u64) {
-        let overlaps = match &mut *self.transport.borrow_mut() {
-            Transport::Polling(polling) => match &polling.post {
-                Some(before) => before.ticket != ticket,
-                None => {
-                    polling.post = Some(Post { ticket, released: false, holder: None });
-                    false
-                }
-            },
-            _ => false,
+    /// A POST's body is on its way, or is there if nobody said so before. False if it is not taken:
+    /// the session has another transport, or a POST already, since with a second one at the same time
+    /// their order would be a guess.
+    pub(super) fn begin_post(self: &Rc<Self>, ticket: u64) -> bool {
+        let is_first = match &mut *self.transport.borrow_mut() {
+            Transport::Polling(polling) => {
+                let first = Post { ticket, released: false, holder: None };
+                polling.post.get_or_insert(first).ticket == ticket
+            }
+            _ => return false,
         };
-        if overlaps {
+        if !is_first {
             self.close(Close::TransportError);
+        }
+        is_first
+    }
+
+    /// It will not be answered.
+    pub(super) fn end_post(self: &Rc<Self>, ticket: u64, end: PostEnd) {
+        match end {
+            PostEnd::Left if self.has_post(ticket) => self.abandon_rest(),
+            PostEnd::Left => (),
+            PostEnd::Cut if self.leave_post(ticket) => self.lose(Close::TransportError),
+            PostEnd::Cut | PostEnd::Refused => {
+                self.leave_post(ticket);
+            }
         }
     }
 
-    /// It brings nothing: its client is gone, and with it the session; or it was too large.
-    pub(super) fn end_post(self: &Rc<Self>, ticket: u64, cut: bool) {
-        if self.leave_post(ticket) && cut {
-            self.lose(Close::TransportError);
-        }
+    fn has_post(&self, ticket: u64) -> bool {
+        matches!(&*self.transport.borrow(), Transport::Polling(Polling { post: Some(post), .. })
+            if post.ticket == ticket)
     }
 
     /// The POST has been answered. False if there was no such one.
@@ -262,6 +282,15 @@ impl Session {
     pub(super) fn may_upgrade(&self) -> bool {
         matches!(&*self.transport.borrow(), Transport::Polling(polling) if !polling.probed)
             && self.phase.get() == Phase::Open
+    }
+
+    /// Closed by its client, whose GET was on the way then.
+    pub(super) fn lingers_for_its_get(&self) -> bool {
+        let waits = match &*self.transport.borrow() {
+            Transport::Polling(polling) => polling.goodbye == b'6',
+            _ => false,
+        };
+        waits && !self.is_open()
     }
 
     pub(super) fn is_probed(&self) -> bool {

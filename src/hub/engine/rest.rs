@@ -29,6 +29,8 @@ pub(super) struct Rest {
     /// A POST was answered before all of it was taken. Its task takes what is left, whatever the
     /// transport is by then.
     carries: bool,
+    /// The client of the POST has gone.
+    abandoned: bool,
     /// Whoever has read what was said after that.
     next: Option<Waker>,
     /// What was the session's turn when it began: all that waits was said before it could hear
@@ -103,9 +105,9 @@ impl Session {
         let begins = rest.is_none();
         let rest = rest.get_or_insert_with(|| {
             let alarm = Box::pin(sleep_until(now));
-            let (carries, next, soothed) = (false, None, now);
-            let (until, held, stopped) = (now, now, false);
-            Box::new(Rest { until, held, alarm, stopped, carries, next, turn, soothed })
+            let (stopped, carries, abandoned) = (false, false, false);
+            let (until, held, soothed, next) = (now, now, now, None);
+            Box::new(Rest { until, held, alarm, stopped, carries, abandoned, next, turn, soothed })
         });
         change(rest, now);
         if self.version == Version::V3 && now - rest.soothed >= self.engine.soothe_after() {
@@ -137,9 +139,17 @@ impl Session {
         rest.as_mut().is_some_and(|rest| std::mem::take(&mut rest.stopped))
     }
 
+    /// The client has gone, and what it has said is taken for as long as silence is borne: no pong will
+    /// follow it.
+    pub(super) fn abandon_rest(&self) {
+        if let Some(rest) = self.rest.borrow_mut().as_mut() {
+            rest.abandoned = true;
+        }
+    }
+
     /// What the client has said may not have been taken yet, its pong for one.
     pub fn is_behind(&self) -> bool {
-        self.rest.borrow().is_some()
+        self.rest.borrow().as_ref().is_some_and(|rest| !rest.abandoned)
     }
 
     /// In which turn it was behind before, if it is.

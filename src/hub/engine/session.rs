@@ -320,7 +320,9 @@ impl Session {
         if !is_message && !is_asked && self.is_chatty() {
             return self.lose(Close::Flood);
         }
-        self.extend_patience();
+        if !is_asked {
+            self.extend_patience();
+        }
         match (packet, self.version) {
             (Packet::Text(text), _) => {
                 self.count_heard(text.len());
