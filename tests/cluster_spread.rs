@@ -97,6 +97,66 @@ fn a_slot_that_moves_is_followed() {
     });
 }
 
+/// All slots of one server, to another, whose replica it becomes.
+fn hand_over(from: &Redis, to: &Redis) {
+    let [old, new] = [from, to].map(|server| server.ask(&["cluster", "myid"]));
+    let ranges = from.ask(&["cluster", "nodes"]);
+    let own = ranges.lines().find(|line| line.starts_with(&old)).expect("its line");
+    let size = |range: &str| match range.split_once('-') {
+        Some((first, last)) => {
+            let [first, last] = [first, last].map(|slot| slot.parse::<u32>().expect("a slot"));
+            last - first + 1
+        }
+        None => 1,
+    };
+    let count: u32 = own.split_whitespace().skip(8).map(size).sum();
+    let moved = std::process::Command::new("redis-cli")
+        .args(["--cluster", "reshard", &format!("127.0.0.1:{}", from.port)])
+        .args(["--cluster-from", &old, "--cluster-to", &new])
+        .args(["--cluster-slots", &count.to_string(), "--cluster-yes"])
+        .output()
+        .expect("redis-cli runs");
+    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+}
+
+/// Nobody listens twice to a server that had no slots for a while.
+#[test]
+fn a_server_that_comes_back_is_heard_once() {
+    let servers = redis_cluster();
+    let (one, two) = (node(&servers, "sharded", ""), node(&servers, "sharded", ""));
+    let mut bob = Web::open(&two);
+    bob.enter("/chat");
+    let channel = "socket.io#/chat#";
+    let count = |server: &Redis| {
+        let counted = server.ask(&["pubsub", "shardnumsub", channel]);
+        counted.split_whitespace().last().and_then(|count| count.parse::<u32>().ok())
+    };
+    let owner =
+        eventually("its server", || servers.iter().position(|server| count(server) == Some(2)));
+    let (home, other) = (&servers[owner], &servers[(owner + 1) % servers.len()]);
+    hand_over(home, other);
+    eventually("both, where it is now", || (count(other) == Some(2)).then_some(()));
+    eventually("its way back", || {
+        // Refused until it knows whose replica it is, and given up if the two do not agree in time.
+        let _begun = home.ask(&["cluster", "failover"]);
+        home.ask(&["role"]).starts_with("master").then_some(())
+    });
+    eventually("both, where it was", || (count(home)? >= 2).then_some(()));
+    let say = |event: &str| post(&one, "emit", &json!({"namespace": "/chat", "event": event}));
+    // What was said while they were about to listen may come late, or not at all.
+    eventually("what is said there", || {
+        say("first");
+        (bob.text() == "42/chat,[\"first\"]").then_some(())
+    });
+    say("second");
+    while bob.text() != "42/chat,[\"second\"]" {}
+    for event in ["third", "fourth", "fifth"] {
+        say(event);
+        bob.expect(&format!("42/chat,[\"{event}\"]"));
+    }
+    assert_eq!(count(home), Some(2), "each node once");
+}
+
 #[test]
 fn clients_go_on_at_another_node() {
     let servers = redis_cluster();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::debug;
 
@@ -30,7 +31,7 @@ pub struct Shards {
     buffer: usize,
     drain: Drain,
     spread: RefCell<Spread>,
-    speakers: RefCell<HashMap<Address, Rc<Speaker>>>,
+    served: RefCell<HashMap<Address, Served>>,
     /// Servers that are listened to.
     heard: RefCell<HashSet<Address>>,
     /// Told when channels or slots have changed.
@@ -41,6 +42,26 @@ pub struct Shards {
     /// Told when there is a connection more or fewer.
     pub moved: Notify,
     known: Cell<bool>,
+}
+
+/// A server that has slots.
+struct Served {
+    speaker: Rc<Speaker>,
+    listening: JoinHandle<()>,
+    /// What says things, and what says them again elsewhere.
+    speaking: [JoinHandle<()>; 2],
+}
+
+impl Served {
+    /// It has none any more: what it is told still may have been said in time, and is asked for
+    /// elsewhere otherwise; to listen on would be to hear everything twice if it comes back.
+    fn end(self, drain: &Drain, patience: Duration) {
+        self.listening.abort();
+        drain.spawn_background(async move {
+            sleep(patience).await;
+            self.speaking.iter().for_each(JoinHandle::abort);
+        });
+    }
 }
 
 /// Between two looks at which server has what.
@@ -63,7 +84,7 @@ impl Shards {
             buffer,
             drain: drain.clone(),
             spread: RefCell::default(),
-            speakers: RefCell::default(),
+            served: RefCell::default(),
             heard: RefCell::default(),
             changed: watch::Sender::new(0),
             stale: Notify::new(),
@@ -77,9 +98,9 @@ impl Shards {
 
     /// Whether all servers are spoken to and listened to.
     pub fn is_whole(&self) -> bool {
-        let (heard, speakers) = (self.heard.borrow(), self.speakers.borrow());
+        let (heard, served) = (self.heard.borrow(), self.served.borrow());
         let is_linked = |server: &Address| {
-            let speaks = speakers.get(server).is_some_and(|speaker| speaker.epoch().is_some());
+            let speaks = served.get(server).is_some_and(|one| one.speaker.epoch().is_some());
             speaks && heard.contains(server)
         };
         self.known.get() && self.spread.borrow().slots.servers().iter().all(is_linked)
@@ -105,7 +126,8 @@ impl Shards {
 
     pub fn speaker_of(&self, channel: &[u8]) -> Option<Rc<Speaker>> {
         let spread = self.spread.borrow();
-        self.speakers.borrow().get(spread.slots.of(slot_of(channel))?).cloned()
+        let served = self.served.borrow();
+        Some(Rc::clone(&served.get(spread.slots.of(slot_of(channel))?)?.speaker))
     }
 
     /// Keeps the slots as the cluster has them, for as long as the process lives.
@@ -126,28 +148,37 @@ impl Shards {
         let servers = slots.servers();
         self.spread.borrow_mut().move_to(slots);
         self.known.set(!servers.is_empty());
-        let new = |server: &&Address| !self.speakers.borrow().contains_key(*server);
-        let new: Vec<Address> = servers.iter().filter(new).cloned().collect();
-        for server in new {
-            let speaker = Speaker::spread(self.timeout, self.buffer);
-            self.speakers.borrow_mut().insert(server.clone(), Rc::clone(&speaker));
-            let speaking = Rc::clone(self).keep_speaking(server.clone(), Rc::clone(&speaker));
-            self.drain.spawn_background(speaking);
-            self.drain.spawn_background(Rc::clone(self).keep_listening(server));
-            self.drain.spawn_background(Rc::clone(self).redirect(speaker));
+        let mut served = self.served.borrow_mut();
+        for (server, gone) in served.extract_if(|server, _| !servers.contains(server)) {
+            gone.end(&self.drain, self.timeout * 2);
+            self.heard.borrow_mut().remove(&server);
         }
-        // Those that are none any more end by themselves.
-        self.speakers.borrow_mut().retain(|server, _| servers.contains(server));
+        for server in servers {
+            served.entry(server).or_insert_with_key(|server| self.serve(server));
+        }
+        drop(served);
         self.changed.send_modify(|turn| *turn += 1);
         self.moved.notify_one();
     }
 
-    fn serves(&self, server: &Address) -> bool {
-        self.speakers.borrow().contains_key(server)
+    fn serve(self: &Rc<Self>, server: &Address) -> Served {
+        let speaker = Speaker::spread(self.timeout, self.buffer);
+        let speaking = Rc::clone(self).keep_speaking(server.clone(), Rc::clone(&speaker));
+        let redirecting = Rc::clone(self).redirect(Rc::clone(&speaker));
+        let listening = Rc::clone(self).keep_listening(server.clone());
+        Served {
+            speaker,
+            listening: self.drain.spawn_background(listening),
+            speaking: [
+                self.drain.spawn_background(speaking),
+                self.drain.spawn_background(redirecting),
+            ],
+        }
     }
 
+    /// Until the server has no slots.
     async fn keep_speaking(self: Rc<Self>, server: Address, speaker: Rc<Speaker>) {
-        while self.serves(&server) {
+        loop {
             let error = match self.servers.open_at(&server).await {
                 Ok(line) => {
                     self.moved.notify_one();
@@ -176,8 +207,9 @@ impl Shards {
         }
     }
 
+    /// Until the server has no slots.
     async fn keep_listening(self: Rc<Self>, server: Address) {
-        while self.serves(&server) {
+        loop {
             let error = match self.servers.open_at(&server).await {
                 Ok(line) => {
                     self.heard.borrow_mut().insert(server.clone());
