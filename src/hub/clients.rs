@@ -28,7 +28,7 @@ use super::msgpack;
 use super::namespace::{Namespace, Target};
 use super::outbox::{Notice, Outbox};
 use super::owed::Owed;
-use super::pace::{Pace, Turn};
+use super::pace::Pace;
 use super::packet::{self, Event, Head, Kind, Malformed};
 use super::partial::{Filled, Partial};
 use super::placeholders;
@@ -52,7 +52,7 @@ pub struct Clients {
     pub(super) recovery: Rc<Recovery>,
     pub(super) porter: Arc<Porter>,
     pub(super) users: Rc<Users>,
-    pace: Arc<Pace>,
+    pub(super) pace: Arc<Pace>,
     attendances: Arc<Attendances>,
     pub(super) drain: Drain,
     /// By other nodes.
@@ -286,35 +286,14 @@ impl Clients {
         self.limits.get().map_or(0, |limits| limits.attachments_max)
     }
 
+    /// What a client may say; `None` before there is a hub.
+    pub(super) fn allowance(&self) -> Option<Allowance> {
+        self.limits.get().map(|limits| limits.allowance)
+    }
+
     /// Since this worker began.
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.started.elapsed()
-    }
-
-    /// Has the client say one thing more, when it may: at once, or after so long.
-    pub(super) fn take_turn(
-        &self,
-        (session, client): (&Rc<Session>, &Client),
-        namespace: &str,
-        turn: &mut Turn,
-    ) -> Result<(), Duration> {
-        let Some(Limits { allowance, .. }) = self.limits.get() else { return Ok(()) };
-        if !turn.own {
-            client.meter.take_turn(&allowance, self.now())?;
-            turn.own = true;
-        }
-        self.pace.take_turn(&allowance, (session, client), namespace, turn)
-    }
-
-    /// Counts one packet, after which the session may have to rest.
-    fn count(&self, session: &Rc<Session>, client: &Client, name: &str, kind: Kind) -> Verdict {
-        let works = matches!(kind, Kind::Event | Kind::Connect);
-        let Some(Limits { allowance, .. }) = self.limits.get() else { return Verdict::Within };
-        let verdict = client.meter.count(&allowance, self.now(), works);
-        if !works {
-            return verdict;
-        }
-        self.pace.count(&allowance, verdict, (session, client), name)
     }
 
     fn take_packet(

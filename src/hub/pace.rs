@@ -13,8 +13,10 @@ use crate::limits::{Buckets, Rate, key_of};
 use crate::observe::metrics;
 
 use super::client::Client;
+use super::clients::Clients;
 use super::engine::Session;
 use super::meter::{Allowance, PATIENCE, Verdict};
+use super::packet::Kind;
 
 /// What all clients of a user, and of an address, have sent to the workers of this process. Tables
 /// that never grow, made when somebody first has to be counted.
@@ -116,5 +118,39 @@ impl Pace {
             return table.ask(key, rate, now).map(|()| Duration::ZERO);
         }
         table.charge(key, rate, now, PATIENCE)
+    }
+}
+
+impl Clients {
+    /// Has the client say one thing more, when it may: at once, or after so long.
+    pub(super) fn take_turn(
+        &self,
+        (session, client): (&Rc<Session>, &Client),
+        namespace: &str,
+        turn: &mut Turn,
+    ) -> Result<(), Duration> {
+        let Some(allowance) = self.allowance() else { return Ok(()) };
+        if !turn.own {
+            client.meter.take_turn(&allowance, self.now())?;
+            turn.own = true;
+        }
+        self.pace.take_turn(&allowance, (session, client), namespace, turn)
+    }
+
+    /// Counts one packet, after which the session may have to rest.
+    pub(super) fn count(
+        &self,
+        session: &Rc<Session>,
+        client: &Client,
+        name: &str,
+        kind: Kind,
+    ) -> Verdict {
+        let works = matches!(kind, Kind::Event | Kind::Connect);
+        let Some(allowance) = self.allowance() else { return Verdict::Within };
+        let verdict = client.meter.count(&allowance, self.now(), works);
+        if !works {
+            return verdict;
+        }
+        self.pace.count(&allowance, verdict, (session, client), name)
     }
 }

@@ -1,8 +1,6 @@
 //! Requests in: which session, on which worker, over which transport.
 
-use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,13 +12,13 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::auth::Credentials;
-use crate::exchange::{self, BodyError, Client, Detached, Request, Response, Socket, Taken};
+use crate::exchange::{self, Client, Detached, Request, Response, Socket, Taken};
 
 use super::deflate::{self, Deflate};
 use super::origin::{Verdict, is_ambient};
 use super::packet::Version;
 use super::polling::{Answer, Polling, PostEnd};
-use super::reply::{form_field, is_websocket, permit, preflighted, respond, switch};
+use super::reply::{is_websocket, permit, preflighted, respond, switch};
 use super::request::{Query, Refusal, Shown, Transport as Asked};
 use super::session::{Arrival, Session, Transport};
 use super::sid::{Id, random};
@@ -289,7 +287,11 @@ impl Engine {
     }
 
     /// The cookie may have been renewed meanwhile: then whoever shows it is who it was.
-    async fn renew(self: &Rc<Self>, id: Id, (client, shown): (&Client, &Credentials)) -> bool {
+    pub(super) async fn renew(
+        self: &Rc<Self>,
+        id: Id,
+        (client, shown): (&Client, &Credentials),
+    ) -> bool {
         let owners = self.above.owners(shown, client).await;
         if owners.is_empty() {
             return false;
@@ -298,42 +300,6 @@ impl Engine {
         let credentials = Box::new(shown.clone());
         let asked = self.ask(id, Ask::Renew { id, owners, credentials, reply });
         asked.is_ok() && renewed.await.unwrap_or(false)
-    }
-
-    async fn take_post(
-        self: &Rc<Self>,
-        id: Id,
-        query: &Query,
-        request: Request,
-        from: (&Client, &Credentials),
-    ) -> Result<Response, Refusal> {
-        let kind = request.headers().get(header::CONTENT_TYPE);
-        let binary = kind.is_some_and(|kind| kind.as_bytes() == b"application/octet-stream");
-        let ticket = self.ticket();
-        self.ask(id, Ask::BeginPost { id, shown: query.shown(), ticket })?;
-        let mut watch = PostWatch { engine: self, id, ticket, end: Some(PostEnd::Cut) };
-        let body = match request.into_body().read_all(self.message_max()).await {
-            Ok(body) => body,
-            Err(BodyError::TooLarge { .. }) => {
-                watch.end = Some(PostEnd::Refused);
-                return Err(Refusal::TooLarge);
-            }
-            Err(_) => return Err(Refusal::Broken),
-        };
-        let body = if query.jsonp.is_some() { form_field(&body)? } else { body };
-        let post = |body| {
-            let (reply, answer) = oneshot::channel();
-            self.ask(id, Ask::Post { id, shown: query.shown(), ticket, binary, body, reply })?;
-            Ok::<_, Refusal>(answer)
-        };
-        let answer = post(body.clone())?;
-        watch.end = Some(PostEnd::Left);
-        let mut answer = answer.await.map_err(|_gone| Refusal::UnknownSession)?;
-        if matches!(answer, Answer::Refused(Refusal::Stranger)) && self.renew(id, from).await {
-            answer = post(body)?.await.map_err(|_gone| Refusal::UnknownSession)?;
-        }
-        watch.end = None;
-        respond(answer, None)
     }
 
     async fn begin_upgrade(
@@ -397,7 +363,7 @@ impl Engine {
     }
 
     /// Has the session's own worker do it: this one, or another by its mailbox.
-    fn ask(self: &Rc<Self>, id: Id, ask: Ask) -> Result<(), Refusal> {
+    pub(super) fn ask(self: &Rc<Self>, id: Id, ask: Ask) -> Result<(), Refusal> {
         if id.worker() == self.worker {
             self.heed(ask);
             return Ok(());
@@ -454,66 +420,6 @@ impl Engine {
         }
     }
 
-    /// Takes what a POST brought, and says so when more of the kind may come, or when the client
-    /// needs the answer to go on with its upgrade.
-    fn take_post_of(
-        self: &Rc<Self>,
-        session: Rc<Session>,
-        ticket: u64,
-        (binary, body): (bool, Bytes),
-        reply: oneshot::Sender<Answer>,
-    ) {
-        if session.carries() {
-            let engine = Rc::clone(self);
-            self.drain.spawn("post", async move {
-                poll_fn(|cx| session.poll_carried(cx)).await;
-                engine.take_post_of(session, ticket, (binary, body), reply);
-            });
-            return;
-        }
-        let mut left = Some(body);
-        let answer = session.post(binary, &mut left);
-        let done = move |session: &Session, answer| {
-            session.leave_post(ticket);
-            drop(reply.send(answer));
-        };
-        let congested = self.above.is_congested(Waker::noop());
-        let mut answer = match answer {
-            Some(answer) if !congested => return done(&session, answer),
-            answer => answer,
-        };
-        let (above, mut done) = (Rc::clone(&self.above), Some(done));
-        self.drain.spawn("post", async move {
-            loop {
-                let released = poll_fn(|cx| {
-                    if done.is_some() && session.poll_released(cx).is_ready() {
-                        return Poll::Ready(true);
-                    }
-                    if above.is_congested(cx.waker()) || session.poll_rest(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(false)
-                })
-                .await;
-                let all_taken = answer.is_some();
-                if released && !all_taken {
-                    session.carry();
-                }
-                if (released || all_taken)
-                    && let Some(done) = done.take()
-                {
-                    done(&session, answer.take().unwrap_or(Answer::Taken));
-                }
-                if all_taken {
-                    return;
-                }
-                if !released {
-                    answer = session.post(binary, &mut left);
-                }
-            }
-        });
-    }
-
     fn known(&self, id: &Id, shown: Shown) -> Result<Rc<Session>, Refusal> {
         let session = self.find(id).ok_or(Refusal::UnknownSession)?;
         let handshake = session.handshake.as_ref().filter(|_| shown.credentials.is_some());
@@ -525,7 +431,7 @@ impl Engine {
     }
 
     /// Another number for each poll that any worker of this process takes.
-    fn ticket(&self) -> u64 {
+    pub(super) fn ticket(&self) -> u64 {
         let ticket = self.tickets.get() + 1;
         self.tickets.set(ticket);
         (self.worker as u64) << 48 | ticket
@@ -565,24 +471,6 @@ impl Drop for PollWatch<'_> {
             let ask = Ask::Aborted { id: self.id, ticket: self.ticket };
             // A full mailbox only means that the session ends by its heartbeat.
             let _asked = self.engine.ask(self.id, ask);
-        }
-    }
-}
-
-/// Tells the session when nobody waits for the answer to a POST any more.
-struct PostWatch<'a> {
-    engine: &'a Rc<Engine>,
-    id: Id,
-    ticket: u64,
-    /// What it would mean now.
-    end: Option<PostEnd>,
-}
-
-impl Drop for PostWatch<'_> {
-    fn drop(&mut self) {
-        if let Self { id, ticket, end: Some(end), .. } = *self {
-            // As above.
-            let _asked = self.engine.ask(id, Ask::EndPost { id, ticket, end });
         }
     }
 }

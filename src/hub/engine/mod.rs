@@ -5,6 +5,7 @@
 //! made them, requests for them are brought there.
 
 mod admission;
+mod counts;
 mod deflate;
 mod echo;
 pub mod frame;
@@ -16,6 +17,7 @@ mod origin;
 mod outgoing;
 pub mod packet;
 mod polling;
+mod posts;
 mod probe;
 mod queue;
 mod reply;
@@ -46,7 +48,7 @@ use crate::auth::{Credentials, Wanted};
 use crate::drain::Drain;
 use crate::exchange::Client;
 use crate::limits::Rate;
-use crate::observe::metrics::{self, Series};
+use crate::observe::metrics;
 
 pub use admission::{Admission, Bounds};
 pub use deflate::Deflate;
@@ -62,6 +64,7 @@ pub use reply::is_websocket;
 pub use session::{Delivery, Session};
 pub use sid::{ALPHABET, Id, Node, WORKERS_MAX, random};
 
+use counts::Counts;
 use http::heed;
 use session::{Arrival, Transport};
 use timers::{Deadline, Kind, Timers};
@@ -292,26 +295,6 @@ pub struct Engine {
     counts: Counts,
 }
 
-struct Counts {
-    polling: Arc<Series>,
-    websocket: Arc<Series>,
-    bytes_in: Arc<Series>,
-    bytes_out: Arc<Series>,
-    dropped: Arc<Series>,
-}
-
-impl Counts {
-    fn new() -> Self {
-        Self {
-            polling: metrics::series(&metrics::HUB_SESSIONS, &["polling"]),
-            websocket: metrics::series(&metrics::HUB_SESSIONS, &["websocket"]),
-            bytes_in: metrics::series(&metrics::HUB_BYTES, &["in"]),
-            bytes_out: metrics::series(&metrics::HUB_BYTES, &["out"]),
-            dropped: metrics::series(&metrics::HUB_DROPPED, &[]),
-        }
-    }
-}
-
 /// One worker's place among those of its process.
 pub struct Place {
     pub node: Node,
@@ -481,30 +464,6 @@ impl Engine {
             table.give_back(&mut self.timers.borrow_mut());
             drop(table);
             drop(known);
-        }
-    }
-
-    fn count_transport(&self, transport: &Transport, by: i64) {
-        match transport {
-            Transport::Polling(_) => self.counts.polling.add(by),
-            Transport::WebSocket(_) => self.counts.websocket.add(by),
-            Transport::Gone => (),
-        }
-    }
-
-    fn count_in(&self, bytes: usize) {
-        self.counts.bytes_in.add(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    fn count_dropped(&self, messages: usize) {
-        if messages > 0 {
-            self.counts.dropped.add(i64::try_from(messages).unwrap_or(i64::MAX));
-        }
-    }
-
-    fn count_out(&self, bytes: usize) {
-        if bytes > 0 {
-            self.counts.bytes_out.add(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 
