@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::clock;
 use super::fetch;
-use super::identity::Denial;
+use super::identity::{Cause, Denial};
 use super::inquiry::Verdict;
 use super::keys::Key;
 use super::preset::jwt::Unverified;
@@ -42,6 +42,11 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 /// The same while there is no document at all.
 const COOL_DOWN_AT_FIRST: Duration = Duration::from_secs(1);
 
+/// Without any keys nobody can be let in. With some, that is so of tokens that name another.
+const fn unread(cause: Cause) -> Denial {
+    Denial::Temporary(cause, "keys_unread")
+}
+
 impl Documents {
     /// Who the token is for, by the document's keys; read once more if it names another.
     pub async fn open(
@@ -50,19 +55,18 @@ impl Documents {
         url: &str,
         (token, since): (&str, Option<u32>),
     ) -> Verdict {
-        const UNREAD: Denial = Denial::Temporary("keys_unread");
         let document = {
             let mut known = self.0.borrow_mut();
             Rc::clone(known.entry(url.to_owned()).or_default())
         };
-        let keys = document.keys(url, FRESH).await.ok_or(UNREAD)?;
+        let keys = document.keys(url, FRESH).await.ok_or(unread(Cause::Store))?;
         match provider.open_token(token, since, &keys, clock::now()) {
             Ok(identity) => return Ok(identity),
             Err(Unverified::Denied(denial)) => return Err(denial),
             Err(Unverified::UnknownKey) => (),
         }
         let before = document.state.borrow().fetched;
-        let keys = document.keys(url, COOL_DOWN).await.ok_or(UNREAD)?;
+        let keys = document.keys(url, COOL_DOWN).await.ok_or(unread(Cause::Store))?;
         match provider.open_token(token, since, &keys, clock::now()) {
             Ok(identity) => Ok(identity),
             Err(Unverified::Denied(denial)) => Err(denial),
@@ -71,7 +75,7 @@ impl Documents {
                 // A document that was read lately, and knows nothing of the key, has the last word.
                 let read = state.fetched.is_some()
                     && (state.fetched == state.tried || state.fetched != before);
-                if read { Err(Denial::Refused("unknown_key")) } else { Err(UNREAD) }
+                if read { Err(Denial::Refused("unknown_key")) } else { Err(unread(Cause::Shown)) }
             }
         }
     }

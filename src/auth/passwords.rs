@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::config::{self, Secret};
 use crate::limits::{Buckets, Rate, key_of};
 
-use super::identity::{Denial, Identity};
+use super::identity::{Cause, Denial, Identity};
 use super::inquiry::Verdict;
 use super::provider::Digest;
 use super::seal::sha256_of;
@@ -54,7 +54,7 @@ pub const REMEMBERED: Duration = Duration::from_secs(60);
 /// How long an answer may take, the wait for the thread too.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-pub const TOO_MANY: Denial = Denial::Temporary("too_many_tries");
+pub const TOO_MANY: Denial = Denial::Temporary(Cause::Shown, "too_many_tries");
 
 impl Passwords {
     /// How many names there are.
@@ -98,7 +98,7 @@ impl Checker {
             let (std::sync::mpsc::TrySendError::Full(attempt)
             | std::sync::mpsc::TrySendError::Disconnected(attempt)) = refused;
             // Its client may have gone.
-            let _told = attempt.reply.send(Err(Denial::Temporary("busy")));
+            let _told = attempt.reply.send(Err(Denial::Temporary(Cause::Edge, "busy")));
         }
     }
 }

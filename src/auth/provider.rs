@@ -83,6 +83,9 @@ pub enum Store<'a> {
     None,
 }
 
+/// Bytes of a credential that an application is sent. Node.js takes no longer heads than this.
+const ASKED_MAX: usize = 16 << 10;
+
 impl Provider {
     /// `upstream` is whom a callback may ask.
     pub fn compile(
@@ -140,6 +143,9 @@ impl Provider {
                 Source::Connect => shown.token().map(str::to_owned),
             };
             if let Some(value) = value {
+                if self.asks_application() && value.len() > ASKED_MAX {
+                    return Err(Denial::MALFORMED);
+                }
                 let issued_since = self.issued_since(shown, from)?;
                 return Ok(Some(Shown { value, from, secure, issued_since }));
             }
@@ -150,7 +156,7 @@ impl Provider {
     fn cookie(&self, shown: &Credentials, secure: bool) -> Result<Option<String>, Denial> {
         let [https, http] = &self.names;
         let names = if secure { https } else { http };
-        if let Opener::Application(_) = &self.opener {
+        if self.asks_application() {
             let Some(line) = shown.cookie_line(names) else { return Ok(None) };
             return String::from_utf8(line).map(Some).map_err(|_error| Denial::MALFORMED);
         }
@@ -181,13 +187,16 @@ impl Provider {
         matches!(&self.words.kind, ProviderKind::Jwt(words) if words.supabase)
     }
 
+    fn asks_application(&self) -> bool {
+        matches!(self.opener, Opener::Application(_))
+    }
+
     /// What answers are remembered by. An application is told which host the client came for, and
     /// answers for that alone; what is opened or found here is the same for all.
     pub fn digest(&self, shown: &Shown, client: &Client) -> Digest {
         let from = [shown.from as u8, u8::from(shown.secure)];
         let since = shown.issued_since.unwrap_or_default().to_be_bytes();
-        let asks = matches!(self.opener, Opener::Application(_));
-        let host = if asks { client.host.as_bytes() } else { &[] };
+        let host = if self.asks_application() { client.host.as_bytes() } else { &[] };
         sha256_of([self.name.as_bytes(), &from, shown.value.as_bytes(), &since, host])
     }
 

@@ -17,7 +17,7 @@ use crate::limits::{Buckets, Rate, key_of};
 
 use super::clock;
 use super::credentials::{self, Credentials};
-use super::identity::{Denial, Identity};
+use super::identity::{Cause, Denial, Identity};
 use super::inquiry::{Ask, Inquiry, Verdict};
 use super::passwords::{self, Passwords};
 use super::provider::{Digest, Opened, Provider, Shown};
@@ -48,7 +48,8 @@ impl Way {
 /// How a provider's store does, as far as this worker has heard.
 #[derive(Default)]
 struct Health {
-    /// Answers in a row that were none.
+    /// Answers in a row that it did not give. Not begun anew by a pause: if it is still away then, the
+    /// next answer says so.
     failed: u32,
     /// Nobody asks until then.
     away: Option<Instant>,
@@ -469,26 +470,37 @@ impl Local {
 
     fn may_ask(&self, provider: &Provider, client: &Client) -> Result<(), Denial> {
         if self.is_store_away(provider) {
-            return Err(Denial::Temporary("store_away"));
+            return Err(Denial::Temporary(Cause::Store, "store_away"));
         }
         let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
         if !self.way.wrong.has(key_of(client.address), rate, now) {
-            return Err(Denial::Temporary("too_many_wrong"));
+            return Err(Denial::Temporary(Cause::Shown, "too_many_wrong"));
         }
         Ok(())
     }
 
+    /// Whether the store is there. What one client can bring about must shut nobody else out.
     fn learn(&self, provider: &Provider, verdict: &Verdict) {
+        let failed = match verdict {
+            Err(Denial::Temporary(Cause::Edge, _)) => return,
+            Err(Denial::Temporary(Cause::Store, _)) => true,
+            _ => false,
+        };
         let mut health = self.health.borrow_mut();
         let health = health.entry(Arc::clone(&provider.name)).or_default();
-        let failed = matches!(verdict, Err(Denial::Temporary(_)));
         health.failed = if failed { health.failed + 1 } else { 0 };
         health.away = (health.failed >= FAILED_MAX).then(|| Instant::now() + AWAY);
     }
 
     fn count_wrong(&self, provider: &Provider, client: &Client, verdict: &Verdict) {
-        // What has ended was right once: that is no guess.
-        if matches!(verdict, Err(Denial::Refused(_)) if *verdict != Err(Denial::EXPIRED)) {
+        let is_wrong = match verdict {
+            // What has ended was right once: that is no guess.
+            Err(denial @ Denial::Refused(_)) => *denial != Denial::EXPIRED,
+            // What cannot be judged may be as much of a guess.
+            Err(Denial::Temporary(cause, _)) => *cause == Cause::Shown,
+            _ => false,
+        };
+        if is_wrong {
             let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
             let _within = self.way.wrong.take(key_of(client.address), rate, now);
         }
@@ -510,11 +522,11 @@ impl Local {
             let (reply, answer) = oneshot::channel();
             let attempt = passwords.attempt(user, password, client.address, reply);
             if self.way.desk.try_send(Ask::Password(Box::new(attempt))).is_err() {
-                return Err(Denial::Temporary("busy"));
+                return Err(Denial::Temporary(Cause::Edge, "busy"));
             }
             let answer = timeout(passwords::DEADLINE, answer).await;
-            answer.map_or(Err(Denial::Temporary("busy")), |answer| {
-                answer.unwrap_or(Err(Denial::Temporary("stopping")))
+            answer.map_or(Err(Denial::Temporary(Cause::Edge, "busy")), |answer| {
+                answer.unwrap_or(Err(Denial::Temporary(Cause::Edge, "stopping")))
             })
         };
         self.once(digest, passwords::REMEMBERED, ask).await
@@ -542,7 +554,7 @@ impl Local {
             // Some may have gone.
             turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
         }
-        answer.await.unwrap_or(Err(Denial::Temporary("interrupted")))
+        answer.await.unwrap_or(Err(Denial::Temporary(Cause::Edge, "interrupted")))
     }
 
     async fn ask(
@@ -555,9 +567,9 @@ impl Local {
         let (provider, client) = (Arc::clone(provider), client.clone());
         let inquiry = Box::new(Inquiry { provider, question, client, reply });
         if self.way.desk.try_send(Ask::Session(inquiry)).is_err() {
-            return Err(Denial::Temporary("busy"));
+            return Err(Denial::Temporary(Cause::Edge, "busy"));
         }
-        answer.await.unwrap_or(Err(Denial::Temporary("stopping")))
+        answer.await.unwrap_or(Err(Denial::Temporary(Cause::Edge, "stopping")))
     }
 
     fn recall(&self, digest: &Digest, now: i64) -> Option<Verdict> {

@@ -80,7 +80,7 @@ impl Clients {
         let known = match found {
             Ok(known) => known,
             // Not a refusal, after which the client would stay away: it is to come back.
-            Err(Denial::Temporary(reason)) => {
+            Err(Denial::Temporary(_, reason)) => {
                 journal::refused(session, &namespace.name, reason);
                 return session.close(Close::Unavailable);
             }
