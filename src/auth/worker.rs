@@ -55,6 +55,15 @@ struct Health {
     away: Option<Instant>,
 }
 
+/// Why somebody is looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// Something was shown, which may be a guess.
+    Shown,
+    /// It was right before. How much at its address is wrong says nothing of it.
+    Again,
+}
+
 /// So many in a row, and the store is away.
 const FAILED_MAX: u32 = 3;
 /// How long it is left alone then.
@@ -255,7 +264,7 @@ impl Local {
         for provider in providers {
             let Some(shown) = provider.find(shown, client)? else { continue };
             let digest = provider.digest(&shown, client);
-            let identity = self.verify(provider, &shown, digest, client).await?;
+            let identity = self.verify(provider, &shown, digest, client, Occasion::Shown).await?;
             let (provider, client) = (Arc::clone(provider), client.clone());
             let known = Known { identity, provider, digest, shown: Secretly(shown), client };
             return Ok(Rc::new(known));
@@ -292,15 +301,16 @@ impl Local {
     /// The same one once more, without what is remembered.
     pub async fn recheck(&self, known: &Known) -> Verdict {
         self.remembered.borrow_mut().remove(&known.digest);
-        self.verify(&known.provider, &known.shown.0, known.digest, &known.client).await
+        let Known { provider, shown, digest, client, .. } = known;
+        self.verify(provider, &shown.0, *digest, client, Occasion::Again).await
     }
 
     /// Who a candidate is.
     pub async fn confirm(&self, candidate: Candidate) -> Result<Known, Denial> {
         let Candidate { provider, shown, client, digest } = candidate;
         // Whoever guesses is not listened to here either.
-        self.may_ask(&provider, &client)?;
-        let identity = self.verify(&provider, &shown.0, digest, &client).await?;
+        self.may_ask(&provider, &client, Occasion::Shown)?;
+        let identity = self.verify(&provider, &shown.0, digest, &client, Occasion::Shown).await?;
         Ok(Known { identity, provider, digest, shown, client })
     }
 
@@ -397,6 +407,7 @@ impl Local {
         shown: &Shown,
         digest: Digest,
         client: &Client,
+        occasion: Occasion,
     ) -> Verdict {
         let now = clock::now();
         if self.is_revoked(&digest, now) {
@@ -404,7 +415,7 @@ impl Local {
         }
         match self.recall(&digest, now) {
             Some(verdict) => verdict,
-            None => self.look(provider, shown, digest, client).await,
+            None => self.look(provider, shown, digest, client, occasion).await,
         }
     }
 
@@ -415,22 +426,28 @@ impl Local {
         shown: &Shown,
         digest: Digest,
         client: &Client,
+        occasion: Occasion,
     ) -> Verdict {
+        let count_wrong = |verdict: &Verdict| {
+            if occasion == Occasion::Shown {
+                self.count_wrong(provider, client, verdict);
+            }
+        };
         let verdict = match provider.open(shown, clock::now()) {
             Ok(Opened::Known(identity)) => Ok(identity),
             Err(denial) => Err(denial),
             Ok(Opened::Ask(question)) => {
-                self.may_ask(provider, client)?;
+                self.may_ask(provider, client, occasion)?;
                 let ask = async {
                     let verdict = self.ask(provider, question, client).await;
                     self.learn(provider, &verdict);
-                    self.count_wrong(provider, client, &verdict);
+                    count_wrong(&verdict);
                     verdict
                 };
                 return self.once(digest, provider.words.cache, ask).await;
             }
         };
-        self.count_wrong(provider, client, &verdict);
+        count_wrong(&verdict);
         self.remember(provider.words.cache, digest, &verdict);
         verdict
     }
@@ -468,12 +485,17 @@ impl Local {
         until.is_some_and(|until| until > Instant::now())
     }
 
-    fn may_ask(&self, provider: &Provider, client: &Client) -> Result<(), Denial> {
+    fn may_ask(
+        &self,
+        provider: &Provider,
+        client: &Client,
+        occasion: Occasion,
+    ) -> Result<(), Denial> {
         if self.is_store_away(provider) {
             return Err(Denial::Temporary(Cause::Store, "store_away"));
         }
         let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
-        if !self.way.wrong.has(key_of(client.address), rate, now) {
+        if occasion == Occasion::Shown && !self.way.wrong.has(key_of(client.address), rate, now) {
             return Err(Denial::Temporary(Cause::Shown, "too_many_wrong"));
         }
         Ok(())
