@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{
     self, AuthJsVersion, BetterAuthStore, CallbackWords, HostPattern, JwtKeys, LuciaVariant,
@@ -20,8 +21,20 @@ use super::statement::{Layout, Statement};
 /// Which credential it is, without being one.
 pub type Digest = [u8; 32];
 
+/// Which of those that were compiled, of one name too; by default none of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compiled(u64);
+
+impl Compiled {
+    pub fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
 pub struct Provider {
     pub name: Arc<str>,
+    pub compiled: Compiled,
     pub words: config::Provider,
     /// What the session cookie is called on HTTPS, and on HTTP.
     names: [Vec<String>; 2],
@@ -121,7 +134,8 @@ impl Provider {
             ProviderKind::Redis(_) => Opener::KeyValue,
             ProviderKind::Http(_) => Opener::Application(application),
         };
-        Ok(Self { name: words.name.as_str().into(), words: words.clone(), names, opener })
+        let (name, compiled) = (words.name.as_str().into(), Compiled::next());
+        Ok(Self { name, compiled, words: words.clone(), names, opener })
     }
 
     /// Cookies that it may read.

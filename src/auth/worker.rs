@@ -19,8 +19,9 @@ use super::clock;
 use super::credentials::{self, Credentials};
 use super::identity::{Cause, Denial, Identity};
 use super::inquiry::{Ask, Inquiry, Verdict};
+use super::memory::Memory;
 use super::passwords::{self, Passwords};
-use super::provider::{Digest, Opened, Provider, Shown};
+use super::provider::{Compiled, Digest, Opened, Provider, Shown};
 use super::seal::sha256_of;
 
 /// The way to the desk, and what all workers know together.
@@ -73,18 +74,11 @@ const AWAY: Duration = Duration::from_secs(1);
 pub struct Local {
     way: Way,
     health: RefCell<HashMap<Arc<str>, Health>>,
-    remembered: RefCell<HashMap<Digest, Remembered>>,
-    /// Who waits for an answer that is under way.
-    waiting: RefCell<HashMap<Digest, Vec<oneshot::Sender<Verdict>>>>,
+    memory: Memory,
     /// Tokens that have been logged out of, until they end.
     revoked: RefCell<HashMap<Digest, i64>>,
     /// Tokens that have been seen, and until when they are no news.
     seen: RefCell<HashMap<Digest, Instant>>,
-}
-
-struct Remembered {
-    verdict: Verdict,
-    until: Instant,
 }
 
 /// Somebody who was identified, and by what; the credential stays in here.
@@ -124,15 +118,11 @@ impl std::fmt::Debug for Secretly {
     }
 }
 
-/// Answers that are remembered. Full: those that are over go, and if none is, all.
-const REMEMBERED: usize = 10_000;
 /// Tokens that are refused, each of which was right. Full: those whose time is over go, and then the
 /// tenth that ends first, which is logged.
 const REVOKED: usize = 100_000;
 /// So much later than they say tokens of these libraries end at the most, in milliseconds.
 const LEEWAY: i64 = 60_000;
-/// How long a refusal is remembered.
-const REFUSED: Duration = Duration::from_secs(1);
 /// Tokens that are no news. Full: they all are again.
 const SEEN: usize = 10_000;
 /// How long a token is none.
@@ -224,31 +214,12 @@ fn rate_of(provider: &Provider) -> Rate {
     Rate::new(failures.count, failures.per, failures.count)
 }
 
-/// A question that is under way for all who wait for it.
-struct Turn<'a> {
-    local: &'a Local,
-    digest: Digest,
-}
-
-impl Turn<'_> {
-    fn line(&self) -> Vec<oneshot::Sender<Verdict>> {
-        self.local.waiting.borrow_mut().remove(&self.digest).unwrap_or_default()
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        drop(self.line());
-    }
-}
-
 impl Local {
     pub fn new(way: Way) -> Rc<Self> {
         Rc::new(Self {
             way,
             health: RefCell::default(),
-            remembered: RefCell::default(),
-            waiting: RefCell::default(),
+            memory: Memory::default(),
             revoked: RefCell::default(),
             seen: RefCell::default(),
         })
@@ -290,7 +261,7 @@ impl Local {
                 return Some(Err(Denial::REVOKED));
             }
             let (provider, client) = (Arc::clone(provider), client.clone());
-            let known = self.recall(&digest, now)?.map(|identity| {
+            let known = self.memory.recall(provider.compiled, &digest, now)?.map(|identity| {
                 Rc::new(Known { identity, provider, digest, shown: Secretly(shown), client })
             });
             return Some(known);
@@ -300,7 +271,7 @@ impl Local {
 
     /// The same one once more, without what is remembered.
     pub async fn recheck(&self, known: &Known) -> Verdict {
-        self.remembered.borrow_mut().remove(&known.digest);
+        self.memory.drop_answer(&known.digest);
         let Known { provider, shown, digest, client, .. } = known;
         self.verify(provider, &shown.0, *digest, client, Occasion::Again).await
     }
@@ -322,7 +293,7 @@ impl Local {
             return Some(Err(Denial::REVOKED));
         }
         // What was refused a moment ago may be right by now.
-        let verdict = match self.recall(&digest, now) {
+        let verdict = match self.memory.recall(provider.compiled, &digest, now) {
             Some(Ok(identity)) => Ok(identity),
             _ => match provider.open(&shown.0, now) {
                 Ok(Opened::Known(identity)) => Ok(identity),
@@ -369,7 +340,7 @@ impl Local {
 
     /// What was shown is worth nothing any more.
     pub fn forget(&self, digest: &Digest) {
-        self.remembered.borrow_mut().remove(digest);
+        self.memory.drop_answer(digest);
     }
 
     /// A token that nobody can take back is refused from now on, until it ends by itself.
@@ -413,7 +384,7 @@ impl Local {
         if self.is_revoked(&digest, now) {
             return Err(Denial::REVOKED);
         }
-        match self.recall(&digest, now) {
+        match self.memory.recall(provider.compiled, &digest, now) {
             Some(verdict) => verdict,
             None => self.look(provider, shown, digest, client, occasion).await,
         }
@@ -444,11 +415,12 @@ impl Local {
                     count_wrong(&verdict);
                     verdict
                 };
-                return self.once(digest, provider.words.cache, ask).await;
+                let (compiled, cache) = (provider.compiled, provider.words.cache);
+                return self.memory.once(compiled, digest, cache, ask).await;
             }
         };
         count_wrong(&verdict);
-        self.remember(provider.words.cache, digest, &verdict);
+        self.memory.remember(provider.compiled, digest, provider.words.cache, &verdict);
         verdict
     }
 
@@ -465,7 +437,8 @@ impl Local {
                 // It is refused without a store.
                 Err(_) => return false,
                 Ok(Some(shown)) => {
-                    let known = self.recall(&provider.digest(&shown, client), clock::now());
+                    let digest = provider.digest(&shown, client);
+                    let known = self.memory.recall(provider.compiled, &digest, clock::now());
                     return known.is_none() && self.is_store_away(provider);
                 }
             }
@@ -537,7 +510,9 @@ impl Local {
     ) -> Verdict {
         let (user, password) = credentials::basic(headers).ok_or(Denial::Missing)?;
         let digest = passwords.digest(&user, &password);
-        if let Some(verdict) = self.recall(&digest, clock::now()) {
+        // What they are checked by is part of their digests.
+        let asked = Compiled::default();
+        if let Some(verdict) = self.memory.recall(asked, &digest, clock::now()) {
             return verdict;
         }
         let ask = async {
@@ -551,32 +526,7 @@ impl Local {
                 answer.unwrap_or(Err(Denial::Temporary(Cause::Edge, "stopping")))
             })
         };
-        self.once(digest, passwords::REMEMBERED, ask).await
-    }
-
-    /// Asks once for all who want the same answer meanwhile.
-    async fn once(
-        &self,
-        digest: Digest,
-        lasts: Duration,
-        ask: impl Future<Output = Verdict>,
-    ) -> Verdict {
-        let (reply, answer) = oneshot::channel();
-        let first = {
-            let mut waiting = self.waiting.borrow_mut();
-            let line = waiting.entry(digest).or_default();
-            line.push(reply);
-            line.len() == 1
-        };
-        if first {
-            // If this is dropped half way, the others hear that nothing came of it.
-            let turn = Turn { local: self, digest };
-            let verdict = ask.await;
-            self.remember(lasts, digest, &verdict);
-            // Some may have gone.
-            turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
-        }
-        answer.await.unwrap_or(Err(Denial::Temporary(Cause::Edge, "interrupted")))
+        self.memory.once(asked, digest, passwords::REMEMBERED, ask).await
     }
 
     async fn ask(
@@ -592,33 +542,6 @@ impl Local {
             return Err(Denial::Temporary(Cause::Edge, "busy"));
         }
         answer.await.unwrap_or(Err(Denial::Temporary(Cause::Edge, "stopping")))
-    }
-
-    fn recall(&self, digest: &Digest, now: i64) -> Option<Verdict> {
-        let remembered = self.remembered.borrow();
-        let known = remembered.get(digest).filter(|known| known.until > Instant::now())?;
-        let over = known
-            .verdict
-            .as_ref()
-            .is_ok_and(|identity| identity.expires_at.is_some_and(|ends| ends <= now));
-        (!over).then(|| known.verdict.clone())
-    }
-
-    fn remember(&self, valid: Duration, digest: Digest, verdict: &Verdict) {
-        let lasts = match verdict {
-            Ok(_) => valid,
-            Err(denial) if denial.is_temporary() => return,
-            Err(_) => REFUSED,
-        };
-        let now = Instant::now();
-        let mut remembered = self.remembered.borrow_mut();
-        if remembered.len() >= REMEMBERED {
-            remembered.retain(|_, known| known.until > now);
-        }
-        if remembered.len() >= REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(digest, Remembered { verdict: verdict.clone(), until: now + lasts });
     }
 }
 
