@@ -28,7 +28,7 @@ struct Remembered {
     asked: Compiled,
 }
 
-/// One that is under way, and who waits for its answer.
+/// One that is under way. Others may join the latest of its digest.
 struct Question {
     asked: Compiled,
     line: RefCell<Vec<oneshot::Sender<Verdict>>>,
@@ -80,9 +80,15 @@ impl Memory {
         remembered.insert(digest, Remembered { verdict, until, asked });
     }
 
-    /// Whoever asks next is told what holds by then.
-    pub fn drop_answer(&self, digest: &Digest) {
+    /// What is known may have changed a while ago: whoever comes may join a question under way.
+    pub fn doubt(&self, digest: &Digest) {
         self.remembered.borrow_mut().remove(digest);
+    }
+
+    /// It has changed just now: what was asked before is answered to those alone who wait for it.
+    pub fn forget(&self, digest: &Digest) {
+        self.doubt(digest);
+        self.under_way.borrow_mut().remove(digest);
     }
 
     /// Asks once for all who want the same answer meanwhile.
@@ -188,5 +194,30 @@ mod tests {
         assert_eq!(one.await, anna());
         assert_eq!(memory.recall(now, &DIGEST, 0), Some(Err(Denial::UNKNOWN)));
         assert!(memory.under_way.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_a_logout_says_nothing_after_it() {
+        let (memory, asked) = (Memory::default(), Compiled::next());
+        let ((old, first), (new, second)) = (oneshot::channel(), oneshot::channel());
+        let mut one = pin!(ask(&memory, asked, first));
+        assert!(timeout(Duration::ZERO, &mut one).await.is_err());
+        memory.forget(&DIGEST);
+        let mut two = pin!(ask(&memory, asked, second));
+        assert!(timeout(Duration::ZERO, &mut two).await.is_err());
+        old.send(anna()).expect("it waits");
+        assert_eq!(one.await, anna());
+        assert_eq!(memory.recall(asked, &DIGEST, 0), None, "it was overtaken");
+        new.send(Err(Denial::UNKNOWN)).expect("it waits");
+        assert_eq!(two.await, Err(Denial::UNKNOWN));
+        assert_eq!(memory.recall(asked, &DIGEST, 0), Some(Err(Denial::UNKNOWN)));
+        // Nobody asks again after this one.
+        let (last, third) = oneshot::channel();
+        let mut three = pin!(ask(&memory, asked, third));
+        assert!(timeout(Duration::ZERO, &mut three).await.is_err());
+        memory.forget(&DIGEST);
+        last.send(anna()).expect("it waits");
+        assert_eq!(three.await, anna());
+        assert_eq!(memory.recall(asked, &DIGEST, 0), None);
     }
 }

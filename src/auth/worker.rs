@@ -271,7 +271,7 @@ impl Local {
 
     /// The same one once more, without what is remembered.
     pub async fn recheck(&self, known: &Known) -> Verdict {
-        self.memory.drop_answer(&known.digest);
+        self.memory.doubt(&known.digest);
         let Known { provider, shown, digest, client, .. } = known;
         self.verify(provider, &shown.0, *digest, client, Occasion::Again).await
     }
@@ -340,7 +340,7 @@ impl Local {
 
     /// What was shown is worth nothing any more.
     pub fn forget(&self, digest: &Digest) {
-        self.memory.drop_answer(digest);
+        self.memory.forget(digest);
     }
 
     /// A token that nobody can take back is refused from now on, until it ends by itself.
@@ -386,7 +386,12 @@ impl Local {
         }
         match self.memory.recall(provider.compiled, &digest, now) {
             Some(verdict) => verdict,
-            None => self.look(provider, shown, digest, client, occasion).await,
+            None => {
+                let verdict = self.look(provider, shown, digest, client, occasion).await;
+                // It may have been logged out of meanwhile.
+                let is_revoked = self.is_revoked(&digest, clock::now());
+                if is_revoked { Err(Denial::REVOKED) } else { verdict }
+            }
         }
     }
 
