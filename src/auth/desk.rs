@@ -58,7 +58,7 @@ impl Desk {
             pools: Pools::new(drain),
             rows: RefCell::default(),
             redis: RefCell::default(),
-            documents: Documents::default(),
+            documents: Documents::new(drain),
             turns: RefCell::default(),
             complained: RefCell::default(),
             checker: Checker::default(),
