@@ -710,6 +710,26 @@ fn a_reload_that_changes_how_users_are_looked_at_sends_nobody_away() {
     assert_eq!(bob.hear(), Heard::Closed(None));
 }
 
+/// Nor is anybody let in by an answer that was given before.
+#[test]
+fn who_is_cut_off_by_a_reload_is_asked_about_by_its_words() {
+    let yaml = |auth: &str| config(&auth.replace("cache: 0s", "cache: 10m"), "");
+    let crowd = |auth: &str| yaml(auth).replace("per_user: 3", "per_user: 100");
+    let (mut edge, _database) = lucia_as("", crowd);
+    // By each worker.
+    for _ in 0..12 {
+        with_cookie(&edge, &session(ID)).enter("/");
+    }
+    let mut alice = with_cookie(&edge, &session(ID));
+    alice.enter("/");
+    let yaml = std::fs::read_to_string(edge.folder.path("proxy.yaml")).expect("a file");
+    edge.reload_with(&yaml.replace("lucia: v3,", "lucia: v3, where: { two_factor: 2 },"));
+    assert_eq!(alice.hear(), Heard::Closed(None));
+    for _ in 0..6 {
+        assert_eq!(answer_of(with_cookie(&edge, &session(ID))), refused());
+    }
+}
+
 /// Rules, stamps and hooks go by what the application says of its user by now.
 #[test]
 fn what_changes_about_a_user_is_known_of_the_sockets_that_are_here() {

@@ -343,6 +343,24 @@ fn a_value_in_redis_that_is_no_json_is_reported_and_refused() {
     assert!(edge.log().contains("malformed_store_value"));
 }
 
+/// More than a session may be, or bytes that are no text: so is one, and the others are read.
+#[test]
+fn a_value_in_redis_that_cannot_be_read_is_refused_alone() {
+    let server = Server::redis();
+    let url = format!("redis://:test-redis-password@127.0.0.1:{}", server.port);
+    server.run(&["SETRANGE", "sess:an-id-of-a-long-value", "1100000", "x"]);
+    server.run(&["SETBIT", "sess:an-id-of-no-text-at-all", "0", "1"]);
+    server.run(&["SET", "sess:an-id-that-is-long-enough", r#"{"user":{"id":"anna"}}"#]);
+    let auth = format!("{{ redis: {{ url: \"{url}\", user: user.id }}, cache: 0s }}");
+    let edge = Edge::start(&config(&auth, ""));
+    for _ in 0..6 {
+        assert_out(&edge, "connect.sid=an-id-of-a-long-value");
+        assert_out(&edge, "connect.sid=an-id-of-no-text-at-all");
+        assert_in(&edge, "connect.sid=an-id-that-is-long-enough");
+    }
+    assert!(edge.log().contains("malformed_store_value"));
+}
+
 fn by_bearer(edge: &Edge, token: &str) -> Heard {
     let bearer = format!("Bearer {token}");
     answer_of(knock(edge, &[("Authorization", &bearer)], "").expect("a 101"))
@@ -407,6 +425,51 @@ fn a_path_that_the_application_does_not_have_is_reported_and_refuses_nobody() {
     let (edge, _origin) = asking("", |stream| reply(stream, "404 Not Found", "", b""));
     assert_later(&edge, "session=anna");
     assert!(edge.log().contains("application_status"));
+}
+
+/// An application that fails at garbage is there for others: who shows it shuts nobody else out, and
+/// is not asked about without end.
+#[test]
+fn what_an_application_fails_at_shuts_nobody_else_out() {
+    let begin = |failures: &str| {
+        let origin = Origin::start(|seen, stream| match seen.header("cookie") {
+            Some("session=anna") => {
+                let json = "content-type: application/json\r\n";
+                reply(stream, "200 OK", json, b"{\"userId\":\"anna\"}")
+            }
+            Some(cookie) if cookie.ends_with('1') => reply(stream, "500 Oh", "", b""),
+            Some(cookie) if cookie.ends_with('2') => reply(stream, "429 Slower", "", b""),
+            Some(cookie) if cookie.ends_with('3') => {
+                let json = "content-type: application/json\r\n";
+                reply(stream, "200 OK", json, &[b' '; 70_000])
+            }
+            _ => reply(stream, "431 Too Large", "", b""),
+        });
+        let site = format!("sites: {{ localhost: {{ next: \"{}\" }} }}\n", origin.url());
+        let auth =
+            "{ http: { path: /api/who }, cookie: session, cache: 0s, from: [cookie, connect]";
+        (Edge::start(&config(&format!("{auth}{failures} }}"), &site)), origin)
+    };
+    let (edge, origin) = begin("");
+    for number in 0..12 {
+        assert_later(&edge, &format!("session=garbage{number}"));
+    }
+    (0..4).for_each(|_| assert_in(&edge, "session=anna"));
+    // What no application takes is not sent to one: a head of more than it reads, a header that is none.
+    let asked = origin.seen().len();
+    for _ in 0..6 {
+        assert_out(&edge, &format!("session={}", "x".repeat(20_000)));
+        let mut web = knock(&edge, &[ORIGIN], "").expect("a 101");
+        web.say(r#"40{"token":"two\nlines"}"#);
+        assert_eq!(web.hear(), refused());
+    }
+    assert_eq!(origin.seen().len(), asked);
+    (0..4).for_each(|_| assert_in(&edge, "session=anna"));
+    let (edge, origin) = begin(", failures: 5/m");
+    for number in 0..12 {
+        assert_later(&edge, &format!("session=garbage{number}"));
+    }
+    assert!(origin.seen().len() <= 6, "{} questions for garbage", origin.seen().len());
 }
 
 #[test]

@@ -209,6 +209,23 @@ fn nobody_stays_on_one_connection_for_longer_than_max_age() {
     assert_eq!(ends(&mut anna), CUT);
 }
 
+/// Nor for much less, or more, where that is looked at no more often.
+#[test]
+fn max_age_is_met_whenever_sessions_are_looked_at() {
+    let (edge, clock) = start(&jwt(", on_expiry: keep, max_age: 10m, recheck: 1h"), "");
+    // Looks are spread by what was shown.
+    let mut all: Vec<_> = ["s1", "s2", "s3"]
+        .into_iter()
+        .map(|name| by_bearer(&edge, &lasting(name, 3600)).expect("in"))
+        .collect();
+    clock.pass(570);
+    all.iter_mut().for_each(|web| stays(web, "anna"));
+    clock.pass(35);
+    for web in &mut all {
+        assert_eq!(ends(web), CUT);
+    }
+}
+
 #[test]
 fn on_expiry_keep_lets_who_is_in_stay_for_max_age() {
     let (edge, clock) = start(&jwt(", on_expiry: keep, max_age: 1h, recheck: 10s"), "");
@@ -357,8 +374,14 @@ fn an_unknown_key_has_the_document_read_once_more() {
     by_bearer(&edge, &known.token("a", "anna")).expect("in");
     set(1);
     clock.pass_unseen(31);
-    assert_eq!(by_bearer(&edge, &new.token("b", "u1")).err(), Some(CUT), "nobody can say");
-    by_bearer(&edge, &known.token("a", "bert")).expect("what is known stays so");
+    for number in 0..8 {
+        let token = new.token("b", &format!("u1-{number}"));
+        assert_eq!(by_bearer(&edge, &token).err(), Some(CUT), "nobody can say");
+    }
+    for number in 0..4 {
+        let token = known.token("a", &format!("bert{number}"));
+        by_bearer(&edge, &token).expect("what is known stays so");
+    }
     set(2);
     clock.pass_unseen(31);
     by_bearer(&edge, &new.token("b", "u2")).expect("in");

@@ -144,6 +144,28 @@ fn who_shows_much_that_is_wrong_is_told_to_come_again() {
     assert!(lookups <= 6, "{lookups} look-ups for guesses");
 }
 
+/// Who is in was right, and is no guess: what others of its address show keeps nobody who has been
+/// logged out, and cuts nobody else when the grace is over.
+#[test]
+fn whose_neighbours_guess_is_looked_at_all_the_same() {
+    let (edge, database) = lucia(2, ", cache: 0s, failures: 5/m, recheck: 200ms, grace: 1s", "");
+    let mut alice = with_cookie(&edge, &session(ID));
+    let mut neighbour = with_cookie(&edge, &user(1));
+    alice.enter("/");
+    neighbour.enter("/");
+    let wrong =
+        |number: usize| answer_of(with_cookie(&edge, &session(&format!("wrong{number:035}"))));
+    let answers: Vec<_> = (0..12).map(wrong).collect();
+    assert_eq!(answers[11], Heard::Closed(Some(1013)), "{answers:?}");
+    database.run(&format!("DELETE FROM session WHERE id = '{ID}';"));
+    alice.expect("41");
+    let looks = || metric(&edge, "vestibule_auth_lookups_total{outcome=\"valid\"}");
+    let before = looks();
+    eventually("looks for longer than the grace", || (looks() >= before + 10).then_some(()));
+    neighbour.say(r#"42["all",{}]"#);
+    neighbour.expect(r#"42["all",{"from":"user1"}]"#);
+}
+
 /// A key pair of ECDSA, and documents that have it under a name.
 pub struct Signer(EcdsaKeyPair);
 

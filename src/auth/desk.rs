@@ -17,17 +17,17 @@ use crate::config::{BetterAuthStore, DatabaseKind, ProviderKind, Source};
 use crate::drain::Drain;
 use crate::exchange::{self, Body, Client, Peer, Request};
 use crate::observe::metrics;
-use crate::upstream::Pools;
+use crate::upstream::{Pools, SendError};
 
 use super::clock;
-use super::identity::Denial;
+use super::identity::{Cause, Denial};
 use super::inquiry::{Ask, Inquiry, Verdict};
 use super::jwks::Documents;
 use super::line::Line;
 use super::passwords::Checker;
 use super::preset::{better_auth, callback, express};
 use super::provider::{Provider, Question, Shown, Store, callback_words};
-use super::redis::{Redis, RedisError};
+use super::redis::{Redis, RedisError, Value};
 use super::store::{Rows, StoreError};
 
 /// From the question to its answer, the wait for its turn too.
@@ -58,7 +58,7 @@ impl Desk {
             pools: Pools::new(drain),
             rows: RefCell::default(),
             redis: RefCell::default(),
-            documents: Documents::default(),
+            documents: Documents::new(drain),
             turns: RefCell::default(),
             complained: RefCell::default(),
             checker: Checker::default(),
@@ -106,10 +106,10 @@ impl Desk {
             };
             let verdicts = timeout(STEP, self.look_up_all(&provider, &batch)).await;
             let mut verdicts = verdicts.unwrap_or_else(|_elapsed| {
-                self.complain(&provider, "sessions cannot be looked up", &"no answer in time");
+                self.complain_of_lookups(&provider, &"no answer in time");
                 Vec::new()
             });
-            verdicts.resize(batch.len(), Err(Denial::Temporary("store_slow")));
+            verdicts.resize(batch.len(), Err(Denial::Temporary(Cause::Store, "store_slow")));
             for (inquiry, verdict) in batch.into_iter().zip(verdicts) {
                 inquiry.answer(verdict);
             }
@@ -184,18 +184,21 @@ impl Desk {
         let now = clock::now();
         match &provider.words.kind {
             ProviderKind::Redis(words) => {
-                let judge = |(inquiry, value): (&Inquiry, &Option<String>)| {
+                let judge = |(inquiry, value): (&Inquiry, &Value)| {
                     let Question::Value(id) = &inquiry.question else {
                         return Err(Denial::Misconfigured("no_store"));
                     };
                     let (user, expires) = (&words.user, &words.expires);
-                    let judged = express::judge(id, value.as_deref(), user, expires, now);
+                    let value = value.as_ref().map_err(|denial| *denial);
+                    let judged = value
+                        .and_then(|value| express::judge(id, value.as_deref(), user, expires, now));
                     self.settle(provider, judged)
                 };
                 Ok(batch.iter().zip(&values).map(judge).collect())
             }
             ProviderKind::BetterAuth { store: BetterAuthStore::Redis { prefix, .. }, .. } => {
-                let user_of = |value: &Option<String>| better_auth::user_in(value.as_deref()?);
+                let user_of =
+                    |value: &Value| better_auth::user_in(value.as_ref().ok()?.as_deref()?);
                 let users: Vec<_> = values.iter().map(user_of).collect();
                 let known = users.iter().flatten();
                 let keys: Vec<_> =
@@ -203,14 +206,16 @@ impl Desk {
                 let revoked = if keys.is_empty() { Vec::new() } else { redis.get(&keys).await? };
                 let mut revoked = revoked.into_iter();
                 let mut verdicts = Vec::with_capacity(batch.len());
-                for ((inquiry, value), user) in batch.iter().zip(&values).zip(users) {
-                    let before = user.and_then(|_| revoked.next().flatten());
+                for ((inquiry, value), user) in batch.iter().zip(values).zip(users) {
+                    let before = user.and_then(|_| revoked.next()).unwrap_or(Ok(None));
                     let Question::Row(key) = &inquiry.question else {
                         verdicts.push(Err(Denial::Misconfigured("no_store")));
                         continue;
                     };
-                    let (value, before) = (value.as_deref(), before.as_deref());
-                    let judged = better_auth::judge_document(key, value, before, now);
+                    let judged = value.and_then(|value| {
+                        let (value, before) = (value.as_deref(), before?);
+                        better_auth::judge_document(key, value, before.as_deref(), now)
+                    });
                     verdicts.push(self.settle(provider, judged));
                 }
                 Ok(verdicts)
@@ -229,8 +234,8 @@ impl Desk {
         match Box::pin(answer).await {
             Ok(verdict) => verdict,
             Err(_elapsed) => {
-                self.complain(provider, "sessions cannot be looked up", &"no answer in time");
-                Err(Denial::Temporary("store_slow"))
+                self.complain_of_lookups(provider, &"no answer in time");
+                Err(Denial::Temporary(Cause::Store, "store_slow"))
             }
         }
     }
@@ -286,23 +291,28 @@ impl Desk {
         shown: &Shown,
         client: &Client,
     ) -> Verdict {
-        const SILENT: Denial = Denial::Temporary("application_silent");
+        const SILENT: Denial = Denial::Temporary(Cause::Store, "application_silent");
         let ProviderKind::Http(words) = &provider.words.kind else { return Err(SILENT) };
         let upstream = provider.application(&client.host).ok_or(SILENT)?;
-        let request = request(words, shown, client).ok_or(SILENT)?;
+        let request = request(words, shown, client).ok_or(Denial::MALFORMED)?;
         let exchange = async {
-            let response =
-                upstream.send(request, &self.pools).await.map_err(|error| error.to_string())?;
+            let response = upstream.send(request, &self.pools).await?;
             let status = response.status().as_u16();
             let kind = response.headers().get(header::CONTENT_TYPE);
             let kind = kind.and_then(|kind| kind.to_str().ok()).map(str::to_owned);
             let body = response.into_body().read_all(callback::ANSWER_MAX).await;
-            Ok::<_, String>((status, kind, body.map_err(|error| error.to_string())?))
+            Ok((status, kind, body))
         };
         match timeout(words.timeout, Box::pin(exchange)).await {
             Ok(Ok((status, kind, body))) => {
-                let (kinds, path) = callback_words(words);
+                // What is too long, or not said to the end, says nothing.
+                let body = body.inspect_err(|why| self.complain_of_lookups(provider, why));
+                let (body, (kinds, path)) = (body.unwrap_or_default(), callback_words(words));
                 callback::judge(kinds, path, status, kind.as_deref(), &body, clock::now())
+            }
+            Ok(Err(why @ SendError::BadResponse { .. })) => {
+                self.complain_of_lookups(provider, &why);
+                Err(callback::STRANGE)
             }
             Ok(Err(why)) => Err(self.failed(provider, &why)),
             Err(_elapsed) => {
@@ -314,7 +324,7 @@ impl Desk {
 
     /// What an operator must know of an answer that says something of the configuration.
     fn settle(&self, provider: &Provider, judged: Verdict) -> Verdict {
-        if let Err(Denial::Misconfigured(what) | Denial::Temporary(what)) = &judged {
+        if let Err(Denial::Misconfigured(what) | Denial::Temporary(_, what)) = &judged {
             self.complain(provider, "an answer does not fit", what);
         }
         if let Err(Denial::Refused(what @ ("malformed_store_value" | "no_expiry"))) = &judged {
@@ -324,8 +334,12 @@ impl Desk {
     }
 
     fn failed(&self, provider: &Provider, why: &dyn std::fmt::Display) -> Denial {
+        self.complain_of_lookups(provider, why);
+        Denial::Temporary(Cause::Store, "store_failed")
+    }
+
+    fn complain_of_lookups(&self, provider: &Provider, why: &dyn std::fmt::Display) {
         self.complain(provider, "sessions cannot be looked up", why);
-        Denial::Temporary("store_failed")
     }
 
     /// Once for each provider and while.

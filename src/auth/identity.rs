@@ -27,10 +27,21 @@ pub enum Denial {
     Missing,
     /// A statement about what was shown; the word is for the log.
     Refused(&'static str),
-    /// A statement about us: it may be right, and cannot be said now.
-    Temporary(&'static str),
+    /// It may be right, and that cannot be said now.
+    Temporary(Cause, &'static str),
     /// What the operator wrote does not fit what is there. Nobody is let in.
     Misconfigured(&'static str),
+}
+
+/// What stands in the way of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// This process: it has too much to do, or stops.
+    Edge,
+    /// The store, or the application: it is away, and nobody can be looked up.
+    Store,
+    /// What was shown: others are answered.
+    Shown,
 }
 
 impl Denial {
@@ -46,7 +57,9 @@ impl Denial {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Missing => "no_credential",
-            Self::Refused(reason) | Self::Temporary(reason) | Self::Misconfigured(reason) => reason,
+            Self::Refused(reason) | Self::Temporary(_, reason) | Self::Misconfigured(reason) => {
+                reason
+            }
         }
     }
 
@@ -57,7 +70,7 @@ impl Denial {
 
     /// True if asking again may end otherwise.
     pub fn is_temporary(self) -> bool {
-        matches!(self, Self::Temporary(_) | Self::Misconfigured(_))
+        matches!(self, Self::Temporary(..) | Self::Misconfigured(_))
     }
 }
 

@@ -48,7 +48,7 @@ fn word(verdict: &Verdict) -> &'static str {
     match verdict {
         Ok(_) => "valid",
         Err(Denial::Missing | Denial::Refused(_)) => "refused",
-        Err(Denial::Temporary(_)) => "temporary",
+        Err(Denial::Temporary(..)) => "temporary",
         Err(Denial::Misconfigured(_)) => "misconfigured",
     }
 }

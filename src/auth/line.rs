@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::identity::Denial;
+use super::identity::{Cause, Denial};
 use super::inquiry::Inquiry;
 use super::statement::KEYS_MAX;
 
@@ -47,7 +47,7 @@ impl Line {
         let most = AT_WORK.min(inquiry.provider.words.lookups);
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= WAITING {
-            inquiry.answer(Err(Denial::Temporary("busy")));
+            inquiry.answer(Err(Denial::Temporary(Cause::Edge, "busy")));
             return false;
         }
         waiting.push_back((inquiry, Instant::now()));
@@ -72,7 +72,7 @@ impl Line {
         while let Some((late, _)) =
             waiting.pop_front_if(|(_, since)| now.duration_since(*since) > PATIENCE)
         {
-            late.answer(Err(Denial::Temporary("store_slow")));
+            late.answer(Err(Denial::Temporary(Cause::Store, "store_slow")));
         }
         let mut batch: Vec<Inquiry> = Vec::new();
         while batch.len() < KEYS_MAX {

@@ -17,6 +17,7 @@ mod inquiry;
 mod jwks;
 mod keys;
 mod line;
+mod memory;
 mod passwords;
 mod preset;
 mod provider;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::config::{self, Secret};
 use crate::limits::{Buckets, Rate, key_of};
 
-use super::identity::{Denial, Identity};
+use super::identity::{Cause, Denial, Identity};
 use super::inquiry::Verdict;
 use super::provider::Digest;
 use super::seal::sha256_of;
@@ -46,7 +46,8 @@ pub struct Checker(OnceLock<SyncSender<Attempt>>);
 
 /// Attempts that wait for the thread. Full: the next are told to come again.
 const WAITING: usize = 32;
-/// Passwords that one address may try in a minute.
+/// Wrong passwords that one address may try in a minute. Right ones are not counted: each worker asks
+/// by itself, and whole offices have one address.
 const TRIES: u32 = 30;
 const TRIES_PER: Duration = Duration::from_secs(60);
 /// How long a password that was right is not checked again.
@@ -54,7 +55,7 @@ pub const REMEMBERED: Duration = Duration::from_secs(60);
 /// How long an answer may take, the wait for the thread too.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-pub const TOO_MANY: Denial = Denial::Temporary("too_many_tries");
+pub const TOO_MANY: Denial = Denial::Temporary(Cause::Shown, "too_many_tries");
 
 impl Passwords {
     /// How many names there are.
@@ -98,7 +99,7 @@ impl Checker {
             let (std::sync::mpsc::TrySendError::Full(attempt)
             | std::sync::mpsc::TrySendError::Disconnected(attempt)) = refused;
             // Its client may have gone.
-            let _told = attempt.reply.send(Err(Denial::Temporary("busy")));
+            let _told = attempt.reply.send(Err(Denial::Temporary(Cause::Edge, "busy")));
         }
     }
 }
@@ -117,8 +118,13 @@ fn work(attempts: &Receiver<Attempt>) {
         if attempt.reply.is_closed() {
             continue;
         }
-        let within = tries.take(key_of(attempt.address), rate, begun.elapsed());
+        let key = key_of(attempt.address);
+        let within = tries.has(key, rate, begun.elapsed());
         let verdict = if within { check(&attempt) } else { Err(TOO_MANY) };
+        if within && verdict.is_err() {
+            // There is one: nobody else takes any.
+            let _taken = tries.take(key, rate, begun.elapsed());
+        }
         // As above.
         let _told = attempt.reply.send(verdict);
     }
@@ -131,4 +137,40 @@ fn check(attempt: &Attempt) -> Verdict {
         return Err(Denial::Refused("wrong_password"));
     }
     Identity::new(&attempt.user, "", None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn right_passwords_are_no_tries() {
+        let hash = bcrypt::hash("right", 4).expect("a hash");
+        let words = config::Basic {
+            file: Secret::new(String::new(), None),
+            users: vec![("anna".to_owned(), Secret::new(hash, None))],
+            realm: String::new(),
+        };
+        let passwords = Passwords::compile(&words);
+        let (door, attempts) = sync_channel(WAITING);
+        let thread = thread::spawn(move || work(&attempts));
+        let attempt = |password: &str| {
+            let (reply, answer) = oneshot::channel();
+            let address = IpAddr::from([192, 0, 2, 1]);
+            let attempt = passwords.attempt("anna".to_owned(), password.to_owned(), address, reply);
+            door.send(attempt).expect("a thread");
+            answer.blocking_recv().expect("an answer").map(|identity| identity.user)
+        };
+        for number in 0..3 * TRIES {
+            assert_eq!(attempt("right"), Ok("anna".to_owned()), "{number}");
+        }
+        const WRONG: Denial = Denial::Refused("wrong_password");
+        let wrong = std::iter::repeat_with(|| attempt("wrong"));
+        let tries = wrong.take_while(|verdict| *verdict == Err(WRONG)).count();
+        assert!(tries >= TRIES as usize, "{tries}");
+        // Whoever guesses so much may guess right.
+        assert_eq!(attempt("right"), Err(TOO_MANY));
+        drop(door);
+        thread.join().expect("its end");
+    }
 }

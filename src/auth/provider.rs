@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::{
     self, AuthJsVersion, BetterAuthStore, CallbackWords, HostPattern, JwtKeys, LuciaVariant,
@@ -20,8 +21,20 @@ use super::statement::{Layout, Statement};
 /// Which credential it is, without being one.
 pub type Digest = [u8; 32];
 
+/// Which of those that were compiled, of one name too; by default none of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compiled(u64);
+
+impl Compiled {
+    pub fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
 pub struct Provider {
     pub name: Arc<str>,
+    pub compiled: Compiled,
     pub words: config::Provider,
     /// What the session cookie is called on HTTPS, and on HTTP.
     names: [Vec<String>; 2],
@@ -83,6 +96,9 @@ pub enum Store<'a> {
     None,
 }
 
+/// Bytes of a credential that an application is sent. Node.js takes no longer heads than this.
+const ASKED_MAX: usize = 16 << 10;
+
 impl Provider {
     /// `upstream` is whom a callback may ask.
     pub fn compile(
@@ -118,7 +134,8 @@ impl Provider {
             ProviderKind::Redis(_) => Opener::KeyValue,
             ProviderKind::Http(_) => Opener::Application(application),
         };
-        Ok(Self { name: words.name.as_str().into(), words: words.clone(), names, opener })
+        let (name, compiled) = (words.name.as_str().into(), Compiled::next());
+        Ok(Self { name, compiled, words: words.clone(), names, opener })
     }
 
     /// Cookies that it may read.
@@ -140,6 +157,9 @@ impl Provider {
                 Source::Connect => shown.token().map(str::to_owned),
             };
             if let Some(value) = value {
+                if self.asks_application() && value.len() > ASKED_MAX {
+                    return Err(Denial::MALFORMED);
+                }
                 let issued_since = self.issued_since(shown, from)?;
                 return Ok(Some(Shown { value, from, secure, issued_since }));
             }
@@ -150,7 +170,7 @@ impl Provider {
     fn cookie(&self, shown: &Credentials, secure: bool) -> Result<Option<String>, Denial> {
         let [https, http] = &self.names;
         let names = if secure { https } else { http };
-        if let Opener::Application(_) = &self.opener {
+        if self.asks_application() {
             let Some(line) = shown.cookie_line(names) else { return Ok(None) };
             return String::from_utf8(line).map(Some).map_err(|_error| Denial::MALFORMED);
         }
@@ -181,13 +201,16 @@ impl Provider {
         matches!(&self.words.kind, ProviderKind::Jwt(words) if words.supabase)
     }
 
+    fn asks_application(&self) -> bool {
+        matches!(self.opener, Opener::Application(_))
+    }
+
     /// What answers are remembered by. An application is told which host the client came for, and
     /// answers for that alone; what is opened or found here is the same for all.
     pub fn digest(&self, shown: &Shown, client: &Client) -> Digest {
         let from = [shown.from as u8, u8::from(shown.secure)];
         let since = shown.issued_since.unwrap_or_default().to_be_bytes();
-        let asks = matches!(self.opener, Opener::Application(_));
-        let host = if asks { client.host.as_bytes() } else { &[] };
+        let host = if self.asks_application() { client.host.as_bytes() } else { &[] };
         sha256_of([self.name.as_bytes(), &from, shown.value.as_bytes(), &since, host])
     }
 

@@ -5,10 +5,13 @@ use std::io;
 
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+    copy, sink,
 };
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::{RedisAddress, RedisPlace};
+
+use super::identity::Denial;
 
 /// One server, and connections to it that nobody uses now.
 pub struct Redis {
@@ -27,6 +30,9 @@ pub enum RedisError {
     Malformed,
 }
 
+/// What a key has, if anything. What is wrong with one is nothing to the others.
+pub type Value = Result<Option<String>, Denial>;
+
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
@@ -34,8 +40,12 @@ type Line = BufReader<Box<dyn Stream>>;
 
 /// Connections that are kept.
 const IDLE: usize = 4;
-/// Bytes of one value.
-const VALUE_MAX: usize = 1 << 20;
+/// Bytes of one value that is read.
+const VALUE_MAX: u64 = 1 << 20;
+/// Bytes of one value in Redis.
+const LENGTH_MAX: u64 = 512 << 20;
+/// A value that is longer, or no text.
+const UNREADABLE: Denial = Denial::Refused("malformed_store_value");
 
 impl Redis {
     pub fn new(place: &RedisPlace) -> Self {
@@ -43,7 +53,7 @@ impl Redis {
     }
 
     /// The values of these keys, in their order, by one command.
-    pub async fn get(&self, keys: &[String]) -> Result<Vec<Option<String>>, RedisError> {
+    pub async fn get(&self, keys: &[String]) -> Result<Vec<Value>, RedisError> {
         let kept = self.idle.borrow_mut().pop();
         if let Some(mut line) = kept
             && let Ok(values) = Self::ask(&mut line, keys).await
@@ -80,16 +90,16 @@ impl Redis {
             words.extend(self.place.user.as_deref());
             words.push(password.expose());
             send(&mut line, &words).await?;
-            read(&mut line).await?;
+            let _done = read(&mut line).await?;
         }
         if self.place.database != 0 {
             send(&mut line, &["SELECT", &self.place.database.to_string()]).await?;
-            read(&mut line).await?;
+            let _done = read(&mut line).await?;
         }
         Ok(line)
     }
 
-    async fn ask(line: &mut Line, keys: &[String]) -> Result<Vec<Option<String>>, RedisError> {
+    async fn ask(line: &mut Line, keys: &[String]) -> Result<Vec<Value>, RedisError> {
         let words: Vec<&str> =
             std::iter::once("MGET").chain(keys.iter().map(String::as_str)).collect();
         send(line, &words).await?;
@@ -125,21 +135,27 @@ async fn head(line: &mut Line) -> Result<String, RedisError> {
 }
 
 /// A simple or a bulk string (RESP2).
-async fn read(line: &mut Line) -> Result<Option<String>, RedisError> {
+async fn read(line: &mut Line) -> Result<Value, RedisError> {
     let head = head(line).await?;
     match head.split_at_checked(1) {
-        Some(("+", text)) => Ok(Some(text.to_owned())),
+        Some(("+", text)) => Ok(Ok(Some(text.to_owned()))),
         Some(("-", text)) => Err(RedisError::Said(text.to_owned())),
-        Some(("$", "-1")) => Ok(None),
+        Some(("$", "-1")) => Ok(Ok(None)),
         Some(("$", length)) => {
-            let length: usize = length.parse().map_err(|_error| RedisError::Malformed)?;
-            if length > VALUE_MAX {
+            let length: u64 = length.parse().map_err(|_error| RedisError::Malformed)?;
+            if length > LENGTH_MAX {
                 return Err(RedisError::Malformed);
             }
-            let mut value = vec![0; length + 2];
-            line.read_exact(&mut value).await?;
-            value.truncate(length);
-            String::from_utf8(value).map(Some).map_err(|_error| RedisError::Malformed)
+            let mut value = Vec::new();
+            (&mut *line).take(length.min(VALUE_MAX)).read_to_end(&mut value).await?;
+            // The rest of it and the end of its line, or the next would begin within it.
+            let rest = length - value.len() as u64 + 2;
+            if copy(&mut (&mut *line).take(rest), &mut sink()).await? < rest {
+                return Err(RedisError::Malformed);
+            }
+            let is_whole = length <= VALUE_MAX;
+            let text = String::from_utf8(value).ok().filter(|_| is_whole);
+            Ok(text.map(Some).ok_or(UNREADABLE))
         }
         _ => Err(RedisError::Malformed),
     }

@@ -61,7 +61,7 @@ fn is_met(group: &Value, case: &Value, judge: Judge) -> bool {
     let (word, identity) = match &verdict {
         Ok(identity) => ("valid", Some(identity)),
         Err(Denial::Missing | Denial::Refused(_)) => ("refused", None),
-        Err(Denial::Temporary(_)) => ("temporary", None),
+        Err(Denial::Temporary(..)) => ("temporary", None),
         Err(Denial::Misconfigured(_)) => ("config_error", None),
     };
     let (id, name, expect) = (&group["id"], &case["id"], &case["expect"]);

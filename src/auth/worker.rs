@@ -17,10 +17,11 @@ use crate::limits::{Buckets, Rate, key_of};
 
 use super::clock;
 use super::credentials::{self, Credentials};
-use super::identity::{Denial, Identity};
+use super::identity::{Cause, Denial, Identity};
 use super::inquiry::{Ask, Inquiry, Verdict};
+use super::memory::Memory;
 use super::passwords::{self, Passwords};
-use super::provider::{Digest, Opened, Provider, Shown};
+use super::provider::{Compiled, Digest, Opened, Provider, Shown};
 use super::seal::sha256_of;
 
 /// The way to the desk, and what all workers know together.
@@ -48,10 +49,20 @@ impl Way {
 /// How a provider's store does, as far as this worker has heard.
 #[derive(Default)]
 struct Health {
-    /// Answers in a row that were none.
+    /// Answers in a row that it did not give. Not begun anew by a pause: if it is still away then, the
+    /// next answer says so.
     failed: u32,
     /// Nobody asks until then.
     away: Option<Instant>,
+}
+
+/// Why somebody is looked up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    /// Something was shown, which may be a guess.
+    Shown,
+    /// It was right before. How much at its address is wrong says nothing of it.
+    Again,
 }
 
 /// So many in a row, and the store is away.
@@ -63,18 +74,11 @@ const AWAY: Duration = Duration::from_secs(1);
 pub struct Local {
     way: Way,
     health: RefCell<HashMap<Arc<str>, Health>>,
-    remembered: RefCell<HashMap<Digest, Remembered>>,
-    /// Who waits for an answer that is under way.
-    waiting: RefCell<HashMap<Digest, Vec<oneshot::Sender<Verdict>>>>,
+    memory: Memory,
     /// Tokens that have been logged out of, until they end.
     revoked: RefCell<HashMap<Digest, i64>>,
     /// Tokens that have been seen, and until when they are no news.
     seen: RefCell<HashMap<Digest, Instant>>,
-}
-
-struct Remembered {
-    verdict: Verdict,
-    until: Instant,
 }
 
 /// Somebody who was identified, and by what; the credential stays in here.
@@ -114,15 +118,11 @@ impl std::fmt::Debug for Secretly {
     }
 }
 
-/// Answers that are remembered. Full: those that are over go, and if none is, all.
-const REMEMBERED: usize = 10_000;
 /// Tokens that are refused, each of which was right. Full: those whose time is over go, and then the
 /// tenth that ends first, which is logged.
 const REVOKED: usize = 100_000;
 /// So much later than they say tokens of these libraries end at the most, in milliseconds.
 const LEEWAY: i64 = 60_000;
-/// How long a refusal is remembered.
-const REFUSED: Duration = Duration::from_secs(1);
 /// Tokens that are no news. Full: they all are again.
 const SEEN: usize = 10_000;
 /// How long a token is none.
@@ -214,31 +214,12 @@ fn rate_of(provider: &Provider) -> Rate {
     Rate::new(failures.count, failures.per, failures.count)
 }
 
-/// A question that is under way for all who wait for it.
-struct Turn<'a> {
-    local: &'a Local,
-    digest: Digest,
-}
-
-impl Turn<'_> {
-    fn line(&self) -> Vec<oneshot::Sender<Verdict>> {
-        self.local.waiting.borrow_mut().remove(&self.digest).unwrap_or_default()
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        drop(self.line());
-    }
-}
-
 impl Local {
     pub fn new(way: Way) -> Rc<Self> {
         Rc::new(Self {
             way,
             health: RefCell::default(),
-            remembered: RefCell::default(),
-            waiting: RefCell::default(),
+            memory: Memory::default(),
             revoked: RefCell::default(),
             seen: RefCell::default(),
         })
@@ -254,7 +235,7 @@ impl Local {
         for provider in providers {
             let Some(shown) = provider.find(shown, client)? else { continue };
             let digest = provider.digest(&shown, client);
-            let identity = self.verify(provider, &shown, digest, client).await?;
+            let identity = self.verify(provider, &shown, digest, client, Occasion::Shown).await?;
             let (provider, client) = (Arc::clone(provider), client.clone());
             let known = Known { identity, provider, digest, shown: Secretly(shown), client };
             return Ok(Rc::new(known));
@@ -280,7 +261,7 @@ impl Local {
                 return Some(Err(Denial::REVOKED));
             }
             let (provider, client) = (Arc::clone(provider), client.clone());
-            let known = self.recall(&digest, now)?.map(|identity| {
+            let known = self.memory.recall(provider.compiled, &digest, now)?.map(|identity| {
                 Rc::new(Known { identity, provider, digest, shown: Secretly(shown), client })
             });
             return Some(known);
@@ -290,16 +271,17 @@ impl Local {
 
     /// The same one once more, without what is remembered.
     pub async fn recheck(&self, known: &Known) -> Verdict {
-        self.remembered.borrow_mut().remove(&known.digest);
-        self.verify(&known.provider, &known.shown.0, known.digest, &known.client).await
+        self.memory.doubt(&known.digest);
+        let Known { provider, shown, digest, client, .. } = known;
+        self.verify(provider, &shown.0, *digest, client, Occasion::Again).await
     }
 
     /// Who a candidate is.
     pub async fn confirm(&self, candidate: Candidate) -> Result<Known, Denial> {
         let Candidate { provider, shown, client, digest } = candidate;
         // Whoever guesses is not listened to here either.
-        self.may_ask(&provider, &client)?;
-        let identity = self.verify(&provider, &shown.0, digest, &client).await?;
+        self.may_ask(&provider, &client, Occasion::Shown)?;
+        let identity = self.verify(&provider, &shown.0, digest, &client, Occasion::Shown).await?;
         Ok(Known { identity, provider, digest, shown, client })
     }
 
@@ -311,7 +293,7 @@ impl Local {
             return Some(Err(Denial::REVOKED));
         }
         // What was refused a moment ago may be right by now.
-        let verdict = match self.recall(&digest, now) {
+        let verdict = match self.memory.recall(provider.compiled, &digest, now) {
             Some(Ok(identity)) => Ok(identity),
             _ => match provider.open(&shown.0, now) {
                 Ok(Opened::Known(identity)) => Ok(identity),
@@ -358,7 +340,7 @@ impl Local {
 
     /// What was shown is worth nothing any more.
     pub fn forget(&self, digest: &Digest) {
-        self.remembered.borrow_mut().remove(digest);
+        self.memory.forget(digest);
     }
 
     /// A token that nobody can take back is refused from now on, until it ends by itself.
@@ -396,14 +378,20 @@ impl Local {
         shown: &Shown,
         digest: Digest,
         client: &Client,
+        occasion: Occasion,
     ) -> Verdict {
         let now = clock::now();
         if self.is_revoked(&digest, now) {
             return Err(Denial::REVOKED);
         }
-        match self.recall(&digest, now) {
+        match self.memory.recall(provider.compiled, &digest, now) {
             Some(verdict) => verdict,
-            None => self.look(provider, shown, digest, client).await,
+            None => {
+                let verdict = self.look(provider, shown, digest, client, occasion).await;
+                // It may have been logged out of meanwhile.
+                let is_revoked = self.is_revoked(&digest, clock::now());
+                if is_revoked { Err(Denial::REVOKED) } else { verdict }
+            }
         }
     }
 
@@ -414,23 +402,30 @@ impl Local {
         shown: &Shown,
         digest: Digest,
         client: &Client,
+        occasion: Occasion,
     ) -> Verdict {
+        let count_wrong = |verdict: &Verdict| {
+            if occasion == Occasion::Shown {
+                self.count_wrong(provider, client, verdict);
+            }
+        };
         let verdict = match provider.open(shown, clock::now()) {
             Ok(Opened::Known(identity)) => Ok(identity),
             Err(denial) => Err(denial),
             Ok(Opened::Ask(question)) => {
-                self.may_ask(provider, client)?;
+                self.may_ask(provider, client, occasion)?;
                 let ask = async {
                     let verdict = self.ask(provider, question, client).await;
                     self.learn(provider, &verdict);
-                    self.count_wrong(provider, client, &verdict);
+                    count_wrong(&verdict);
                     verdict
                 };
-                return self.once(digest, provider.words.cache, ask).await;
+                let (compiled, cache) = (provider.compiled, provider.words.cache);
+                return self.memory.once(compiled, digest, cache, ask).await;
             }
         };
-        self.count_wrong(provider, client, &verdict);
-        self.remember(provider.words.cache, digest, &verdict);
+        count_wrong(&verdict);
+        self.memory.remember(provider.compiled, digest, provider.words.cache, &verdict);
         verdict
     }
 
@@ -447,7 +442,8 @@ impl Local {
                 // It is refused without a store.
                 Err(_) => return false,
                 Ok(Some(shown)) => {
-                    let known = self.recall(&provider.digest(&shown, client), clock::now());
+                    let digest = provider.digest(&shown, client);
+                    let known = self.memory.recall(provider.compiled, &digest, clock::now());
                     return known.is_none() && self.is_store_away(provider);
                 }
             }
@@ -467,28 +463,44 @@ impl Local {
         until.is_some_and(|until| until > Instant::now())
     }
 
-    fn may_ask(&self, provider: &Provider, client: &Client) -> Result<(), Denial> {
+    fn may_ask(
+        &self,
+        provider: &Provider,
+        client: &Client,
+        occasion: Occasion,
+    ) -> Result<(), Denial> {
         if self.is_store_away(provider) {
-            return Err(Denial::Temporary("store_away"));
+            return Err(Denial::Temporary(Cause::Store, "store_away"));
         }
         let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
-        if !self.way.wrong.has(key_of(client.address), rate, now) {
-            return Err(Denial::Temporary("too_many_wrong"));
+        if occasion == Occasion::Shown && !self.way.wrong.has(key_of(client.address), rate, now) {
+            return Err(Denial::Temporary(Cause::Shown, "too_many_wrong"));
         }
         Ok(())
     }
 
+    /// Whether the store is there. What one client can bring about must shut nobody else out.
     fn learn(&self, provider: &Provider, verdict: &Verdict) {
+        let failed = match verdict {
+            Err(Denial::Temporary(Cause::Edge, _)) => return,
+            Err(Denial::Temporary(Cause::Store, _)) => true,
+            _ => false,
+        };
         let mut health = self.health.borrow_mut();
         let health = health.entry(Arc::clone(&provider.name)).or_default();
-        let failed = matches!(verdict, Err(Denial::Temporary(_)));
         health.failed = if failed { health.failed + 1 } else { 0 };
         health.away = (health.failed >= FAILED_MAX).then(|| Instant::now() + AWAY);
     }
 
     fn count_wrong(&self, provider: &Provider, client: &Client, verdict: &Verdict) {
-        // What has ended was right once: that is no guess.
-        if matches!(verdict, Err(Denial::Refused(_)) if *verdict != Err(Denial::EXPIRED)) {
+        let is_wrong = match verdict {
+            // What has ended was right once: that is no guess.
+            Err(denial @ Denial::Refused(_)) => *denial != Denial::EXPIRED,
+            // What cannot be judged may be as much of a guess.
+            Err(Denial::Temporary(cause, _)) => *cause == Cause::Shown,
+            _ => false,
+        };
+        if is_wrong {
             let (rate, now) = (rate_of(provider), self.way.begun.elapsed());
             let _within = self.way.wrong.take(key_of(client.address), rate, now);
         }
@@ -503,46 +515,23 @@ impl Local {
     ) -> Verdict {
         let (user, password) = credentials::basic(headers).ok_or(Denial::Missing)?;
         let digest = passwords.digest(&user, &password);
-        if let Some(verdict) = self.recall(&digest, clock::now()) {
+        // What they are checked by is part of their digests.
+        let asked = Compiled::default();
+        if let Some(verdict) = self.memory.recall(asked, &digest, clock::now()) {
             return verdict;
         }
         let ask = async {
             let (reply, answer) = oneshot::channel();
             let attempt = passwords.attempt(user, password, client.address, reply);
             if self.way.desk.try_send(Ask::Password(Box::new(attempt))).is_err() {
-                return Err(Denial::Temporary("busy"));
+                return Err(Denial::Temporary(Cause::Edge, "busy"));
             }
             let answer = timeout(passwords::DEADLINE, answer).await;
-            answer.map_or(Err(Denial::Temporary("busy")), |answer| {
-                answer.unwrap_or(Err(Denial::Temporary("stopping")))
+            answer.map_or(Err(Denial::Temporary(Cause::Edge, "busy")), |answer| {
+                answer.unwrap_or(Err(Denial::Temporary(Cause::Edge, "stopping")))
             })
         };
-        self.once(digest, passwords::REMEMBERED, ask).await
-    }
-
-    /// Asks once for all who want the same answer meanwhile.
-    async fn once(
-        &self,
-        digest: Digest,
-        lasts: Duration,
-        ask: impl Future<Output = Verdict>,
-    ) -> Verdict {
-        let (reply, answer) = oneshot::channel();
-        let first = {
-            let mut waiting = self.waiting.borrow_mut();
-            let line = waiting.entry(digest).or_default();
-            line.push(reply);
-            line.len() == 1
-        };
-        if first {
-            // If this is dropped half way, the others hear that nothing came of it.
-            let turn = Turn { local: self, digest };
-            let verdict = ask.await;
-            self.remember(lasts, digest, &verdict);
-            // Some may have gone.
-            turn.line().into_iter().for_each(|one| drop(one.send(verdict.clone())));
-        }
-        answer.await.unwrap_or(Err(Denial::Temporary("interrupted")))
+        self.memory.once(asked, digest, passwords::REMEMBERED, ask).await
     }
 
     async fn ask(
@@ -555,36 +544,9 @@ impl Local {
         let (provider, client) = (Arc::clone(provider), client.clone());
         let inquiry = Box::new(Inquiry { provider, question, client, reply });
         if self.way.desk.try_send(Ask::Session(inquiry)).is_err() {
-            return Err(Denial::Temporary("busy"));
+            return Err(Denial::Temporary(Cause::Edge, "busy"));
         }
-        answer.await.unwrap_or(Err(Denial::Temporary("stopping")))
-    }
-
-    fn recall(&self, digest: &Digest, now: i64) -> Option<Verdict> {
-        let remembered = self.remembered.borrow();
-        let known = remembered.get(digest).filter(|known| known.until > Instant::now())?;
-        let over = known
-            .verdict
-            .as_ref()
-            .is_ok_and(|identity| identity.expires_at.is_some_and(|ends| ends <= now));
-        (!over).then(|| known.verdict.clone())
-    }
-
-    fn remember(&self, valid: Duration, digest: Digest, verdict: &Verdict) {
-        let lasts = match verdict {
-            Ok(_) => valid,
-            Err(denial) if denial.is_temporary() => return,
-            Err(_) => REFUSED,
-        };
-        let now = Instant::now();
-        let mut remembered = self.remembered.borrow_mut();
-        if remembered.len() >= REMEMBERED {
-            remembered.retain(|_, known| known.until > now);
-        }
-        if remembered.len() >= REMEMBERED {
-            remembered.clear();
-        }
-        remembered.insert(digest, Remembered { verdict: verdict.clone(), until: now + lasts });
+        answer.await.unwrap_or(Err(Denial::Temporary(Cause::Edge, "stopping")))
     }
 }
 

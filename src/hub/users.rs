@@ -80,7 +80,7 @@ impl Clients {
         let known = match found {
             Ok(known) => known,
             // Not a refusal, after which the client would stay away: it is to come back.
-            Err(Denial::Temporary(reason)) => {
+            Err(Denial::Temporary(_, reason)) => {
                 journal::refused(session, &namespace.name, reason);
                 return session.close(Close::Unavailable);
             }
@@ -145,7 +145,7 @@ impl Clients {
         here.push(Here { namespace: name, known: Rc::clone(&known), seat, waits });
         drop(here);
         client.since.set(client.since.get().or(Some(Instant::now())));
-        self.users.watch(session, &known);
+        self.users.watch(session, client, &known);
         left.inspect(|left| self.users.forsake(session, client, left));
         self.spread(&known);
         if only_waits {

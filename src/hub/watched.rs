@@ -37,7 +37,8 @@ pub struct Users {
 /// One session of the application's, and the connections that it opened.
 struct Watched {
     known: Rc<Known>,
-    sessions: Vec<Rc<Session>>,
+    /// Each with the moment since when it is known who it is.
+    sessions: Vec<(Rc<Session>, Instant)>,
     /// When it was last found to be right.
     right: Instant,
     next: Instant,
@@ -45,6 +46,18 @@ struct Watched {
     /// is here stays as long as was meant.
     ends: Option<Instant>,
     doubts: u8,
+}
+
+impl Watched {
+    /// When it is looked at next: when that is due, and when the first of its connections is as old as
+    /// one may be. Those that are, are closed by the look that is under way.
+    fn plan(&self, now: Instant) -> Instant {
+        let max_age = self.known.provider.words.max_age;
+        let ages = self.sessions.iter().filter_map(|(_, since)| since.checked_add(max_age));
+        let oldest = ages.filter(|age| *age > now).min();
+        let due = next(&self.known, self.ends, now);
+        oldest.map_or(due, |oldest| oldest.min(due).max(now + PAUSE))
+    }
 }
 
 /// Somebody in one namespace of a connection.
@@ -142,7 +155,7 @@ impl Users {
         })
     }
 
-    pub fn watch(&self, session: &Rc<Session>, known: &Rc<Known>) {
+    pub fn watch(&self, session: &Rc<Session>, client: &Client, known: &Rc<Known>) {
         let now = Instant::now();
         let mut watched = self.watched.borrow_mut();
         let one = watched.entry(known.digest).or_insert_with(|| {
@@ -152,9 +165,10 @@ impl Users {
             Watched { known, sessions: Vec::new(), right: now, next, ends, doubts: 0 }
         });
         (one.right, one.known) = (now, Rc::clone(known));
-        if !one.sessions.iter().any(|one| Rc::ptr_eq(one, session)) {
-            one.sessions.push(Rc::clone(session));
+        if !one.sessions.iter().any(|(one, _)| Rc::ptr_eq(one, session)) {
+            one.sessions.push((Rc::clone(session), client.since.get().unwrap_or(now)));
         }
+        one.next = one.next.min(one.plan(now));
         self.plan(one.next);
     }
 
@@ -241,7 +255,7 @@ impl Users {
         let Some(before) = client.is_now(namespace, known) else { return };
         let before = before.digest;
         // Before the other is left, whose places these are.
-        self.watch(session, known);
+        self.watch(session, client, known);
         self.forsake(session, client, &before);
     }
 
@@ -255,7 +269,7 @@ impl Users {
     fn leave(&self, session: &Rc<Session>, digest: &Digest) {
         let mut watched = self.watched.borrow_mut();
         let Some(one) = watched.get_mut(digest) else { return };
-        one.sessions.retain(|one| !Rc::ptr_eq(one, session));
+        one.sessions.retain(|(one, _)| !Rc::ptr_eq(one, session));
         if one.sessions.is_empty()
             && let Some(gone) = watched.remove(digest)
         {
@@ -299,7 +313,7 @@ impl Users {
             if provider.words != one.known.provider.words {
                 one.known = Rc::new(one.known.under(provider));
                 one.ends = ends(&one.known, now);
-                one.next = one.next.min(next(&one.known, one.ends, now));
+                one.next = one.next.min(one.plan(now));
                 self.plan(one.next);
             } else {
                 one.known = Rc::new(one.known.under(provider));
@@ -311,7 +325,8 @@ impl Users {
 
     pub fn sessions_of(&self, digest: &Digest) -> Vec<Rc<Session>> {
         let watched = self.watched.borrow();
-        watched.get(digest).map(|one| one.sessions.clone()).unwrap_or_default()
+        let sessions = watched.get(digest).map(|one| one.sessions.iter());
+        sessions.into_iter().flatten().map(|(session, _)| Rc::clone(session)).collect()
     }
 
     /// What the answer means for those who are here.
@@ -325,9 +340,9 @@ impl Users {
         }
         let fate = match verdict {
             Ok(identity) if identity.user == known.identity.user => {
-                let known = known.renewed(identity);
-                one.next = next(&known, one.ends, now);
-                (one.known, one.right, one.doubts) = (Rc::new(known), now, 0);
+                let known = Rc::new(known.renewed(identity));
+                (one.known, one.right, one.doubts) = (known, now, 0);
+                one.next = one.plan(now);
                 Fate::Stays
             }
             // It was right, and stays so for who is here: until its grace is over, or for good. But
@@ -336,7 +351,7 @@ impl Users {
                 if known.provider.is_stateless()
                     && (denial.is_untimely() || known.is_over() && denial != Denial::REVOKED) =>
             {
-                one.next = next(known, one.ends, now);
+                one.next = one.plan(now);
                 Fate::Stays
             }
             Err(denial) if denial.is_temporary() => {

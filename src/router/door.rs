@@ -152,7 +152,7 @@ impl Door {
                 Ok(HeaderMap::new())
             }
             Err(auth::TOO_MANY) => Err(Shut::Fault(TOO_MANY)),
-            Err(Denial::Temporary(_) | Denial::Misconfigured(_)) => Err(Shut::Fault(UNAVAILABLE)),
+            Err(Denial::Temporary(..) | Denial::Misconfigured(_)) => Err(Shut::Fault(UNAVAILABLE)),
             Err(Denial::Missing | Denial::Refused(_)) => Err(self.refuse(request)),
         }
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::auth::identity::{Denial, Identity, at, user_of};
+use crate::auth::identity::{Cause, Denial, Identity, at, user_of};
 use crate::auth::time;
 
 /// Whose words the answer is in.
@@ -18,6 +18,8 @@ pub enum Words {
 
 /// Bytes of an answer.
 pub const ANSWER_MAX: usize = 64 << 10;
+/// An answer that is none, to this client at least.
+pub const STRANGE: Denial = Denial::Temporary(Cause::Shown, "application_answer");
 /// Bytes of what it says of the user.
 const CLAIMS_MAX: usize = 4 << 10;
 
@@ -32,14 +34,18 @@ pub fn judge(
     match status {
         200 => (),
         401 | 403 | 300..=399 => return Err(Denial::Refused("application")),
-        408 | 425 | 429 | 500.. => return Err(Denial::Temporary("application_failed")),
-        // It says something of the path, not of the user.
-        _ => return Err(Denial::Temporary("application_status")),
+        // Whoever stands before the application says so of all.
+        502..=504 => return Err(Denial::Temporary(Cause::Store, "application_failed")),
+        // It may have failed at just this cookie, or have had enough of just this client.
+        408 | 425 | 429 | 500.. => {
+            return Err(Denial::Temporary(Cause::Shown, "application_failed"));
+        }
+        // It says something of the path, or of the request, not of the user.
+        _ => return Err(Denial::Temporary(Cause::Shown, "application_status")),
     }
     let json = kind.is_some_and(|kind| {
         kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
     });
-    const STRANGE: Denial = Denial::Temporary("application_answer");
     if !json || body.len() > ANSWER_MAX {
         return Err(STRANGE);
     }
