@@ -8,7 +8,7 @@ use crate::cluster::{UP, post};
 use crate::cluster_nodes::node;
 use crate::harness::cluster::{Peer, wait_for_readers};
 use crate::harness::redis::Redis;
-use crate::harness::socketio::{Heard, Line, Poller, Web, metric, wait_for_metric};
+use crate::harness::socketio::{Heard, Line, Poller, Web, hub_only, metric, wait_for_metric};
 use crate::harness::{Client, Edge, eventually};
 
 /// What a client must know to come back, and who it is.
@@ -606,6 +606,23 @@ fn rooms_that_were_left_are_listened_to_for_those_who_are_away_but_not_without_e
     eventually("no more than that", || (MOST..MOST + 3).contains(&listened()).then_some(()));
     let mut web = Web::open(&one);
     let (missed, again) = come_back(&mut web, &me.pid, None);
-    assert_eq!((missed, outcome("too_much")), (vec![], 1));
+    assert_eq!((missed, outcome("too_much")), (Vec::new(), 1));
     assert_ne!(again.sid, me.sid);
+}
+
+/// Of everybody at once there is more to say than what may wait.
+#[test]
+fn what_everybody_would_leave_is_kept_and_nothing_is_dropped_for_it() {
+    let redis = Redis::start();
+    let words = format!("{{ url: '{}', adapter: streams, buffer: 64KiB }}", redis.url());
+    let edge = Edge::start(&hub_only(&format!("redis: {words}\nrecovery: 1m")));
+    wait_for_metric(&edge, UP, 1);
+    let mut crowd: Vec<_> = (0..400).map(|_| Web::open(&edge)).collect();
+    let crowd: Vec<_> = crowd.iter_mut().map(enter).collect();
+    let room = "r".repeat(200);
+    for verb in ["join", "leave", "join"] {
+        post(&edge, verb, &json!({"namespace": "/chat", "to": "*", "rooms": [room]}));
+    }
+    crowd.iter().for_each(|who| wait_until_kept(&redis, who, &room));
+    assert_eq!(metric(&edge, "vestibule_hub_redis_dropped_total{reason=\"overflow\"}"), 0);
 }

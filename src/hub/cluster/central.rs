@@ -107,7 +107,10 @@ impl Central {
 
     async fn carry(self: Rc<Self>, mut reports: mpsc::Receiver<Vec<Report>>) {
         while let Some(list) = reports.recv().await {
+            // Of everybody at once there may be more to say than what may wait.
+            let until = Instant::now() + self.link.timeout;
             for report in list {
+                self.link.speaker.wait_for_room(until).await;
                 match report {
                     Report::Say { bytes, is_volatile, entry } => {
                         let kind = match entry {

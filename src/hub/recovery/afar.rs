@@ -181,6 +181,7 @@ impl Recovery {
             outgrown: ticket.begun_afar.outgrown,
         };
         let Some(kept) = kept.write() else { return };
+        ticket.kept_at.set(Instant::now());
         let key = uplink.session_key(ticket.pid.as_str());
         // Renewed in time, and as long as somebody may return after a crash.
         let lasts = (policy.keeps().lasts * 2).as_millis().to_string();
@@ -200,18 +201,19 @@ impl Recovery {
         uplink.command(&[b"DEL", uplink.session_key(pid.as_str()).as_bytes()]);
     }
 
-    /// Those who are here stay known.
+    /// Those who are here stay known. Not all are kept again at once, who may have come together.
     pub(super) fn renew_afar(&self, now: Instant, policy: &RecoveryPolicy) {
         if self.ordered().is_none() {
             return;
         }
-        let renewed = self.renewed.get().unwrap_or(now);
-        if self.renewed.get().is_some() && now.duration_since(renewed) < policy.keeps().lasts / 2 {
-            return;
-        }
-        self.renewed.set(Some(now));
-        let here = self.table.borrow().here();
-        here.iter().for_each(|socket| self.keep_afar(socket));
+        let (here, every) = (self.table.borrow().here(), policy.keeps().lasts / 2);
+        let is_due = |socket: &&Rc<Socket>| {
+            let ticket = socket.ticket.get();
+            ticket
+                .is_some_and(|ticket| now.saturating_duration_since(ticket.kept_at.get()) >= every)
+        };
+        let due = here.iter().filter(is_due).take(share(here.len(), policy.pause(), every));
+        due.for_each(|socket| self.keep_afar(socket));
     }
 
     /// The client has come elsewhere: what is here of it is not its any more.
@@ -219,6 +221,27 @@ impl Recovery {
         let standing = self.table.borrow_mut().take(&pid);
         if let Some(Standing::Here(socket)) = standing {
             socket.session.close(Close::Replaced);
+        }
+    }
+}
+
+/// How many of so many are looked after each time, so that all are within `every`.
+fn share(all: usize, pause: Duration, every: Duration) -> usize {
+    let (pause, every) = (pause.as_millis(), every.max(pause).as_millis().max(1));
+    usize::try_from((all as u128 * pause).div_ceil(every)).unwrap_or(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_have_their_turn_in_time_but_not_at_once() {
+        for (all, pause, every, wanted) in
+            [(0, 5, 92, 0), (1, 5, 92, 1), (40_000, 5, 92, 2174), (100, 9, 9, 100), (7, 2, 1, 7)]
+        {
+            let (pause, every) = (Duration::from_secs(pause), Duration::from_secs(every));
+            assert_eq!(share(all, pause, every), wanted, "{all} every {every:?}");
         }
     }
 }

@@ -139,8 +139,6 @@ pub struct Recovery {
     /// Somebody waits for this worker to hear what another has.
     behind: Cell<usize>,
     heard: Notify,
-    /// When those who are here were kept in Redis last.
-    renewed: Cell<Option<Instant>>,
     origins: Arc<Origins>,
     /// Which workers have nobody left who may still come.
     left: Arc<[AtomicBool]>,
@@ -189,7 +187,6 @@ impl Recovery {
             marks: RefCell::new(Marks::new(random())),
             behind: Cell::new(0),
             heard: Notify::new(),
-            renewed: Cell::default(),
             origins,
             left,
             bridge: Cell::default(),

@@ -32,6 +32,8 @@ pub struct Ticket {
     moves: RefCell<Moves>,
     /// Where all nodes share an order.
     pub begun_afar: Begun,
+    /// When what its socket would leave was kept in Redis last.
+    pub kept_at: Cell<Instant>,
 }
 
 /// Of what was delivered before it came.
@@ -94,8 +96,8 @@ impl Ticket {
         let (start, heard) = (log.end(), log.heard());
         let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
         let before = RefCell::new(Before { floor, resent: Some(resent) });
-        let begun_afar = Begun::default();
-        Self { pid, before, start, heard, proved_at, turned_out, last, moves, begun_afar }
+        let (begun_afar, kept_at) = (Begun::default(), Cell::new(Instant::now()));
+        Self { pid, before, start, heard, proved_at, turned_out, last, moves, begun_afar, kept_at }
     }
 
     /// Bytes of what it was sent at once, as long as that is kept.
