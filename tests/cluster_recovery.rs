@@ -610,6 +610,22 @@ fn rooms_that_were_left_are_listened_to_for_those_who_are_away_but_not_without_e
     assert_ne!(again.sid, me.sid);
 }
 
+/// To everybody in the other namespace, as many as this.
+fn tell_elsewhere(edge: &Edge, count: usize) {
+    for number in 0..count {
+        post(edge, "emit", &json!({"namespace": "/", "event": "n", "args": [number]}));
+    }
+}
+
+/// Until its node has noted that it left: it may come back for a minute, not for longer.
+fn wait_until_left(redis: &Redis, who: &Who) {
+    let key = format!("sio:session:{}", who.pid);
+    eventually("the end of the session", || {
+        let left: i64 = redis.ask(&["pttl", &key]).parse().expect("a number");
+        (0..=60_000).contains(&left).then_some(())
+    });
+}
+
 /// Of everybody at once there is more to say than what may wait.
 #[test]
 fn what_everybody_would_leave_is_kept_and_nothing_is_dropped_for_it() {
@@ -625,4 +641,58 @@ fn what_everybody_would_leave_is_kept_and_nothing_is_dropped_for_it() {
     }
     crowd.iter().for_each(|who| wait_until_kept(&redis, who, &room));
     assert_eq!(metric(&edge, "vestibule_hub_redis_dropped_total{reason=\"overflow\"}"), 0);
+}
+
+/// Who misses nothing goes on, however much is said elsewhere before and meanwhile, and however long
+/// ago it was told something; and who misses something gets it.
+#[test]
+fn who_is_idle_goes_on() {
+    let redis = Redis::start();
+    let start = || node(&redis, "streams", "recovery: { for: 1m, messages: 50 }");
+    let (one, two) = (start(), start());
+    let mut heard = Web::open(&two);
+    let who_heard = enter(&mut heard);
+    tell(&one, 1..2);
+    let (_, mut offset) = hear(&mut heard);
+    // And one that has never been told anything.
+    let mut new = Web::open(&two);
+    let who_new = enter(&mut new);
+    let new_node = start();
+    for (round, edge) in (1..).zip([&one, &two, &new_node]) {
+        tell_elsewhere(&one, 60);
+        // What is gone was for neither of them.
+        redis.ask(&["xtrim", "socket.io", "maxlen", "5"]);
+        drop(new);
+        wait_until_left(&redis, &who_new);
+        tell_elsewhere(&two, 1);
+        new = Web::open(edge);
+        assert_eq!(
+            come_back(&mut new, &who_new.pid, None),
+            (Vec::new(), who_new.clone()),
+            "{round}"
+        );
+        drop(heard);
+        wait_until_left(&redis, &who_heard);
+        tell_elsewhere(&two, 1);
+        heard = Web::open(edge);
+        let (missed, who) = come_back(&mut heard, &who_heard.pid, Some(&offset));
+        assert_eq!((missed, &who), (Vec::new(), &who_heard), "{round}");
+        // It says that it has not got what it was told last.
+        tell_to(&one, &who_heard, round * 10);
+        assert_eq!(hear(&mut heard).0, round * 10);
+        drop(heard);
+        wait_until_left(&redis, &who_heard);
+        tell_to(&one, &who_heard, round * 10 + 1);
+        heard = Web::open(edge);
+        let (missed, who) = come_back(&mut heard, &who_heard.pid, Some(&offset));
+        assert_eq!((missed, &who), (vec![round * 10, round * 10 + 1], &who_heard), "{round}");
+        tell_to(&one, &who_heard, round * 10 + 2);
+        (_, offset) = hear(&mut heard);
+    }
+}
+
+/// To one socket.
+fn tell_to(edge: &Edge, who: &Who, number: i64) {
+    let words = json!({"namespace": "/chat", "to": [who.sid], "event": "n", "args": [number]});
+    post(edge, "emit", &words);
 }

@@ -194,9 +194,10 @@ impl Clients {
             Notice::Baseline { stamp, attempt } => {
                 self.recovery.level(stamp, attempt, self.namespaces().into_iter());
             }
-            Notice::Placed { namespace, stamp } => {
-                self.namespace(&namespace).inspect(|known| known.place.set(Some(stamp)));
+            Notice::Placed { stream, stamp } => {
+                self.in_stream(&stream).for_each(|known| known.place.set(Some(stamp)));
             }
+            Notice::Trimmed(stream) => self.in_stream(&stream).for_each(|known| known.miss()),
             Notice::Gap { namespace, stamp } => {
                 let known = self.namespace(&namespace);
                 known.inspect(|known| self.recovery.note_gap(&known.log, stamp));

@@ -10,15 +10,12 @@ use tokio::sync::oneshot;
 use super::auth_data::AuthData;
 use super::client::Client;
 use super::clients::Clients;
-use super::cluster::{self, Ask};
-use super::engine::{Close, Delivery, Id, Message, Session, Version};
+use super::cluster::{self, Ask, Replay};
+use super::engine::{Close, Delivery, Id, Session, Version};
 use super::namespace::Namespace;
 use super::packet;
 use super::recovery::{Answer, Claim, Found, Miss, Missed, Returned, Wish, count_recovered};
 use super::socket::Socket;
-
-/// What a client missed.
-type Replay = Arc<[Arc<Message>]>;
 
 /// What is done when it is known what a client missed, by the number of the question.
 #[derive(Default)]
@@ -135,6 +132,12 @@ impl Clients {
         self.entering.waiting.borrow_mut().insert(number, Box::new(go_on));
         uplink.ask(Ask::Enter(question)).await;
         entered.await.unwrap_or_default()
+    }
+
+    /// The namespaces whose messages stand there.
+    pub(super) fn in_stream(&self, stream: &str) -> impl Iterator<Item = Rc<Namespace>> {
+        let namespaces = self.namespaces().into_iter();
+        namespaces.filter(move |namespace| namespace.stream.as_deref() == Some(stream))
     }
 
     /// All is delivered here that came before what is `missed`.

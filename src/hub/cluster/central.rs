@@ -181,6 +181,9 @@ impl Central {
             {
                 self.take_item(next, &mut notices);
             }
+            if self.cluster.is_ordered() {
+                self.order.place(&mut notices);
+            }
             self.tell(notices).await;
         }
     }

@@ -60,7 +60,7 @@ use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_n
 pub use asking::{Absent, Ask, Elsewhere};
 pub use central::Central;
 pub use gossip::Told;
-pub use order::{Entering, Keeps, NOWHERE, PORTABLE, with_offset};
+pub use order::{AHEAD, Entering, Keeps, NOWHERE, PORTABLE, Replay, with_offset};
 pub use peers::{Neighbourhood, neighbourhood};
 pub use reading::Key as Numbered;
 pub use relay::{Entrance, Relay};

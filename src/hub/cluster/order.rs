@@ -68,10 +68,13 @@ pub struct Enter {
     pub until: Instant,
 }
 
+/// What a client missed, with its places.
+pub type Replay = Arc<[(u64, Arc<Message>)]>;
+
 /// What is to be done about it.
 pub enum Next {
     /// It goes on, and is sent this at once; or begins anew.
-    Enters(Option<Arc<[Arc<Message>]>>),
+    Enters(Option<Replay>),
     /// What it has is not known here: it stands in the stream, or nowhere.
     Fetch,
     /// This node has not read what the client has, or has said more than stands in the stream.
@@ -140,6 +143,8 @@ struct Recent {
     since: HashMap<Arc<str>, u64>,
     /// The last entry of the stream that workers were told.
     told: HashMap<Arc<str>, u64>,
+    /// The last one up to which they know that they were.
+    placed: HashMap<Arc<str>, u64>,
     /// The last of those that were read, in their order.
     seen: HashMap<Arc<str>, VecDeque<u64>>,
 }
@@ -250,6 +255,25 @@ impl Order {
         self.ahead.borrow().is_empty()
     }
 
+    /// The same of what clients are told now.
+    fn is_placed(&self) -> bool {
+        self.is_portable() && !self.outruns.get()
+    }
+
+    /// Tells workers up to where they have been told everything, whatever it was.
+    pub fn place(&self, notices: &mut Vec<Notice>) {
+        if !self.is_placed() {
+            return;
+        }
+        let Recent { told, placed, .. } = &mut *self.recent.borrow_mut();
+        for (stream, &number) in &*told {
+            if placed.insert(Arc::clone(stream), number) != Some(number) {
+                let (stream, stamp) = (Arc::clone(stream), Stamp { origin: PORTABLE, number });
+                notices.push(Notice::Placed { stream, stamp });
+            }
+        }
+    }
+
     /// Has the workers deliver it, unless they have, and keeps it for those who come back.
     pub fn deliver(
         &self,
@@ -260,20 +284,20 @@ impl Order {
         volatile: bool,
         notices: &mut Vec<Notice>,
     ) {
-        let portable = self.is_portable() && !self.outruns.get();
+        let portable = self.is_placed();
         let message = opened.message(&id_of(number));
         let origin = if portable { PORTABLE } else { AHEAD };
         let stamp = Stamp { origin, number };
-        notices.push(match way {
-            Way::WentAhead => Notice::Placed { namespace: Arc::clone(&opened.namespace), stamp },
-            Way::Waited | Way::Unknown => Notice::Emit {
+        match way {
+            Way::WentAhead => {}
+            Way::Waited | Way::Unknown => notices.push(Notice::Emit {
                 namespace: Arc::clone(&opened.namespace),
                 target: Arc::clone(&opened.target),
                 message: if portable { Arc::clone(&message) } else { opened.message(NOWHERE) },
                 delivery: if volatile { Delivery::Volatile } else { Delivery::Kept },
                 stamp: Some(stamp),
-            },
-        });
+            }),
+        }
         if !volatile {
             self.keep(stream, number, opened, message);
         }
@@ -339,9 +363,8 @@ impl Order {
         // What comes later, comes by itself; what repeats an entry, the client has or is sent.
         let fetched = fetched.iter().flat_map(|fetched| &fetched.messages);
         let fetched = fetched.filter(|(at, _)| *at <= told && !self.is_repeat(stream, *at));
-        let fetched = fetched.map(|(_, message)| Arc::clone(message));
-        let missed: Vec<_> = fetched.chain(behind).collect();
-        let bytes: usize = missed.iter().map(|message| message.size()).sum();
+        let missed: Vec<_> = fetched.cloned().chain(behind).collect();
+        let bytes: usize = missed.iter().map(|(_, message)| message.size()).sum();
         let fits = takes_at_once(missed.len(), bytes, self.keeps.get().queue);
         Next::Enters(fits.then(|| missed.into()))
     }
@@ -472,7 +495,12 @@ impl Recent {
 
     /// What the client is to be sent of all that stands behind `have`; `None` if not all of it is
     /// kept.
-    fn behind(&self, stream: &str, have: u64, entering: &Entering) -> Option<Vec<Arc<Message>>> {
+    fn behind(
+        &self,
+        stream: &str,
+        have: u64,
+        entering: &Entering,
+    ) -> Option<Vec<(u64, Arc<Message>)>> {
         if self.since.get(stream).is_none_or(|since| *since > have) {
             return None;
         }
@@ -482,7 +510,7 @@ impl Recent {
                 && kept.namespace == entering.namespace
                 && entering.is_meant(&kept.target)
         });
-        Some(behind.map(|kept| Arc::clone(&kept.message)).collect())
+        Some(behind.map(|kept| (kept.number, Arc::clone(&kept.message))).collect())
     }
 }
 

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::hub::auth_data::AuthData;
 use crate::hub::cluster::with_offset;
-use crate::hub::cluster::{NOWHERE, PORTABLE, Session as Kept, Uplink, id_of, number_of};
-use crate::hub::engine::{Close, Id, Message, Outgoing};
+use crate::hub::cluster::{NOWHERE, PORTABLE, Replay, Session as Kept, Uplink, id_of, number_of};
+use crate::hub::engine::{Close, Id, Outgoing};
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
 
@@ -28,8 +28,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What a client that comes back says, and what becomes of it.
 #[derive(Clone)]
 pub struct Afar {
-    /// The last entry that it has.
+    /// The entry up to which it has everything.
     pub have: u64,
+    /// The one that it shows, if it has heard something since it came for the first time.
+    pub news: Option<u64>,
     pub begun: Begun,
     /// Known when its worker has delivered all that came before.
     missed: Arc<OnceLock<Option<Replay>>>,
@@ -44,8 +46,6 @@ pub struct Begun {
     /// whom it heard that, it could not go on.
     pub outgrown: Option<u64>,
 }
-
-type Replay = Arc<[Arc<Message>]>;
 
 /// A client wants to go on.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +73,12 @@ impl Wish {
         let id = Id::parse(&kept.id).ok_or(Miss::Unknown)?;
         // What it had before it came says nothing of what it was sent since.
         let news = self.offset.filter(|offset| kept.outgrown != Some(*offset));
-        let have = news.max(kept.floor).ok_or(Miss::Unknown)?;
+        let shown = news.max(kept.floor).ok_or(Miss::Unknown)?;
+        // Who has the last that it was sent lacks nothing of what was told by then.
+        let told = kept.upto.filter(|_| kept.last <= news);
+        let have = told.map_or(shown, |told| told.max(shown));
         let begun = Begun { floor: kept.floor, outgrown: kept.outgrown };
-        let afar = Afar { have, begun, missed: Arc::default() };
+        let afar = Afar { have, news, begun, missed: Arc::default() };
         let rooms = kept.rooms.into_iter().filter(|room| *room != *kept.id).collect();
         let data = Some(kept.data).filter(|data| &**data != "{}");
         Ok(Returned::from_afar((self.pid, id), Arc::clone(namespace), user, (rooms, data), afar))
@@ -91,8 +94,10 @@ impl Afar {
 
     pub(super) fn missed(&self) -> Result<Vec<Missed>, Miss> {
         let missed = self.missed.get().and_then(Option::as_ref).ok_or(Miss::TooMuch)?;
-        let stamp = Stamp { origin: PORTABLE, number: self.have };
-        Ok(missed.iter().map(|message| (stamp, Outgoing::new(Arc::clone(message)))).collect())
+        let missed = missed.iter().map(|(number, message)| {
+            (Stamp { origin: PORTABLE, number: *number }, Outgoing::new(Arc::clone(message)))
+        });
+        Ok(missed.collect())
     }
 }
 
@@ -122,7 +127,7 @@ impl Recovery {
         Cow::Owned(with_offset(data, place.as_deref().unwrap_or(NOWHERE)))
     }
 
-    /// The last entry that was delivered here, if it says what clients have.
+    /// The entry up to which all was delivered here, if it says what clients have.
     fn place_of(&self, namespace: &Namespace) -> Option<u64> {
         match namespace.place.get() {
             Some(Stamp { origin: PORTABLE, number }) => Some(number),
@@ -135,18 +140,23 @@ impl Recovery {
         &self,
         socket: &Rc<Socket>,
         pid: Option<Id>,
-        afar: Option<&Afar>,
+        afar: Option<(&Afar, Option<Stamp>)>,
         shown: Option<u64>,
     ) -> Id {
-        let begun = match afar {
-            Some(afar) => afar.begun,
+        let (begun, last) = match afar {
+            // Who was sent nothing now goes on to show what it did.
+            Some((afar, missed)) => {
+                let news = afar.news.map(|number| Stamp { origin: PORTABLE, number });
+                (afar.begun, missed.or(news))
+            }
             None => {
                 let floor = self.place_of(&socket.namespace);
-                Begun { floor, outgrown: shown.filter(|shown| floor < Some(*shown)) }
+                let outgrown = shown.filter(|shown| floor < Some(*shown));
+                (Begun { floor, outgrown }, None)
             }
         };
         let pid = pid.unwrap_or_else(|| Id::of_session(self.node, self.worker));
-        let ticket = Ticket::new(pid, &socket.namespace.log).with_begun(begun);
+        let ticket = Ticket::new(pid, &socket.namespace.log).with_begun(begun, last);
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));
@@ -165,10 +175,16 @@ impl Recovery {
 
     /// Keeps what the socket would leave, as it is now.
     pub fn keep_afar(&self, socket: &Socket) {
-        let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
+        // Renewed in time, and as long as somebody may return after a crash.
+        self.policy.get().inspect(|policy| self.keep_for(socket, policy.keeps().lasts * 2));
+    }
+
+    fn keep_for(&self, socket: &Socket, lasts: Duration) {
+        let Some(uplink) = self.ordered() else { return };
         let Some(ticket) = socket.ticket.get() else { return };
         let mut rooms = socket.rooms();
         rooms.push(socket.id.as_str().to_owned());
+        let (last, upto) = noted(ticket.last(), self.place_of(&socket.namespace));
         let kept = Kept {
             id: socket.id.as_str().into(),
             pid: ticket.pid.as_str().into(),
@@ -179,20 +195,19 @@ impl Recovery {
             node: Some(uplink.uid().into()),
             floor: ticket.begun_afar.floor,
             outgrown: ticket.begun_afar.outgrown,
+            last,
+            upto,
         };
         let Some(kept) = kept.write() else { return };
         ticket.kept_at.set(Instant::now());
         let key = uplink.session_key(ticket.pid.as_str());
-        // Renewed in time, and as long as somebody may return after a crash.
-        let lasts = (policy.keeps().lasts * 2).as_millis().to_string();
+        let lasts = lasts.as_millis().to_string();
         uplink.command(&[b"SET", key.as_bytes(), kept.as_bytes(), b"PX", lasts.as_bytes()]);
     }
 
     /// Its client may come back within the time for that.
-    pub(super) fn leave_afar(&self, pid: Id) {
-        let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
-        let (key, lasts) = (uplink.session_key(pid.as_str()), policy.lasts.as_millis().to_string());
-        uplink.command(&[b"PEXPIRE", key.as_bytes(), lasts.as_bytes()]);
+    pub(super) fn leave_afar(&self, socket: &Socket) {
+        self.policy.get().inspect(|policy| self.keep_for(socket, policy.lasts));
     }
 
     /// Its client will not.
@@ -222,6 +237,16 @@ impl Recovery {
         if let Some(Standing::Here(socket)) = standing {
             socket.session.close(Close::Replaced);
         }
+    }
+}
+
+/// The last entry that a socket was sent, and the one up to which it was sent everything, where all
+/// up to `place` was delivered; nothing of either if it was sent what has no place.
+pub fn noted(last: Option<Stamp>, place: Option<u64>) -> (Option<u64>, Option<u64>) {
+    match last {
+        None => (None, place),
+        Some(Stamp { origin: PORTABLE, number }) => (Some(number), place),
+        Some(_) => (None, None),
     }
 }
 

@@ -46,6 +46,8 @@ use table::{Away, Room, Standing, Table};
 use ticket::Leave;
 
 pub use afar::Wish;
+#[cfg(test)]
+pub use afar::noted;
 pub use claim::{Answer, Claim, Found, Letter, Missed, Returned, count_recovered};
 pub use log::Log;
 pub use offset::{Offset, Stamp};
@@ -297,7 +299,8 @@ impl Recovery {
         if self.ordered().is_some() {
             let afar = returned.and_then(|(returned, _)| returned.afar.as_ref());
             let pid = returned.map(|(returned, _)| returned.pid);
-            return Some(self.admit_afar(socket, pid, afar, shown));
+            let last = returned.and_then(|(_, missed)| missed.last()).map(|(stamp, _)| *stamp);
+            return Some(self.admit_afar(socket, pid, afar.map(|afar| (afar, last)), shown));
         }
         let log = &socket.namespace.log;
         let ticket = match returned {
@@ -321,7 +324,7 @@ impl Recovery {
         let Some(ticket) = self.take_here(socket) else { return };
         let Some(policy) = self.policy.get() else { return };
         if self.ordered().is_some() && (may_return(why) || why == Close::ShuttingDown) {
-            return self.leave_afar(ticket.pid);
+            return self.leave_afar(socket);
         }
         let moves = why == Close::ShuttingDown && self.moves_away();
         if !may_return(why) && !moves {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::hub::cluster::AHEAD;
 use crate::hub::engine::{Delivery, Id};
 use crate::hub::namespace::Target;
 
@@ -73,9 +74,9 @@ impl Ticket {
         Self::with(pid, log.heard(), log, Box::default(), None, Instant::now())
     }
 
-    /// Where all nodes share an order.
-    pub fn with_begun(self, begun: Begun) -> Self {
-        Self { begun_afar: begun, ..self }
+    /// Where all nodes share an order; `last` is what its client had been sent last when it came.
+    pub fn with_begun(self, begun: Begun, last: Option<Stamp>) -> Self {
+        Self { begun_afar: begun, last: Cell::new(last), ..self }
     }
 
     /// For one that comes back and is sent `missed`, which it has at the latest at `proved_at`.
@@ -134,6 +135,16 @@ impl Ticket {
         if sent || delivery == Delivery::Kept {
             self.last.set(Some(stamp));
         }
+    }
+
+    /// What it was sent last.
+    pub fn last(&self) -> Option<Stamp> {
+        self.last.get()
+    }
+
+    /// Something should have been sent to it that nobody knows.
+    pub fn miss(&self) {
+        self.last.set(Some(Stamp { origin: AHEAD, number: 0 }));
     }
 
     pub fn note_move(&self, log: &Log, room: &str, joined: bool) {
