@@ -696,3 +696,34 @@ fn tell_to(edge: &Edge, who: &Who, number: i64) {
     let words = json!({"namespace": "/chat", "to": [who.sid], "event": "n", "args": [number]});
     post(edge, "emit", &words);
 }
+
+/// What is said in one namespace takes no place from what is kept of another.
+#[test]
+fn messages_are_kept_of_each_namespace() {
+    let redis = Redis::start();
+    let start = || node(&redis, "streams", "recovery: { for: 1m, messages: 50 }");
+    let (one, two) = (start(), start());
+    let away = || {
+        let mut web = Web::open(&two);
+        let who = enter(&mut web);
+        drop(web);
+        wait_until_left(&redis, &who);
+        who
+    };
+    let come = |edge: &Edge, who: &Who| {
+        let mut web = Web::open(edge);
+        let (missed, again) = come_back(&mut web, &who.pid, None);
+        assert_eq!(again == *who, !missed.is_empty());
+        missed
+    };
+    let crowd: Vec<Who> = (0..3).map(|_| away()).collect();
+    tell(&one, 0..3);
+    tell_elsewhere(&one, 60);
+    assert_eq!(come(&one, &crowd[0]), [0, 1, 2]);
+    // Nor in what is read of the stream for one who comes.
+    fill(&redis, 4200);
+    assert_eq!(come(&start(), &crowd[1]), [0, 1, 2]);
+    // But no more than that.
+    tell(&one, 3..60);
+    assert_eq!(come(&one, &crowd[2]), Vec::<i64>::new());
+}

@@ -281,7 +281,7 @@ impl Cluster {
         self.attachments.store(attachments, Ordering::Relaxed);
         self.recovers.store(keeps.is_some(), Ordering::Relaxed);
         // The main thread ends last.
-        let _told = self.asks.send(Ask::Serve(names, keeps.unwrap_or_default())).await;
+        let _told = self.asks.send(Ask::Serve(names, keeps)).await;
     }
 
     /// Asks the other nodes who is meant; those of this node are not among them.

@@ -178,6 +178,7 @@ impl World {
         self.begun += 1;
         let order = Order::default();
         let (messages, bytes, lasts) = (1000, 1 << 20, Duration::from_secs(60));
+        order.serve(std::iter::once(("/".into(), STREAM.into())));
         order.keeps.set(Keeps { messages, bytes, lasts, queue: 1 << 20 });
         let before = entries_up_to(STREAM, b"+", self.rules.window, self.ask());
         let before = at_once(before).expect("answered");
@@ -360,7 +361,7 @@ impl World {
             None => Way::Waited,
         };
         let mut notices = Vec::new();
-        at.order.deliver(&stream, number, way, opened, false, &mut notices);
+        at.order.deliver(number, way, opened, false, &mut notices);
         self.tell(node, notices);
     }
 
