@@ -200,9 +200,20 @@ impl Clients {
     }
 
     /// What the client missed; `None` if it must begin anew after all.
-    pub(super) fn missed(&self, namespace: &Namespace, returned: &Returned) -> Option<Vec<Missed>> {
+    pub(super) fn missed(
+        &self,
+        session: &Rc<Session>,
+        namespace: &Namespace,
+        returned: &Returned,
+    ) -> Option<Vec<Missed>> {
         let missed = self.recovery.missed(&namespace.log, returned);
+        // What another namespace has to say may be waiting in the same queue.
+        let fits = |missed: &[Missed]| {
+            let bytes = missed.iter().map(|(_, message)| message.size()).sum();
+            missed.is_empty() || session.takes_at_once(missed.len(), bytes)
+        };
         missed
+            .and_then(|missed| if fits(&missed) { Ok(missed) } else { Err(Miss::TooMuch) })
             .inspect_err(|miss: &Miss| {
                 miss.count();
                 self.recovery.drop_secret(returned.pid);
