@@ -258,7 +258,57 @@ fn share(all: usize, pause: Duration, every: Duration) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use crate::hub::cluster::AHEAD;
+
     use super::*;
+
+    #[test]
+    fn who_shows_the_last_that_it_was_sent_has_all_that_was_told_by_then() {
+        let at = |number| Some(Stamp { origin: PORTABLE, number });
+        let ahead = Some(Stamp { origin: AHEAD, number: 0 });
+        // What it was sent last, what it shows, and up to where it has everything. It came behind
+        // the second entry; the ninth was the last that was told; it had the fifth in another life.
+        for (sent, shown, have) in [
+            (None, None, 9),
+            (None, Some(1), 9),
+            (None, Some(5), 9),
+            (at(7), Some(7), 9),
+            // An event without a place, which comes with that of the last that was told.
+            (at(7), Some(8), 9),
+            // Sent after it was noted.
+            (at(7), Some(12), 12),
+            // The last that it was sent never came.
+            (at(7), Some(6), 6),
+            (at(7), Some(5), 2),
+            (at(7), None, 2),
+            // Nobody knows what it should have been sent.
+            (ahead, Some(7), 7),
+            (ahead, None, 2),
+        ] {
+            let (last, upto) = noted(sent, Some(9));
+            let id = Id::random();
+            let kept = Kept {
+                id: id.as_str().into(),
+                floor: Some(2),
+                outgrown: Some(5),
+                last,
+                upto,
+                ..Kept::default()
+            };
+            let returned = Wish { pid: id, offset: shown }.returned(kept, &"/".into(), None);
+            let afar = returned.expect("known").afar.expect("afar");
+            assert_eq!(afar.have, have, "{sent:?}, {shown:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_who_came_at_an_unknown_place_has_what_it_was_not_sent() {
+        let id = Id::random();
+        let (last, upto) = noted(None, Some(9));
+        let kept = Kept { id: id.as_str().into(), last, upto, ..Kept::default() };
+        let returned = Wish { pid: id, offset: None }.returned(kept, &"/".into(), None);
+        assert!(returned.is_err());
+    }
 
     #[test]
     fn all_have_their_turn_in_time_but_not_at_once() {
