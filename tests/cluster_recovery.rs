@@ -697,6 +697,35 @@ fn tell_to(edge: &Edge, who: &Who, number: i64) {
     post(edge, "emit", &words);
 }
 
+/// What clients are sent while it is off is noted nowhere: who may not have it is sent it.
+#[test]
+fn what_was_sent_while_it_was_off_is_not_taken_for_heard() {
+    let redis = Redis::start();
+    let words = |recovery: &str| {
+        hub_only(&format!("redis: {{ url: '{}', adapter: streams }}\n{recovery}", redis.url()))
+    };
+    let mut edge = Edge::start(&words("recovery: 1m"));
+    wait_for_metric(&edge, UP, 1);
+    let mut web = Web::open(&edge);
+    let me = enter(&mut web);
+    web.say("40");
+    assert!(web.text().starts_with("40{"));
+    tell(&edge, 1..2);
+    let (_, offset) = hear(&mut web);
+    edge.reload_with(&words(""));
+    tell(&edge, 2..3);
+    web.expect("42/chat,[\"n\",2]");
+    edge.reload_with(&words("recovery: 1m"));
+    // From now on it is known up to where everything was told.
+    tell_elsewhere(&edge, 1);
+    assert!(web.text().starts_with("42[\"n\",0,"));
+    join(&mut web, "r");
+    wait_until_kept(&redis, &me, "room:r");
+    drop(web);
+    let mut web = Web::open(&edge);
+    assert_eq!(come_back(&mut web, &me.pid, Some(&offset)), (vec![2], me));
+}
+
 /// What is said in one namespace takes no place from what is kept of another.
 #[test]
 fn messages_are_kept_of_each_namespace() {

@@ -130,7 +130,8 @@ impl Clients {
         self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
         self.limits.set(policy.map(Limits::of));
         self.users.change(policy.map_or(u64::MAX, |policy| policy.per_user));
-        self.recovery.change(policy.and_then(|policy| policy.recovery));
+        let recovery = policy.and_then(|policy| policy.recovery);
+        self.recovery.change(recovery, self.namespaces().into_iter());
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         let mut others_come = Vec::new();

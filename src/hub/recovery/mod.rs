@@ -198,10 +198,16 @@ impl Recovery {
         })
     }
 
-    pub fn change(&self, policy: Option<RecoveryPolicy>) {
+    pub fn change(
+        &self,
+        policy: Option<RecoveryPolicy>,
+        namespaces: impl Iterator<Item = Rc<Namespace>>,
+    ) {
         self.policy.set(policy);
         if policy.is_none() {
             self.table.borrow_mut().clear();
+            // What is sent from now on is noted nowhere.
+            namespaces.for_each(|namespace| namespace.miss());
         }
         self.changed.notify_one();
     }
