@@ -8,7 +8,7 @@ use crate::cluster::{UP, post};
 use crate::cluster_nodes::node;
 use crate::harness::cluster::{Peer, wait_for_readers};
 use crate::harness::redis::Redis;
-use crate::harness::socketio::{Heard, Line, Poller, Web, metric, wait_for_metric};
+use crate::harness::socketio::{Heard, Line, Poller, Web, hub_only, metric, wait_for_metric};
 use crate::harness::{Client, Edge, eventually};
 
 /// What a client must know to come back, and who it is.
@@ -606,6 +606,153 @@ fn rooms_that_were_left_are_listened_to_for_those_who_are_away_but_not_without_e
     eventually("no more than that", || (MOST..MOST + 3).contains(&listened()).then_some(()));
     let mut web = Web::open(&one);
     let (missed, again) = come_back(&mut web, &me.pid, None);
-    assert_eq!((missed, outcome("too_much")), (vec![], 1));
+    assert_eq!((missed, outcome("too_much")), (Vec::new(), 1));
     assert_ne!(again.sid, me.sid);
+}
+
+/// To everybody in the other namespace, as many as this.
+fn tell_elsewhere(edge: &Edge, count: usize) {
+    for number in 0..count {
+        post(edge, "emit", &json!({"namespace": "/", "event": "n", "args": [number]}));
+    }
+}
+
+/// Until its node has noted that it left: it may come back for a minute, not for longer.
+fn wait_until_left(redis: &Redis, who: &Who) {
+    let key = format!("sio:session:{}", who.pid);
+    eventually("the end of the session", || {
+        let left: i64 = redis.ask(&["pttl", &key]).parse().expect("a number");
+        (0..=60_000).contains(&left).then_some(())
+    });
+}
+
+/// Of everybody at once there is more to say than what may wait.
+#[test]
+fn what_everybody_would_leave_is_kept_and_nothing_is_dropped_for_it() {
+    let redis = Redis::start();
+    let words = format!("{{ url: '{}', adapter: streams, buffer: 64KiB }}", redis.url());
+    let edge = Edge::start(&hub_only(&format!("redis: {words}\nrecovery: 1m")));
+    wait_for_metric(&edge, UP, 1);
+    let mut crowd: Vec<_> = (0..400).map(|_| Web::open(&edge)).collect();
+    let crowd: Vec<_> = crowd.iter_mut().map(enter).collect();
+    let room = "r".repeat(200);
+    for verb in ["join", "leave", "join"] {
+        post(&edge, verb, &json!({"namespace": "/chat", "to": "*", "rooms": [room]}));
+    }
+    crowd.iter().for_each(|who| wait_until_kept(&redis, who, &room));
+    assert_eq!(metric(&edge, "vestibule_hub_redis_dropped_total{reason=\"overflow\"}"), 0);
+}
+
+/// Who misses nothing goes on, however much is said elsewhere before and meanwhile, and however long
+/// ago it was told something; and who misses something gets it.
+#[test]
+fn who_is_idle_goes_on() {
+    let redis = Redis::start();
+    let start = || node(&redis, "streams", "recovery: { for: 1m, messages: 50 }");
+    let (one, two) = (start(), start());
+    let mut heard = Web::open(&two);
+    let who_heard = enter(&mut heard);
+    tell(&one, 1..2);
+    let (_, mut offset) = hear(&mut heard);
+    // And one that has never been told anything.
+    let mut new = Web::open(&two);
+    let who_new = enter(&mut new);
+    let new_node = start();
+    for (round, edge) in (1..).zip([&one, &two, &new_node]) {
+        tell_elsewhere(&one, 60);
+        // What is gone was for neither of them.
+        redis.ask(&["xtrim", "socket.io", "maxlen", "5"]);
+        drop(new);
+        wait_until_left(&redis, &who_new);
+        tell_elsewhere(&two, 1);
+        new = Web::open(edge);
+        assert_eq!(
+            come_back(&mut new, &who_new.pid, None),
+            (Vec::new(), who_new.clone()),
+            "{round}"
+        );
+        drop(heard);
+        wait_until_left(&redis, &who_heard);
+        tell_elsewhere(&two, 1);
+        heard = Web::open(edge);
+        let (missed, who) = come_back(&mut heard, &who_heard.pid, Some(&offset));
+        assert_eq!((missed, &who), (Vec::new(), &who_heard), "{round}");
+        // It says that it has not got what it was told last.
+        tell_to(&one, &who_heard, round * 10);
+        assert_eq!(hear(&mut heard).0, round * 10);
+        drop(heard);
+        wait_until_left(&redis, &who_heard);
+        tell_to(&one, &who_heard, round * 10 + 1);
+        heard = Web::open(edge);
+        let (missed, who) = come_back(&mut heard, &who_heard.pid, Some(&offset));
+        assert_eq!((missed, &who), (vec![round * 10, round * 10 + 1], &who_heard), "{round}");
+        tell_to(&one, &who_heard, round * 10 + 2);
+        (_, offset) = hear(&mut heard);
+    }
+}
+
+/// To one socket.
+fn tell_to(edge: &Edge, who: &Who, number: i64) {
+    let words = json!({"namespace": "/chat", "to": [who.sid], "event": "n", "args": [number]});
+    post(edge, "emit", &words);
+}
+
+/// What clients are sent while it is off is noted nowhere: who may not have it is sent it.
+#[test]
+fn what_was_sent_while_it_was_off_is_not_taken_for_heard() {
+    let redis = Redis::start();
+    let words = |recovery: &str| {
+        hub_only(&format!("redis: {{ url: '{}', adapter: streams }}\n{recovery}", redis.url()))
+    };
+    let mut edge = Edge::start(&words("recovery: 1m"));
+    wait_for_metric(&edge, UP, 1);
+    let mut web = Web::open(&edge);
+    let me = enter(&mut web);
+    web.say("40");
+    assert!(web.text().starts_with("40{"));
+    tell(&edge, 1..2);
+    let (_, offset) = hear(&mut web);
+    edge.reload_with(&words(""));
+    tell(&edge, 2..3);
+    web.expect("42/chat,[\"n\",2]");
+    edge.reload_with(&words("recovery: 1m"));
+    // From now on it is known up to where everything was told.
+    tell_elsewhere(&edge, 1);
+    assert!(web.text().starts_with("42[\"n\",0,"));
+    join(&mut web, "r");
+    wait_until_kept(&redis, &me, "room:r");
+    drop(web);
+    let mut web = Web::open(&edge);
+    assert_eq!(come_back(&mut web, &me.pid, Some(&offset)), (vec![2], me));
+}
+
+/// What is said in one namespace takes no place from what is kept of another.
+#[test]
+fn messages_are_kept_of_each_namespace() {
+    let redis = Redis::start();
+    let start = || node(&redis, "streams", "recovery: { for: 1m, messages: 50 }");
+    let (one, two) = (start(), start());
+    let away = || {
+        let mut web = Web::open(&two);
+        let who = enter(&mut web);
+        drop(web);
+        wait_until_left(&redis, &who);
+        who
+    };
+    let come = |edge: &Edge, who: &Who| {
+        let mut web = Web::open(edge);
+        let (missed, again) = come_back(&mut web, &who.pid, None);
+        assert_eq!(again == *who, !missed.is_empty());
+        missed
+    };
+    let crowd: Vec<Who> = (0..3).map(|_| away()).collect();
+    tell(&one, 0..3);
+    tell_elsewhere(&one, 60);
+    assert_eq!(come(&one, &crowd[0]), [0, 1, 2]);
+    // Nor in what is read of the stream for one who comes.
+    fill(&redis, 4200);
+    assert_eq!(come(&start(), &crowd[1]), [0, 1, 2]);
+    // But no more than that.
+    tell(&one, 3..60);
+    assert_eq!(come(&one, &crowd[2]), Vec::<i64>::new());
 }

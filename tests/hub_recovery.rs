@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::cluster_nodes::node;
 use crate::harness::node::Script;
 use crate::harness::origin::reply;
+use crate::harness::redis::Redis;
 use crate::harness::socketio::{
     Heard, Line, Poller, Web, connection_on, hub_only, metric, wait_for_metric, worker_of,
 };
-use crate::harness::{Edge, Origin, PATIENCE};
+use crate::harness::{Edge, Origin, PATIENCE, eventually};
 
 pub const WORKERS: [char; 2] = ['0', '1'];
 
@@ -624,6 +626,37 @@ fn nobody_is_sent_at_once_what_makes_it_too_slow() {
     }
     assert_eq!((outcomes(&edge, "recovered"), outcomes(&edge, "too_much")), (2, 3));
     assert_eq!(metric(&edge, "vestibule_hub_closes_total{reason=\"too_slow\"}"), 0);
+}
+
+/// Two namespaces share a queue: what the second missed must fit beside what the first did.
+#[test]
+fn namespaces_that_come_back_together_share_their_queue() {
+    let (limits, redis) = ("limits: { message: 8KiB, queue: 16KiB }", Redis::start());
+    let words = format!("recovery: 2m\n{limits}");
+    for edge in [Edge::start(&hub_only(&words)), node(&redis, "streams", &words)] {
+        let mut poller = Poller::open(&edge);
+        let (one, other) = (enter(&mut poller, "/"), enter(&mut poller, "/chat"));
+        assert_eq!(poller.send("1").status, 200);
+        wait_until_gone(&edge, 0);
+        for namespace in ["/", "/chat"].repeat(9) {
+            let args = ["x".repeat(1000)];
+            let words = json!({"namespace": namespace, "event": "n", "args": args});
+            edge.admin_with("POST", "/hub/emit", words.to_string().as_bytes());
+        }
+        wait_for_metric(&edge, "vestibule_hub_notices_waiting", 0);
+        let mut poller = Poller::open(&edge);
+        let [back, too] = [&one, &other].map(|who| json!({ "pid": who.pid }));
+        assert_eq!(poller.send(format!("40{back}\u{1e}40/chat,{too}")).status, 200);
+        eventually("both decided", || {
+            let decided = outcomes(&edge, "recovered") + outcomes(&edge, "too_much");
+            (decided == 2).then_some(())
+        });
+        let heard: Vec<String> = (0..11).map(|_| poller.text()).collect();
+        let is_in = |who: &Who| heard.iter().any(|text| text.contains(&who.pid));
+        assert_ne!(is_in(&one), is_in(&other), "one of them goes on");
+        assert_eq!(heard.iter().filter(|text| text.starts_with("40")).count(), 2);
+        assert_eq!((outcomes(&edge, "recovered"), outcomes(&edge, "too_much")), (1, 1));
+    }
 }
 
 /// What clients were sent again is remembered until they have shown that they have it; that, too,

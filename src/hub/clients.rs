@@ -130,7 +130,8 @@ impl Clients {
         self.hooks.change(policy.and_then(|policy| policy.hooks.clone()));
         self.limits.set(policy.map(Limits::of));
         self.users.change(policy.map_or(u64::MAX, |policy| policy.per_user));
-        self.recovery.change(policy.and_then(|policy| policy.recovery));
+        let recovery = policy.and_then(|policy| policy.recovery);
+        self.recovery.change(recovery, self.namespaces().into_iter());
         let mut namespaces = self.namespaces.borrow_mut();
         let mut before = std::mem::take(&mut *namespaces);
         let mut others_come = Vec::new();
@@ -194,9 +195,10 @@ impl Clients {
             Notice::Baseline { stamp, attempt } => {
                 self.recovery.level(stamp, attempt, self.namespaces().into_iter());
             }
-            Notice::Placed { namespace, stamp } => {
-                self.namespace(&namespace).inspect(|known| known.place.set(Some(stamp)));
+            Notice::Placed { stream, stamp } => {
+                self.in_stream(&stream).for_each(|known| known.place.set(Some(stamp)));
             }
+            Notice::Trimmed(stream) => self.in_stream(&stream).for_each(|known| known.miss()),
             Notice::Gap { namespace, stamp } => {
                 let known = self.namespace(&namespace);
                 known.inspect(|known| self.recovery.note_gap(&known.log, stamp));

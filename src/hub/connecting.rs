@@ -214,7 +214,7 @@ impl Clients {
             return Err(Denial::Denied);
         }
         let policy = namespace.policy();
-        let back = returned.and_then(|back| Some((back, self.missed(namespace, back)?)));
+        let back = returned.and_then(|back| Some((back, self.missed(session, namespace, back)?)));
         let user = client.user_in(&namespace.name);
         let identity = user.as_ref().map(|user| &user.identity);
         let mut rooms = rules::rooms_at_connect(&policy.join, id.as_str(), identity)?;

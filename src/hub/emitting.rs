@@ -25,7 +25,7 @@ impl Clients {
         if self.recovery.is_ordered() {
             // What has a place is kept by the main thread, for all workers.
             stamp.inspect(|_| namespace.place.set(stamp));
-            namespace.deliver(&target, &message, delivery, None);
+            namespace.deliver(&target, &message, delivery, stamp);
             return;
         }
         namespace.deliver(&target, &message, delivery, stamp);

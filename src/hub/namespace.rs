@@ -53,7 +53,9 @@ pub struct Namespace {
     attendance: Arc<Attendance>,
     /// For those who come back.
     pub log: Log,
-    /// Where all nodes share an order: the last entry that was delivered here.
+    /// Where all nodes share an order: the stream that it stands in ...
+    pub stream: Option<String>,
+    /// ... and the entry up to which all of it was delivered here.
     pub place: Cell<Option<Stamp>>,
     /// Tells whose messages are wanted of other nodes.
     watch: Option<Watch>,
@@ -72,6 +74,7 @@ impl Namespace {
         let name: Arc<str> = name.into();
         Rc::new(Self {
             watch: uplink.map(|uplink| Watch::new(uplink, &name)),
+            stream: uplink.and_then(|uplink| uplink.stream_of(&name)),
             count: metrics::series(&metrics::HUB_SOCKETS, &[&name]),
             name,
             policy: RefCell::new(policy),
@@ -239,6 +242,13 @@ impl Namespace {
         });
         self.events_out.add(i64::try_from(delivered).unwrap_or(i64::MAX));
         delivered
+    }
+
+    /// Nobody knows what should have been delivered here: what its sockets were sent is not all.
+    pub fn miss(&self) {
+        for (_, socket) in &*self.sockets.borrow() {
+            socket.ticket.get().inspect(|ticket| ticket.miss());
+        }
     }
 
     /// False if no socket of this worker is in what is meant, whoever is taken out of it.

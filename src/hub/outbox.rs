@@ -17,7 +17,7 @@ use crate::drain::Drain;
 use crate::observe::metrics::{self, Series};
 
 use super::asked::Question;
-use super::cluster::{Cluster, Numbered, Uplink};
+use super::cluster::{Cluster, Numbered, Replay, Uplink};
 use super::engine::{Delivery, Id, Message};
 use super::handover::{FAR, Way};
 use super::namespace::Target;
@@ -78,11 +78,13 @@ pub enum Notice {
     Suspect(Suspicion),
     /// A token of one has been followed by another.
     Renewed(Arc<Renewal>),
-    /// Everybody in the namespace has what stands there.
+    /// All of the stream up to there was told before this.
     Placed {
-        namespace: Arc<str>,
+        stream: Arc<str>,
         stamp: Stamp,
     },
+    /// Some of the stream is gone that was never told.
+    Trimmed(Arc<str>),
     /// Something that was said there before this was not heard.
     Gap {
         namespace: Arc<str>,
@@ -99,7 +101,7 @@ pub enum Notice {
     Entered {
         worker: usize,
         number: u64,
-        missed: Option<Arc<[Arc<Message>]>>,
+        missed: Option<Replay>,
     },
 }
 

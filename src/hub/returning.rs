@@ -10,15 +10,12 @@ use tokio::sync::oneshot;
 use super::auth_data::AuthData;
 use super::client::Client;
 use super::clients::Clients;
-use super::cluster::{self, Ask};
-use super::engine::{Close, Delivery, Id, Message, Session, Version};
+use super::cluster::{self, Ask, Replay};
+use super::engine::{Close, Delivery, Id, Session, Version};
 use super::namespace::Namespace;
 use super::packet;
 use super::recovery::{Answer, Claim, Found, Miss, Missed, Returned, Wish, count_recovered};
 use super::socket::Socket;
-
-/// What a client missed.
-type Replay = Arc<[Arc<Message>]>;
 
 /// What is done when it is known what a client missed, by the number of the question.
 #[derive(Default)]
@@ -137,6 +134,12 @@ impl Clients {
         entered.await.unwrap_or_default()
     }
 
+    /// The namespaces whose messages stand there.
+    pub(super) fn in_stream(&self, stream: &str) -> impl Iterator<Item = Rc<Namespace>> {
+        let namespaces = self.namespaces().into_iter();
+        namespaces.filter(move |namespace| namespace.stream.as_deref() == Some(stream))
+    }
+
     /// All is delivered here that came before what is `missed`.
     pub(super) fn entered(&self, number: u64, missed: Option<Replay>) {
         let waiting = self.entering.waiting.borrow_mut().remove(&number);
@@ -197,9 +200,20 @@ impl Clients {
     }
 
     /// What the client missed; `None` if it must begin anew after all.
-    pub(super) fn missed(&self, namespace: &Namespace, returned: &Returned) -> Option<Vec<Missed>> {
+    pub(super) fn missed(
+        &self,
+        session: &Rc<Session>,
+        namespace: &Namespace,
+        returned: &Returned,
+    ) -> Option<Vec<Missed>> {
         let missed = self.recovery.missed(&namespace.log, returned);
+        // What another namespace has to say may be waiting in the same queue.
+        let fits = |missed: &[Missed]| {
+            let bytes = missed.iter().map(|(_, message)| message.size()).sum();
+            missed.is_empty() || session.takes_at_once(missed.len(), bytes)
+        };
         missed
+            .and_then(|missed| if fits(&missed) { Ok(missed) } else { Err(Miss::TooMuch) })
             .inspect_err(|miss: &Miss| {
                 miss.count();
                 self.recovery.drop_secret(returned.pid);

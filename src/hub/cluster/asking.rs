@@ -27,7 +27,7 @@ pub enum Ask {
         answer: oneshot::Sender<Result<Elsewhere, Absent>>,
     },
     /// These are the namespaces from now on, and so much is kept for those who come back.
-    Serve(Vec<String>, Keeps),
+    Serve(Vec<String>, Option<Keeps>),
     /// What is kept under a client's secret, if it is of that namespace and user.
     Recall {
         pid: Id,

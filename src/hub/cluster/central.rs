@@ -107,7 +107,10 @@ impl Central {
 
     async fn carry(self: Rc<Self>, mut reports: mpsc::Receiver<Vec<Report>>) {
         while let Some(list) = reports.recv().await {
+            // Of everybody at once there may be more to say than what may wait.
+            let until = Instant::now() + self.link.timeout;
             for report in list {
+                self.link.speaker.wait_for_room(until).await;
                 match report {
                     Report::Say { bytes, is_volatile, entry } => {
                         let kind = match entry {
@@ -178,6 +181,9 @@ impl Central {
             {
                 self.take_item(next, &mut notices);
             }
+            if self.cluster.is_ordered() {
+                self.order.place(&mut notices);
+            }
             self.tell(notices).await;
         }
     }
@@ -202,8 +208,8 @@ impl Central {
         while let Some(ask) = asks.recv().await {
             match ask {
                 Ask::Serve(names, keeps) => {
-                    self.order.keeps.set(keeps);
-                    self.serve(&names);
+                    self.order.keeps.set(keeps.unwrap_or_default());
+                    self.serve(&names, keeps.is_some());
                 }
                 Ask::Recall { pid, namespace, user, answer } => {
                     let central = Rc::clone(&self);
@@ -235,8 +241,11 @@ impl Central {
     }
 
     /// These are the namespaces from now on.
-    fn serve(&self, names: &[String]) {
+    fn serve(&self, names: &[String], recovers: bool) {
         let wire = &self.cluster.wire;
+        let kept = names.iter().filter(|_| recovers);
+        let kept = kept.filter_map(|name| Some((name.as_str().into(), wire.stream(name)?.into())));
+        self.order.serve(kept);
         let wanted: HashSet<_> = names.iter().flat_map(|name| wire.subscriptions(name)).collect();
         let mut known = self.namespaces.borrow_mut();
         known.difference(&wanted).for_each(|gone| self.link.remove(gone));

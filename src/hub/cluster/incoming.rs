@@ -124,7 +124,7 @@ impl Central {
         let fate = match self.cluster.wire.read_entry(&entry.fields) {
             _ if self.order.repeats(stream, entry, own) => Fate::Repeated,
             Ok(telegram) if self.cluster.is_ordered() => {
-                self.take_in_order(stream, entry, telegram, notices)
+                self.take_in_order(entry, telegram, notices)
             }
             Ok(telegram) => self.take_telegram(telegram, notices),
             Err(_malformed) => Fate::Malformed,
@@ -135,7 +135,6 @@ impl Central {
     /// With its place in the order of its stream.
     fn take_in_order(
         self: &Rc<Self>,
-        stream: &Arc<str>,
         entry: &Entry,
         telegram: Telegram,
         notices: &mut Vec<Notice>,
@@ -155,7 +154,7 @@ impl Central {
         let volatile = broadcast.flags.volatile;
         let opened = self.open(&telegram.namespace, broadcast);
         let Ok(opened) = opened else { return opened.err().unwrap_or(Fate::Malformed) };
-        self.order.deliver(stream, number, way, opened, volatile, notices);
+        self.order.deliver(number, way, opened, volatile, notices);
         if is_own { Fate::Own } else { Fate::Taken }
     }
 

@@ -60,7 +60,7 @@ use wire::{Dialect, Matter, Parcel, RoomChannels, Streams, Subscription, fresh_n
 pub use asking::{Absent, Ask, Elsewhere};
 pub use central::Central;
 pub use gossip::Told;
-pub use order::{Entering, Keeps, NOWHERE, PORTABLE, with_offset};
+pub use order::{AHEAD, Entering, Keeps, NOWHERE, PORTABLE, Replay, with_offset};
 pub use peers::{Neighbourhood, neighbourhood};
 pub use reading::Key as Numbered;
 pub use relay::{Entrance, Relay};
@@ -281,7 +281,7 @@ impl Cluster {
         self.attachments.store(attachments, Ordering::Relaxed);
         self.recovers.store(keeps.is_some(), Ordering::Relaxed);
         // The main thread ends last.
-        let _told = self.asks.send(Ask::Serve(names, keeps.unwrap_or_default())).await;
+        let _told = self.asks.send(Ask::Serve(names, keeps)).await;
     }
 
     /// Asks the other nodes who is meant; those of this node are not among them.

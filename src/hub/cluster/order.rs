@@ -68,10 +68,13 @@ pub struct Enter {
     pub until: Instant,
 }
 
+/// What a client missed, with its places.
+pub type Replay = Arc<[(u64, Arc<Message>)]>;
+
 /// What is to be done about it.
 pub enum Next {
     /// It goes on, and is sent this at once; or begins anew.
-    Enters(Option<Arc<[Arc<Message>]>>),
+    Enters(Option<Replay>),
     /// What it has is not known here: it stands in the stream, or nowhere.
     Fetch,
     /// This node has not read what the client has, or has said more than stands in the stream.
@@ -105,9 +108,7 @@ pub struct Unread {
 }
 
 struct Kept {
-    stream: Arc<str>,
     number: u64,
-    namespace: Arc<str>,
     target: Arc<Target>,
     message: Arc<Message>,
 }
@@ -131,17 +132,28 @@ pub struct Order {
     repeats: RefCell<HashMap<Arc<str>, BTreeSet<u64>>>,
 }
 
-/// What was delivered last, in its order.
+/// What was delivered last.
 #[derive(Default)]
 struct Recent {
-    kept: VecDeque<Kept>,
-    bytes: usize,
-    /// All that stands behind this entry of the stream is kept.
+    /// Of each namespace that there is here.
+    shelves: HashMap<Arc<str>, Shelf>,
+    /// All that stands behind this entry of the stream was looked at.
     since: HashMap<Arc<str>, u64>,
     /// The last entry of the stream that workers were told.
     told: HashMap<Arc<str>, u64>,
+    /// The last one up to which they know that they were.
+    placed: HashMap<Arc<str>, u64>,
     /// The last of those that were read, in their order.
     seen: HashMap<Arc<str>, VecDeque<u64>>,
+}
+
+/// The messages of one namespace, in their order.
+struct Shelf {
+    stream: Arc<str>,
+    kept: VecDeque<Kept>,
+    bytes: usize,
+    /// All that stand behind this entry are kept.
+    since: u64,
 }
 
 /// The stamp's origin says that its number is a place in the stream, and that clients have
@@ -155,8 +167,22 @@ const REPEATS_MAX: usize = 16 << 10;
 /// Entries of a stream that are known to have been read. Who has an older one last, is looked for in
 /// the stream.
 const SEEN_MAX: usize = 32 << 10;
+/// Entries of all namespaces that are looked at for one who comes, if its own may not have more.
+const LOOKED_MAX: usize = 64 << 10;
 
 impl Order {
+    /// These are the namespaces whose messages are kept from now on, and their streams.
+    pub fn serve(&self, namespaces: impl Iterator<Item = (Arc<str>, Arc<str>)>) {
+        let recent = &mut *self.recent.borrow_mut();
+        let mut before = std::mem::take(&mut recent.shelves);
+        for (namespace, stream) in namespaces {
+            let known = before.remove(&namespace);
+            let since = recent.told.get(&stream).copied().unwrap_or_default();
+            let shelf = known.unwrap_or_else(|| Shelf::new(stream, since));
+            recent.shelves.insert(namespace, shelf);
+        }
+    }
+
     /// A message of this node's own has come back.
     pub fn came(&self, key: Key) -> Way {
         let waited = self.unread.borrow_mut().remove(&key).is_some();
@@ -195,7 +221,7 @@ impl Order {
             let number = entry.number().filter(|_| !self.repeats(stream, entry, None));
             if let (Some(number), Some(opened)) = (number, open(entry)) {
                 let message = opened.message(&id_of(number));
-                self.keep(stream, number, opened, message);
+                self.keep(number, opened, message);
             }
         }
         self.recent.borrow_mut().told.insert(Arc::clone(stream), last);
@@ -250,40 +276,59 @@ impl Order {
         self.ahead.borrow().is_empty()
     }
 
+    /// The same of what clients are told now.
+    fn is_placed(&self) -> bool {
+        self.is_portable() && !self.outruns.get()
+    }
+
+    /// Tells workers up to where they have been told everything, whatever it was.
+    pub fn place(&self, notices: &mut Vec<Notice>) {
+        if !self.is_placed() {
+            return;
+        }
+        let Recent { told, placed, .. } = &mut *self.recent.borrow_mut();
+        for (stream, &number) in &*told {
+            if placed.insert(Arc::clone(stream), number) != Some(number) {
+                let (stream, stamp) = (Arc::clone(stream), Stamp { origin: PORTABLE, number });
+                notices.push(Notice::Placed { stream, stamp });
+            }
+        }
+    }
+
     /// Has the workers deliver it, unless they have, and keeps it for those who come back.
     pub fn deliver(
         &self,
-        stream: &Arc<str>,
         number: u64,
         way: Way,
         opened: Opened,
         volatile: bool,
         notices: &mut Vec<Notice>,
     ) {
-        let portable = self.is_portable() && !self.outruns.get();
+        let portable = self.is_placed();
         let message = opened.message(&id_of(number));
         let origin = if portable { PORTABLE } else { AHEAD };
         let stamp = Stamp { origin, number };
-        notices.push(match way {
-            Way::WentAhead => Notice::Placed { namespace: Arc::clone(&opened.namespace), stamp },
-            Way::Waited | Way::Unknown => Notice::Emit {
+        match way {
+            Way::WentAhead => {}
+            Way::Waited | Way::Unknown => notices.push(Notice::Emit {
                 namespace: Arc::clone(&opened.namespace),
                 target: Arc::clone(&opened.target),
                 message: if portable { Arc::clone(&message) } else { opened.message(NOWHERE) },
                 delivery: if volatile { Delivery::Volatile } else { Delivery::Kept },
                 stamp: Some(stamp),
-            },
-        });
+            }),
+        }
         if !volatile {
-            self.keep(stream, number, opened, message);
+            self.keep(number, opened, message);
         }
     }
 
     /// Keeps what stands there for those who come back.
-    fn keep(&self, stream: &Arc<str>, number: u64, opened: Opened, message: Arc<Message>) {
+    fn keep(&self, number: u64, opened: Opened, message: Arc<Message>) {
         let Opened { namespace, target, .. } = opened;
-        let kept = Kept { stream: Arc::clone(stream), number, namespace, target, message };
-        self.recent.borrow_mut().push(kept, &self.keeps.get());
+        if let Some(shelf) = self.recent.borrow_mut().shelves.get_mut(&namespace) {
+            shelf.push(Kept { number, target, message }, &self.keeps.get());
+        }
     }
 
     /// The same at once, for one that has not come back.
@@ -339,9 +384,8 @@ impl Order {
         // What comes later, comes by itself; what repeats an entry, the client has or is sent.
         let fetched = fetched.iter().flat_map(|fetched| &fetched.messages);
         let fetched = fetched.filter(|(at, _)| *at <= told && !self.is_repeat(stream, *at));
-        let fetched = fetched.map(|(_, message)| Arc::clone(message));
-        let missed: Vec<_> = fetched.chain(behind).collect();
-        let bytes: usize = missed.iter().map(|message| message.size()).sum();
+        let missed: Vec<_> = fetched.cloned().chain(behind).collect();
+        let bytes: usize = missed.iter().map(|(_, message)| message.size()).sum();
         let fits = takes_at_once(missed.len(), bytes, self.keeps.get().queue);
         Next::Enters(fits.then(|| missed.into()))
     }
@@ -353,6 +397,8 @@ pub struct Fetching<'a> {
     keeps: Keeps,
     numbers: Numbers,
     fetched: Fetched,
+    /// Of its namespace.
+    messages: usize,
     bytes: usize,
     pub looked: usize,
 }
@@ -360,7 +406,8 @@ pub struct Fetching<'a> {
 impl<'a> Fetching<'a> {
     pub fn new(entering: &'a Entering, keeps: Keeps) -> Self {
         let fetched = Fetched { messages: Vec::new(), end: entering.have };
-        Self { entering, keeps, numbers: Numbers::default(), fetched, bytes: 0, looked: 0 }
+        let (numbers, messages, bytes, looked) = Default::default();
+        Self { entering, keeps, numbers, fetched, messages, bytes, looked }
     }
 
     /// The last entry that was looked at.
@@ -385,17 +432,17 @@ impl<'a> Fetching<'a> {
             if self.numbers.repeats(entry) {
                 continue;
             }
-            let opened = open(entry).filter(|opened| {
-                opened.namespace == self.entering.namespace
-                    && self.entering.is_meant(&opened.target)
-            });
-            if let Some(opened) = opened {
+            let opened = open(entry);
+            let opened = opened.filter(|opened| opened.namespace == self.entering.namespace);
+            self.messages += usize::from(opened.is_some());
+            if let Some(opened) = opened.filter(|opened| self.entering.is_meant(&opened.target)) {
                 let message = opened.message(&id_of(number));
                 self.bytes += message.size();
                 self.fetched.messages.push((number, message));
             }
         }
-        self.looked <= self.keeps.messages
+        self.messages <= self.keeps.messages
+            && self.looked <= self.keeps.messages.max(LOOKED_MAX)
             && takes_at_once(self.fetched.messages.len(), self.bytes, self.keeps.queue)
     }
 
@@ -422,17 +469,23 @@ pub fn with_offset(data: &str, offset: &str) -> String {
     format!("{},\"{offset}\"]", data.strip_suffix(']').unwrap_or(data))
 }
 
-impl Recent {
+impl Shelf {
+    fn new(stream: Arc<str>, since: u64) -> Self {
+        Self { stream, kept: VecDeque::new(), bytes: 0, since }
+    }
+
     fn push(&mut self, kept: Kept, keeps: &Keeps) {
         self.bytes += kept.size();
         self.kept.push_back(kept);
         while self.kept.len() > keeps.messages || self.bytes > keeps.bytes {
             let Some(gone) = self.kept.pop_front() else { return };
             self.bytes -= gone.size();
-            self.since.insert(gone.stream, gone.number);
+            self.since = gone.number;
         }
     }
+}
 
+impl Recent {
     /// This entry, and all before it, have been looked at.
     fn tell(&mut self, stream: &Arc<str>, number: u64) {
         self.told.insert(Arc::clone(stream), number);
@@ -465,24 +518,27 @@ impl Recent {
 
     /// Nothing is known of the stream but what comes from now on.
     fn forget(&mut self, stream: &Arc<str>) {
-        self.kept.retain(|kept| kept.stream != *stream);
-        self.bytes = self.kept.iter().map(Kept::size).sum();
+        let shelves = self.shelves.values_mut().filter(|shelf| shelf.stream == *stream);
+        shelves.for_each(|shelf| *shelf = Shelf::new(Arc::clone(stream), shelf.since));
         self.since.insert(Arc::clone(stream), u64::MAX);
     }
 
     /// What the client is to be sent of all that stands behind `have`; `None` if not all of it is
     /// kept.
-    fn behind(&self, stream: &str, have: u64, entering: &Entering) -> Option<Vec<Arc<Message>>> {
-        if self.since.get(stream).is_none_or(|since| *since > have) {
+    fn behind(
+        &self,
+        stream: &str,
+        have: u64,
+        entering: &Entering,
+    ) -> Option<Vec<(u64, Arc<Message>)>> {
+        let shelf = self.shelves.get(&entering.namespace)?;
+        let since = self.since.get(stream)?;
+        if have < shelf.since.max(*since) {
             return None;
         }
-        let behind = self.kept.iter().filter(|kept| {
-            kept.number > have
-                && *kept.stream == *stream
-                && kept.namespace == entering.namespace
-                && entering.is_meant(&kept.target)
-        });
-        Some(behind.map(|kept| Arc::clone(&kept.message)).collect())
+        let is_behind = |kept: &&Kept| kept.number > have && entering.is_meant(&kept.target);
+        let behind = shelf.kept.iter().filter(is_behind);
+        Some(behind.map(|kept| (kept.number, Arc::clone(&kept.message))).collect())
     }
 }
 

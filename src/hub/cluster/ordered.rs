@@ -60,6 +60,7 @@ impl Central {
                 );
                 metrics::series(&metrics::REDIS_GAPS, &[]).increment();
                 self.order.trim(&stream);
+                notices.push(Notice::Trimmed(stream));
                 self.link.gap.notify_one();
             }
             Item::Ahead(key) => self.go_ahead(key, notices),

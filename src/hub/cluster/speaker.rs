@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::observe::metrics::{self, Series};
 
@@ -69,6 +69,8 @@ pub struct Speaker {
     bytes_max: usize,
     waiting: RefCell<Waiting>,
     filled: Notify,
+    /// Less waits than before, or nobody listens any more.
+    relieved: Notify,
     /// Said and not answered yet.
     flights: RefCell<VecDeque<Flight>>,
     landed: Notify,
@@ -116,6 +118,7 @@ impl Speaker {
             bytes_max,
             waiting: RefCell::default(),
             filled: Notify::new(),
+            relieved: Notify::new(),
             flights: RefCell::default(),
             landed: Notify::new(),
             epoch: Cell::new(0),
@@ -151,6 +154,17 @@ impl Speaker {
         self.filled.notify_one();
     }
 
+    /// Waits while so much is to be said that the oldest might be dropped, although somebody listens;
+    /// not for longer than `until`.
+    pub async fn wait_for_room(&self, until: Instant) {
+        // Lost with a drop: nothing, it looks again.
+        while self.is_congested() && timeout_at(until, self.relieved.notified()).await.is_ok() {}
+    }
+
+    fn is_congested(&self) -> bool {
+        self.epoch().is_some() && self.waiting.borrow().bytes > self.bytes_max / 2
+    }
+
     /// Asks Redis itself; an error if there is no answer in time.
     pub async fn ask(&self, words: &[&[u8]]) -> Result<Value, LineError> {
         let (answer, heard) = oneshot::channel();
@@ -173,6 +187,7 @@ impl Speaker {
         };
         self.epoch.set(self.epoch.get() + 1);
         self.land_all();
+        self.relieved.notify_one();
         broken
     }
 
@@ -243,6 +258,7 @@ impl Speaker {
             flights.push_back(Flight { command, due });
         }
         self.waiting_bytes.add(waiting.bytes as i64 - self.waiting_bytes.value());
+        self.relieved.notify_one();
         batch
     }
 

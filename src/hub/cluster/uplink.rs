@@ -128,6 +128,11 @@ impl Uplink {
         &self.cluster.wire.uid
     }
 
+    /// Where the namespace's messages stand, if there are streams.
+    pub fn stream_of(&self, namespace: &str) -> Option<String> {
+        self.cluster.wire.stream(namespace)
+    }
+
     /// The entry behind which the namespace's stream is read, if that is known.
     pub fn begin_of(&self, namespace: &str) -> Option<u64> {
         self.cluster.begin_of(namespace)

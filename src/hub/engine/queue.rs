@@ -94,6 +94,12 @@ impl Queue {
         self.bytes + size <= max || self.iter().filter_map(Item::size).nth(1).is_none()
     }
 
+    /// The same as `takes_at_once`, beside what is here.
+    pub(super) fn takes_at_once(&self, messages: usize, bytes: usize, max: usize) -> bool {
+        let here = self.iter().filter_map(Item::size).take(2).count();
+        takes_at_once(messages + here, self.bytes.saturating_add(bytes), max)
+    }
+
     fn push_item(&mut self, item: Item) {
         if self.first.is_none() {
             self.first = Some(item);
@@ -236,11 +242,16 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_sent_at_once_is_taken(
+            before in prop::collection::vec(0usize..3000, 0..4),
             sizes in prop::collection::vec(0usize..3000, 0..6),
             max in 0usize..8000,
         ) {
             let (mut queue, bytes) = (Queue::default(), sizes.iter().sum());
-            if takes_at_once(sizes.len(), bytes, max) {
+            let takes_all = before.is_empty() && takes_at_once(sizes.len(), bytes, max);
+            before.into_iter().for_each(|size| queue.push(message(size), Delivery::Kept));
+            let takes = queue.takes_at_once(sizes.len(), bytes, max);
+            prop_assert!(takes || !takes_all);
+            if takes {
                 for size in sizes {
                     prop_assert!(queue.fits(size, max));
                     queue.push(message(size), Delivery::Kept);

@@ -221,6 +221,17 @@ impl Session {
         }
     }
 
+    /// True if so many messages of so many bytes, and an answer behind them, are taken beside what
+    /// waits already.
+    pub fn takes_at_once(self: &Rc<Self>, messages: usize, bytes: usize) -> bool {
+        let max = self.engine.queue_max();
+        let takes = || self.queue.borrow().takes_at_once(messages, bytes, max);
+        takes() || {
+            self.flush_now();
+            takes()
+        }
+    }
+
     /// True if there is room for a message of so many bytes, also when it has to be made.
     fn has_space(self: &Rc<Self>, size: usize, delivery: Delivery) -> bool {
         let max = self.engine.queue_max();

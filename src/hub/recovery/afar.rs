@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::hub::auth_data::AuthData;
 use crate::hub::cluster::with_offset;
-use crate::hub::cluster::{NOWHERE, PORTABLE, Session as Kept, Uplink, id_of, number_of};
-use crate::hub::engine::{Close, Id, Message, Outgoing};
+use crate::hub::cluster::{NOWHERE, PORTABLE, Replay, Session as Kept, Uplink, id_of, number_of};
+use crate::hub::engine::{Close, Id, Outgoing};
 use crate::hub::namespace::Namespace;
 use crate::hub::socket::Socket;
 
@@ -28,8 +28,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What a client that comes back says, and what becomes of it.
 #[derive(Clone)]
 pub struct Afar {
-    /// The last entry that it has.
+    /// The entry up to which it has everything.
     pub have: u64,
+    /// The one that it shows, if it has heard something since it came for the first time.
+    pub news: Option<u64>,
     pub begun: Begun,
     /// Known when its worker has delivered all that came before.
     missed: Arc<OnceLock<Option<Replay>>>,
@@ -44,8 +46,6 @@ pub struct Begun {
     /// whom it heard that, it could not go on.
     pub outgrown: Option<u64>,
 }
-
-type Replay = Arc<[Arc<Message>]>;
 
 /// A client wants to go on.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +73,12 @@ impl Wish {
         let id = Id::parse(&kept.id).ok_or(Miss::Unknown)?;
         // What it had before it came says nothing of what it was sent since.
         let news = self.offset.filter(|offset| kept.outgrown != Some(*offset));
-        let have = news.max(kept.floor).ok_or(Miss::Unknown)?;
+        let shown = news.max(kept.floor).ok_or(Miss::Unknown)?;
+        // Who has the last that it was sent lacks nothing of what was told by then.
+        let told = kept.upto.filter(|_| kept.last <= news);
+        let have = told.map_or(shown, |told| told.max(shown));
         let begun = Begun { floor: kept.floor, outgrown: kept.outgrown };
-        let afar = Afar { have, begun, missed: Arc::default() };
+        let afar = Afar { have, news, begun, missed: Arc::default() };
         let rooms = kept.rooms.into_iter().filter(|room| *room != *kept.id).collect();
         let data = Some(kept.data).filter(|data| &**data != "{}");
         Ok(Returned::from_afar((self.pid, id), Arc::clone(namespace), user, (rooms, data), afar))
@@ -91,8 +94,10 @@ impl Afar {
 
     pub(super) fn missed(&self) -> Result<Vec<Missed>, Miss> {
         let missed = self.missed.get().and_then(Option::as_ref).ok_or(Miss::TooMuch)?;
-        let stamp = Stamp { origin: PORTABLE, number: self.have };
-        Ok(missed.iter().map(|message| (stamp, Outgoing::new(Arc::clone(message)))).collect())
+        let missed = missed.iter().map(|(number, message)| {
+            (Stamp { origin: PORTABLE, number: *number }, Outgoing::new(Arc::clone(message)))
+        });
+        Ok(missed.collect())
     }
 }
 
@@ -122,7 +127,7 @@ impl Recovery {
         Cow::Owned(with_offset(data, place.as_deref().unwrap_or(NOWHERE)))
     }
 
-    /// The last entry that was delivered here, if it says what clients have.
+    /// The entry up to which all was delivered here, if it says what clients have.
     fn place_of(&self, namespace: &Namespace) -> Option<u64> {
         match namespace.place.get() {
             Some(Stamp { origin: PORTABLE, number }) => Some(number),
@@ -135,18 +140,23 @@ impl Recovery {
         &self,
         socket: &Rc<Socket>,
         pid: Option<Id>,
-        afar: Option<&Afar>,
+        afar: Option<(&Afar, Option<Stamp>)>,
         shown: Option<u64>,
     ) -> Id {
-        let begun = match afar {
-            Some(afar) => afar.begun,
+        let (begun, last) = match afar {
+            // Who was sent nothing now goes on to show what it did.
+            Some((afar, missed)) => {
+                let news = afar.news.map(|number| Stamp { origin: PORTABLE, number });
+                (afar.begun, missed.or(news))
+            }
             None => {
                 let floor = self.place_of(&socket.namespace);
-                Begun { floor, outgrown: shown.filter(|shown| floor < Some(*shown)) }
+                let outgrown = shown.filter(|shown| floor < Some(*shown));
+                (Begun { floor, outgrown }, None)
             }
         };
         let pid = pid.unwrap_or_else(|| Id::of_session(self.node, self.worker));
-        let ticket = Ticket::new(pid, &socket.namespace.log).with_begun(begun);
+        let ticket = Ticket::new(pid, &socket.namespace.log).with_begun(begun, last);
         // It was made a moment ago.
         let _set = socket.ticket.set(Rc::new(ticket));
         self.table.borrow_mut().put(pid, Standing::Here(Rc::clone(socket)));
@@ -165,10 +175,16 @@ impl Recovery {
 
     /// Keeps what the socket would leave, as it is now.
     pub fn keep_afar(&self, socket: &Socket) {
-        let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
+        // Renewed in time, and as long as somebody may return after a crash.
+        self.policy.get().inspect(|policy| self.keep_for(socket, policy.keeps().lasts * 2));
+    }
+
+    fn keep_for(&self, socket: &Socket, lasts: Duration) {
+        let Some(uplink) = self.ordered() else { return };
         let Some(ticket) = socket.ticket.get() else { return };
         let mut rooms = socket.rooms();
         rooms.push(socket.id.as_str().to_owned());
+        let (last, upto) = noted(ticket.last(), self.place_of(&socket.namespace));
         let kept = Kept {
             id: socket.id.as_str().into(),
             pid: ticket.pid.as_str().into(),
@@ -179,19 +195,19 @@ impl Recovery {
             node: Some(uplink.uid().into()),
             floor: ticket.begun_afar.floor,
             outgrown: ticket.begun_afar.outgrown,
+            last,
+            upto,
         };
         let Some(kept) = kept.write() else { return };
+        ticket.kept_at.set(Instant::now());
         let key = uplink.session_key(ticket.pid.as_str());
-        // Renewed in time, and as long as somebody may return after a crash.
-        let lasts = (policy.keeps().lasts * 2).as_millis().to_string();
+        let lasts = lasts.as_millis().to_string();
         uplink.command(&[b"SET", key.as_bytes(), kept.as_bytes(), b"PX", lasts.as_bytes()]);
     }
 
     /// Its client may come back within the time for that.
-    pub(super) fn leave_afar(&self, pid: Id) {
-        let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
-        let (key, lasts) = (uplink.session_key(pid.as_str()), policy.lasts.as_millis().to_string());
-        uplink.command(&[b"PEXPIRE", key.as_bytes(), lasts.as_bytes()]);
+    pub(super) fn leave_afar(&self, socket: &Socket) {
+        self.policy.get().inspect(|policy| self.keep_for(socket, policy.lasts));
     }
 
     /// Its client will not.
@@ -200,18 +216,19 @@ impl Recovery {
         uplink.command(&[b"DEL", uplink.session_key(pid.as_str()).as_bytes()]);
     }
 
-    /// Those who are here stay known.
+    /// Those who are here stay known. Not all are kept again at once, who may have come together.
     pub(super) fn renew_afar(&self, now: Instant, policy: &RecoveryPolicy) {
         if self.ordered().is_none() {
             return;
         }
-        let renewed = self.renewed.get().unwrap_or(now);
-        if self.renewed.get().is_some() && now.duration_since(renewed) < policy.keeps().lasts / 2 {
-            return;
-        }
-        self.renewed.set(Some(now));
-        let here = self.table.borrow().here();
-        here.iter().for_each(|socket| self.keep_afar(socket));
+        let (here, every) = (self.table.borrow().here(), policy.keeps().lasts / 2);
+        let is_due = |socket: &&Rc<Socket>| {
+            let ticket = socket.ticket.get();
+            ticket
+                .is_some_and(|ticket| now.saturating_duration_since(ticket.kept_at.get()) >= every)
+        };
+        let due = here.iter().filter(is_due).take(share(here.len(), policy.pause(), every));
+        due.for_each(|socket| self.keep_afar(socket));
     }
 
     /// The client has come elsewhere: what is here of it is not its any more.
@@ -219,6 +236,87 @@ impl Recovery {
         let standing = self.table.borrow_mut().take(&pid);
         if let Some(Standing::Here(socket)) = standing {
             socket.session.close(Close::Replaced);
+        }
+    }
+}
+
+/// The last entry that a socket was sent, and the one up to which it was sent everything, where all
+/// up to `place` was delivered; nothing of either if it was sent what has no place.
+pub fn noted(last: Option<Stamp>, place: Option<u64>) -> (Option<u64>, Option<u64>) {
+    match last {
+        None => (None, place),
+        Some(Stamp { origin: PORTABLE, number }) => (Some(number), place),
+        Some(_) => (None, None),
+    }
+}
+
+/// How many of so many are looked after each time, so that all are within `every`.
+fn share(all: usize, pause: Duration, every: Duration) -> usize {
+    let (pause, every) = (pause.as_millis(), every.max(pause).as_millis().max(1));
+    usize::try_from((all as u128 * pause).div_ceil(every)).unwrap_or(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::hub::cluster::AHEAD;
+
+    use super::*;
+
+    #[test]
+    fn who_shows_the_last_that_it_was_sent_has_all_that_was_told_by_then() {
+        let at = |number| Some(Stamp { origin: PORTABLE, number });
+        let ahead = Some(Stamp { origin: AHEAD, number: 0 });
+        // What it was sent last, what it shows, and up to where it has everything. It came behind
+        // the second entry; the ninth was the last that was told; it had the fifth in another life.
+        for (sent, shown, have) in [
+            (None, None, 9),
+            (None, Some(1), 9),
+            (None, Some(5), 9),
+            (at(7), Some(7), 9),
+            // An event without a place, which comes with that of the last that was told.
+            (at(7), Some(8), 9),
+            // Sent after it was noted.
+            (at(7), Some(12), 12),
+            // The last that it was sent never came.
+            (at(7), Some(6), 6),
+            (at(7), Some(5), 2),
+            (at(7), None, 2),
+            // Nobody knows what it should have been sent.
+            (ahead, Some(7), 7),
+            (ahead, None, 2),
+        ] {
+            let (last, upto) = noted(sent, Some(9));
+            let id = Id::random();
+            let kept = Kept {
+                id: id.as_str().into(),
+                floor: Some(2),
+                outgrown: Some(5),
+                last,
+                upto,
+                ..Kept::default()
+            };
+            let returned = Wish { pid: id, offset: shown }.returned(kept, &"/".into(), None);
+            let afar = returned.expect("known").afar.expect("afar");
+            assert_eq!(afar.have, have, "{sent:?}, {shown:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_who_came_at_an_unknown_place_has_what_it_was_not_sent() {
+        let id = Id::random();
+        let (last, upto) = noted(None, Some(9));
+        let kept = Kept { id: id.as_str().into(), last, upto, ..Kept::default() };
+        let returned = Wish { pid: id, offset: None }.returned(kept, &"/".into(), None);
+        assert!(returned.is_err());
+    }
+
+    #[test]
+    fn all_have_their_turn_in_time_but_not_at_once() {
+        for (all, pause, every, wanted) in
+            [(0, 5, 92, 0), (1, 5, 92, 1), (40_000, 5, 92, 2174), (100, 9, 9, 100), (7, 2, 1, 7)]
+        {
+            let (pause, every) = (Duration::from_secs(pause), Duration::from_secs(every));
+            assert_eq!(share(all, pause, every), wanted, "{all} every {every:?}");
         }
     }
 }

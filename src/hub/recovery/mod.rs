@@ -46,6 +46,8 @@ use table::{Away, Room, Standing, Table};
 use ticket::Leave;
 
 pub use afar::Wish;
+#[cfg(test)]
+pub use afar::noted;
 pub use claim::{Answer, Claim, Found, Letter, Missed, Returned, count_recovered};
 pub use log::Log;
 pub use offset::{Offset, Stamp};
@@ -139,8 +141,6 @@ pub struct Recovery {
     /// Somebody waits for this worker to hear what another has.
     behind: Cell<usize>,
     heard: Notify,
-    /// When those who are here were kept in Redis last.
-    renewed: Cell<Option<Instant>>,
     origins: Arc<Origins>,
     /// Which workers have nobody left who may still come.
     left: Arc<[AtomicBool]>,
@@ -189,7 +189,6 @@ impl Recovery {
             marks: RefCell::new(Marks::new(random())),
             behind: Cell::new(0),
             heard: Notify::new(),
-            renewed: Cell::default(),
             origins,
             left,
             bridge: Cell::default(),
@@ -199,10 +198,16 @@ impl Recovery {
         })
     }
 
-    pub fn change(&self, policy: Option<RecoveryPolicy>) {
+    pub fn change(
+        &self,
+        policy: Option<RecoveryPolicy>,
+        namespaces: impl Iterator<Item = Rc<Namespace>>,
+    ) {
         self.policy.set(policy);
         if policy.is_none() {
             self.table.borrow_mut().clear();
+            // What is sent from now on is noted nowhere.
+            namespaces.for_each(|namespace| namespace.miss());
         }
         self.changed.notify_one();
     }
@@ -300,7 +305,8 @@ impl Recovery {
         if self.ordered().is_some() {
             let afar = returned.and_then(|(returned, _)| returned.afar.as_ref());
             let pid = returned.map(|(returned, _)| returned.pid);
-            return Some(self.admit_afar(socket, pid, afar, shown));
+            let last = returned.and_then(|(_, missed)| missed.last()).map(|(stamp, _)| *stamp);
+            return Some(self.admit_afar(socket, pid, afar.map(|afar| (afar, last)), shown));
         }
         let log = &socket.namespace.log;
         let ticket = match returned {
@@ -324,7 +330,7 @@ impl Recovery {
         let Some(ticket) = self.take_here(socket) else { return };
         let Some(policy) = self.policy.get() else { return };
         if self.ordered().is_some() && (may_return(why) || why == Close::ShuttingDown) {
-            return self.leave_afar(ticket.pid);
+            return self.leave_afar(socket);
         }
         let moves = why == Close::ShuttingDown && self.moves_away();
         if !may_return(why) && !moves {

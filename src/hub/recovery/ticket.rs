@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::hub::cluster::AHEAD;
 use crate::hub::engine::{Delivery, Id};
 use crate::hub::namespace::Target;
 
@@ -32,6 +33,8 @@ pub struct Ticket {
     moves: RefCell<Moves>,
     /// Where all nodes share an order.
     pub begun_afar: Begun,
+    /// When what its socket would leave was kept in Redis last.
+    pub kept_at: Cell<Instant>,
 }
 
 /// Of what was delivered before it came.
@@ -71,9 +74,9 @@ impl Ticket {
         Self::with(pid, log.heard(), log, Box::default(), None, Instant::now())
     }
 
-    /// Where all nodes share an order.
-    pub fn with_begun(self, begun: Begun) -> Self {
-        Self { begun_afar: begun, ..self }
+    /// Where all nodes share an order; `last` is what its client had been sent last when it came.
+    pub fn with_begun(self, begun: Begun, last: Option<Stamp>) -> Self {
+        Self { begun_afar: begun, last: Cell::new(last), ..self }
     }
 
     /// For one that comes back and is sent `missed`, which it has at the latest at `proved_at`.
@@ -94,8 +97,8 @@ impl Ticket {
         let (start, heard) = (log.end(), log.heard());
         let (last, moves) = (Cell::new(resent.last().copied()), RefCell::default());
         let before = RefCell::new(Before { floor, resent: Some(resent) });
-        let begun_afar = Begun::default();
-        Self { pid, before, start, heard, proved_at, turned_out, last, moves, begun_afar }
+        let (begun_afar, kept_at) = (Begun::default(), Cell::new(Instant::now()));
+        Self { pid, before, start, heard, proved_at, turned_out, last, moves, begun_afar, kept_at }
     }
 
     /// Bytes of what it was sent at once, as long as that is kept.
@@ -132,6 +135,16 @@ impl Ticket {
         if sent || delivery == Delivery::Kept {
             self.last.set(Some(stamp));
         }
+    }
+
+    /// What it was sent last.
+    pub fn last(&self) -> Option<Stamp> {
+        self.last.get()
+    }
+
+    /// Something should have been sent to it that nobody knows.
+    pub fn miss(&self) {
+        self.last.set(Some(Stamp { origin: AHEAD, number: 0 }));
     }
 
     pub fn note_move(&self, log: &Log, room: &str, joined: bool) {

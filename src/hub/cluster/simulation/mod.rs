@@ -60,6 +60,10 @@ enum Step {
         client: usize,
         count: usize,
     },
+    /// What a client would leave is kept again.
+    Keep {
+        client: usize,
+    },
     Cut {
         client: usize,
     },
@@ -92,6 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (node.clone(), any::<bool>()).prop_map(|(node, is_so)| Step::Ahead { node, is_so }),
         1 => node.clone().prop_map(|node| Step::Crash { node }),
         6 => (client.clone(), 0usize..4).prop_map(|(client, count)| Step::Take { client, count }),
+        2 => client.clone().prop_map(|client| Step::Keep { client }),
         3 => client.clone().prop_map(|client| Step::Cut { client }),
         5 => (client.clone(), node.clone())
             .prop_map(|(client, node)| Step::Come { client, node }),

@@ -148,10 +148,14 @@ pub struct Session {
     pub user: Option<Box<str>>,
     /// ... the name under which its node talks over Redis ...
     pub node: Option<Box<str>>,
-    /// ... and the last entry that was delivered before it came.
+    /// ... the last entry that was delivered before it came ...
     pub floor: Option<u64>,
-    /// An offset that its client showed when it came, and that is not its any more.
+    /// ... an offset that its client showed when it came, and that is not its any more ...
     pub outgrown: Option<u64>,
+    /// ... the last entry that it was sent since ...
+    pub last: Option<u64>,
+    /// ... and the one up to which it was sent everything: who has the last, has all that stands there.
+    pub upto: Option<u64>,
 }
 
 impl Session {
@@ -164,7 +168,9 @@ impl Session {
                 session = session.text(name, value);
             }
         }
-        for (name, place) in [("floor", self.floor), ("outgrown", self.outgrown)] {
+        let Self { floor, outgrown, last, upto, .. } = *self;
+        let places = [("floor", floor), ("outgrown", outgrown), ("last", last), ("upto", upto)];
+        for (name, place) in places {
             if let Some(place) = place {
                 session = session.text(name, &id_of(place));
             }
@@ -187,6 +193,8 @@ impl Session {
                 "node" => read.node = Some(value.text()?.into()),
                 "floor" => read.floor = number_of(&value.text()?),
                 "outgrown" => read.outgrown = number_of(&value.text()?),
+                "last" => read.last = number_of(&value.text()?),
+                "upto" => read.upto = number_of(&value.text()?),
                 _ => (),
             }
             Ok(())
@@ -241,6 +249,8 @@ mod tests {
             node: Some("me".into()),
             floor: number_of("1700000000000-3"),
             outgrown: number_of("1700000000000-4"),
+            last: number_of("1700000000000-5"),
+            upto: number_of("1700000000000-6"),
         };
         let stored = session.write().expect("written");
         assert_eq!(Session::read(stored.as_bytes()), Ok(session));

@@ -1,6 +1,8 @@
 //! What there is, and what each step does to it: see `super`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod outcome;
+
+use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,16 +14,16 @@ use tokio::time::Instant;
 use crate::hub::cluster::Said;
 use crate::hub::cluster::line::LineError;
 use crate::hub::cluster::order::{
-    Enter, Entering, Fetching, Keeps, NOWHERE, Next, Opened, Order, PORTABLE, Unread, Way,
+    AHEAD, Enter, Entering, Fetching, Keeps, NOWHERE, Next, Opened, Order, PORTABLE, Unread, Way,
 };
 use crate::hub::cluster::reading::{Entry, Key, NUMBER, entries_after, entries_up_to};
 use crate::hub::cluster::resp::Value;
 use crate::hub::cluster::unsure::{self, Named};
-use crate::hub::cluster::wire::{id_of, number_of};
+use crate::hub::cluster::wire::{Session, id_of, number_of};
 use crate::hub::engine::{Id, Message};
 use crate::hub::namespace::Target;
 use crate::hub::outbox::Notice;
-use crate::hub::recovery::{Stamp, is_for};
+use crate::hub::recovery::{Stamp, Wish, is_for, noted};
 
 use super::{CLIENTS, NODES, ROOMS, Rules, Step};
 
@@ -68,9 +70,10 @@ struct Client {
     /// Of this life, with their places.
     got: Vec<(usize, Option<u64>)>,
     offset: Option<String>,
-    floor: Option<u64>,
-    /// A later offset of an earlier life.
-    outgrown: Option<u64>,
+    /// What its node was told last that it sent it.
+    last: Option<Stamp>,
+    /// What is kept of it in Redis.
+    kept: Session,
 }
 
 enum State {
@@ -122,8 +125,8 @@ impl World {
                 wire: VecDeque::new(),
                 got: Vec::new(),
                 offset: None,
-                floor: None,
-                outgrown: None,
+                last: None,
+                kept: Session::default(),
             });
             world.begin_anew(index, index % NODES);
         }
@@ -175,6 +178,7 @@ impl World {
         self.begun += 1;
         let order = Order::default();
         let (messages, bytes, lasts) = (1000, 1 << 20, Duration::from_secs(60));
+        order.serve(std::iter::once(("/".into(), STREAM.into())));
         order.keeps.set(Keeps { messages, bytes, lasts, queue: 1 << 20 });
         let before = entries_up_to(STREAM, b"+", self.rules.window, self.ask());
         let before = at_once(before).expect("answered");
@@ -211,11 +215,15 @@ impl World {
             Step::Lose { count } if self.rules.loses => self.lose(count),
             Step::Lose { .. } => {}
             Step::SayAgain { node } => self.say_again(node),
-            Step::Read { node, count } => (0..count).for_each(|_| self.read(node)),
+            Step::Read { node, count } => {
+                (0..count).for_each(|_| self.read(node));
+                self.place(node);
+            }
             Step::Ahead { node, is_so } => self.go_ahead(node, is_so),
             Step::Crash { node } => self.crash(node),
             Step::Take { client, count } => (0..count).for_each(|_| self.take(client)),
-            Step::Cut { client } => self.cut(client),
+            Step::Keep { client } => self.keep(client),
+            Step::Cut { client } => self.leave(client),
             Step::Come { client, node } => self.come(client, node),
             Step::Enter { client } => self.enter(client),
             Step::Close { node } => self.close(node),
@@ -292,6 +300,7 @@ impl World {
             let read = self.nodes[node].read;
             if read != 0 && !self.stream.iter().any(|entry| entry.number() == Some(read)) {
                 self.nodes[node].order.trim(&STREAM.into());
+                self.tell(node, vec![Notice::Trimmed(STREAM.into())]);
             }
         }
     }
@@ -299,7 +308,11 @@ impl World {
     /// Who may have what is lost is sent away.
     fn close(&mut self, node: usize) {
         if self.nodes[node].order.outruns.get() {
-            self.cut_all(node);
+            for client in 0..CLIENTS {
+                if self.is_at(client, node) {
+                    self.leave(client);
+                }
+            }
             self.nodes[node].order.outruns.set(false);
         }
     }
@@ -348,7 +361,7 @@ impl World {
             None => Way::Waited,
         };
         let mut notices = Vec::new();
-        at.order.deliver(&stream, number, way, opened, false, &mut notices);
+        at.order.deliver(number, way, opened, false, &mut notices);
         self.tell(node, notices);
     }
 
@@ -372,6 +385,13 @@ impl World {
         for notice in notices {
             match notice {
                 Notice::Placed { stamp, .. } => self.nodes[node].place = place(stamp),
+                Notice::Trimmed(_) => {
+                    for client in &mut self.clients {
+                        if matches!(client.state, State::Here(there) if there == node) {
+                            client.last = Some(Stamp { origin: AHEAD, number: 0 });
+                        }
+                    }
+                }
                 Notice::Emit { target, message, stamp, .. } => {
                     self.nodes[node].place = place(stamp.expect("a stamp"));
                     for client in &mut self.clients {
@@ -379,6 +399,7 @@ impl World {
                         let inside = |room: &str| client.rooms.iter().any(|known| known == room);
                         if is_here && is_for(&target, client.id, inside) {
                             client.wire.push_back(read(&message));
+                            client.last = stamp;
                         }
                     }
                 }
@@ -387,10 +408,15 @@ impl World {
         }
     }
 
+    /// Whether it is there, or waits for it.
+    fn is_at(&self, client: usize, node: usize) -> bool {
+        let state = &self.clients[client].state;
+        matches!(state, State::Here(at) | State::Entering(at, _) if *at == node)
+    }
+
     fn cut_all(&mut self, node: usize) {
         for client in 0..CLIENTS {
-            let state = &self.clients[client].state;
-            if matches!(state, State::Here(at) | State::Entering(at, _) if *at == node) {
+            if self.is_at(client, node) {
                 self.cut(client);
             }
         }
@@ -420,6 +446,28 @@ impl World {
         known.offset = Some(offset);
     }
 
+    /// All of the batch is told.
+    fn place(&mut self, node: usize) {
+        let mut notices = Vec::new();
+        self.nodes[node].order.place(&mut notices);
+        self.tell(node, notices);
+    }
+
+    /// What it would leave is kept as it is now.
+    fn keep(&mut self, client: usize) {
+        let known = &mut self.clients[client];
+        if let State::Here(node) = known.state {
+            let (last, upto) = noted(known.last, self.nodes[node].place);
+            (known.kept.last, known.kept.upto) = (last, upto);
+        }
+    }
+
+    /// Its node sees it go.
+    fn leave(&mut self, client: usize) {
+        self.keep(client);
+        self.cut(client);
+    }
+
     fn cut(&mut self, client: usize) {
         let client = &mut self.clients[client];
         client.state = State::Away;
@@ -431,16 +479,16 @@ impl World {
         if matches!(known.state, State::Entering(..)) {
             return;
         }
-        let offset = match known.offset.as_deref() {
-            Some(NOWHERE) => Err(()),
-            Some(offset) => Ok(Some(place_in(offset)).filter(|at| known.outgrown != Some(*at))),
-            None => Ok(None),
-        };
-        let have = offset.ok().and_then(|offset| offset.max(known.floor));
+        let offset = known.offset.as_deref().filter(|offset| *offset != NOWHERE);
+        let wish = Wish { pid: known.id, offset: offset.map(place_in) };
+        let is_nowhere = known.offset.as_deref() == Some(NOWHERE);
+        let returned = wish.returned(known.kept.clone(), &"/".into(), None);
+        let afar = returned.ok().and_then(|returned| returned.afar).filter(|_| !is_nowhere);
         self.cut(client);
-        let Some(have) = have else { return self.begin_anew(client, node) };
+        let Some(afar) = afar else { return self.begin_anew(client, node) };
         let known = &mut self.clients[client];
-        let (id, rooms) = (known.id, Arc::clone(&known.rooms));
+        let (id, rooms, have) = (known.id, Arc::clone(&known.rooms), afar.have);
+        known.last = afar.news.map(|number| Stamp { origin: PORTABLE, number });
         let entering = Entering { worker: 0, number: 0, namespace: "/".into(), id, rooms, have };
         let until = Instant::now() + Duration::from_secs(3600);
         known.state = State::Entering(node, Box::new(Enter { entering, fetched: None, until }));
@@ -455,11 +503,13 @@ impl World {
             self.clients[client].state = State::Away;
             return;
         }
-        let client = &mut self.clients[client];
-        client.state = State::Here(node);
-        client.got.clear();
-        client.outgrown = shown.filter(|shown| floor < Some(*shown));
-        client.floor = floor;
+        let known = &mut self.clients[client];
+        known.state = State::Here(node);
+        known.got.clear();
+        known.last = None;
+        let (outgrown, id) = (shown.filter(|shown| floor < Some(*shown)), known.id.as_str());
+        known.kept = Session { id: id.into(), floor, outgrown, ..Session::default() };
+        self.keep(client);
     }
 
     fn enter(&mut self, client: usize) {
@@ -471,8 +521,11 @@ impl World {
         match self.nodes[node].order.enter(STREAM, &enter) {
             Next::Enters(Some(missed)) => {
                 let known = &mut self.clients[client];
-                known.wire.extend(missed.iter().map(|message| read(message)));
+                known.wire.extend(missed.iter().map(|(_, message)| read(message)));
+                let last = missed.last().map(|(number, _)| *number);
+                known.last = last.map(|number| Stamp { origin: PORTABLE, number }).or(known.last);
                 known.state = State::Here(node);
+                self.keep(client);
                 self.recovered += 1;
                 return;
             }
@@ -502,60 +555,6 @@ impl World {
                 return Some(());
             }
             assert!(fetching.take(&entries, |entry| self.open(entry)), "not too much");
-        }
-    }
-
-    /// All is well again, and everybody comes and takes what there is.
-    pub fn settle(&mut self) {
-        (0..NODES).for_each(|node| self.close(node));
-        for _ in 0..3 {
-            for node in 0..NODES {
-                self.go_ahead(node, false);
-                while !self.nodes[node].flights.is_empty() {
-                    self.perform(node);
-                    self.hear_answers(node);
-                }
-                self.say_again(node);
-            }
-        }
-        for node in 0..NODES {
-            (0..self.stream.len()).for_each(|_| self.read(node));
-        }
-        for client in 0..CLIENTS {
-            if matches!(self.clients[client].state, State::Away) {
-                self.come(client, client % NODES);
-            }
-            (0..8).for_each(|_| self.enter(client));
-            if let State::Entering(_, enter) = &mut self.clients[client].state {
-                // Nobody has what it has.
-                assert!(self.rules.loses, "{client} still waits");
-                enter.until = Instant::now();
-                self.enter(client);
-            }
-            let is_here = matches!(self.clients[client].state, State::Here(_));
-            assert!(is_here, "{client} still waits");
-            while !self.clients[client].wire.is_empty() {
-                self.take(client);
-            }
-        }
-    }
-
-    /// Who knows since when it is here has all that was said since.
-    pub fn expect_all(&self) {
-        let mut places: HashMap<usize, u64> = HashMap::new();
-        for entry in &self.stream {
-            let index = std::str::from_utf8(&entry.fields[2].1).expect("text");
-            let index = index.parse().expect("an index");
-            places.entry(index).or_insert(entry.number().expect("an id"));
-        }
-        for (number, client) in self.clients.iter().enumerate() {
-            let Some(floor) = client.floor else { continue };
-            let got: HashSet<usize> = client.got.iter().map(|(index, _)| *index).collect();
-            for (index, place) in &places {
-                let inside = |room: &str| client.rooms.iter().any(|known| known == room);
-                let is_due = *place > floor && is_for(&self.targets[*index], client.id, inside);
-                assert!(!is_due || got.contains(index), "{index} never came to {number}");
-            }
         }
     }
 }
