@@ -948,19 +948,26 @@ fn who_came_before_there_were_hooks_is_answered() {
     edge.reload_with(&format!(
         "{PLAIN}{site}hub:\n  hooks: {{ headers: [cookie, x-tenant] }}\n{NAMESPACES}"
     ));
-    web.say("42/bell,3[\"ring\"]");
+    let seen = asked(&origin, "event").len();
+    let said = ["42/bell,3[\"ring\"]", "42/bell,[\"ring\"]"];
+    web.raw(&said.map(|text| masked(0x81, text.as_bytes())).concat());
     web.expect(&format!("43/bell,3[{error}]"));
     other.say("40/chat,");
     for web in [&mut web, &mut other] {
         assert!(matches!(web.hear(), Heard::Closed(_)));
     }
-    // A reload that changes nothing of it sends nobody away.
+    // What came behind it is not asked about either.
+    wait_for_metric(&edge, "vestibule_hub_sockets{namespace=\"/bell\"}", 0);
+    assert_eq!(asked(&origin, "event").len(), seen);
+    // A reload that has hooks see no more than before sends nobody away.
     let mut web = Web::open(&edge);
     web.enter("/bell");
-    edge.reload_with(&format!(
-        "{PLAIN}{site}hub:\n  hooks: {{ headers: [cookie, x-tenant], retry: 3s }}\n{NAMESPACES}"
-    ));
-    rings(&mut web, 4);
+    for headers in ["cookie, x-tenant", "cookie"] {
+        edge.reload_with(&format!(
+            "{PLAIN}{site}hub:\n  hooks: {{ headers: [{headers}], retry: 3s }}\n{NAMESPACES}"
+        ));
+        rings(&mut web, 4);
+    }
 }
 
 #[test]

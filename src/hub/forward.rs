@@ -193,6 +193,8 @@ impl Clients {
                 }
                 clients.answered(&socket, outcome, forward.ack);
                 if shown.is_none() {
+                    // Nor is what came behind it asked about, in its place.
+                    clients.drop_backlog(&socket, Loss::Unanswered);
                     socket.session.close(Close::Forced);
                 }
                 next = clients.work_off(&socket);

@@ -221,7 +221,8 @@ impl Namespace {
 
     pub fn is_member(&self, socket: &Socket, names: &[String]) -> bool {
         let rooms = self.rooms.borrow();
-        names.iter().all(|name| rooms.is_member(socket.key, name))
+        let own = socket.id.as_str();
+        names.iter().all(|name| *name == own || rooms.is_member(socket.key, name))
     }
 
     /// Queues a message for every socket of this worker that it is for; returns how many.

@@ -71,7 +71,9 @@ impl Pace {
         let shares = self.shares(allowance, whose, namespace);
         for (share, granted) in shares.into_iter().zip(&mut turn.shared) {
             if let Some((rate, key, table, _)) = share.filter(|_| !*granted) {
-                table.get_or_init(Buckets::large).ask(key, rate, self.started.elapsed())?;
+                // Charged as what comes behind it is: the others of the crowd must not go first for
+                // ever.
+                self.charge(table, key, rate)?;
             }
             *granted = true;
         }

@@ -123,6 +123,11 @@ impl Uplink {
         self.cluster.session_key(pid)
     }
 
+    /// Whether Redis is spoken to and listened to.
+    pub fn is_up(&self) -> bool {
+        self.cluster.is_up()
+    }
+
     /// The name under which this node talks over Redis.
     pub fn uid(&self) -> &str {
         &self.cluster.wire.uid

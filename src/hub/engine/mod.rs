@@ -284,7 +284,7 @@ pub struct Engine {
     workers: Arc<[mpsc::Sender<Ask>]>,
     admission: Arc<Admission>,
     tickets: Cell<u64>,
-    /// How often it has changed what is kept of a handshake.
+    /// How often more is kept of a handshake than before.
     wants: Cell<u32>,
     /// See `Session::turn`.
     turn: Cell<u32>,
@@ -341,7 +341,13 @@ impl Engine {
     /// Takes effect with the next deadline, request or message of each session.
     pub fn change(&self, settings: Settings) {
         let before = self.settings();
-        if (&settings.credentials, &settings.remember) != (&before.credentials, &before.remember) {
+        let remembered = before.remember.as_deref();
+        let is_new = |name| remembered.is_none_or(|known| !known.contains(name));
+        let remembers_more = match settings.remember.as_deref() {
+            Some([]) => remembered.is_none(),
+            names => names.unwrap_or_default().iter().any(is_new),
+        };
+        if settings.credentials != before.credentials || remembers_more {
             self.wants.set(self.wants.get().wrapping_add(1));
         }
         *self.settings.borrow_mut() = Rc::new(settings);

@@ -149,7 +149,7 @@ impl Session {
         self.translates.get()
     }
 
-    /// False if it came before a reload that changed what is kept of a handshake.
+    /// False if it came before a reload that has more of a handshake kept.
     pub fn has_shown_all(&self) -> bool {
         let wants = self.engine.wants.get();
         self.handshake.as_ref().is_some_and(|handshake| handshake.wants == wants)

@@ -205,9 +205,17 @@ impl Recovery {
         uplink.command(&[b"SET", key.as_bytes(), kept.as_bytes(), b"PX", lasts.as_bytes()]);
     }
 
-    /// Its client may come back within the time for that.
-    pub(super) fn leave_afar(&self, socket: &Socket) {
-        self.policy.get().inspect(|policy| self.keep_for(socket, policy.lasts));
+    /// Its client may come back within the time for that. If it is elsewhere, or may be without a word
+    /// of it having come here, what is kept of it there is not written over.
+    pub(super) fn leave_afar(&self, socket: &Socket, why: Close) {
+        let (Some(uplink), Some(policy)) = (self.ordered(), self.policy.get()) else { return };
+        if why != Close::Replaced && uplink.is_up() {
+            return self.keep_for(socket, policy.lasts);
+        }
+        let Some(ticket) = socket.ticket.get() else { return };
+        let key = uplink.session_key(ticket.pid.as_str());
+        let lasts = policy.lasts.as_millis().to_string();
+        uplink.command(&[b"PEXPIRE", key.as_bytes(), lasts.as_bytes()]);
     }
 
     /// Its client will not.

@@ -330,7 +330,7 @@ impl Recovery {
         let Some(ticket) = self.take_here(socket) else { return };
         let Some(policy) = self.policy.get() else { return };
         if self.ordered().is_some() && (may_return(why) || why == Close::ShuttingDown) {
-            return self.leave_afar(socket);
+            return self.leave_afar(socket, why);
         }
         let moves = why == Close::ShuttingDown && self.moves_away();
         if !may_return(why) && !moves {
