@@ -374,6 +374,10 @@ pub fn connection_on(edge: &Edge, worker: char) -> Client {
         let open: Value = serde_json::from_str(&answer.text()[1..]).expect("JSON");
         let sid = open["sid"].as_str().expect("an id");
         let closed = client.ask("POST", &format!("{path}&sid={sid}"), &[], b"1");
+        if closed.status == 400 {
+            // As above: its sessions have ended, this one a moment ago.
+            return None;
+        }
         assert_eq!(closed.status, 200);
         (worker_of(sid) == worker).then_some(client)
     })
