@@ -53,8 +53,8 @@ struct Served {
 }
 
 impl Served {
-    /// It has none any more: what it is told still may have been said in time, and is asked for
-    /// elsewhere otherwise; to listen on would be to hear everything twice if it comes back.
+    /// It has none any more. It is listened to no longer, or all would be heard twice if it comes back;
+    /// what waits to be said is still said there, and once more elsewhere if it would not have it.
     fn end(self, drain: &Drain, patience: Duration) {
         self.listening.abort();
         drain.spawn_background(async move {

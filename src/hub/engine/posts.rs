@@ -130,7 +130,7 @@ struct PostWatch<'a> {
 impl Drop for PostWatch<'_> {
     fn drop(&mut self) {
         if let Self { id, ticket, end: Some(end), .. } = *self {
-            // As above.
+            // A full mailbox only means that the session ends by its heartbeat.
             let _asked = self.engine.ask(id, Ask::EndPost { id, ticket, end });
         }
     }
